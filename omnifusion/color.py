@@ -1,0 +1,84 @@
+"""sRGB and CIELAB (D65), with luminance held sacred. Differentiable; kornia does the conversion."""
+
+from __future__ import annotations
+
+import kornia.color
+import torch
+from torch import Tensor
+
+LUMINANCE_TOLERANCE = 0.5
+"""Largest |L* - L*'| that 8-bit sRGB rounding alone can be blamed for (mid greys; dark colours may reach 1)."""
+
+
+def rgb_to_lab(rgb: Tensor) -> Tensor:
+    """sRGB ``(..., 3, H, W)`` in [0, 1] to CIELAB: L* in [0, 100], a* and b* in about [-110, 110]."""
+    return kornia.color.rgb_to_lab(rgb)
+
+
+def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
+    """CIELAB ``(..., 3, H, W)`` to sRGB in [0, 1] (unless ``clip`` is off: then colours outside the gamut leave it)."""
+    return kornia.color.lab_to_rgb(lab, clip=clip)
+
+
+def from_uint8(image: Tensor) -> Tensor:
+    """uint8 sRGB to float32 in [0, 1]."""
+    return image.float() / 255.0
+
+
+def to_uint8(rgb: Tensor) -> Tensor:
+    """Float sRGB in [0, 1] to uint8 by rounding."""
+    return (rgb.clamp(0, 1) * 255.0 + 0.5).floor().to(torch.uint8)
+
+
+def _linear_rgb(L: Tensor, ab: Tensor) -> Tensor:
+    """CIELAB to *linear* RGB without any clipping; L ``(..., 1, H, W)``, ab ``(..., 2, H, W)``."""
+    fy = (L + 16.0) / 116.0
+    f = torch.cat([fy + ab[..., :1, :, :] / 500.0, fy, fy - ab[..., 1:, :, :] / 200.0], dim=-3)
+    xyz = torch.where(f > 6.0 / 29.0, f**3, (f - 4.0 / 29.0) * 3.0 * (6.0 / 29.0) ** 2)
+    white = xyz.new_tensor([0.95047, 1.0, 1.08883]).view(3, 1, 1)
+    matrix = xyz.new_tensor(
+        [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
+    )
+    return torch.einsum("ij,...jhw->...ihw", matrix, xyz * white)
+
+
+def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:
+    """Shrink ab ``(..., 2, H, W)`` toward grey, at constant L* and hue, just far enough to be a colour of sRGB.
+
+    Bisection on the scale; colours inside the gamut come back unchanged.
+    """
+    tolerance = 1e-4
+
+    def fits(scaled: Tensor) -> Tensor:
+        rgb = _linear_rgb(L, scaled)
+        return ((rgb >= -tolerance) & (rgb <= 1 + tolerance)).all(dim=-3, keepdim=True)
+
+    whole = fits(ab)
+    if bool(whole.all()):
+        return ab
+    low, high = torch.zeros_like(L), torch.ones_like(L)
+    for _ in range(iterations):
+        middle = (low + high) / 2
+        good = fits(ab * middle)
+        low, high = torch.where(good, middle, low), torch.where(good, high, middle)
+    return torch.where(whole, ab, ab * low)
+
+
+def compose(L: Tensor, ab: Tensor) -> Tensor:
+    """The picture, sRGB ``(..., 3, H, W)`` in [0, 1], with exactly this L ``(..., 1, H, W)`` and, gamut allowing, this ab."""
+    return lab_to_rgb(torch.cat([L, into_gamut(L, ab)], dim=-3))
+
+
+def luminance(rgb: Tensor) -> Tensor:
+    """CIE L* ``(..., 1, H, W)`` in [0, 100] of sRGB ``(..., 3, H, W)`` in [0, 1]."""
+    return rgb_to_lab(rgb)[..., :1, :, :]
+
+
+def grey(rgb: Tensor) -> Tensor:
+    """The same picture without colour, keeping its own L*: sRGB ``(..., 3, H, W)`` with three equal channels."""
+    L = luminance(rgb)
+    return (
+        lab_to_rgb(torch.cat([L, torch.zeros_like(L), torch.zeros_like(L)], dim=-3))
+        .mean(dim=-3, keepdim=True)
+        .expand_as(rgb)
+    )

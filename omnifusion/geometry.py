@@ -1,0 +1,71 @@
+"""The coordinate convention, and everything that resamples.
+
+A point is ``(x, y)`` in pixels, x to the right, y down; the centre of the top left pixel is (0, 0), that of the
+bottom right one is (W - 1, H - 1). Nothing else in the package calls ``grid_sample``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """The centre of every pixel, ``(H, W, 2)`` float32."""
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float32, device=device),
+        torch.arange(width, dtype=torch.float32, device=device),
+        indexing="ij",
+    )
+    return torch.stack([x, y], dim=-1)
+
+
+def inside(points: Tensor, height: int, width: int) -> Tensor:
+    """Whether points ``(..., 2)`` lie in the frame (between the outer pixel centres, half a pixel of tolerance), ``(...,)`` bool."""
+    x, y = points[..., 0], points[..., 1]
+    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+
+
+def sample(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
+    """Read ``image`` ``(C, H, W)`` at ``points`` ``(..., 2)``: ``(C, ...)``; outside the frame the border repeats.
+
+    ``mode`` is "bilinear", "nearest" or "bicubic". At integer points it is the identity.
+    """
+    _, H, W = image.shape
+    scale = torch.tensor([2.0 / max(W - 1, 1), 2.0 / max(H - 1, 1)], dtype=points.dtype, device=points.device)
+    grid = (points * scale - 1.0).reshape(1, 1, -1, 2)
+    values = F.grid_sample(image[None], grid.to(image.dtype), mode=mode, padding_mode="border", align_corners=True)
+    return values[0, :, 0].reshape(image.shape[0], *points.shape[:-1])
+
+
+def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Fetch ``image`` ``(C, H, W)`` along ``flow`` ``(2, H, W)``: out(p) = image(p + flow(p))."""
+    _, H, W = flow.shape
+    return sample(image, pixel_grid(H, W, flow.device) + flow.permute(1, 2, 0), mode)
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize ``(B, C, h, w)`` to ``size`` (H, W): area averaging down, bicubic up."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    if size[0] <= images.shape[-2] and size[1] <= images.shape[-1]:
+        return F.interpolate(images, size, mode="area")
+    return F.interpolate(images, size, mode="bicubic", align_corners=False)
+
+
+def fit_size(size: tuple[int, int], max_side: int, multiple: int = 1) -> tuple[int, int]:
+    """The size (H, W) with the longer side at most ``max_side``, same aspect ratio, never enlarged, each a multiple of ``multiple``."""
+    scale = min(1.0, max_side / max(size))
+    h, w = (max(multiple, round(s * scale / multiple) * multiple) for s in size)
+    return h, w
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+    """Pad ``(B, C, H, W)`` at the right and bottom by reflection (edge where too small), and the original (H, W)."""
+    H, W = images.shape[-2:]
+    down, right = math.ceil(H / multiple) * multiple - H, math.ceil(W / multiple) * multiple - W
+    mode = "reflect" if down < H and right < W else "replicate"
+    return F.pad(images, (0, right, 0, down), mode=mode), (H, W)

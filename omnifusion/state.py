@@ -1,0 +1,215 @@
+"""The values that flow through a run, and their laws.
+
+A clip is split once into luminance, which nobody may change, and colour, which starts empty and is
+filled exactly once per pixel. All values are frozen and hold CPU tensors, so they can be pickled,
+stored, and sent to another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is one sentence that says why and what to do."""
+
+
+class Origin(IntEnum):
+    """How a pixel came by its colour."""
+
+    EXEMPLAR = 0
+    PROPAGATED = 1
+    INPAINTED = 2
+
+
+@dataclass(frozen=True)
+class Video:
+    """A decoded clip.
+
+    Attributes:
+        frames: ``(T, 3, H, W)`` uint8 sRGB, in memory or memory-mapped; a grey clip has three equal channels.
+        fps: exact mean frame rate.
+        times: presentation time of every frame in seconds where the rate varies, else None.
+        audio: the file that holds the sound track, or None.
+    """
+
+    frames: np.ndarray
+    fps: Fraction = Fraction(24)
+    times: tuple[Fraction, ...] | None = None
+    audio: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8:
+            raise ValueError(f"frames must be (T, 3, H, W) uint8, got {self.frames.shape} {self.frames.dtype}")
+        if self.times is not None and len(self.times) != len(self.frames):
+            raise ValueError("times must hold one entry per frame")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.frames.shape[2], self.frames.shape[3]
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A coloured picture of one frame: ``image`` ``(3, H, W)`` uint8 sRGB, lined up with frame ``index``."""
+
+    index: int
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class ColorState:
+    """What is known of a clip's colour (the paper's X and M).
+
+    Attributes:
+        L: ``(T, 1, H, W)`` float32, CIE L* in [0, 100]; never changes.
+        ab: ``(T, 2, H, W)`` float32, CIE a*, b*; zero where not yet coloured.
+        origin: ``(T, H, W)`` int16; -1 = still grey, otherwise ``3 * iteration + Origin``.
+    """
+
+    L: Tensor
+    ab: Tensor
+    origin: Tensor
+
+    @classmethod
+    def grey(cls, L: Tensor) -> ColorState:
+        """A clip without any colour from its luminance ``(T, 1, H, W)``."""
+        T, _, H, W = L.shape
+        return cls(L, torch.zeros(T, 2, H, W), torch.full((T, H, W), -1, dtype=torch.int16))
+
+    @property
+    def mask(self) -> Tensor:
+        """The paper's M, ``(T, H, W)`` bool: true where a pixel has its colour."""
+        return self.origin >= 0
+
+    @property
+    def kind(self) -> Tensor:
+        """``(T, H, W)`` int16: the ``Origin`` of each pixel, -1 = still grey."""
+        return torch.where(self.origin < 0, self.origin, self.origin % 3)
+
+    @property
+    def iteration(self) -> Tensor:
+        """``(T, H, W)`` int16: the iteration that coloured each pixel, -1 = still grey."""
+        return torch.where(self.origin < 0, self.origin, self.origin // 3)
+
+    def __len__(self) -> int:
+        return len(self.L)
+
+    def paint(self, updates: dict[int, tuple[Tensor, Tensor]], iteration: int, how: Origin) -> ColorState:
+        """A new state with more pixels coloured; those that have a colour keep it.
+
+        Args:
+            updates: frame index -> (``where`` ``(H, W)`` bool, ``ab`` ``(2, H, W)``).
+            iteration: Algorithm 1's iteration, from 0.
+            how: the step that found the colour.
+        """
+        ab, origin = self.ab.clone(), self.origin.clone()
+        for frame, (where, values) in updates.items():
+            new = where & (origin[frame] < 0)
+            ab[frame][:, new] = values[:, new].to(ab.dtype)
+            origin[frame][new] = 3 * iteration + int(how)
+        return replace(self, ab=ab, origin=origin)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Optical flow from frame ``source`` to ``target``.
+
+    Attributes:
+        flow: ``(2, H, W)`` float32 pixels (dx, dy); p + flow(p) lies in the target frame.
+        valid: ``(H, W)`` bool; false where the flow failed its checks.
+    """
+
+    flow: Tensor
+    valid: Tensor
+    source: int
+    target: int
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A guess at a frame's colour: ``ab`` ``(2, H, W)`` and ``confidence`` ``(H, W)`` in [0, 1]; known pixels keep theirs."""
+
+    ab: Tensor
+    confidence: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sign of life from long work: all that the page, the command line and the tests see of a run.
+
+    Attributes:
+        stage: "load", "fit", "propagate", "inpaint", "finish"...
+        message: one short line for people.
+        done: fraction of the stage that is done, in [0, 1].
+        seconds_left: estimate for the stage, or None.
+        iteration, frame: Algorithm 1's iteration and the frame at work, or None.
+        picture: ``(H, W, 3)`` uint8 to show, or None.
+        state: the colours so far, where the step changed them.
+        data: further figures by name (loss, counts, ...).
+    """
+
+    stage: str
+    message: str = ""
+    done: float = 0.0
+    seconds_left: float | None = None
+    iteration: int | None = None
+    frame: int | None = None
+    picture: np.ndarray | None = None
+    state: ColorState | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+Steps = Generator[Step, None, T]
+"""Long work: yields Steps and returns its result."""
+
+
+def drain(steps: Steps[T]) -> T:
+    """Run long work to its end and give its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+
+class Tracker(Protocol):
+    """Point correspondence through a clip; at the working size, in ``geometry``'s pixel coordinates."""
+
+    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
+        """Where ``points`` ``(N, 2)`` of frame ``i`` are in frame ``j``, ``(N, 2)``, and whether they are seen there, ``(N,)`` bool.
+
+        For i = j the identity; the answer may lie outside the frame and is then not visible.
+        """
+        ...
+
+
+class Prior(Protocol):
+    """An image prior that completes the colour of one frame."""
+
+    def inpaint(
+        self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None, generator: torch.Generator
+    ) -> Steps[Tensor]:
+        """Colour the pixels outside ``mask``; returns ``ab`` ``(2, H, W)`` with those inside it unchanged.
+
+        Args:
+            L: ``(1, H, W)`` luminance, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where ``ab`` is known.
+            hint: a start for the unknown pixels, or None for pure noise (the paper).
+            generator: the only source of randomness.
+        """
+        ...
