@@ -1,0 +1,80 @@
+"""``colorize``: a grey clip and coloured frames in, a coloured clip out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omnifusion.presets import Settings
+    from omnifusion.state import Exemplar
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """Declare the command."""
+    p = subparsers.add_parser("colorize", help="colour a clip", description=__doc__)
+    p.add_argument("input", metavar="INPUT", type=Path, help="a video file or a folder of frames")
+    p.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+    p.add_argument(
+        "--exemplar",
+        metavar="IMAGE@FRAME",
+        action="append",
+        default=[],
+        help="a coloured frame and its index; may be repeated",
+    )
+    p.add_argument("--frames", type=int, metavar="N", help="colour only the first N frames")
+    p.add_argument("--force", action="store_true", help="accept an exemplar that does not seem to show its frame")
+    p.add_argument("--overwrite", action="store_true", help="replace an earlier run in DIR")
+    add_settings(p)
+    p.set_defaults(run=run)
+
+
+def add_settings(p: argparse.ArgumentParser) -> None:
+    """The options that every colouring command has; each defaults to the preset's own value."""
+    p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
+    p.add_argument("--prior", help="bundled (default), sd15, sd20, a folder in diffusers layout, or a hub id")
+    p.add_argument("--eta", type=float, help="learning rate of the greyscale loss, eq. (4); the paper's is 0.02")
+    p.add_argument("--steps", type=int, help="denoising steps; the paper's are 50")
+    p.add_argument("--optimizations", type=int, metavar="N", help="gradient steps per denoising step; the paper's is 1")
+    p.add_argument("--max-side", type=int, metavar="PX", help="longest side of the working size in pixels")
+    p.add_argument("--order", help="the frame to inpaint next: next (in time, as the paper) or greyest")
+    p.add_argument("--prompt", help="what the clip shows, for priors that read text")
+    p.add_argument("--seed", type=int, help="fixes the result (default 0)")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The chosen Settings."""
+    from omnifusion.presets import choose
+
+    names = ("prior", "eta", "steps", "optimizations", "max_side", "order", "prompt", "seed")
+    return choose(args.preset, **{name: getattr(args, name) for name in names})
+
+
+def parse_exemplar(text: str) -> Exemplar:
+    """``IMAGE@FRAME`` (``IMAGE`` alone means frame 0)."""
+    from omnifusion.state import Exemplar, InputError
+    from omnifusion.video import read_image
+
+    image, _, frame = text.rpartition("@")
+    if not image or Path(text).exists():
+        image, frame = text, "0"
+    if not frame.isdecimal():
+        raise InputError(
+            f"{text!r} does not name a frame; write IMAGE@FRAME with a frame index from 0 on, such as photo.png@0."
+        )
+    return Exemplar(int(frame), read_image(Path(image)))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Colour a clip and print where the results are."""
+    from omnifusion.console import color_to_folder
+    from omnifusion.prepare import prepare
+    from omnifusion.store import RunFolder
+    from omnifusion.video import read
+
+    settings = settings_of(args)
+    exemplars = [parse_exemplar(text) for text in args.exemplar]
+    clip = prepare(read(args.input, max_frames=args.frames), exemplars, settings.max_side, force=args.force)
+    report = color_to_folder(clip, settings, RunFolder(args.out, overwrite=args.overwrite))
+    return 0 if report["complete"] else 130
