@@ -1,0 +1,94 @@
+"""Pictures about pictures: origin overlays and contact sheets. Images are ``(H, W, 3)`` uint8 sRGB throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from omnifusion.state import Origin
+
+TINTS: dict[Origin, tuple[int, int, int]] = {
+    Origin.EXEMPLAR: (0, 158, 115),
+    Origin.PROPAGATED: (0, 114, 178),
+    Origin.INPAINTED: (230, 159, 0),
+}
+"""Bluish green, blue and orange of Okabe and Ito's palette, which people with any colour vision tell apart."""
+
+INK, PAPER = (34, 34, 34), (255, 255, 255)
+
+
+def overlay(image: np.ndarray, kind: np.ndarray, opacity: float = 0.45) -> np.ndarray:
+    """Tint ``image`` by where each pixel's colour came from; pixels that are still grey stay as they are.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        kind: ``(H, W)`` integer, an ``Origin`` or -1 (``ColorState.kind`` of one frame); of another size it is
+            stretched by nearest neighbour.
+    """
+    height, width = image.shape[:2]
+    rows = np.arange(height) * kind.shape[0] // height
+    columns = np.arange(width) * kind.shape[1] // width
+    kind = np.asarray(kind)[rows[:, None], columns[None]]
+    result = image.astype(np.float32)
+    for origin, tint in TINTS.items():
+        where = kind == int(origin)
+        result[where] += opacity * (np.array(tint, np.float32) - result[where])
+    return (result + 0.5).astype(np.uint8)
+
+
+def resize(image: np.ndarray, width: int) -> np.ndarray:
+    """``image`` at another width, its aspect ratio kept (area averaging down, bicubic up)."""
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    how = Image.Resampling.BOX if width < image.shape[1] else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(image).resize((width, height), how))
+
+
+def crop(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """The part of ``image`` inside ``box`` = (left, top, right, bottom)."""
+    left, top, right, bottom = box
+    return image[top:bottom, left:right]
+
+
+def frame_box(
+    image: np.ndarray, box: tuple[int, int, int, int], ink: tuple[int, int, int] = (213, 94, 0)
+) -> np.ndarray:
+    """``image`` with the outline of ``box`` = (left, top, right, bottom) drawn on it, two pixels thick."""
+    left, top, right, bottom = box
+    picture = Image.fromarray(image)
+    ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=ink, width=2)
+    return np.asarray(picture)
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    width: int = 240,
+    gap: int = 4,
+) -> np.ndarray:
+    """A contact sheet: ``rows`` of images, each cell ``width`` pixels wide; None leaves a cell empty.
+
+    Returns:
+        ``(H, W, 3)`` uint8, labels to the left of the rows and above the columns.
+    """
+    font = ImageFont.load_default(size=14)
+    cells = [[None if cell is None else resize(cell, width) for cell in row] for row in rows]
+    heights = [max((cell.shape[0] for cell in row if cell is not None), default=0) for row in cells]
+    left = gap + (round(max(font.getlength(label) for label in row_labels)) + gap if row_labels else 0)
+    top = gap + (18 if column_labels else 0)
+    columns = max((len(row) for row in cells), default=0)
+    picture = Image.new("RGB", (left + columns * (width + gap), top + sum(h + gap for h in heights)), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for c, label in enumerate(column_labels):
+        draw.text((left + c * (width + gap), 2), label, INK, font)
+    y = top
+    for r, row in enumerate(cells):
+        if r < len(row_labels):
+            draw.text((gap, y), row_labels[r], INK, font)
+        for c, cell in enumerate(row):
+            if cell is not None:
+                picture.paste(Image.fromarray(cell), (left + c * (width + gap), y))
+        y += heights[r] + gap
+    return np.asarray(picture)
