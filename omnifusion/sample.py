@@ -171,7 +171,7 @@ def _render(layers: Sequence[Layer], size: tuple[int, int], t: float) -> Tensor:
     """One clean frame ``(3, H, W)`` in [0, 1], averaged over the area of each pixel."""
     H, W = size
     n = SUPERSAMPLES
-    fine = geometry.pixel_grid(H * n, W * n).double().reshape(-1, 2)
+    fine = geometry.pixel_grid(H * n, W * n).reshape(-1, 2)
     p = (fine - fine.new_tensor([(W * n - 1) / 2, (H * n - 1) / 2])) / (H * n)
     color, _ = _look(layers, p, t)
     return geometry.resize(color.reshape(1, 3, H * n, W * n), size)[0]
@@ -331,11 +331,9 @@ def _cartoon(rng: np.random.Generator) -> list[Layer]:
 
 def _demo(rng: np.random.Generator) -> list[Layer]:
     """The astronaut drifts by while the camera follows and new scenery comes in."""
-    side = _sign(rng)
-    near = Motion(
-        (-0.5 * side, 0.2), (0.022 * side, -0.001), turn=0.002 * side, zoom=0.002, wobble=0.004, wavelength=1.2
-    )
-    far = Motion((0.16 * side, -0.02), (-0.015 * side, 0.002), zoom=0.001)
+    side, pace = _sign(rng), rng.uniform(0.85, 1.05)
+    near = Motion((-0.5 * side, 0.2), (0.022 * side * pace, -0.001), turn=0.002 * side, zoom=0.002, wobble=0.004)
+    far = Motion((0.16 * side, -0.02), (-0.015 * side * pace, 0.002), zoom=0.001)
     return [
         Layer(_polygon(_photo("astronaut"), _ASTRONAUT), 1.0, near),
         Layer(_opaque(_photo("garage")), 1.45, far, endless=True),
