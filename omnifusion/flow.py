@@ -1,0 +1,120 @@
+"""Optical flow: dense inverse search (DIS) with starts, chains, checks, and the choice of pairs.
+
+Inside this room images are ``(H, W)`` uint8 arrays (``to_bytes``) and flows ``(H, W, 2)`` float32 arrays in pixels
+(dx, dy); ``dis`` and ``Flow`` are the doors for everybody else.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnifusion.state import Flow
+
+Array = np.ndarray
+PRESET = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+PATCH = 8
+
+
+def to_bytes(L: Tensor) -> Array:
+    """Luminance ``(..., H, W)`` L* in [0, 100] as uint8 of the same shape, contiguous."""
+    return np.ascontiguousarray((L.detach().cpu() * 2.55).clamp(0, 255).round().to(torch.uint8).numpy())
+
+
+def raw_dis(source: Array, target: Array, init: Array | None = None) -> Array:
+    """DIS flow from ``source`` to ``target`` ``(H, W)`` uint8, down to the finest scale: ``(H, W, 2)`` float32.
+
+    ``init`` ``(H, W, 2)`` starts the search; without it the search starts at the coarsest scale from nothing.
+    A fresh object per call: OpenCV's keeps buffers that do not survive a change of settings or start.
+    """
+    height, width = source.shape
+    if min(height, width) < 2 * PATCH:
+        down, right = max(0, 2 * PATCH - height), max(0, 2 * PATCH - width)
+        pad = [(0, down), (0, right)]
+        start = None if init is None else np.pad(init, [*pad, (0, 0)], mode="edge")
+        return raw_dis(np.pad(source, pad, mode="edge"), np.pad(target, pad, mode="edge"), start)[:height, :width]
+    search = cv2.DISOpticalFlow_create(PRESET)
+    search.setFinestScale(0)
+    flow = search.calc(source, target, None if init is None else np.ascontiguousarray(init, np.float32).copy())
+    limit = 4.0 * max(height, width)
+    return np.nan_to_num(flow, nan=0.0, posinf=limit, neginf=-limit).clip(-limit, limit)
+
+
+def dis(source: Tensor, target: Tensor, init: Tensor | None = None) -> Tensor:
+    """DIS flow ``(2, H, W)`` in pixels from ``source`` to ``target`` (``(1, H, W)`` or ``(H, W)`` L*), ``init`` a start."""
+    start = None if init is None else init.permute(1, 2, 0).cpu().numpy()
+    images = (to_bytes(x.reshape(x.shape[-2:])) for x in (source, target))
+    return torch.from_numpy(raw_dis(*images, start)).permute(2, 0, 1).contiguous()
+
+
+def grid(height: int, width: int) -> Array:
+    """Pixel centres ``(H, W, 2)`` float32 (x, y)."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return np.stack([x, y], axis=-1)
+
+
+def fetch(image: Array, points: Array) -> Array:
+    """``image`` ``(H, W[, C])`` read at ``points`` ``(h, w, 2)`` bilinearly, border repeated."""
+    return cv2.remap(image, points[..., 0], points[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def compose(first: Array, second: Array) -> Array:
+    """The flow that follows ``first`` (a to b), then ``second`` (b to c): a to c."""
+    return first + fetch(second, grid(*first.shape[:2]) + first)
+
+
+def cycle_error(there: Array, back: Array) -> Array:
+    """Distance in pixels ``(H, W)`` between p and where p arrives after going there and back; inf outside the frame."""
+    height, width = there.shape[:2]
+    landed = grid(height, width) + there
+    error = np.linalg.norm(there + fetch(back, landed), axis=-1)
+    x, y = landed[..., 0], landed[..., 1]
+    out = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+    return np.where(out, np.float32(np.inf), error.astype(np.float32))
+
+
+def appearance_error(source: Array, target: Array, flow: Array) -> Array:
+    """Difference in grey levels ``(H, W)`` between ``source`` and ``target`` fetched along ``flow``, smoothed over 5x5."""
+    seen = fetch(target.astype(np.float32), grid(*source.shape) + flow)
+    return cv2.blur(np.abs(cv2.blur(seen - source.astype(np.float32), (3, 3))), (5, 5))
+
+
+def resize_flow(flow: Array, size: tuple[int, int]) -> Array:
+    """A flow at another ``size`` (H, W), its vectors scaled along."""
+    height, width = flow.shape[:2]
+    if (height, width) == tuple(size):
+        return flow
+    out = cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return out * np.array([size[1] / width, size[0] / height], np.float32)
+
+
+def gaps(frames: int, dense: int = 40) -> list[int]:
+    """The gaps that supervise a clip, ascending: all of them up to ``dense`` frames, else 1, 2, 3, 4, 6, 8, 12, 16, 24...
+
+    Each gap beyond 1 is the sum of the one before it and another in the list. Past ``dense`` frames the pairs number
+    about 2 n log2 n instead of n (n - 1) / 2.
+    """
+    if frames <= dense:
+        return list(range(1, frames))
+    chosen = [1, 2, 3, 4]
+    while chosen[-1] < frames:
+        chosen += [chosen[-1] * 3 // 2, chosen[-1] * 2]
+    return [g for g in chosen if g < frames]
+
+
+def parallel(function: Any, jobs: list[Any], threads: int = 2) -> list[Any]:
+    """``function`` over ``jobs`` in order; OpenCV lets go of the interpreter, so threads are enough."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, jobs))
+
+
+def checked(L: Tensor, i: int, j: int, init: Tensor | None = None, limit: float = 1.0) -> Flow:
+    """DIS flow from frame ``i`` to ``j`` of ``L`` ``(T, 1, H, W)`` with its forward-backward check at ``limit`` px."""
+    there, back = dis(L[i], L[j], init), dis(L[j], L[i])
+    arrays = (f.permute(1, 2, 0).numpy() for f in (there, back))
+    return Flow(there, torch.from_numpy(cycle_error(*arrays) < limit), i, j)

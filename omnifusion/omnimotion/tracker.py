@@ -1,0 +1,121 @@
+"""Correspondence from a fitted volume and direct flow, the best of both."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnifusion import flow as of
+from omnifusion.geometry import inside, sample
+from omnifusion.omnimotion.supervision import to_pixels, to_volume
+from omnifusion.omnimotion.volume import Volume, trace
+
+CACHE_BYTES = 400e6
+
+
+class OmniMotion:
+    """A fitted clip; implements ``state.Tracker``.
+
+    Args:
+        images: ``(T, H, W)`` uint8 grey frames at the working size.
+        volume: the fitted volume.
+    """
+
+    def __init__(self, images: np.ndarray, volume: Volume) -> None:
+        self.images, self.volume = images, volume
+        self._chains: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._answers: OrderedDict[tuple[int, int], tuple[Tensor, Tensor]] = OrderedDict()
+
+    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
+        """Where ``points`` ``(N, 2)`` px of frame ``i`` are in frame ``j``: points ``(N, 2)``, visible ``(N,)`` bool."""
+        T, H, W = self.images.shape
+        if not (0 <= i < T and 0 <= j < T):
+            raise IndexError(f"frames {i} and {j} are not both in a clip of {T}")
+        points = points.to(torch.float32)
+        if i == j:
+            return points.clone(), inside(points, H, W)
+        flow, seen = self.pair(i, j)
+        there = points + sample(flow, points).T
+        visible = sample(seen[None].float(), points, "nearest")[0] > 0.5
+        return there, visible & inside(there, H, W) & inside(points, H, W)
+
+    def pair(self, i: int, j: int) -> tuple[Tensor, Tensor]:
+        """The dense answer for frames ``i`` to ``j``: flow ``(2, H, W)`` px and visible ``(H, W)`` bool; kept for later."""
+        if (i, j) not in self._answers:
+            for key, value in zip(((i, j), (j, i)), self._both(i, j), strict=True):
+                self._answers[key] = value
+            size = 9 * self.images[0].size
+            while len(self._answers) > max(4, CACHE_BYTES / size):
+                self._answers.popitem(last=False)
+        self._answers.move_to_end((i, j))
+        return self._answers[i, j]
+
+    def _both(self, i: int, j: int) -> list[tuple[Tensor, Tensor]]:
+        ways = [(i, j), (j, i)]
+        direct = self._direct(ways, [self._chain(*w) for w in ways])
+        rough = [self._volume_flow(*w) for w in ways]
+        guided = self._direct(ways, [f for f, _ in rough])
+        out = []
+        for k in range(2):
+            flow, clear = rough[k]
+            seen = clear > 0.5
+            for candidate in (guided, direct):
+                good = of.cycle_error(candidate[k], candidate[1 - k]) < 1.0
+                flow = np.where(good[..., None], candidate[k], flow)
+                seen = seen | good
+            out.append((torch.from_numpy(flow).permute(2, 0, 1).contiguous(), torch.from_numpy(seen)))
+        return out
+
+    def _direct(self, ways: list[tuple[int, int]], starts: list[Any]) -> list[np.ndarray]:
+        return of.parallel(
+            lambda job: of.raw_dis(self.images[job[0][0]], self.images[job[0][1]], job[1]),
+            list(zip(ways, starts, strict=True)),
+        )
+
+    def _chain(self, i: int, j: int) -> np.ndarray:
+        """Gap-1 flows composed from ``i`` to ``j``."""
+        if (i, j) in self._chains:
+            self._chains.move_to_end((i, j))
+            return self._chains[i, j]
+        step = 1 if j > i else -1
+        if abs(j - i) == 1:
+            flow = of.raw_dis(self.images[i], self.images[j])
+        elif j < i:
+            flow = of.compose(self._chain(i, i - 1), self._chain(i - 1, j))
+        else:
+            flow = of.compose(self._chain(i, j - step), self._chain(j - step, j))
+        self._chains[i, j] = flow
+        while len(self._chains) > max(8, CACHE_BYTES / flow.nbytes):
+            self._chains.popitem(last=False)
+        return flow
+
+    def _volume_flow(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """The volume's flow ``(H, W, 2)`` px and clearness ``(H, W)``, traced at half size and enlarged."""
+        H, W = self.images.shape[1:]
+        h, w = max(2, H // 2), max(2, W // 2)
+        grid = of.grid(h, w).reshape(-1, 2)
+        xy = torch.from_numpy(to_volume((grid + 0.5) * np.array([W / w, H / h], np.float32) - 0.5, (H, W)))
+        at, clear = trace(self.volume, xy, i, j)
+        there = to_pixels(at.numpy(), (H, W))
+        flow = there - to_pixels(xy.numpy(), (H, W))
+        import cv2
+
+        flow = cv2.resize(flow.reshape(h, w, 2), (W, H), interpolation=cv2.INTER_LINEAR)
+        return flow, cv2.resize(clear.numpy().reshape(h, w), (W, H), interpolation=cv2.INTER_LINEAR)
+
+    def state_dict(self) -> dict[str, Any]:
+        """CPU tensors from which ``from_state`` makes the same tracker."""
+        weights = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
+        return {"images": torch.from_numpy(self.images), "weights": weights}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: str = "cpu") -> OmniMotion:
+        """The tracker that ``state_dict`` described."""
+        images = state["images"].cpu().numpy()
+        volume = Volume(len(images))
+        volume.load_state_dict(state["weights"])
+        return cls(images, volume.to(device))
