@@ -65,7 +65,7 @@ def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:
 
 
 def compose(L: Tensor, ab: Tensor) -> Tensor:
-    """The picture, sRGB ``(..., 3, H, W)`` in [0, 1], with exactly this L ``(..., 1, H, W)`` and, gamut allowing, this ab."""
+    """sRGB ``(..., 3, H, W)`` in [0, 1] of exactly this L ``(..., 1, H, W)`` and, gamut allowing, this ab."""
     return lab_to_rgb(torch.cat([L, into_gamut(L, ab)], dim=-3))
 
 

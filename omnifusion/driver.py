@@ -1,4 +1,4 @@
-"""Algorithm 1 of the paper as a generator of Steps: fit, then propagate and inpaint in turn until every pixel has colour."""
+"""Algorithm 1 of the paper as a generator of Steps: fit, then propagate and inpaint until every pixel has colour."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class _Run:
             yield from self.round(tracker, i, frames, inpainted=grey)
 
     def round(self, tracker: Tracker, i: int, targets: Sequence[int], inpainted: Tensor | None) -> Steps[None]:
-        """The inter-frame propagation step from frame ``i``, whose pixels ``inpainted`` are new; closes the iteration."""
+        """The inter-frame propagation step from frame ``i``, whose ``inpainted`` pixels are new; ends the iteration."""
 
         def work() -> Steps[ColorState]:
             yield from ()
@@ -227,7 +227,7 @@ class _Run:
         return bool(self.state.mask[frames.start : frames.stop].all())
 
     def next_frame(self, frames: range, given: Sequence[int], visited: set[int]) -> int:
-        """The frame that Algorithm 1 takes next: i + 1 as in the paper (then backwards before the first exemplar), or the greyest."""
+        """What Algorithm 1 takes next: frame i + 1 (paper; then those before the exemplar), or the greyest frame."""
         if self.settings.order == "greyest":
             return max(frames, key=lambda j: int((~self.state.mask[j]).sum()))
         first = given[0] if given else frames.start

@@ -24,7 +24,7 @@ def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> T
 
 
 def inside(points: Tensor, height: int, width: int) -> Tensor:
-    """Whether points ``(..., 2)`` lie in the frame (between the outer pixel centres, half a pixel of tolerance), ``(...,)`` bool."""
+    """Whether points ``(..., 2)`` lie on a frame's pixels (at most half a pixel off the outer centres), ``(...,)``."""
     x, y = points[..., 0], points[..., 1]
     return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
 
@@ -56,10 +56,10 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size, mode="bicubic", align_corners=False)
 
 
-def fit_size(size: tuple[int, int], max_side: int, multiple: int = 1) -> tuple[int, int]:
-    """The size (H, W) with the longer side at most ``max_side``, same aspect ratio, never enlarged, each a multiple of ``multiple``."""
+def fit_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """The size (H, W) of the same shape whose longer side is at most ``max_side``; never enlarged, sides at least 1."""
     scale = min(1.0, max_side / max(size))
-    h, w = (max(multiple, round(s * scale / multiple) * multiple) for s in size)
+    h, w = (max(1, round(s * scale)) for s in size)
     return h, w
 
 

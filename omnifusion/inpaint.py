@@ -1,4 +1,4 @@
-"""The intra-frame inpainting step (paper, section 3.2, eq. 5): the prior colours what propagation left grey in one frame."""
+"""The intra-frame inpainting step (paper, section 3.2, eq. 5): the prior colours what is left grey in one frame."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ come per frame, ``(T,)``; ``where`` ``(T, H, W)`` bool restricts them to some pi
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def lpips_network(weights: Path | None = None) -> nn.Module:
             state = alexnet(weights=AlexNet_Weights.DEFAULT, progress=False).state_dict()
         else:
             state = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         source = "torchvision's download" if weights is None else str(weights)
         raise InputError(f"LPIPS needs AlexNet's weights, but {source} cannot be read ({error}).") from error
     network = _NoTrainLpips(net="alex", pnet_rand=True)

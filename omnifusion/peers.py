@@ -12,12 +12,10 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-import scipy.ndimage
-import scipy.sparse
-import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
+from omnifusion import levin as optimization
 from omnifusion.geometry import pixel_grid, warp
 
 Peer = Callable[[Tensor, Tensor], Tensor]
@@ -65,7 +63,7 @@ def levin(L: Tensor, ab: Tensor) -> Tensor:
     for t in range(1, len(L)):
         backward, forward = _dis(grey8[t], grey8[t - 1]), _dis(grey8[t - 1], grey8[t])
         known = consistent(backward, forward)
-        result.append(_fill(L[t], warp(result[-1], backward), known))
+        result.append(optimization.levin(L[t], warp(result[-1], backward), known))
     return torch.stack(result)
 
 
@@ -96,31 +94,3 @@ def _dis(source: np.ndarray, target: np.ndarray) -> Tensor:
     """Dense inverse search flow, medium preset as created, ``(2, H, W)``: source(p) looks like target(p + flow(p))."""
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(source, target, None)
     return torch.from_numpy(flow).permute(2, 0, 1).contiguous()
-
-
-def _fill(L: Tensor, ab: Tensor, known: Tensor) -> Tensor:
-    """Levin et al. 2004: unknown pixels equal the mean of their 8 neighbours, weighted by likeness in luminance."""
-    unknown = ~known.numpy()
-    if not unknown.any() or unknown.all():
-        return ab
-    Y = L[0].double().numpy() / 100.0
-    H, W = Y.shape
-    mean, square = (scipy.ndimage.uniform_filter(v, 3, mode="reflect") for v in (Y, Y * Y))
-    v = 0.6 * np.maximum(square - mean**2, 0) + 1e-3
-    y, x = np.nonzero(unknown)
-    rows, columns, weights = [], [], []
-    for dy, dx in [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if (a, b) != (0, 0)]:
-        ok = (y + dy >= 0) & (y + dy < H) & (x + dx >= 0) & (x + dx < W)
-        there = (y[ok] + dy, x[ok] + dx)
-        rows.append(np.flatnonzero(ok))
-        columns.append(there[0] * W + there[1])
-        weights.append(np.exp(-((Y[there] - Y[y[ok], x[ok]]) ** 2) / (2 * v[y[ok], x[ok]])))
-    r, c, w = map(np.concatenate, (rows, columns, weights))
-    w /= np.bincount(r, w)[r]
-    means = scipy.sparse.csr_array((w, (r, c)), shape=(len(y), H * W))
-    flat = ab.double().reshape(2, -1).numpy().T
-    hole = unknown.ravel()
-    system = scipy.sparse.eye_array(len(y), format="csc") - means[:, hole].tocsc()
-    filled = flat.copy()
-    filled[hole] = scipy.sparse.linalg.splu(system).solve(means[:, ~hole] @ flat[~hole])
-    return torch.from_numpy(filled.T.reshape(2, H, W)).float()

@@ -73,7 +73,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
     for given in exemplars:
         if not 0 <= given.index < len(video):
             raise InputError(
-                f"The exemplar is for frame {given.index}, but the clip has frames 0 to {len(video) - 1}; pick one of those."
+                f"The exemplar is for frame {given.index}, but the clip has frames 0 to {len(video) - 1}; pick one."
             )
         registered = register(given.image, _grey(video.frames[given.index]), force=force)
         placed[given.index] = registered.image
@@ -82,7 +82,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
     if not placed and truth:
         placed[0] = np.asarray(video.frames[0])
         notes.append(
-            "The clip is in colour: it is made grey, its first frame is the exemplar, and the result is scored."
+            "The clip is in colour: it is made grey, its first frame is the exemplar, the result is scored."
         )
     elif not placed:
         notes.append("No exemplar was given: the prior invents the colours of the first frame.")

@@ -24,7 +24,7 @@ class Settings:
         steps: denoising steps (paper: 50).
         eta: learning rate of eq. (4) (paper: 0.02).
         optimizations: gradient steps of eq. (4) per denoising step (paper: 1).
-        start: fraction of the noise schedule from which the noised hint is denoised; None = pure noise and no hint (paper).
+        start: fraction of the noise schedule at which the noised hint starts; None = pure noise, no hint (paper).
         order: the frame inpainted next: "next" in time (paper), or the "greyest" one (fewer diffusion runs).
         color_condition: eq. (2); off for the ablation.
         grey_constraint: eq. (3)-(4); off for the ablation.

@@ -1,4 +1,4 @@
-"""The inter-frame propagation step (paper, section 3.1, eq. 1): a coloured frame gives its colour to every pixel that sees it."""
+"""The inter-frame propagation step (paper, section 3.1, eq. 1): a coloured frame colours every pixel that sees it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def propagate(
     frames: Iterable[int] | None = None,
     fresh: Tensor | None = None,
 ) -> ColorState:
-    """X, M = InterFramePropagationStep(x_i, X, M, i): colour the grey pixels of all frames that are visible in frame ``i``.
+    """X, M = InterFramePropagationStep(x_i, X, M, i): colour the grey pixels that are visible in frame ``i``.
 
     The paper queries every grey pixel of every frame. Here frames farther than ``NEAR`` are only queried around the
     places where ``fresh``, the pixels of frame i that have just got their colour, may be seen: all other pixels have
@@ -113,7 +113,7 @@ def _reach(tracker: Tracker, points: Tensor, i: int, j: int, size: tuple[int, in
 
 
 def guess(tracker: Tracker, state: ColorState, frame: int, sources: list[int]) -> Hint:
-    """What uncertain tracks say of a frame's grey pixels: colour fetched from coloured frames whether seen there or not.
+    """What uncertain tracks say of a frame's grey pixels: colour of coloured frames whether seen there or not.
 
     Where several sources answer, the one that agrees best in luminance wins.
 

@@ -143,7 +143,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Hint:
-    """A guess at a frame's colour: ``ab`` ``(2, H, W)`` and ``confidence`` ``(H, W)`` in [0, 1]; known pixels keep theirs."""
+    """A guess at a frame's colour: ``ab`` ``(2, H, W)``, ``confidence`` ``(H, W)`` in [0, 1]."""
 
     ab: Tensor
     confidence: Tensor
@@ -192,7 +192,7 @@ class Tracker(Protocol):
     """Point correspondence through a clip; at the working size, in ``geometry``'s pixel coordinates."""
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """Where ``points`` ``(N, 2)`` of frame ``i`` are in frame ``j``, ``(N, 2)``, and whether they are seen there, ``(N,)`` bool.
+        """Where ``points`` ``(N, 2)`` of frame ``i`` are in ``j``, and whether they are seen there, ``(N,)`` bool.
 
         For i = j the identity; the answer may lie outside the frame and is then not visible.
         """

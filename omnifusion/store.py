@@ -67,7 +67,7 @@ class RunFolder:
             )
 
     def watch(self, step: Step) -> None:
-        """Note what a step of the driver did, and keep the pictures of an inpainting: the frame before, what was grey, after."""
+        """Note what a step of the driver did; of an inpainting keep the frame before, its grey part, and after."""
         if isinstance(iteration := step.data.get("result"), Iteration):
             self.iterations.append(iteration)
         before, state = self.state, step.state

@@ -1,0 +1,158 @@
+"""Algorithm 1 with an exact tracker and a prior that paints a known colour: what is coloured when, by what, and from where."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from omnifusion import sample
+from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.driver import Result, Stages, colorize
+from omnifusion.presets import choose
+from omnifusion.propagate import propagate
+from omnifusion.state import ColorState, Origin, Step, drain
+
+PAINT = torch.tensor([12.0, -34.0])
+
+
+def paint_known(task, settings):
+    yield Step("inpaint", "painting", done=1.0)
+    return torch.where(task.mask, task.ab, PAINT[:, None, None].expand_as(task.ab))
+
+
+@pytest.fixture(scope="module")
+def clip() -> tuple[sample.Sample, torch.Tensor]:
+    made = sample.make("two layers", frames=10, size=(48, 80), seed=1)
+    return made, rgb_to_lab(from_uint8(torch.from_numpy(made.video.frames)))
+
+
+def exact(made: sample.Sample) -> Stages:
+    def fit(L, settings):
+        yield Step("fit", done=1.0)
+        return made
+
+    return Stages(fit, paint_known)
+
+
+def run(clip, exemplars=(0,), shots=None, **changes) -> tuple[Result, list[Step]]:
+    made, lab = clip
+    steps, work = [], colorize(
+        lab[:, :1], {e: lab[e, 1:] for e in exemplars}, choose(**changes), shots, stages=exact(made)
+    )
+    while True:
+        try:
+            steps.append(next(work))
+        except StopIteration as stop:
+            return stop.value, steps
+
+
+@pytest.mark.parametrize("order", ["next", "greyest"])
+@pytest.mark.parametrize("exemplars", [(0,), (5,), (2, 7), ()])
+def test_every_pixel_ends_with_one_colour_and_an_origin(clip, order: str, exemplars: tuple[int, ...]) -> None:
+    result, steps = run(clip, exemplars, order=order)
+    state, lab = result.state, clip[1]
+    assert state.mask.all()
+    assert torch.equal(state.L, lab[:, :1])
+    for e in exemplars:
+        assert (state.kind[e] == Origin.EXEMPLAR).all()
+        assert torch.equal(state.ab[e], lab[e, 1:])
+    before = None
+    for step in steps:
+        if step.state is not None:
+            if before is not None:
+                had = before.mask
+                assert torch.equal(step.state.origin[had], before.origin[had])
+                assert torch.equal(step.state.ab.movedim(1, -1)[had], before.ab.movedim(1, -1)[had])
+            before = step.state
+    painted = (state.kind == Origin.INPAINTED).sum()
+    assert sum(i.inpainted for i in result.iterations) == painted
+    assert sum(i.propagated for i in result.iterations) == (state.kind == Origin.PROPAGATED).sum()
+    assert result.iterations[-1].remaining == 0
+
+
+def test_what_the_exemplar_sees_is_propagated_from_it(clip) -> None:
+    made, lab = clip
+    result, _ = run(clip)
+    first = (result.state.iteration == 0) & (result.state.kind == Origin.PROPAGATED)
+    grid = torch.stack(torch.meshgrid(torch.arange(80.0), torch.arange(48.0), indexing="xy"), -1)
+    _, visible = made.correspond(grid.reshape(-1, 2), 4, 0)
+    assert torch.equal(first[4].reshape(-1), visible)
+    error = (result.state.ab[4] - lab[4, 1:]).norm(dim=0)[first[4]]
+    assert error.median() < 3.0
+
+
+def test_paint_only_where_nothing_else_has_it(clip) -> None:
+    result, _ = run(clip)
+    inpainted = result.state.kind == Origin.INPAINTED
+    assert inpainted.any()
+    assert (result.state.ab.movedim(1, -1)[inpainted] == PAINT).all()
+
+
+def test_the_papers_order_goes_through_time_from_the_exemplar(clip) -> None:
+    result, _ = run(clip, (4,), order="next")
+    frames = [i.frame for i in result.iterations]
+    assert frames == sorted(f for f in frames if f >= 4) + sorted((f for f in frames if f < 4), reverse=True)
+
+
+def test_the_greyest_frame_first_needs_no_more_rounds(clip) -> None:
+    assert len(run(clip, order="greyest")[0].iterations) <= len(run(clip, order="next")[0].iterations)
+
+
+def test_shots_are_tracked_apart(clip) -> None:
+    asked = []
+    made, _ = clip
+
+    class Spy:
+        def correspond(self, points, i, j):
+            asked.append((i, j))
+            return made.correspond(points, i, j)
+
+    def fit(L, settings):
+        yield Step("fit")
+        return Spy()
+
+    lab = clip[1]
+    stages = replace(exact(made), fit=fit)
+    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), [range(0, 6), range(6, 10)], stages))
+    assert result.state.mask.all()
+    assert set(result.trackers) == {0, 6}
+    assert max(max(pair) for pair in asked) < 6
+
+
+def test_a_fitted_tracker_is_not_fitted_again(clip) -> None:
+    made, lab = clip
+
+    def never(L, settings):
+        raise AssertionError("fitted again")
+        yield
+
+    stages = replace(exact(made), fit=never)
+    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=stages, trackers={0: made}))
+    assert result.state.mask.all()
+
+
+def test_a_closed_run_keeps_what_it_had(clip) -> None:
+    made, lab = clip
+    work = colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=exact(made))
+    kept = None
+    for step in work:
+        kept = step.state or kept
+        if step.stage == "propagate" and step.data.get("result"):
+            break
+    work.close()
+    assert kept is not None and 0 < kept.mask.float().mean() < 1
+
+
+def test_a_single_frame_needs_no_rounds_beyond_its_own() -> None:
+    made = sample.make("pan", frames=1, size=(48, 80))
+    lab = rgb_to_lab(from_uint8(torch.from_numpy(made.video.frames)))
+    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=exact(made)))
+    assert result.state.mask.all()
+
+
+def test_propagation_refuses_a_frame_with_grey_pixels(clip) -> None:
+    made, lab = clip
+    with pytest.raises(ValueError, match="not fully coloured"):
+        propagate(made, ColorState.grey(lab[:, :1]), 0, 0)
