@@ -1,0 +1,131 @@
+"""A first guess at a frame's missing colour: looked up in coloured frames by grey likeness, then joined to Levin 2004.
+
+Our own addition to the paper: the diffusion starts from this hint instead of pure noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from omnifusion.levin import levin
+from omnifusion.state import Hint
+
+__all__ = ["Reference", "levin", "lookup", "make_hint"]
+
+NEIGHBOURS = 8
+"""How many alike pixels vote on a colour."""
+
+MAX_QUERIES = 24_000
+MAX_CANDIDATES = 24_000
+"""At most so many pixels ask (the others are reached by Levin's equations) and so many per reference answer."""
+
+SCALES = (0.004, 0.012, 0.035)
+"""Radii of the grey features' Gaussian windows, as fractions of the frame's longer side."""
+
+POSITION_WEIGHT = 0.3
+"""Weight of the position (x, y in units of the longer side) beside luminance (in units of 100) in the features."""
+
+DATA_WEIGHT = 5e-2
+"""Pull of a wholly trusted colour beside Levin's equations, whose weights sum to 1."""
+
+DISTANCE_SIGMA = 0.08
+"""Feature distance at which the confidence of a looked-up colour falls to 0.6."""
+
+SPREAD_SIGMA = 8.0
+"""Disagreement (standard deviation in ab) of the neighbours at which the confidence falls to 0.6."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A frame to look colours up in: ``L`` ``(1, H, W)``, ``ab`` ``(2, H, W)``, ``mask`` ``(H, W)`` bool, true where coloured."""
+
+    L: Tensor
+    ab: Tensor
+    mask: Tensor
+
+
+def make_hint(L: Tensor, ab: Tensor, mask: Tensor, references: Sequence[Reference], guess: Hint | None = None) -> Hint:
+    """The colour that the references, the frame's own known pixels and uncertain tracks suggest for the unknown pixels.
+
+    Args:
+        L: ``(1, H, W)`` in [0, 100], ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where ``ab`` is known.
+        references: coloured frames, of any size; the frame itself is added.
+        guess: colours fetched along uncertain tracks, with a confidence per pixel in [0, 1].
+
+    Returns:
+        ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled towards the suggestions;
+        ``confidence``: in [0, 1], 1 at known pixels.
+    """
+    found = lookup(L, mask, [*references, Reference(L, ab, mask)])
+    weight, colour = found.confidence, found.ab * found.confidence
+    if guess is not None:
+        weight, colour = weight + guess.confidence, colour + guess.ab * guess.confidence
+    filled = levin(L, ab, mask, colour / weight.clamp_min(1e-6), DATA_WEIGHT * weight)
+    confidence = torch.where(mask, torch.ones(()), weight.clamp(0, 1))
+    return Hint(filled, confidence)
+
+
+def lookup(L: Tensor, mask: Tensor, references: Sequence[Reference]) -> Hint:
+    """For unknown pixels, the mean colour of the most alike coloured pixels; zero confidence where nobody was asked.
+
+    Exact nearest neighbours among grey features on a regular subset of the pixels.
+
+    Args:
+        L: ``(1, H, W)``, mask: ``(H, W)`` bool, true where nothing is to be looked up.
+    """
+    H, W = mask.shape
+    result = Hint(torch.zeros(2, H, W), torch.zeros(H, W))
+    candidates = [_candidates(r) for r in references if bool(r.mask.any())]
+    queries = _subset(~mask.numpy(), MAX_QUERIES)
+    if not candidates or not queries.any():
+        return result
+    features, colours = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
+    k = min(NEIGHBOURS, len(features))
+    distance, index = cKDTree(features).query(_features(L)[queries], k=k, workers=-1)
+    distance, index = distance.reshape(-1, k), index.reshape(-1, k)
+    weights = 1.0 / (distance**2 + 1e-4)
+    weights /= weights.sum(1, keepdims=True)
+    votes = colours[index]
+    mean = (weights[..., None] * votes).sum(1)
+    spread = np.sqrt((weights[..., None] * (votes - mean[:, None]) ** 2).sum(1).mean(1))
+    nearest = distance.mean(1)
+    trust = np.exp(-0.5 * (nearest / DISTANCE_SIGMA) ** 2 - 0.5 * (spread / SPREAD_SIGMA) ** 2)
+    where = torch.from_numpy(queries)
+    result.ab[:, where] = torch.from_numpy(mean.T).float()
+    result.confidence[where] = torch.from_numpy(trust).float()
+    return result
+
+
+def _features(L: Tensor) -> np.ndarray:
+    """Grey features ``(H, W, F)``: at each scale the mean of luminance and its deviation, and the position."""
+    Y = L[0].numpy().astype(np.float32) / 100.0
+    H, W = Y.shape
+    side = max(H, W)
+    layers = []
+    for scale in SCALES:
+        mean = cv2.GaussianBlur(Y, (0, 0), scale * side)
+        square = cv2.GaussianBlur(Y * Y, (0, 0), scale * side)
+        layers += [mean, np.sqrt(np.maximum(square - mean**2, 0))]
+    y, x = np.mgrid[:H, :W].astype(np.float32) / side
+    return np.stack([*layers, POSITION_WEIGHT * x, POSITION_WEIGHT * y], axis=-1)
+
+
+def _subset(where: np.ndarray, limit: int) -> np.ndarray:
+    """At most about ``limit`` of the pixels ``where``, on a regular lattice."""
+    stride = int(np.ceil(np.sqrt(max(1.0, where.sum() / limit))))
+    lattice = np.zeros_like(where)
+    lattice[stride // 2 :: stride, stride // 2 :: stride] = True
+    return where & lattice if (where & lattice).any() else where
+
+
+def _candidates(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
+    """Features ``(N, F)`` and colours ``(N, 2)`` of a reference's coloured pixels."""
+    chosen = _subset(reference.mask.numpy(), MAX_CANDIDATES)
+    return _features(reference.L)[chosen], reference.ab.permute(1, 2, 0).numpy()[chosen]
