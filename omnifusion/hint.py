@@ -44,7 +44,7 @@ SPREAD_SIGMA = 8.0
 
 @dataclass(frozen=True)
 class Reference:
-    """A frame to look colours up in: ``L`` ``(1, H, W)``, ``ab`` ``(2, H, W)``, ``mask`` ``(H, W)`` bool, true where coloured."""
+    """A frame to look colours up in: L ``(1, H, W)``, ab ``(2, H, W)``, mask ``(H, W)`` bool, true where coloured."""
 
     L: Tensor
     ab: Tensor
@@ -88,7 +88,7 @@ def lookup(L: Tensor, mask: Tensor, references: Sequence[Reference]) -> Hint:
         return result
     features, colours = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
     k = min(NEIGHBOURS, len(features))
-    distance, index = cKDTree(features).query(_features(L)[queries], k=k, workers=-1)
+    distance, index = cKDTree(features).query(_features(L)[queries], k=k, workers=torch.get_num_threads())
     distance, index = distance.reshape(-1, k), index.reshape(-1, k)
     weights = 1.0 / (distance**2 + 1e-4)
     weights /= weights.sum(1, keepdims=True)

@@ -141,8 +141,8 @@ def _coarser(A: np.ndarray) -> np.ndarray:
     for i in range(H):
         for j in range(W):
             for k in range(9):
-                I, J = (i + k // 3 - 1) // 2 - i // 2, (j + k % 3 - 1) // 2 - j // 2
-                C[i // 2, j // 2, 3 * (I + 1) + J + 1] += A[i, j, k]
+                dy, dx = (i + k // 3 - 1) // 2 - i // 2, (j + k % 3 - 1) // 2 - j // 2
+                C[i // 2, j // 2, 3 * (dy + 1) + dx + 1] += A[i, j, k]
     return C
 
 
@@ -187,7 +187,7 @@ def _cycle(levels: list[np.ndarray], b: np.ndarray) -> np.ndarray:
         return x
     _relax(A, x, b, False)
     for _ in range(1 if A.shape[0] > 64 else 2):
-        # Piecewise constant interpolation makes coarse corrections too small; 1.5 is near the optimum of plain aggregation.
+        # Piecewise constant interpolation makes coarse corrections too small: over-correct.
         _add_blocks(A, x, _cycle(levels[1:], _block_sums(b - _apply(A, x))), 1.5)
         _relax(A, x, b, True)
     return x

@@ -1,0 +1,35 @@
+"""``python -m omnifusion train-prior``: train the bundled prior."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """Describe the command."""
+    p = subparsers.add_parser(
+        "train-prior",
+        help="train the bundled colour prior on tar files of photos",
+        description="Train the bundled colour prior. Interrupted trainings go on where they stopped.",
+    )
+    p.add_argument("photos", nargs="+", type=Path, metavar="PHOTOS.tar", help="tar files of JPEG photos")
+    p.add_argument("--out", type=Path, required=True, help="folder for the prior (diffusers layout) and its checkpoint")
+    p.add_argument("--steps", type=int, help="training steps of the denoiser")
+    p.add_argument("--autoencoder-steps", type=int, help="training steps of the autoencoder")
+    p.add_argument("--seed", type=int, default=0, help="fixes the result")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and report progress, one line every 20 steps."""
+    from omnifusion.state import InputError, drain
+    from omnifusion.train import Plan, train
+
+    given = {"denoiser_steps": args.steps, "autoencoder_steps": args.autoencoder_steps}
+    if any(v is not None and v < 1 for v in given.values()):
+        raise InputError("Training needs at least one step; give a positive number.")
+    plan = Plan(seed=args.seed, **{k: v for k, v in given.items() if v is not None})
+    out = drain(train(args.photos, args.out, plan, lambda line: print(line, flush=True)))
+    print(f"The prior is in {out}; use it with --prior {out}")
+    return 0

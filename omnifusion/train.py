@@ -1,0 +1,290 @@
+"""Trains the bundled prior: first an autoencoder (f = 8, 4 latents), then a 9-channel denoiser on its latents.
+
+The denoiser reads the noised latents, the doubt about the hint (0 = known, 1 = nothing to go by) and the hint's
+latents, and predicts z_0 as a correction of the hint's latents. In one example of four the condition is dropped
+(doubt 1, latents 0): that is the unconditional model on which the paper's own method runs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
+from torch import Tensor, nn
+
+from omnifusion.color import rgb_to_lab
+from omnifusion.examples import Example, Photos, crop, make_example
+from omnifusion.state import InputError, Step, Steps
+
+DROPPED = 0.25
+"""Share of the examples without a condition."""
+
+FROM_HINT = 0.6
+"""Share of the lightly noised examples whose noise lies on the hint and not on the truth, as when a run starts."""
+
+LIGHT = 0.4
+"""Fraction of the noise schedule that counts as lightly noised; runs from a hint start below it."""
+
+POOL = 512
+"""Examples kept at a time; each is used until newer ones have pushed it out."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train: batches of ``batch`` pictures, of which ``fresh`` are new in the denoiser's batches."""
+
+    autoencoder_steps: int = 350
+    denoiser_steps: int = 3200
+    batch: int = 16
+    fresh: int = 2
+    save_every: int = 100
+    seed: int = 0
+
+
+def new_autoencoder() -> AutoencoderKL:
+    """The bundled autoencoder, untrained."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 32, 64),
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=128,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
+
+
+def new_denoiser() -> UNet2DModel:
+    """The bundled denoiser, untrained; its last layer is zero, so that it starts as a copy of the hint."""
+    net = UNet2DModel(
+        sample_size=16,
+        in_channels=9,
+        out_channels=4,
+        block_out_channels=(32, 64, 128),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=32,
+    )
+    nn.init.zeros_(net.conv_out.weight)
+    nn.init.zeros_(net.conv_out.bias)
+    return net
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, predicting z_0."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="sample",
+    )
+
+
+def train(photos: list[Path], out: Path, plan: Plan | None = None, log: Callable[[str], None] = print) -> Steps[Path]:
+    """Train on tar files of JPEGs and write the prior to ``out`` in diffusers layout; returns ``out``.
+
+    Progress is saved in ``out/checkpoint.pt`` and taken up again, with the same result, when called again; the file
+    is removed at the end.
+
+    Raises:
+        InputError: a tar file cannot be read, or ``out`` holds a checkpoint of another plan.
+    """
+    run = _Run(Photos(photos), out, plan or Plan(), log)
+    run.resume()
+    yield from run.fit_autoencoder()
+    yield from run.fit_denoiser()
+    run.write(final=True)
+    return out
+
+
+class _Run:
+    """The moving parts of one training."""
+
+    def __init__(self, photos: Photos, out: Path, plan: Plan, log: Callable[[str], None]) -> None:
+        self.photos, self.out, self.plan, self.log = photos, out, plan, log
+        torch.manual_seed(plan.seed)  # diffusers initialises its layers from the global state and offers no generator
+        self.autoencoder, self.denoiser = new_autoencoder(), new_denoiser()
+        self.average = new_denoiser()
+        self.average.load_state_dict(self.denoiser.state_dict())
+        self.alphas = new_scheduler().alphas_cumprod
+        self.done = {"autoencoder": 0, "denoiser": 0}
+        self.optimizers = {
+            "autoencoder": torch.optim.AdamW(self.autoencoder.parameters(), 2e-3, (0.9, 0.99), weight_decay=0.0),
+            "denoiser": torch.optim.AdamW(self.denoiser.parameters(), 6e-4, (0.9, 0.99), weight_decay=0.01),
+        }
+
+    def rng(self, stage: int, index: int) -> np.random.Generator:
+        """The same numbers for the same step, whether the training was interrupted or not."""
+        return np.random.default_rng([self.plan.seed, stage, index])
+
+    def resume(self) -> None:
+        path = self.out / "checkpoint.pt"
+        if not path.exists():
+            return
+        saved = torch.load(path, weights_only=True)
+        if saved["plan"] != asdict(self.plan):
+            raise InputError(f"{path} belongs to a training with other settings; use them, or another --out folder.")
+        self.done = saved["done"]
+        for name, module in self.modules().items():
+            module.load_state_dict(saved[name])
+        self.autoencoder.register_to_config(scaling_factor=saved["scaling_factor"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(saved[f"{name}_optimizer"])
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"autoencoder": self.autoencoder, "denoiser": self.denoiser, "average": self.average}
+
+    def save(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        saved = {"plan": asdict(self.plan), "done": self.done}
+        saved |= {"scaling_factor": self.autoencoder.config.scaling_factor}
+        saved |= {name: module.state_dict() for name, module in self.modules().items()}
+        saved |= {f"{name}_optimizer": optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        torch.save(saved, self.out / "checkpoint.tmp")
+        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
+        self.write(final=False)
+
+    def write(self, final: bool) -> None:
+        """The prior as it is now, in diffusers layout, half precision."""
+        for folder, module in (("vae", self.autoencoder), ("unet", self.average)):
+            copy = type(module).from_config(module.config)
+            copy.load_state_dict(module.state_dict())
+            copy.half().save_pretrained(self.out / folder)
+        new_scheduler().save_pretrained(self.out / "scheduler")
+        index = {"_class_name": "OmniFusionPrior", "condition": "hint", "gradient_scale": GRADIENT_SCALE}
+        (self.out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        if final:
+            (self.out / "checkpoint.pt").unlink(missing_ok=True)
+
+    def schedule(self, stage: str, total: int) -> Steps[None]:
+        """The bookkeeping around the steps of a stage: warm-up and cosine decay, saving, progress."""
+        began, first = time.monotonic(), self.done[stage]
+        optimizer = self.optimizers[stage]
+        base = optimizer.defaults["lr"]
+        losses: deque[float] = deque(maxlen=100)
+        for n in range(first, total):
+            lr = base * min(1.0, (n + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * n / total) + 0.01)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            losses.append(self.autoencoder_step(n) if stage == "autoencoder" else self.denoiser_step(n))
+            self.done[stage] = n + 1
+            left = (time.monotonic() - began) / (n + 1 - first) * (total - n - 1)
+            if (n + 1) % 20 == 0:
+                self.log(f"{stage} {n + 1}/{total} loss {np.mean(losses):.4f}, {left / 60:.1f} min left")
+            if (n + 1) % self.plan.save_every == 0 or n + 1 == total:
+                self.save()
+            yield Step("train", stage, (n + 1) / total, left, data={"loss": float(np.mean(losses))})
+
+    def fit_autoencoder(self) -> Steps[None]:
+        yield from self.schedule("autoencoder", self.plan.autoencoder_steps)
+        self.autoencoder.requires_grad_(False).eval()
+        if self.autoencoder.config.scaling_factor == 1.0:
+            rng = self.rng(2, 0)
+            z = self.encode(torch.stack([crop(self.photos.draw(rng), rng) for _ in range(64)]))
+            self.autoencoder.register_to_config(scaling_factor=float(1 / z.std()))
+
+    def autoencoder_step(self, n: int) -> float:
+        rng = self.rng(0, n)
+        x = torch.stack([crop(self.photos.draw(rng), rng) for _ in range(self.plan.batch)])
+        posterior = self.autoencoder.encode(2 * x - 1).latent_dist
+        noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape, dtype=np.float32))
+        y = self.autoencoder.decode(posterior.mean + posterior.std * noise).sample / 2 + 0.5
+        # What counts in the end is colour: L* comes from the frame. RGB keeps the decoder out of impossible colours.
+        difference = (rgb_to_lab(y.clamp(1e-3, 1)) - rgb_to_lab(x)).abs().mean(dim=(0, 2, 3))
+        loss = (difference * difference.new_tensor([0.5, 1.0, 1.0])).sum() / 10 + 4 * F.l1_loss(y, x)
+        loss = loss + 1e-5 * posterior.kl().mean()
+        self.descend("autoencoder", self.autoencoder, loss)
+        return loss.item()
+
+    def descend(self, stage: str, module: nn.Module, loss: Tensor) -> None:
+        optimizer = self.optimizers[stage]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents ``(B, 4, h, w)`` of sRGB ``(B, 3, H, W)`` in [0, 1], of unit deviation."""
+        return self.autoencoder.encode(2 * images - 1).latent_dist.mode() * self.autoencoder.config.scaling_factor
+
+    def fit_denoiser(self) -> Steps[None]:
+        if self.done["denoiser"] >= self.plan.denoiser_steps:
+            return
+        n = self.done["denoiser"]
+        self.pool: deque[_Latents] = deque(maxlen=POOL)
+        for index in range(n * self.plan.fresh, n * self.plan.fresh + POOL):
+            self.pool.append(self.prepare(make_example(self.photos, self.rng(3, index))))
+            yield Step("train", "examples", len(self.pool) / POOL)
+        self.chroma = self.fit_chroma()
+        yield from self.schedule("denoiser", self.plan.denoiser_steps)
+
+    def prepare(self, example: Example) -> _Latents:
+        z_0, z_hint = self.encode(torch.stack([example.truth, example.hint]))
+        doubt, hole = (F.adaptive_avg_pool2d(v[None], z_0.shape[-2:]) for v in (example.doubt, example.hole))
+        ab = F.adaptive_avg_pool2d(rgb_to_lab(example.truth)[1:], z_0.shape[-2:])
+        return _Latents(z_0, z_hint, doubt, hole, ab)
+
+    def fit_chroma(self) -> Tensor:
+        """The linear map ``(2, 4)`` from latents to ab / 10 of their cell: which errors in the latents show as colour."""
+        fixed = [self.prepare(make_example(self.photos, self.rng(4, index))) for index in range(64)]
+        z = torch.cat([p.z_0.reshape(4, -1) for p in fixed], dim=1)
+        ab = torch.cat([p.ab.reshape(2, -1) for p in fixed], dim=1) / 10
+        z, ab = z - z.mean(1, keepdim=True), ab - ab.mean(1, keepdim=True)
+        return torch.linalg.lstsq(z.T, ab.T).solution.T
+
+    def denoiser_step(self, n: int) -> float:
+        rng, plan = self.rng(1, n), self.plan
+        for k in range(plan.fresh):
+            index = POOL + n * plan.fresh + k
+            self.pool.append(self.prepare(make_example(self.photos, self.rng(3, index))))
+        batch = [self.pool[i] for i in rng.choice(len(self.pool), plan.batch, replace=False)]
+        z_0, z_hint, doubt, hole = (torch.stack([getattr(p, f) for p in batch]) for f in _Latents.FIELDS)
+        dropped = torch.from_numpy(rng.random(plan.batch) < DROPPED).view(-1, 1, 1, 1)
+        z_hint, doubt = torch.where(dropped, 0.0, z_hint), torch.where(dropped, 1.0, doubt)
+        t = torch.from_numpy(len(self.alphas) * rng.random(plan.batch) ** np.where(dropped.view(-1), 1, 2)).long()
+        light = torch.from_numpy(rng.random(plan.batch) < FROM_HINT).view(-1, 1, 1, 1)
+        light &= ~dropped & (t < LIGHT * len(self.alphas)).view(-1, 1, 1, 1)
+        alpha = self.alphas[t].view(-1, 1, 1, 1)
+        epsilon = torch.from_numpy(rng.standard_normal(z_0.shape, dtype=np.float32))
+        z_t = alpha.sqrt() * torch.where(light, z_hint, z_0) + (1 - alpha).sqrt() * epsilon
+        error = z_hint + self.denoiser(torch.cat([z_t, doubt, z_hint], dim=1), t).sample - z_0
+        color_error = torch.einsum("ij,bjhw->bihw", self.chroma, error).square().sum(1, keepdim=True)
+        loss = ((0.1 + torch.where(dropped, 1.0, hole)) * (color_error + 0.2 * error.square())).mean()
+        self.descend("denoiser", self.denoiser, loss)
+        decay = min(0.998, (n + 1) / (n + 10))
+        with torch.no_grad():
+            for a, p in zip(self.average.parameters(), self.denoiser.parameters(), strict=True):
+                a.lerp_(p, 1 - decay)
+        return loss.item()
+
+
+@dataclass(frozen=True)
+class _Latents:
+    """An example at latent size: z_0 and z_hint ``(4, h, w)``, doubt and hole ``(1, h, w)``, mean ab of the truth ``(2, h, w)``."""
+
+    z_0: Tensor
+    z_hint: Tensor
+    doubt: Tensor
+    hole: Tensor
+    ab: Tensor
+
+    FIELDS = ("z_0", "z_hint", "doubt", "hole")
+
+
+GRADIENT_SCALE = 25.0
+"""Scale of eq. (4)'s gradient for the bundled prior, found by measurement (see docs/prior.md)."""
