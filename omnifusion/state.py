@@ -42,12 +42,14 @@ class Video:
         fps: exact mean frame rate.
         times: presentation time of every frame in seconds where the rate varies, else None.
         audio: the file that holds the sound track, or None.
+        audio_start: where in the sound track the first frame lies, in seconds.
     """
 
     frames: np.ndarray
     fps: Fraction = Fraction(24)
     times: tuple[Fraction, ...] | None = None
     audio: Path | None = None
+    audio_start: Fraction = Fraction(0)
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8:
