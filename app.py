@@ -1,0 +1,32 @@
+"""The page: ``python app.py [--share] [--mcp]``; address and port by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import spaces  # noqa: F401, I001  (before torch: on a ZeroGPU Space it takes CUDA's place in the main process)
+
+import argparse
+import sys
+
+from omnifusion.state import InputError
+from omnifusion.ui.page import build, launch_options, make_service
+
+
+def main() -> int:
+    """Serve the page until interrupted."""
+    p = argparse.ArgumentParser(description="Serve the OmniFusion page.")
+    p.add_argument("--share", action="store_true", help="also give a public link for 72 hours")
+    p.add_argument("--mcp", action="store_true", help="also serve the endpoints as MCP tools")
+    args = p.parse_args()
+    try:
+        service = make_service()
+    except InputError as error:
+        print(f"omnifusion: {error}", file=sys.stderr)
+        return 2
+    build(service).launch(**launch_options(service, args.share, args.mcp))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The page: a Gradio app over ``driver``. Alone imports gradio."""

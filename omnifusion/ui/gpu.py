@@ -1,0 +1,130 @@
+"""The heavy stages as calls of limited length: on a ZeroGPU Space each runs on a GPU in a process of its own.
+
+``spaces.GPU`` does nothing elsewhere. Only CPU tensors and plain values cross the border, in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import spaces
+from torch import Tensor
+
+from omnifusion import omnimotion
+from omnifusion.driver import Stages, device
+from omnifusion.inpaint import Task
+from omnifusion.presets import Settings
+from omnifusion.prior import load, sampling_of
+from omnifusion.state import Prior, Steps, Tracker
+
+CALL = 60
+"""Seconds that a GPU call asks for."""
+
+BUDGET = 40.0
+"""Seconds of fitting in one call; the rest is for the start of its process and the way back."""
+
+Message = tuple[str, Any]
+Call = Callable[..., Iterator[Message]]
+
+
+def fit_duration(L: Tensor, preset: str, seed: int, budget: float, state: dict[str, Any] | None) -> int:
+    """Seconds that a call of ``fit_chunk`` may take: its budget, and its optical flow by the clip's length."""
+    return int(min(240, budget + 15 + 0.5 * len(L)))
+
+
+def inpaint_duration(task: Task, settings: Settings) -> int:
+    """Seconds that a call of ``inpaint_frame`` may take, by denoising steps."""
+    return int(min(240, 20 + 0.6 * settings.steps * (1 + settings.optimizations)))
+
+
+@spaces.GPU(duration=fit_duration)
+def fit_chunk(L: Tensor, preset: str, seed: int, budget: float, state: dict[str, Any] | None) -> Iterator[Message]:
+    """A part of a fit: Steps, then the tracker's state, from which the next call goes on."""
+    steps = omnimotion.fit(L, preset, seed=seed, budget=budget, device=device(), state=state)
+    while True:
+        try:
+            yield "step", next(steps)
+        except StopIteration as stop:
+            yield "result", stop.value.state_dict()
+            return
+
+
+_loaded: dict[str, Prior] = {}
+
+
+def prior_of(settings: Settings) -> Prior:
+    """The prior, loaded once per process (on a ZeroGPU Space before the first call, see ``preload``)."""
+    if settings.prior not in _loaded:
+        _loaded.clear()
+        _loaded[settings.prior] = load(settings.prior, device())
+    return replace(_loaded[settings.prior], sampling=sampling_of(settings))
+
+
+@spaces.GPU(duration=inpaint_duration)
+def inpaint_frame(task: Task, settings: Settings) -> Iterator[Message]:
+    """One frame filled by the prior: Steps, then its ab."""
+    steps = task.run(prior_of(settings))
+    while True:
+        try:
+            yield "step", next(steps)
+        except StopIteration as stop:
+            yield "result", stop.value.cpu()
+            return
+
+
+def stages(fit: Call = fit_chunk, inpaint: Call = inpaint_frame, budget: float | None = None) -> Stages:
+    """The driver's stages as such calls.
+
+    Args:
+        fit, inpaint: ``fit_chunk`` and ``inpaint_frame``, or what runs them elsewhere.
+        budget: seconds of fitting in one call; None = ``BUDGET`` on a ZeroGPU Space, elsewhere the whole fit in one.
+    """
+    if budget is None and zero_gpu():
+        budget = BUDGET
+
+    def run_fit(L: Tensor, settings: Settings) -> Steps[Tracker]:
+        state: dict[str, Any] | None = None
+        while state is None or not finished(state):
+            state = yield from _result(fit(L, settings.fit, settings.seed, budget, state))
+        return omnimotion.OmniMotion.from_state(state)
+
+    def run_inpaint(task: Task, settings: Settings) -> Steps[Tensor]:
+        return _result(inpaint(task, settings))
+
+    return Stages(run_fit, run_inpaint)
+
+
+def _result(messages: Iterator[Message]) -> Steps[Any]:
+    """Pass a call's steps on, and return its result."""
+    result = None
+    for kind, value in messages:
+        if kind == "step":
+            yield value
+        else:
+            result = value
+    return result
+
+
+def finished(state: dict[str, Any]) -> bool:
+    """Whether a tracker's state is that of a whole fit."""
+    return True
+
+
+def zero_gpu() -> bool:
+    """Whether this is a ZeroGPU Space."""
+    from spaces.config import Config
+
+    return bool(Config.zero_gpu)
+
+
+def preload(name: str = "bundled") -> None:
+    """On a ZeroGPU Space, load the prior before the first call, as such Spaces want it."""
+    if zero_gpu():
+        prior_of(Settings(prior=name))
+
+
+def priors() -> list[tuple[str, str]]:
+    """The priors to choose from: (label, name); the label says what is not on this machine."""
+    return [("bundled", "bundled")]

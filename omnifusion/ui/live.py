@@ -1,0 +1,184 @@
+"""A run as the page shows it while it goes on: progress, before / mask / after, tracks and the coverage curve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+import torch
+
+from omnifusion.color import compose, to_uint8
+from omnifusion.geometry import pixel_grid
+from omnifusion.picture import TINTS, overlay
+from omnifusion.state import ColorState, Origin, Step, Tracker
+
+STAGES = {"fit": "Track", "colour": "Colour", "finish": "Film"}
+"""What a run goes through, and the word on its bar; propagation and inpainting take turns in "colour"."""
+
+PAUSE = 0.4
+"""Seconds between two updates that bring no new colour."""
+
+
+@dataclass
+class Live:
+    """Follows a run; ``show`` says what changed on the page."""
+
+    done: dict[str, float] = field(default_factory=dict)
+    curve: list[tuple[float, float, float]] = field(default_factory=list)
+    before: ColorState | None = None
+    last: float = 0.0
+
+    def show(self, step: Step) -> dict[str, object] | None:
+        """What to put where, by name: progress, coverage (HTML), tracks, before, mask, after (``(H, W, 3)`` uint8).
+
+        None where there is nothing worth sending yet.
+        """
+        stage = "colour" if step.stage in ("propagate", "inpaint") else step.stage
+        state = step.state
+        if stage != "colour" or state is not None:
+            self.done[stage] = step.done
+        now = time.monotonic()
+        if state is None and now - self.last < PAUSE:
+            return None
+        self.last = now
+        shown: dict[str, object] = {"progress": progress(self.done, stage, step)}
+        if state is not None:
+            self.curve.append(shares(state))
+            shown |= {"coverage": coverage(self.curve)} | self._compare(state, step)
+            self.before = state
+        elif step.picture is not None:
+            shown["tracks" if stage == "fit" else "after"] = step.picture
+        return shown
+
+    def _compare(self, state: ColorState, step: Step) -> dict[str, object]:
+        before = self.before or ColorState.grey(state.L)
+        fresh = state.mask & ~before.mask
+        frame = step.frame or 0
+        if step.stage == "propagate" and bool(fresh.any()):
+            frame = int(fresh.flatten(1).sum(1).argmax())
+        elif not bool(fresh.any()):
+            return {}
+        return {
+            "before": picture(before, frame),
+            "mask": mask_picture(state, frame, fresh[frame].numpy()),
+            "after": picture(state, frame),
+            "caption": f"frame {frame}, iteration {step.iteration}",
+        }
+
+
+def picture(state: ColorState, frame: int) -> np.ndarray:
+    """A frame at the working size with the colours known so far, ``(h, w, 3)`` uint8."""
+    return to_uint8(compose(state.L[frame], state.ab[frame])).permute(1, 2, 0).numpy()
+
+
+def mask_picture(state: ColorState, frame: int, fresh: np.ndarray | None = None) -> np.ndarray:
+    """Where a frame's colours came from, tinted over its grey picture; with ``fresh`` ``(h, w)`` bool only those pixels."""
+    grey = to_uint8(compose(state.L[frame], torch.zeros_like(state.ab[frame]))).permute(1, 2, 0).numpy()
+    kind = state.kind[frame].numpy()
+    return overlay(grey, kind if fresh is None else np.where(fresh, kind, -1), 0.65)
+
+
+def shares(state: ColorState, frame: int | None = None) -> tuple[float, float, float]:
+    """The share of pixels by origin (exemplar, propagated, inpainted), of one frame or of the whole clip."""
+    kind = state.kind if frame is None else state.kind[frame]
+    exemplar, propagated, inpainted = (float((kind == int(origin)).float().mean()) for origin in Origin)
+    return exemplar, propagated, inpainted
+
+
+def progress(done: dict[str, float], stage: str, step: Step) -> str:
+    """One bar per stage, and one line that says what is going on."""
+    bars = []
+    reached = list(STAGES).index(stage) if stage in STAGES else -1
+    for k, (name, word) in enumerate(STAGES.items()):
+        part = 1.0 if k < reached else done.get(name, 0.0)
+        percent = round(100 * min(1.0, max(0.0, part)))
+        bars.append(
+            f'<div class="of-stage"><span>{word}</span><div class="of-bar" role="progressbar" aria-label="{word}" '
+            f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div></div>'
+        )
+    left = "" if step.seconds_left is None else f" · about {seconds(step.seconds_left)} left"
+    return f'<div class="of-progress">{"".join(bars)}<p aria-live="polite">{escape(step.message)}{left}</p></div>'
+
+
+def message(text: str) -> str:
+    """A line in the place of the progress."""
+    return f'<div class="of-progress"><p role="status">{escape(text)}</p></div>'
+
+
+def seconds(value: float) -> str:
+    """A time that people can read."""
+    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min"
+
+
+def coverage(curve: Sequence[tuple[float, float, float]], size: tuple[int, int] = (640, 150)) -> str:
+    """How the share of coloured pixels grew, stacked by origin, as an inline SVG; ``curve`` holds ``shares``."""
+    width, height = size
+    left, top, bottom = 34, 6, 22
+    values = np.cumsum(np.array([curve[0], *curve]), axis=1)
+    x = np.linspace(left, width - 4, len(values))
+
+    def y(share: np.ndarray) -> np.ndarray:
+        return top + (1 - share) * (height - top - bottom)
+
+    areas, lower = [], np.zeros(len(values))
+    for k, origin in enumerate(Origin):
+        upper = values[:, k]
+        outline = [*zip(x, y(upper), strict=True), *zip(x[::-1], y(lower)[::-1], strict=True)]
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in outline)
+        areas.append(f'<polygon points="{points}" fill="{css_color(origin)}"/>')
+        lower = upper
+    grid = "".join(
+        f'<line x1="{left}" x2="{width - 4}" y1="{y(np.float64(s)):.1f}" y2="{y(np.float64(s)):.1f}"/>'
+        f'<text x="{left - 4}" y="{y(np.float64(s)) + 4:.1f}" text-anchor="end">{100 * s:.0f}%</text>'
+        for s in (0.0, 0.5, 1.0)
+    )
+    total = 100 * float(values[-1, 2])
+    return (
+        f'<figure class="of-coverage"><svg viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{total:.0f} percent of all pixels have colour"><g class="of-grid">{grid}</g>{"".join(areas)}'
+        f'<text x="{left}" y="{height - 5}">steps of the run</text></svg>{legend(curve[-1])}</figure>'
+    )
+
+
+def legend(parts: tuple[float, float, float]) -> str:
+    """The three origins with their tints and shares."""
+    items = (
+        f'<li><b style="background:{css_color(o)}"></b>{o.name.lower()} {100 * part:.1f} %</li>'
+        for o, part in zip(Origin, parts, strict=True)
+    )
+    return f'<ul class="of-legend">{"".join(items)}</ul>'
+
+
+def css_color(origin: Origin) -> str:
+    """The tint of an origin as CSS."""
+    return "#{:02x}{:02x}{:02x}".format(*TINTS[origin])
+
+
+def tracks(tracker: Tracker, L: torch.Tensor, columns: int = 14) -> np.ndarray:
+    """Where a grid of points of a shot's first frame goes, drawn over the middle frame, ``(h, w, 3)`` uint8.
+
+    Args:
+        tracker: of the shot whose luminance is ``L`` ``(T, 1, h, w)``.
+    """
+    from PIL import Image, ImageDraw
+
+    h, w = L.shape[-2:]
+    middle = len(L) // 2
+    step = max(4, w // columns)
+    grid = pixel_grid(h, w)[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
+    frames = sorted({*np.linspace(0, len(L) - 1, min(len(L), 7)).round().astype(int).tolist(), middle})
+    paths, seen = zip(*(tracker.correspond(grid, middle, j) for j in frames), strict=True)
+    grey = to_uint8(compose(L[middle], torch.zeros(2, h, w))).permute(1, 2, 0).numpy()
+    image = Image.fromarray((grey * 0.7).astype(np.uint8)).resize((2 * w, 2 * h))
+    draw = ImageDraw.Draw(image)
+    for k in range(len(grid)):
+        visible = [(paths[n][k] * 2).tolist() for n in range(len(frames)) if bool(seen[n][k])]
+        x, y = (grid[k] * 2).tolist()
+        hue = tuple(TINTS[(Origin.PROPAGATED, Origin.INPAINTED, Origin.EXEMPLAR)[k % 3]])
+        if len(visible) > 1:
+            draw.line([tuple(p) for p in visible], fill=hue, width=2)
+        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(255, 255, 255))
+    return np.asarray(image)

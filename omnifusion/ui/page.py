@@ -1,0 +1,136 @@
+"""The page: layout and wiring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from omnifusion.ui import api, gpu
+from omnifusion.ui.archive import Archive
+from omnifusion.ui.estimate import Rates
+from omnifusion.ui.handlers import Handlers, Service, toast
+from omnifusion.ui.limits import Limits
+from omnifusion.ui.panels import choices_panel, clip_panel, compare_panel, outcome_panel, start_panel, watch_panel
+from omnifusion.ui.texts import ASSETS, text
+from omnifusion.ui.visit import Turns, Visit
+
+HOUR = 3600
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+SYSTEM_FONTS = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
+MONOSPACE = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
+
+
+def theme() -> gr.themes.Base:
+    """Neutral greys, for colours are judged beside them; fonts of the system, for the page must work offline."""
+    return gr.themes.Base(
+        primary_hue="slate",
+        secondary_hue="slate",
+        neutral_hue="gray",
+        radius_size="sm",
+        font=SYSTEM_FONTS,
+        font_mono=MONOSPACE,
+    )
+
+
+def make_service(limits: Limits | None = None) -> Service:
+    """What all visitors share."""
+    limits = limits or Limits.from_environment()
+    archive = Archive(limits.results, limits.days)
+    return Service(limits, archive, Rates(limits.results / "rates.json"), Turns(), gpu.stages)
+
+
+def build(service: Service) -> gr.Blocks:
+    """The whole page."""
+    limits = service.limits
+    with gr.Blocks(title="OmniFusion", analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as page:
+        visit = gr.State(Visit(), time_to_live=24 * HOUR, delete_callback=lambda seen: seen.close())
+        gr.Markdown(text("intro"))
+        with gr.Tabs():
+            with gr.Tab("Colour"), gr.Row():
+                with gr.Column(scale=4, min_width=320):
+                    clip, choices, start = clip_panel(), choices_panel(limits, gpu.priors()), start_panel()
+                with gr.Column(scale=6, min_width=320):
+                    watch, outcome = watch_panel(), outcome_panel()
+            with gr.Tab("Compare", id="compare"):
+                compare = compare_panel()
+            with gr.Tab("How it works"):
+                gr.Markdown(text("how"))
+                gr.Markdown(text("privacy").format(days=limits.days, megabytes=limits.megabytes, frames=limits.frames))
+        handlers = Handlers(service, clip, choices, start, watch, outcome, compare, visit)
+        _wire_clip(handlers)
+        _wire_run(handlers, limits)
+        _wire_results(handlers)
+        api.offer(service)
+        page.load(toast(handlers.open_link), visit, _everything(handlers), **QUIET)
+        page.unload(handlers.leave)
+        gr.Timer(HOUR).tick(service.archive.expire, None, None, **QUIET)
+    page.queue(default_concurrency_limit=8, max_size=64)
+    return page
+
+
+def _everything(h: Handlers) -> list[Any]:
+    """All components that a handler may update."""
+    panels = (h.clip, h.choices, h.start, h.watch, h.outcome, h.compare)
+    return [h.visit, *(component for panel in panels for component in panel.all())]
+
+
+def _wire_clip(h: Handlers) -> None:
+    clip, chosen = h.clip, h.choices.all()
+    view = [h.visit, *clip.all(), h.choices.frames, *h.start.all()]
+    gr.on(
+        [clip.clip.upload, clip.clip.stop_recording, clip.clip.clear],
+        toast(h.upload),
+        [h.visit, clip.clip, *chosen],
+        view,
+        **QUIET,
+    )
+    clip.examples.select(toast(h.example), [h.visit, *chosen], _everything(h), **QUIET)
+    clip.frame.change(toast(h.seek), [h.visit, clip.frame], clip.preview, trigger_mode="always_last", **QUIET)
+    tied = [h.visit, clip.notes, clip.picture, clip.pictures, clip.forget]
+    clip.picture.upload(toast(h.add_picture), [h.visit, clip.frame, clip.picture, h.choices.force], tied, **QUIET)
+    clip.own.click(toast(h.own_picture), [h.visit, clip.frame], tied, **QUIET)
+    clip.forget.click(toast(h.forget_pictures), h.visit, tied, **QUIET)
+
+
+def _wire_run(h: Handlers, limits: Limits) -> None:
+    chosen, start = h.choices.all(), h.start
+    h.choices.preset.input(toast(h.preset), h.choices.preset, chosen, **QUIET)
+    gr.on([c.change for c in chosen], toast(h.estimate), [h.visit, *chosen], [start.estimate, start.fit],
+          trigger_mode="always_last", **QUIET)  # fmt: skip
+    start.fit.click(
+        toast(h.fit), [h.visit, *chosen], [h.choices.frames, h.choices.max_side, start.estimate, start.fit], **QUIET
+    )
+    buttons = [start.run, start.again, start.cancel]
+    queued = gr.on([start.run.click, start.again.click], toast(h.queue), h.visit, [h.watch.progress, *buttons], **QUIET)
+    outputs = [h.visit, *h.watch.all(), *h.outcome.all(), *h.compare.all()]
+    ran = queued.success(
+        toast(h.run), [h.visit, *chosen], outputs, concurrency_limit=limits.runs, concurrency_id="run",
+        api_visibility="private", show_progress="minimal", show_progress_on=h.watch.progress,
+    )  # fmt: skip
+    ran.then(h.settle, None, buttons, **QUIET)
+    start.cancel.click(toast(h.cancel), None, [h.watch.progress, start.cancel], queue=False, **QUIET)
+
+
+def _wire_results(h: Handlers) -> None:
+    outcome, compare = h.outcome, h.compare
+    shown = [outcome.slider, outcome.then, outcome.where, outcome.parts]
+    gr.on([outcome.frame.input, outcome.iteration.input], toast(h.browse), [h.visit, outcome.frame, outcome.iteration], shown,
+          trigger_mode="always_last", **QUIET)  # fmt: skip
+    gr.on([compare.left.change, compare.right.change, compare.frame.input], toast(h.side_by_side),
+          [h.visit, compare.left, compare.right, compare.frame], [compare.slider, compare.table],
+          trigger_mode="always_last", concurrency_limit=2, **QUIET)  # fmt: skip
+
+
+def launch_options(service: Service, share: bool = False, mcp: bool = False) -> dict[str, Any]:
+    """How the page is served: nothing but uploads, results and the examples can be read."""
+    return {
+        "theme": theme(),
+        "css_paths": [ASSETS / "page.css"],
+        "allowed_paths": [str(service.limits.results), str(ASSETS / "examples")],
+        "max_file_size": f"{service.limits.megabytes}mb",
+        "share": share,
+        "mcp_server": mcp,
+        "ssr_mode": False,
+        "footer_links": ["api"],
+    }

@@ -1,0 +1,192 @@
+"""Finished runs as pictures and tables: the result browser and the comparison."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from omnifusion import peers
+from omnifusion.color import from_uint8, to_uint8
+from omnifusion.color import grey as grey_of
+from omnifusion.metrics import ciede2000, psnr, ssim
+from omnifusion.picture import overlay
+from omnifusion.prepare import Clip
+from omnifusion.state import ColorState, Origin
+from omnifusion.ui.archive import Stored
+from omnifusion.ui.limits import Limits
+from omnifusion.ui.live import legend, seconds
+from omnifusion.ui.work import job_of, ready
+from omnifusion.video import Writer, read
+
+FILES = ("colorized.mp4", "origin.mp4", "report.json", "frames.zip", "tracker.pt")
+"""What a visitor may download."""
+
+HEADERS = [
+    "run",
+    "prior",
+    "preset",
+    "eta",
+    "steps",
+    "without",
+    "time",
+    "propagated",
+    "inpainted",
+    "PSNR",
+    "SSIM",
+    "ΔE00",
+]
+
+TRUTH, GREY, CLASSICAL = "truth", "grey", "classical"
+"""What a run can be compared with beside other runs."""
+
+
+@lru_cache(maxsize=4)
+def _origin(folder: Path) -> np.ndarray:
+    return Stored.origin(Stored("", folder, None))  # type: ignore[arg-type]
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+    """A picture ``(H, W, 3)`` uint8 without its colour, its L* kept."""
+    rgb = from_uint8(torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))))
+    return to_uint8(grey_of(rgb)).permute(1, 2, 0).numpy()
+
+
+def pair(run: Stored, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """A frame grey and coloured."""
+    picture = run.frame(frame)
+    return grey(picture), picture
+
+
+def at_iteration(run: Stored, frame: int, iteration: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """A frame as it was at the end of an iteration, where its colours came from, and the shares as HTML."""
+    origin = _origin(run.folder)[frame]
+    kind = np.where((origin >= 0) & (origin // 3 <= iteration), origin % 3, -1)
+    without, picture = pair(run, frame)
+    rows = np.arange(picture.shape[0]) * kind.shape[0] // picture.shape[0]
+    columns = np.arange(picture.shape[1]) * kind.shape[1] // picture.shape[1]
+    known = (kind >= 0)[rows[:, None], columns[None]]
+    parts = tuple(float((kind == int(how)).mean()) for how in Origin)
+    then = np.where(known[..., None], picture, without)
+    return then, overlay(without, kind, 0.65), legend((parts[0], parts[1], parts[2]))
+
+
+def heading(run: Stored) -> str:
+    """A run in two lines."""
+    report, settings = run.report, run.request.settings
+    total = sum(stage["seconds"] for stage in report["stages"])
+    state = "" if report["complete"] else " — **stopped early**, the rest is grey"
+    time = f", {seconds(total)}" if total else ""
+    return (
+        f"### {run.request.name}{state}\n{report['frames']} frames, prior {settings.prior}, preset {settings.preset}, "
+        f"seed {settings.seed}{time}, {len(report['iterations'])} iterations; {_share(report)}."
+    )
+
+
+def _share(report: dict[str, Any]) -> str:
+    total = max(1, report["frames"] * report["working_size"][0] * report["working_size"][1])
+    return ", ".join(f"{100 * count / total:.1f} % {name}" for name, count in report["origin"].items())
+
+
+def scores(report: dict[str, Any]) -> str:
+    """The scores in a line, where the truth is known."""
+    if not report["scores"]:
+        return ""
+    found = " · ".join(f"{name.upper()} {value:.2f}" for name, value in report["scores"].items())
+    return f"Against the clip's own colours: **{found}** (PSNR and SSIM: higher is closer; CIEDE2000: lower is closer)."
+
+
+def files(run: Stored) -> list[str]:
+    """The downloads; the frames are packed when first asked for."""
+    packed = run.folder / "frames.zip"
+    frames = sorted((run.folder / "frames").glob("*.png"))
+    if frames and not packed.is_file():
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+            for path in frames:
+                archive.write(path, path.name)
+    return [str(run.folder / name) for name in FILES if (run.folder / name).is_file()]
+
+
+def label(run: Stored, number: int) -> str:
+    """A run's name in lists."""
+    settings = run.request.settings
+    without = _without(run)
+    return f"{number}: {settings.prior}, {settings.preset}, eta {settings.eta:g}, seed {settings.seed}" + (
+        f", without {without}" if without else ""
+    )
+
+
+def choices(runs: Sequence[Stored]) -> list[tuple[str, str]]:
+    """What can be compared: (label, name), a name being "TOKEN" or "TOKEN/truth", "TOKEN/grey", "TOKEN/classical"."""
+    found = [(label(run, k + 1), run.token) for k, run in enumerate(runs)]
+    for k, run in enumerate(runs):
+        found.append((f"{k + 1}: grey", f"{run.token}/{GREY}"))
+        if run.report["scores"]:
+            found.append((f"{k + 1}: the truth", f"{run.token}/{TRUTH}"))
+        if 0 in run.report["exemplars"]:
+            found.append((f"{k + 1}: classical, flow and Levin", f"{run.token}/{CLASSICAL}"))
+    return found
+
+
+def compared(run: Stored, what: str, frame: int, limits: Limits) -> np.ndarray:
+    """A frame of a run or of what it is compared with, ``(H, W, 3)`` uint8."""
+    frame = min(frame, run.report["frames"] - 1)
+    if what == TRUTH:
+        return np.ascontiguousarray(np.asarray(read(run.clip, 1, frame).frames[0]).transpose(1, 2, 0))
+    if what == CLASSICAL:
+        return np.ascontiguousarray(_film(classical(run, limits))[frame].transpose(1, 2, 0))
+    picture = run.frame(frame)
+    return grey(picture) if what == GREY else picture
+
+
+@lru_cache(maxsize=4)
+def _film(path: Path) -> np.ndarray:
+    return np.array(read(path).frames)
+
+
+def classical(run: Stored, limits: Limits) -> Path:
+    """The same clip and exemplar by the strongest classical peer; made when first asked for and kept."""
+    film = run.folder / "classical.mp4"
+    if not film.is_file():
+        clip: Clip = ready(job_of(run), limits)
+        ab = peers.PEERS["levin"](clip.L, clip.exemplar_ab()[0])
+        state = ColorState(clip.L, ab, torch.zeros(len(ab), *ab.shape[-2:], dtype=torch.int16))
+        with Writer(film, clip.video) as writer:
+            for t in range(len(ab)):
+                writer.add(clip.full_size(state, t))
+    return film
+
+
+def table(runs: Sequence[Stored]) -> list[list[object]]:
+    """One row for each run, and for each classical result that has been made; columns are ``HEADERS``."""
+    rows: list[list[object]] = []
+    for k, run in enumerate(runs):
+        report, settings = run.report, run.request.settings
+        total = max(1, sum(report["origin"].values()))
+        share = [f"{100 * report['origin'][name] / total:.1f} %" for name in ("propagated", "inpainted")]
+        time = seconds(sum(stage["seconds"] for stage in report["stages"]))
+        found = [f"{value:.2f}" for value in report["scores"].values()] or ["", "", ""]
+        rows.append([f"{k + 1}: {run.request.name}", settings.prior, settings.preset, f"{settings.eta:g}", str(settings.steps),
+                     _without(run), time, *share, *found])  # fmt: skip
+        if (run.folder / "classical.mp4").is_file() and report["scores"]:
+            found = [f"{value:.2f}" for value in _classical_scores(run)]
+            rows.append([f"{k + 1}: classical", "Levin", "", "", "", "", "", "", "", *found])
+    return rows
+
+
+def _classical_scores(run: Stored) -> list[float]:
+    result = _film(run.folder / "classical.mp4")[1:]
+    truth = np.asarray(read(run.clip, run.report["frames"]).frames)[1:]
+    h, w = truth.shape[-2:]
+    return [float(metric(result[:, :, :h, :w], truth).mean()) for metric in (psnr, ssim, ciede2000)]
+
+
+def _without(run: Stored) -> str:
+    settings = run.request.settings
+    off = [("colour condition", settings.color_condition), ("greyscale constraint", settings.grey_constraint)]
+    return ", ".join(name for name, on in off if not on)

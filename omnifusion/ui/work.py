@@ -1,0 +1,143 @@
+"""A visitor's run from the clip on disk to the finished folder, as a generator of Steps; knows nothing of the page."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from omnifusion.driver import Result, Stages, colorize
+from omnifusion.prepare import Clip, prepare
+from omnifusion.presets import Settings
+from omnifusion.state import ColorState, Exemplar, Step, Steps, Tracker, Video
+from omnifusion.store import RunFolder
+from omnifusion.ui.archive import Archive, Request, Stored, exemplar_name, load, save_request, save_state
+from omnifusion.ui.limits import Limits
+from omnifusion.ui.live import tracks
+from omnifusion.video import read, read_image
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be done.
+
+    Attributes:
+        clip: the clip's file.
+        request: what was asked.
+        pictures: frame -> file of its exemplar; the frames of ``request.exemplars``.
+        earlier: a run on the same clip whose fitted tracker may be used again, or None.
+    """
+
+    clip: Path
+    request: Request
+    pictures: Mapping[int, Path]
+    earlier: Stored | None = None
+
+
+def open_clip(path: Path, limits: Limits, frames: int | None = None) -> Video:
+    """Read as much of a clip as the limits allow.
+
+    Raises:
+        InputError: too large, or not a video.
+    """
+    limits.check_file(path)
+    limits.check_size(*read(path, max_frames=1).size)
+    return read(path, max_frames=min(limits.frames, frames or limits.frames))
+
+
+def ready(job: Job, limits: Limits) -> Clip:
+    """The clip of a job, ready to be coloured.
+
+    Raises:
+        InputError: the clip or an exemplar cannot be used.
+    """
+    video = open_clip(job.clip, limits, job.request.frames)
+    exemplars = [Exemplar(frame, read_image(path)) for frame, path in sorted(job.pictures.items())]
+    return prepare(video, exemplars, job.request.settings.max_side, job.request.force)
+
+
+def job_of(run: Stored) -> Job:
+    """The job that a finished run came from."""
+    return Job(run.clip, run.request, {frame: run.exemplar(frame) for frame in run.request.exemplars})
+
+
+def reusable(job: Job) -> Mapping[int, Tracker]:
+    """The fitted trackers that still hold: same clip, frames, working size and kind of fit; empty otherwise."""
+    if job.earlier is None:
+        return {}
+    old, new = job.earlier.request, job.request
+    same = old.frames == new.frames and (old.settings.max_side, old.settings.fit) == (
+        new.settings.max_side,
+        new.settings.fit,
+    )
+    return job.earlier.trackers() if same and digest(job.earlier.clip) == digest(job.clip) else {}
+
+
+def digest(path: Path) -> str:
+    """What tells two files apart."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(
+    job: Job,
+    archive: Archive,
+    limits: Limits,
+    stopped: Callable[[], bool] = lambda: False,
+    stages: Stages | None = None,
+) -> Steps[Stored]:
+    """Colour a clip into a folder of the archive.
+
+    When ``stopped`` turns true the run ends after its next step; what is coloured by then is kept and written. A run
+    that fails, or whose generator is closed, leaves nothing behind.
+
+    Raises:
+        InputError: the clip or an exemplar cannot be used, or the disk is full.
+    """
+    yield Step("load", "reading the clip")
+    clip = ready(job, limits)
+    _, path = archive.new()
+    try:
+        folder = RunFolder(path)
+        folder.require_space(clip)
+        trackers = dict(reusable(job))
+        result = yield from _color(clip, job.request.settings, folder, trackers, stopped, stages or Stages())
+        yield from folder.finish(clip, job.request.settings, result)
+        state = folder.state if result is None else result.state
+        save_state(path, state or ColorState.grey(clip.L), trackers)
+        shutil.copyfile(job.clip, path / f"clip{job.clip.suffix.lower()}")
+        for frame, file in job.pictures.items():
+            shutil.copyfile(file, path / exemplar_name(frame))
+        save_request(path, job.request)
+        return load(path)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _color(
+    clip: Clip,
+    settings: Settings,
+    folder: RunFolder,
+    trackers: dict[int, Tracker],
+    stopped: Callable[[], bool],
+    stages: Stages,
+) -> Steps[Result | None]:
+    """The driver's steps, noted in ``folder`` and, as soon as they are fitted, in ``trackers``; None when stopped."""
+    steps = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, dict(trackers))
+    try:
+        while not stopped():
+            step = next(steps)
+            folder.watch(step)
+            if "tracker" in step.data:
+                start, tracker = step.data["start"], step.data["tracker"]
+                trackers[start] = tracker
+                shot = next(shot for shot in clip.shots if shot.start == start)
+                step = replace(step, picture=tracks(tracker, clip.L[shot.start : shot.stop]))
+            yield step
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        steps.close()
+    return None
