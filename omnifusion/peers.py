@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion import levin as optimization
 from omnifusion.geometry import pixel_grid, warp
+from omnifusion.levin import levin as fill
 
 Peer = Callable[[Tensor, Tensor], Tensor]
 
@@ -63,7 +63,7 @@ def levin(L: Tensor, ab: Tensor) -> Tensor:
     for t in range(1, len(L)):
         backward, forward = _dis(grey8[t], grey8[t - 1]), _dis(grey8[t - 1], grey8[t])
         known = consistent(backward, forward)
-        result.append(optimization.levin(L[t], warp(result[-1], backward), known))
+        result.append(fill(L[t], warp(result[-1], backward), known))
     return torch.stack(result)
 
 

@@ -1,0 +1,71 @@
+"""``evaluate``: score OmniFusion and its peers on a set of clips, as the paper's table 1 does."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from omnifusion.commands.colorize import add_settings, settings_of
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """Declare the command."""
+    p = subparsers.add_parser("evaluate", help="score methods on a set of clips", description=__doc__)
+    p.add_argument(
+        "dataset", metavar="DATASET", type=Path, help="a folder of clips; DAVIS' and Videvo's are recognised"
+    )
+    p.add_argument("--clips", metavar="A,B", help="only these clips, or those that a text file lists")
+    p.add_argument("--frames", type=int, metavar="N", help="only the first N frames of each clip")
+    p.add_argument("--scale", type=float, default=1.0, metavar="S", help="resize frames first, such as 0.5")
+    p.add_argument(
+        "--methods",
+        default="omnifusion,flow-warp,levin,static,grey",
+        metavar="A,B",
+        help="which to run (default %(default)s; also omnimotion-only and inpainting-only)",
+    )
+    p.add_argument("--lpips-weights", type=Path, metavar="PATH", help="AlexNet's state dict as torchvision has it")
+    p.add_argument("--json", type=Path, metavar="OUT", help="keep the scores here, and the frames beside it; resumes")
+    p.add_argument("--html", type=Path, metavar="OUT", help="write a report with curves and pictures")
+    p.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables into a section of this page")
+    add_settings(p)
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the tables, write the reports; 1 where something failed."""
+    from omnifusion.dataset import discover
+    from omnifusion.evaluate import Protocol, Scorer, Store, evaluate
+    from omnifusion.progress import command_line, follow
+    from omnifusion.report import html_report
+    from omnifusion.tables import evaluation_tables, failures, paper_table, put_section, title
+
+    methods = parse_methods(args.methods)
+    clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
+    weights = str(args.lpips_weights) if args.lpips_weights else None
+    protocol = Protocol(args.dataset.resolve().name, args.frames, args.scale, settings_of(args), weights)
+    store = Store(args.json, protocol)
+    data = follow(evaluate(clips, methods, protocol, store, Scorer(args.lpips_weights)))
+    tables = evaluation_tables(data)
+    print("\n" + "\n\n".join(table.text() for table in tables))
+    if args.html:
+        args.html.write_text(html_report(data, store.path))
+    if args.markdown:
+        body = "\n".join(table.markdown() for table in [*tables, paper_table(data)])
+        put_section(args.markdown, f"evaluate {args.frames or 'whole'}", title(data), f"{body}\n{command_line()}")
+    return 1 if failures(data) else 0
+
+
+def parse_methods(text: str) -> list[str]:
+    """Names of methods, comma-separated.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    from omnifusion.methods import METHODS
+    from omnifusion.state import InputError
+
+    names = text.split(",")
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise InputError(f"There is no method {', '.join(unknown)}; choose from {', '.join(METHODS)}.")
+    return names
