@@ -1,0 +1,198 @@
+"""The parts of a latent diffusion model, loaded from a folder or the hub in diffusers layout."""
+
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
+from torch import Tensor
+
+from omnifusion.guidance import Network, PredictionType
+from omnifusion.state import InputError
+
+WANTED = ["model_index.json", "scheduler/*", "tokenizer/*", "*/config.json"]
+WEIGHTS = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"]
+SHORT_MEMORY = 10 * 1024**3
+"""Bytes of GPU memory below which attention is sliced and the autoencoder works in tiles."""
+
+FIX = "use --prior bundled, or point to a complete copy (a folder, OMNIFUSION_SD15 or OMNIFUSION_SD20)"
+TEXT_GUIDANCE = 7.5
+"""Classifier-free guidance scale where a prompt is given (Stable Diffusion's default)."""
+
+GRADIENT_SCALE = 1.0
+"""Scale of eq. (4)'s gradient for priors that do not state their own."""
+
+
+@dataclass
+class Components:
+    """A denoiser, an autoencoder and a noise schedule, in one device's memory.
+
+    Attributes:
+        unet, vae, scheduler: as diffusers gives them.
+        text: embeddings of the negative and the given prompt ``(2, tokens, D)``, of the empty one alone, or None.
+        condition: what the extra channels of a 9-channel denoiser mean: "masked" (Stable Diffusion's inpainting models)
+            or "hint" (the bundled prior, which predicts a correction of the hint).
+        gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior.
+    """
+
+    unet: UNet2DModel | UNet2DConditionModel
+    vae: AutoencoderKL
+    scheduler: DDIMScheduler
+    text: Tensor | None
+    condition: str
+    gradient_scale: float
+
+    @property
+    def device(self) -> torch.device:
+        return self.vae.device
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell, along each side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of a frame must be a multiple of."""
+        return self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @property
+    def training_size(self) -> int:
+        """The side of the pictures that the prior was trained on."""
+        size = self.unet.config.sample_size
+        return self.factor * (size if isinstance(size, int) else min(size))
+
+    @property
+    def input_channels(self) -> int:
+        return self.unet.config.in_channels
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        return self.scheduler.config.prediction_type
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """sRGB ``(B, 3, H, W)`` in [0, 1] to latents, float32."""
+        posterior = self.vae.encode((2 * rgb - 1).to(self.vae.dtype)).latent_dist
+        return posterior.mode().float() * self.vae.config.scaling_factor
+
+    def decode(self, z_0: Tensor) -> Tensor:
+        """Latents to sRGB ``(B, 3, H, W)``, about [0, 1], differentiable."""
+        return self.vae.decode((z_0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2 + 0.5
+
+    def network(self, extra: Tensor | None) -> Network:
+        """The denoiser with its extra channels ``(1, 5, h, w)`` and text in place: raw output, float32."""
+
+        def network(z: Tensor, t: int) -> Tensor:
+            inputs = z if extra is None else torch.cat([z, extra.expand(len(z), -1, -1, -1)], dim=1)
+            inputs = inputs.to(self.unet.dtype)
+            if self.text is None:
+                output = self.unet(inputs, t).sample.float()
+            else:
+                copies = torch.cat([inputs] * len(self.text))
+                output = self.unet(
+                    copies, t, encoder_hidden_states=self.text.repeat_interleave(len(z), 0)
+                ).sample.float()
+                if len(self.text) == 2:
+                    negative, given = output.chunk(2)
+                    output = negative + TEXT_GUIDANCE * (given - negative)
+            return output + extra[:, 1:] if extra is not None and self.condition == "hint" else output
+
+        return network
+
+
+def load_components(source: str, device: str, prompt: str = "", negative_prompt: str = "") -> Components:
+    """Load a prior from a folder or hub id, half precision on a GPU; the text encoder is dropped when it has spoken.
+
+    Raises:
+        InputError: weights that are missing, partial, gated or of a kind that cannot be used.
+    """
+    folder = _folder(source)
+    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    index, kind = _json(folder / "model_index.json"), _json(folder / "unet" / "config.json").get("_class_name")
+    if kind not in ("UNet2DModel", "UNet2DConditionModel"):
+        raise InputError(
+            f"The denoiser in {source} is a {kind}; only UNet2DModel and UNet2DConditionModel can be used."
+        )
+    unet_class = UNet2DModel if kind == "UNet2DModel" else UNet2DConditionModel
+    try:
+        unet = unet_class.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(device)
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype).to(device)
+        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+        text = _embed(folder, prompt, negative_prompt) if kind == "UNet2DConditionModel" else None
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"The prior {source} is incomplete or damaged ({_first_line(error)}); {FIX}.") from error
+    for module in (unet, vae):
+        module.requires_grad_(False).eval()
+    _check(source, unet, vae)
+    if device.startswith("cuda") and torch.cuda.get_device_properties(device).total_memory < SHORT_MEMORY:
+        unet.set_attention_slice("auto")
+        vae.enable_tiling()
+    text = None if text is None else text.to(device, dtype)
+    scale = float(index.get("gradient_scale", GRADIENT_SCALE))
+    return Components(unet, vae, scheduler, text, index.get("condition", "masked"), scale)
+
+
+def _check(source: str, unet: Any, vae: Any) -> None:
+    latent, channels = vae.config.latent_channels, unet.config.in_channels
+    if channels not in (latent, 2 * latent + 1) or unet.config.out_channels != latent:
+        raise InputError(
+            f"The denoiser in {source} reads {channels} channels; a colour prior reads {latent} or {2 * latent + 1}."
+        )
+
+
+def _folder(source: str) -> Path:
+    """The local folder of ``source``, downloaded (or found in the hub's cache) if it is a hub id."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors as hub
+
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise InputError(f"There is no prior {source}: not a folder, nor a hub id like owner/name; {FIX}.")
+    try:
+        patterns = WANTED + [f"{stem}.safetensors" for stem in WEIGHTS]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except hub.GatedRepoError as error:
+        raise InputError(f"The prior {source} is gated: accept its licence on the hub and log in, or {FIX}.") from error
+    except hub.LocalEntryNotFoundError as error:
+        raise InputError(f"The prior {source} is not on this machine and the hub cannot be reached; {FIX}.") from error
+    except (hub.RepositoryNotFoundError, hub.HFValidationError) as error:
+        raise InputError(f"The hub has no prior {source}, or it is private; {FIX}.") from error
+    except OSError as error:
+        raise InputError(f"The prior {source} cannot be downloaded ({_first_line(error)}); {FIX}.") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"The prior in {path.parent} is incomplete: {path.name} is missing; {FIX}.") from error
+    except ValueError as error:
+        raise InputError(f"The prior's {path} is damaged; {FIX}.") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+
+
+@torch.no_grad()
+def _embed(folder: Path, prompt: str, negative_prompt: str) -> Tensor:
+    """Embeddings of the negative and the given prompt, ``(2, tokens, D)``; of the empty one alone without them."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
+    prompts = [negative_prompt, prompt] if prompt or negative_prompt else [""]
+    tokens = tokenizer(
+        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
+    embeddings = encoder(tokens.input_ids)[0]
+    del encoder
+    gc.collect()
+    return embeddings

