@@ -10,7 +10,7 @@ import gradio as gr
 
 from omnifusion.presets import PRESETS, choose
 from omnifusion.state import InputError, Steps
-from omnifusion.ui import given, work
+from omnifusion.ui import given, gpu, work
 from omnifusion.ui.archive import Request, Stored
 from omnifusion.ui.handlers import Service, toast
 
@@ -40,10 +40,17 @@ def colorize(service: Service) -> Callable[..., Answer]:
     """The endpoint ``/colorize``."""
 
     def colorize(
-        video: str, exemplar: str | None = None, exemplar_frame: int = 0, prior: str = "bundled", eta: float | None = None,
-        steps: int | None = None, preset: str = "draft", frames: int | None = None, seed: int = 0,
+        video: str,
+        exemplar: str | None = None,
+        exemplar_frame: int = 0,
+        prior: str = "bundled",
+        eta: float | None = None,
+        steps: int | None = None,
+        preset: str = "draft",
+        frames: int | None = None,
+        seed: int = 0,
         request: gr.Request = None,  # type: ignore[assignment]
-    ) -> Answer:  # fmt: skip
+    ) -> Answer:
         """Colour a clip.
 
         Args:
@@ -62,6 +69,7 @@ def colorize(service: Service) -> Callable[..., Answer]:
         """
         if not video:
             raise InputError("There is no clip; give one as video.")
+        gpu.check_prior(prior)
         settings = choose(preset, prior=prior, eta=eta, steps=steps, seed=seed)
         pictures = {exemplar_frame: Path(exemplar)} if exemplar else {}
         asked = Request(Path(video).name, settings, frames, tuple(pictures))

@@ -76,7 +76,7 @@ class Stored:
             return np.array(arrays["origin"])
 
     def trackers(self) -> dict[int, Tracker]:
-        """The fitted trackers by the first frame of their shot; empty where the run was stopped before there was one."""
+        """The fitted trackers by the first frame of their shot; empty where there was none yet."""
         from omnifusion.omnimotion import OmniMotion
 
         path = self.folder / "tracker.pt"

@@ -62,7 +62,7 @@ class Rates:
         self.path.write_text(json.dumps(known, indent=2) + "\n")
 
     def estimate(self, settings: Settings, frames: int, size: tuple[int, int], fitted: bool = False) -> Estimate:
-        """Time and memory of a run on ``frames`` frames of ``size`` (H, W); ``fitted``: its tracker is there already."""
+        """Time and memory of a run on ``frames`` frames of ``size`` (H, W); ``fitted``: it has a tracker."""
         known = self.known()
         units = _units(settings, frames, size)
         if fitted:

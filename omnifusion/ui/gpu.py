@@ -5,25 +5,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import spaces
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from omnifusion import omnimotion
+from omnifusion.components import Components
 from omnifusion.driver import Stages, device
 from omnifusion.inpaint import Task
 from omnifusion.presets import Settings
-from omnifusion.prior import load, sampling_of
-from omnifusion.state import Prior, Steps, Tracker
+from omnifusion.prior import PRIORS, DiffusionPrior, load, sampling_of
+from omnifusion.state import InputError, Prior, Steps, Tracker
 
 CALL = 60
 """Seconds that a GPU call asks for."""
 
 BUDGET = 40.0
 """Seconds of fitting in one call; the rest is for the start of its process and the way back."""
+
+TITLES = {"bundled": "bundled", "sd15": "Stable Diffusion v1.5", "sd20": "Stable Diffusion v2.0"}
+DOWNLOADS = {"bundled": "nothing", "sd15": "4.3 GB", "sd20": "5.2 GB"}
+"""What the priors are called, and how large their weights are in single precision."""
 
 Message = tuple[str, Any]
 Call = Callable[..., Iterator[Message]]
@@ -51,15 +58,16 @@ def fit_chunk(L: Tensor, preset: str, seed: int, budget: float, state: dict[str,
             return
 
 
-_loaded: dict[str, Prior] = {}
+_loaded: dict[tuple[str, str, str], Components] = {}
 
 
 def prior_of(settings: Settings) -> Prior:
-    """The prior, loaded once per process (on a ZeroGPU Space before the first call, see ``preload``)."""
-    if settings.prior not in _loaded:
+    """The prior; its weights are loaded when first needed and kept, one prior at a time."""
+    key = (settings.prior, settings.prompt, settings.negative_prompt)
+    if key not in _loaded:
         _loaded.clear()
-        _loaded[settings.prior] = load(settings.prior, device())
-    return replace(_loaded[settings.prior], sampling=sampling_of(settings))
+        _loaded[key] = load(settings.prior, device(), sampling_of(settings)).components
+    return DiffusionPrior(_loaded[key], sampling_of(settings))
 
 
 @spaces.GPU(duration=inpaint_duration)
@@ -126,5 +134,20 @@ def preload(name: str = "bundled") -> None:
 
 
 def priors() -> list[tuple[str, str]]:
-    """The priors to choose from: (label, name); the label says what is not on this machine."""
-    return [("bundled", "bundled")]
+    """The priors to choose from: (label, name); the label says what has to be downloaded first."""
+    found = []
+    for name, (source, variable) in PRIORS.items():
+        here = Path(os.environ.get(variable) or source).is_dir() or _downloaded(source)
+        found.append((TITLES[name] + ("" if here else f" (not here: a download of {DOWNLOADS[name]})"), name))
+    return found
+
+
+def _downloaded(source: str) -> bool:
+    """Whether the weights of a hub id are in the local cache."""
+    return isinstance(try_to_load_from_cache(source, "unet/diffusion_pytorch_model.safetensors"), str)
+
+
+def check_prior(name: str) -> None:
+    """Raise InputError unless a visitor may choose this prior; folders and other hub ids are for the command line."""
+    if name not in PRIORS:
+        raise InputError(f"There is no prior {name!r}; choose one of {', '.join(PRIORS)}.")

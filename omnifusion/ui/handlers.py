@@ -16,7 +16,7 @@ import numpy as np
 
 from omnifusion.presets import PRESETS, choose
 from omnifusion.state import InputError
-from omnifusion.ui import given, results, work
+from omnifusion.ui import given, gpu, results, work
 from omnifusion.ui.archive import Archive, Request, Stored
 from omnifusion.ui.estimate import Rates
 from omnifusion.ui.examples import EXAMPLES
@@ -184,6 +184,7 @@ class Handlers:
     def asked(self, visit: Visit, chosen: tuple[Any, ...]) -> Request:
         """What was asked; ``chosen`` are the values of the choices in their order."""
         values = dict(zip((f for f in Choices.__dataclass_fields__), chosen, strict=True))
+        gpu.check_prior(values["prior"])
         settings = choose(values["preset"], **{name: values[name] for name in SETTINGS})
         return Request(
             visit.name, settings, int(values["frames"]), tuple(sorted(visit.pictures)), bool(values["force"])
@@ -361,11 +362,11 @@ class Handlers:
             updates: Updates = {getattr(self.choices, name): value for name, value in known.items()}
             return {self.visit: visit, self.watch.progress: message(str(error)), **updates}
         visit, notes = given.receive_run(visit, run, self.service.limits, self.service.visits)
-        chosen = (run.request.settings.preset, *(getattr(run.request.settings, n) for n in SETTINGS[:1]), run.report["frames"],
-                  *(getattr(run.request.settings, n) for n in SETTINGS[1:]), run.request.force)  # fmt: skip
+        restored = self.restore(run)
+        chosen = tuple(restored[component] for component in self.choices.all())
         return {
             **self._clip_view(visit, *chosen),
-            **self.restore(run),
+            **restored,
             **self._show(run, request),
             **self._lists(visit),
             **self._busy(False, again=True),
@@ -382,7 +383,7 @@ class Handlers:
         found = results.choices(runs)
         right, left = (runs[-1].token if runs else None), (runs[-2].token if len(runs) > 1 else None)
         if left is None and found:
-            left = found[-1][1]
+            left = next((name for _, name in found if name.endswith(results.TRUTH)), f"{right}/{results.GREY}")
         frames = max((run.report["frames"] for run in runs), default=2)
         return {
             self.compare.left: gr.Dropdown(found, value=left),

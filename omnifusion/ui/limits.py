@@ -56,16 +56,14 @@ class Limits:
             raise InputError("The clip is no longer on this machine; upload it again.")
         size = path.stat().st_size / 2**20
         if size > self.megabytes:
-            raise InputError(
-                f"The clip has {size:.0f} MiB; this page takes at most {self.megabytes}. Trim it or use the command line."
-            )
+            raise InputError(f"The clip has {size:.0f} MiB; this page takes at most {self.megabytes}. Trim it.")
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError for frames that are too large."""
         if height * width > self.pixels:
             raise InputError(
-                f"The clip's frames are {width} x {height}; this page takes at most {self.pixels / 1e6:.1f} megapixels. "
-                "Make them smaller or use the command line."
+                f"The clip's frames are {width} x {height}; this page takes at most "
+                f"{self.pixels / 1e6:.1f} megapixels. Make them smaller."
             )
 
 

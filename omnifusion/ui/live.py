@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 
 import numpy as np
@@ -29,7 +29,9 @@ class Live:
     done: dict[str, float] = field(default_factory=dict)
     curve: list[tuple[float, float, float]] = field(default_factory=list)
     before: ColorState | None = None
+    stage: str = ""
     last: float = 0.0
+    began: tuple[float, int] | None = None
 
     def show(self, step: Step) -> dict[str, object] | None:
         """What to put where, by name: progress, coverage (HTML), tracks, before, mask, after (``(H, W, 3)`` uint8).
@@ -41,9 +43,11 @@ class Live:
         if stage != "colour" or state is not None:
             self.done[stage] = step.done
         now = time.monotonic()
-        if state is None and now - self.last < PAUSE:
+        if state is None and step.picture is None and stage == self.stage and now - self.last < PAUSE:
             return None
-        self.last = now
+        self.last, self.stage = now, stage
+        if stage == "colour":
+            step = replace(step, seconds_left=self._left(now, state or self.before))
         shown: dict[str, object] = {"progress": progress(self.done, stage, step)}
         if state is not None:
             self.curve.append(shares(state))
@@ -52,6 +56,15 @@ class Live:
         elif step.picture is not None:
             shown["tracks" if stage == "fit" else "after"] = step.picture
         return shown
+
+    def _left(self, now: float, state: ColorState | None) -> float | None:
+        """Seconds until all frames are complete, at the pace so far."""
+        if state is None or "fit" not in self.done:
+            return None
+        grey = int((~state.mask).flatten(1).any(1).sum())
+        self.began = self.began or (now, grey)
+        began, first = self.began
+        return None if grey >= first - 1 else (now - began) / (first - grey) * grey
 
     def _compare(self, state: ColorState, step: Step) -> dict[str, object]:
         before = self.before or ColorState.grey(state.L)
@@ -75,7 +88,7 @@ def picture(state: ColorState, frame: int) -> np.ndarray:
 
 
 def mask_picture(state: ColorState, frame: int, fresh: np.ndarray | None = None) -> np.ndarray:
-    """Where a frame's colours came from, tinted over its grey picture; with ``fresh`` ``(h, w)`` bool only those pixels."""
+    """Where a frame's colours came from, tinted over its grey picture; with ``fresh`` ``(h, w)`` only those."""
     grey = to_uint8(compose(state.L[frame], torch.zeros_like(state.ab[frame]))).permute(1, 2, 0).numpy()
     kind = state.kind[frame].numpy()
     return overlay(grey, kind if fresh is None else np.where(fresh, kind, -1), 0.65)
@@ -94,10 +107,10 @@ def progress(done: dict[str, float], stage: str, step: Step) -> str:
     reached = list(STAGES).index(stage) if stage in STAGES else -1
     for k, (name, word) in enumerate(STAGES.items()):
         part = 1.0 if k < reached else done.get(name, 0.0)
-        percent = round(100 * min(1.0, max(0.0, part)))
+        now = round(100 * min(1.0, max(0.0, part)))
         bars.append(
             f'<div class="of-stage"><span>{word}</span><div class="of-bar" role="progressbar" aria-label="{word}" '
-            f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div></div>'
+            f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{now}"><i style="width:{now}%"></i></div></div>'
         )
     left = "" if step.seconds_left is None else f" · about {seconds(step.seconds_left)} left"
     return f'<div class="of-progress">{"".join(bars)}<p aria-live="polite">{escape(step.message)}{left}</p></div>'

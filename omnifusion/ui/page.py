@@ -36,6 +36,7 @@ def theme() -> gr.themes.Base:
 def make_service(limits: Limits | None = None) -> Service:
     """What all visitors share."""
     limits = limits or Limits.from_environment()
+    gpu.preload()
     archive = Archive(limits.results, limits.days)
     return Service(limits, archive, Rates(limits.results / "rates.json"), Turns(), gpu.stages)
 
@@ -115,7 +116,8 @@ def _wire_run(h: Handlers, limits: Limits) -> None:
 def _wire_results(h: Handlers) -> None:
     outcome, compare = h.outcome, h.compare
     shown = [outcome.slider, outcome.then, outcome.where, outcome.parts]
-    gr.on([outcome.frame.input, outcome.iteration.input], toast(h.browse), [h.visit, outcome.frame, outcome.iteration], shown,
+    seen = [h.visit, outcome.frame, outcome.iteration]
+    gr.on([outcome.frame.input, outcome.iteration.input], toast(h.browse), seen, shown,
           trigger_mode="always_last", **QUIET)  # fmt: skip
     gr.on([compare.left.change, compare.right.change, compare.frame.input], toast(h.side_by_side),
           [h.visit, compare.left, compare.right, compare.frame], [compare.slider, compare.table],

@@ -128,8 +128,8 @@ def clip_panel() -> Clip:
             label="This frame, grey", interactive=False, height=190, min_width=140, buttons=["download", "fullscreen"]
         )
         picture = gr.Image(
-            label="The same frame in colour", sources=["upload", "clipboard"], type="filepath", height=190, min_width=140,
-            image_mode="RGB", elem_id="exemplar",
+            label="The same frame in colour", sources=["upload", "clipboard"], type="filepath", height=190,
+            min_width=140, image_mode="RGB", elem_id="exemplar",
         )  # fmt: skip
     own = gr.Button("Take this frame's own colours", size="sm", visible=False, elem_id="own")
     pictures = gr.Gallery(label="Exemplars", columns=4, height=120, visible=False, interactive=False, buttons=[])
@@ -168,8 +168,8 @@ def start_panel() -> Start:
     estimate = gr.Markdown(elem_id="estimate", elem_classes="of-note")
     fit = gr.Button("Make it fit this machine", size="sm", visible=False, elem_id="fit")
     with gr.Row():
-        run = gr.Button("Colour the clip", variant="primary", elem_id="run", min_width=120)
-        again = gr.Button("Recolour", visible=False, elem_id="again", min_width=120)
+        run = gr.Button("Colour", variant="primary", elem_id="run", min_width=100)
+        again = gr.Button("Recolour", visible=False, elem_id="again", min_width=100)
         cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel", min_width=100)
     return Start(estimate, fit, run, again, cancel)
 
@@ -207,8 +207,20 @@ def outcome_panel() -> Outcome:
             iteration = gr.Slider(0, 1, 1, step=1, label="Iteration", elem_id="iteration", min_width=220)
         slider = gr.ImageSlider(label="Grey | coloured", interactive=False, elem_id="greycolor", max_height=420)
         with gr.Row(elem_classes="of-pictures"):
-            then = gr.Image(label="This frame after this iteration", interactive=False, min_width=220, elem_id="then")
-            where = gr.Image(label="Where its colours came from", interactive=False, min_width=220, elem_id="where")
+            then = gr.Image(
+                label="This frame after this iteration",
+                interactive=False,
+                min_width=220,
+                buttons=["fullscreen", "download"],
+                elem_id="then",
+            )
+            where = gr.Image(
+                label="Where its colours came from",
+                interactive=False,
+                min_width=220,
+                buttons=["fullscreen", "download"],
+                elem_id="where",
+            )
         parts = gr.HTML(elem_id="parts")
         with gr.Accordion("Time, memory and downloads", open=False):
             stages = gr.Dataframe(headers=["stage", "seconds", "peak MiB"], interactive=False, elem_id="stages")

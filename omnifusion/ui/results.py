@@ -171,8 +171,8 @@ def table(runs: Sequence[Stored]) -> list[list[object]]:
         share = [f"{100 * report['origin'][name] / total:.1f} %" for name in ("propagated", "inpainted")]
         time = seconds(sum(stage["seconds"] for stage in report["stages"]))
         found = [f"{value:.2f}" for value in report["scores"].values()] or ["", "", ""]
-        rows.append([f"{k + 1}: {run.request.name}", settings.prior, settings.preset, f"{settings.eta:g}", str(settings.steps),
-                     _without(run), time, *share, *found])  # fmt: skip
+        numbers = [f"{settings.eta:g}", str(settings.steps), _without(run), time]
+        rows.append([f"{k + 1}: {run.request.name}", settings.prior, settings.preset, *numbers, *share, *found])
         if (run.folder / "classical.mp4").is_file() and report["scores"]:
             found = [f"{value:.2f}" for value in _classical_scores(run)]
             rows.append([f"{k + 1}: classical", "Levin", "", "", "", "", "", "", "", *found])

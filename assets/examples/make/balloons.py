@@ -1,4 +1,4 @@
-"""Hot-air balloons drift over fields and a lake at dawn; the near one passes in front of the far ones as the camera travels."""
+"""Hot-air balloons drift over fields and a lake at dawn; the near one passes in front of the far ones."""
 
 from __future__ import annotations
 

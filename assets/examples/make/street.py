@@ -1,4 +1,4 @@
-"""A street of painted houses under a camera that travels right; cars pass in front of them, lamp posts pass the camera."""
+"""A street of painted houses under a camera that travels right; cars and lamp posts pass in front of them."""
 
 from __future__ import annotations
 
@@ -116,12 +116,24 @@ def build() -> Callable[[float], None]:
     chance = random.Random(11)
     sky(38, 210, 0.07)
     kit = {
-        "white": Paint("#efe9dc", 0.6), "glass": Paint("#33495a", 0.06, coat=0.5), "stone": Paint("#8f8a80", 0.9).bump(10, 0.3),
-        "tiles": Paint("#b5573a", 0.8).noise([(0.3, "#93422c"), (0.7, "#cf7450")], 3, (1, 4, 1)).bump(12, 0.5, (1, 0.2, 1)),
-        "brick": Paint("#8f4a38", 0.9).bump(20, 0.3), "clay": Paint("#b0643f", 0.8), "leaf": Paint("#3f8a3a", 0.6),
-        "red": Paint("#d8232f", 0.5), "pink": Paint("#ee6fa5", 0.5), "gold": Paint("#f2c42a", 0.5), "brass": Paint("#d8a73a", 0.3, 0.9),
-        "rubber": Paint("#1b1b1d", 0.7), "chrome": Paint("#d0d2d4", 0.15, 1.0), "lamp": Paint("#fff3d0", 0.1, coat=1), "iron": Paint("#1f3a34", 0.4),
-    }  # fmt: skip
+        "white": Paint("#efe9dc", 0.6),
+        "glass": Paint("#33495a", 0.06, coat=0.5),
+        "stone": Paint("#8f8a80", 0.9).bump(10, 0.3),
+        "tiles": Paint("#b5573a", 0.8)
+        .noise([(0.3, "#93422c"), (0.7, "#cf7450")], 3, (1, 4, 1))
+        .bump(12, 0.5, (1, 0.2, 1)),
+        "brick": Paint("#8f4a38", 0.9).bump(20, 0.3),
+        "clay": Paint("#b0643f", 0.8),
+        "leaf": Paint("#3f8a3a", 0.6),
+        "red": Paint("#d8232f", 0.5),
+        "pink": Paint("#ee6fa5", 0.5),
+        "gold": Paint("#f2c42a", 0.5),
+        "brass": Paint("#d8a73a", 0.3, 0.9),
+        "rubber": Paint("#1b1b1d", 0.7),
+        "chrome": Paint("#d0d2d4", 0.15, 1.0),
+        "lamp": Paint("#fff3d0", 0.1, coat=1),
+        "iron": Paint("#1f3a34", 0.4),
+    }
     x = -16.0
     for number in range(9):
         width, floors = chance.uniform(3.9, 5.6), chance.choice([2, 3, 3])

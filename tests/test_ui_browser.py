@@ -1,0 +1,207 @@
+"""The page as a visitor meets it, in Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ui_server import Server, serve
+
+sync_api = pytest.importorskip("playwright.sync_api") if "OMNIFUSION_REQUIRE_BROWSER" not in os.environ else None
+if sync_api is None:
+    from playwright import sync_api
+expect = sync_api.expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SECOND = 1000
+RUN = 240 * SECOND
+"""Generous: the machine may be busy."""
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+if CHROMIUM is None and os.environ.get("OMNIFUSION_REQUIRE_BROWSER") != "1":
+    pytestmark.append(pytest.mark.skip(reason="Chromium is not installed (apt-get install chromium)"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(tmp_path_factory.mktemp("page")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    assert CHROMIUM is not None, "OMNIFUSION_REQUIRE_BROWSER=1, but Chromium is not installed"
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(server: Server, browser: sync_api.Browser) -> Iterator[sync_api.Page]:
+    context = browser.new_context(viewport={"width": 1360, "height": 1000})
+    opened = open_page(context, server.url)
+    yield opened
+    context.close()
+
+
+def open_page(context: sync_api.BrowserContext, url: str) -> sync_api.Page:
+    opened = context.new_page()
+    opened.set_default_timeout(60 * SECOND)
+    opened.goto(url)
+    opened.wait_for_selector("#run")
+    return opened
+
+
+def click_example(page: sync_api.Page, index: int = 0) -> None:
+    page.locator("#examples button.thumbnail-item").nth(index).click()
+    expect(page.locator("#notes")).to_contain_text("36 frames", timeout=60 * SECOND)
+
+
+def set_number(page: sync_api.Page, name: str, value: float) -> None:
+    field = page.locator(f"#{name} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def prepare_short_run(page: sync_api.Page, frames: int = 3) -> None:
+    click_example(page)
+    set_number(page, "frames", frames)
+    expect(page.locator("#estimate")).to_contain_text("About", timeout=60 * SECOND)
+
+
+def progress(page: sync_api.Page) -> sync_api.Locator:
+    return page.locator("#progress")
+
+
+def test_an_example_shows_its_finished_result_at_once_and_asks_no_network(page: sync_api.Page, server: Server) -> None:
+    foreign: list[str] = []
+    page.on("request", lambda r: None if r.url.startswith((server.url, "data:", "blob:")) else foreign.append(r.url))
+    page.reload()
+    page.wait_for_selector("#run")
+    click_example(page)
+    expect(page.locator("#colorized video")).to_be_visible(timeout=30 * SECOND)
+    expect(page.locator("#heading")).to_contain_text("A toy train")
+    expect(page.locator("#scores")).to_contain_text("PSNR")
+    assert foreign == []
+
+
+def test_a_run_moves_ends_can_be_recoloured_compared_and_shared(
+    page: sync_api.Page, browser: sync_api.Browser, server: Server
+) -> None:
+    prepare_short_run(page)
+    page.click("#run")
+    expect(page.locator("#cancel")).to_be_enabled(timeout=30 * SECOND)
+    bar = page.locator("#progress [role=progressbar]").first
+    expect(bar).to_have_attribute("aria-valuenow", re.compile(r"^([1-9]\d?)$"), timeout=RUN)
+    expect(page.locator("#coverage svg")).to_be_visible(timeout=RUN)
+    expect(progress(page)).to_contain_text("Finished in", timeout=RUN)
+    expect(page.locator("#heading")).to_contain_text("3 frames")
+    expect(page.locator("#mask img")).to_be_visible()
+    link = page.locator("#link textarea, #link input").input_value()
+    assert "run=" in link
+
+    set_number(page, "shown", 2)
+    expect(page.locator("#parts")).to_contain_text("propagated")
+    before = page.locator("#parts").inner_text()
+    set_number(page, "iteration", 0)
+    expect(page.locator("#parts")).not_to_have_text(before)
+
+    page.get_by_text("Advanced", exact=True).click()
+    set_number(page, "eta", 0.5)
+    page.click("#again")
+    expect(progress(page)).not_to_contain_text("Finished", timeout=30 * SECOND)
+    expect(progress(page)).to_contain_text("Finished in", timeout=RUN)
+    stages = page.locator("#stages").text_content()
+    assert stages is not None and "fit" not in stages, "the tracker was fitted again"
+    assert page.locator("#link textarea, #link input").input_value() != link
+
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator("#runs")).to_contain_text("0.5")
+    expect(page.locator("#compared img").first).to_be_visible()
+
+    visitor = browser.new_context()
+    shared = open_page(visitor, link)
+    expect(shared.locator("#heading")).to_contain_text("3 frames", timeout=60 * SECOND)
+    expect(shared.locator("#colorized video")).to_be_visible()
+    expect(shared.locator("#frames input[type=number]")).to_have_value("3")
+    visitor.close()
+
+
+def test_cancel_keeps_and_shows_what_is_done(page: sync_api.Page) -> None:
+    prepare_short_run(page, 12)
+    page.click("#run")
+    expect(page.locator("#coverage svg")).to_be_visible(timeout=RUN)
+    page.click("#cancel")
+    expect(progress(page)).to_contain_text("Stopped", timeout=RUN)
+    expect(page.locator("#heading")).to_contain_text("stopped early")
+    expect(page.locator("#colorized video")).to_be_visible()
+    expect(page.locator("#run")).to_be_enabled()
+
+
+def test_a_second_visitor_is_queued_and_told_and_leaving_frees_the_machine(
+    page: sync_api.Page, browser: sync_api.Browser, server: Server
+) -> None:
+    prepare_short_run(page, 24)
+    page.click("#run")
+    expect(page.locator("#coverage svg")).to_be_visible(timeout=RUN)
+    context = browser.new_context()
+    second = open_page(context, server.url)
+    prepare_short_run(second, 1)
+    second.click("#run")
+    expect(progress(second)).to_contain_text("1 other run first", timeout=30 * SECOND)
+    page.close()
+    expect(progress(second)).to_contain_text("Finished in", timeout=RUN)
+    context.close()
+
+
+def test_an_expired_link_says_so_and_keeps_its_settings(browser: sync_api.Browser, server: Server) -> None:
+    context = browser.new_context()
+    opened = open_page(context, f"{server.url}/?run={'a' * 22}&preset=standard&prior=bundled&eta=0.7&steps=9&seed=5")
+    expect(progress(opened)).to_contain_text("expired", timeout=60 * SECOND)
+    opened.get_by_text("Advanced", exact=True).click()
+    expect(opened.locator("#eta input")).to_have_value("0.7")
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone_width(browser: sync_api.Browser, server: Server, scheme: str, tmp_path: Path) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme, is_mobile=True)
+    opened = open_page(context, server.url)
+    click_example(opened)
+    expect(opened.locator("#run")).to_be_visible()
+    overflow = opened.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 1, "the page is wider than the phone"
+    assert opened.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
+    context.close()
+
+
+def test_the_keyboard_reaches_the_run_button(page: sync_api.Page) -> None:
+    seen = set()
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.closest('[id]')?.id"))
+    assert "run" in seen
+
+
+def test_a_file_that_is_no_video_is_a_sentence_not_a_traceback(page: sync_api.Page, tmp_path: Path) -> None:
+    bad = tmp_path / "broken.mp4"
+    bad.write_bytes(b"this is not a video")
+    page.locator("#clip input[type=file]").set_input_files(bad)
+    toast = page.locator(".toast-body")
+    expect(toast.first).to_contain_text("broken.mp4", timeout=30 * SECOND)
+    assert "Traceback" not in toast.first.inner_text()
+    assert "/" not in toast.first.inner_text().replace("and/or", "")
