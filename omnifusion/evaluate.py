@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from omnifusion import metrics
 from omnifusion.dataset import load
 from omnifusion.driver import Stages, device
 from omnifusion.measure import Meter
-from omnifusion.methods import METHODS, Case, Outcome
+from omnifusion.methods import Case, Method, Outcome
 from omnifusion.presets import Settings
 from omnifusion.state import InputError, Origin, Step, Steps
 
 REGIONS = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
-"""The parts of a clip that all methods are also scored on alone: what OmniFusion propagated, what it inpainted."""
+"""The parts of a clip that all methods are also scored on alone: what the first method propagated and inpainted."""
 
 COMPARISONS: dict[str, Callable[..., np.ndarray]] = {
     "psnr": metrics.psnr,
@@ -122,16 +121,15 @@ class Store:
     """Scores in a JSON file, pictures beside it in ``NAME.frames/CLIP/METHOD.npz``; resumable.
 
     Args:
-        path: the JSON file, or None for one that lasts as long as this object.
+        path: the JSON file.
         protocol: of this run.
 
     Raises:
         InputError: the file holds something else.
     """
 
-    def __init__(self, path: Path | None, protocol: Protocol) -> None:
-        self._temporary = tempfile.TemporaryDirectory() if path is None else None
-        self.path = Path(self._temporary.name) / "scores.json" if self._temporary else Path(path or "")
+    def __init__(self, path: Path, protocol: Protocol) -> None:
+        self.path = path
         wanted = asdict(protocol)
         self.data: dict[str, Any] = {"protocol": wanted, "clips": {}}
         if self.path.exists():
@@ -158,6 +156,10 @@ class Store:
     def keep(self, clip: str, method: str, outcome: Outcome) -> None:
         """Keep a method's frames."""
         keep_frames(frames_file(self.path, clip, method), outcome)
+
+    def frames(self, clip: str, method: str) -> Outcome | None:
+        """A method's frames, if it has been run."""
+        return read_frames(frames_file(self.path, clip, method)) if self.done(clip, method) else None
 
 
 def read_scores(path: Path) -> dict[str, Any]:
@@ -194,7 +196,7 @@ def read_frames(path: Path) -> Outcome:
 
 def evaluate(
     clips: dict[str, Path],
-    methods: Sequence[str],
+    methods: Mapping[str, Method],
     protocol: Protocol,
     store: Store,
     scorer: Scorer,
@@ -203,17 +205,17 @@ def evaluate(
     """Run ``methods`` on every clip; returns the store's content.
 
     A clip or method that fails is noted with its reason, and the rest goes on. What the store has is not run again,
-    except that a new run of OmniFusion takes the other methods of its clip along, as they are scored on its regions.
+    except that a new run of the first method takes the others along, as all are scored on the regions of the first.
     """
     stages = stages or Stages()
     store.data |= {"lpips_missing": scorer.lpips_missing, "machine": machine()}
     for n, (name, path) in enumerate(clips.items()):
-        wanted = [m for m in METHODS if m in methods]
-        todo = [m for m in wanted if not store.done(name, m)]
-        if "omnifusion" in todo:
-            todo = wanted
+        todo = {m: method for m, method in methods.items() if not store.done(name, m)}
         if not todo:
             continue
+        first = next(iter(methods))
+        if first in todo:
+            todo = dict(methods)
         try:
             truth = load(path, protocol.frames, protocol.scale)
         except Exception as error:  # whatever is wrong with one clip, the others are still measured
@@ -222,7 +224,7 @@ def evaluate(
             message = f"{name} cannot be read: {_reason(error)}"
             yield Step("evaluate", message, done=n / len(clips), data={"result": store.clips[name]})
             continue
-        for step in _measure(name, truth, todo, protocol, store, scorer, stages):
+        for step in _measure(name, truth, todo, first, protocol, store, scorer, stages):
             result = {"result": step.data["result"]} if step.stage == "evaluate" else {}
             message = f"{name}: {step.message}"
             yield Step("evaluate", message, done=n / len(clips), data=result)
@@ -230,7 +232,14 @@ def evaluate(
 
 
 def _measure(
-    name: str, truth: np.ndarray, methods: list[str], protocol: Protocol, store: Store, scorer: Scorer, stages: Stages
+    name: str,
+    truth: np.ndarray,
+    methods: Mapping[str, Method],
+    first: str,
+    protocol: Protocol,
+    store: Store,
+    scorer: Scorer,
+    stages: Stages,
 ) -> Steps[None]:
     """All methods on one clip, into the store."""
     case = Case(truth, protocol.settings, stages)
@@ -240,12 +249,12 @@ def _measure(
     entry.update(about)
     entry.setdefault("methods", {})
     store.keep(name, "truth", Outcome(truth))
-    for method in methods:
+    for method, run in methods.items():
         try:
             with Meter() as meter:
-                outcome = yield from METHODS[method](case)
-            regions = _regions(name, method, outcome, store, truth)
-            scores = scorer.score(truth, outcome, regions)
+                outcome = yield from run(case)
+            reference = outcome if method == first else store.frames(name, first)
+            scores = scorer.score(truth, outcome, regions(reference, truth))
             scores |= {"seconds": round(meter.seconds + outcome.borrowed, 2), "peak_mib": round(meter.peak_mib)}
             store.keep(name, method, outcome)
             message = f"{method} {scores['scores']['psnr']:.2f} dB in {scores['seconds']:.0f} s"
@@ -257,14 +266,11 @@ def _measure(
         yield Step("evaluate", message, data={"result": scores})
 
 
-def _regions(name: str, method: str, outcome: Outcome, store: Store, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """OmniFusion's propagated and inpainted pixels in this clip, empty where it has not been run."""
-    if method != "omnifusion":
-        if not store.done(name, "omnifusion"):
-            return {}
-        outcome = read_frames(frames_file(store.path, name, "omnifusion"))
-    assert outcome.kind is not None
-    kind = full_size(outcome.kind, (truth.shape[2], truth.shape[3]))
+def regions(reference: Outcome | None, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """What ``reference`` propagated and inpainted, each ``(T, H, W)`` bool; empty where that is unknown."""
+    if reference is None or reference.kind is None:
+        return {}
+    kind = full_size(reference.kind, (truth.shape[2], truth.shape[3]))
     return {region: kind == origin for region, origin in REGIONS.items()}
 
 

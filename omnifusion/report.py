@@ -50,9 +50,13 @@ def html_report(data: dict[str, Any], scores: Path) -> str:
 def legend(data: dict[str, Any]) -> str:
     """Which ink is which method, which tint which origin."""
     inks = [(ink, label(data, method)) for method, ink in zip(measured(data), INKS, strict=False)]
-    tints = [("rgb" + str(TINTS[origin]), origin.name.lower()) for origin in Origin]
-    items = [f"<span style='background:{ink}'></span>{html.escape(name)}" for ink, name in [*inks, *tints]]
-    return f"<p class=key>{''.join(items)}</p>"
+    tints = [(_ink(origin), origin.name.lower()) for origin in Origin]
+
+    def key(name: str, items: list[tuple[str, str]]) -> str:
+        spans = "".join(f"<span style='background:{ink}'></span>{html.escape(text)}" for ink, text in items)
+        return f"<p class=key>{name}{spans}</p>"
+
+    return key("PSNR curves:", inks) + key("Share curves and tinted pictures:", tints)
 
 
 def clip_section(data: dict[str, Any], clip: str, scores: Path) -> str:
@@ -113,8 +117,7 @@ def chart(
 def worst_frames(methods: list[str], found: dict[str, Any], scores: Path, clip: str) -> str:
     """The frames where the first method scores lowest: the truth, every method, and where its colours come from."""
     first = methods[0]
-    order = np.argsort(found[first]["curves"]["psnr"])[:WORST] + 1
-    pick = sorted(int(t) for t in order)
+    pick = _lowest(found[first]["curves"]["psnr"])
     outcomes = {name: read_frames(frames_file(scores, clip, name)) for name in ["truth", *methods]}
     rows = [[outcome.frames[t].transpose(1, 2, 0) for outcome in outcomes.values()] for t in pick]
     labels = list(outcomes)
@@ -127,6 +130,15 @@ def worst_frames(methods: list[str], found: dict[str, Any], scores: Path, clip: 
     picture = sheet(rows, [f"{t}" for t in pick], labels, width=230)
     caption = f"The frames of {clip} where {first} is farthest from the truth"
     return f"<figure>{inline(picture, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _lowest(curve: Sequence[float]) -> list[int]:
+    """The ``WORST`` frames with the lowest values (the curve starts at frame 1), a quarter of the clip apart."""
+    pick: list[int] = []
+    for t in np.argsort(curve):
+        if all(abs(int(t) + 1 - other) >= len(curve) / 4 for other in pick):
+            pick.append(int(t) + 1)
+    return sorted(pick[:WORST])
 
 
 def inline(picture: np.ndarray, alt: str) -> str:

@@ -128,7 +128,7 @@ def main_table(data: dict[str, Any]) -> Table:
     head = ["method", "clips", *(c.head for c in SCORES), "propagated", "inpainted", "s per clip", "peak MiB"]
     missing = data.get("lpips_missing")
     notes = [f"No LPIPS: {missing}"] if missing else []
-    return Table(title(data), head, rows, notes + failures(data))
+    return Table("Means over the clips", head, rows, notes + failures(data))
 
 
 def title(data: dict[str, Any]) -> str:
