@@ -11,7 +11,7 @@ from torch import Tensor
 from omnifusion.geometry import inside, pixel_grid, sample
 from omnifusion.state import ColorState, Hint, Origin, Tracker
 
-NEAR = 6
+NEAR = 2
 """Frames this close to the exemplar are queried in full; farther ones only where its fresh colour may be seen."""
 
 LUMINANCE_SIGMA = 10.0
@@ -61,9 +61,10 @@ def propagate(
 ) -> ColorState:
     """X, M = InterFramePropagationStep(x_i, X, M, i): colour the grey pixels that are visible in frame ``i``.
 
-    The paper queries every grey pixel of every frame. Here frames farther than ``NEAR`` are only queried around the
-    places where ``fresh``, the pixels of frame i that have just got their colour, may be seen: all other pixels have
-    had their chance with an earlier exemplar, and the cost of a run grows with its length, not with its square.
+    The paper queries every grey pixel of every frame. Here an exemplar in which only the pixels ``fresh`` are new is
+    asked in full by frames up to ``NEAR`` away, and by those 4, 8, 16... away around the places where the fresh pixels
+    may be seen: all else has had its chance with an earlier exemplar or will have it with a nearer one, and the cost of
+    a run grows with its length, not with its square.
 
     Args:
         tracker: correspondence at the working size.
@@ -85,7 +86,10 @@ def propagate(
         where = ~state.mask[j]
         if j == i or not bool(where.any()):
             continue
-        if fresh is not None and abs(j - i) > NEAR:
+        gap = abs(j - i)
+        if fresh is not None and gap > NEAR:
+            if gap & (gap - 1) or not bool(fresh.any()):
+                continue
             where &= _reach(tracker, grid[fresh], i, j, (H, W))
         if not bool(where.any()):
             continue
@@ -103,8 +107,6 @@ def propagate(
 def _reach(tracker: Tracker, points: Tensor, i: int, j: int, size: tuple[int, int]) -> Tensor:
     """Pixels of frame ``j`` near to where ``points`` of frame ``i`` go, ``(H, W)`` bool."""
     reached = torch.zeros(size)
-    if len(points) == 0:
-        return reached.bool()
     there, _ = tracker.correspond(points, i, j)
     there = there[inside(there, *size)].round().long()
     x, y = there[:, 0].clamp(0, size[1] - 1), there[:, 1].clamp(0, size[0] - 1)

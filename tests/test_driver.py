@@ -24,7 +24,7 @@ def paint_known(task, settings):
 
 @pytest.fixture(scope="module")
 def clip() -> tuple[sample.Sample, torch.Tensor]:
-    made = sample.make("two layers", frames=10, size=(48, 80), seed=1)
+    made = sample.make("two-layers", frames=10, size=(48, 80), seed=1)
     return made, rgb_to_lab(from_uint8(torch.from_numpy(made.video.frames)))
 
 

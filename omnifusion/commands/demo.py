@@ -1,0 +1,46 @@
+"""``demo``: colour the built-in sample clip and print how it went beside simpler ways."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from omnifusion.commands.colorize import add_settings
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """Declare the command."""
+    p = subparsers.add_parser("demo", help="colour the built-in sample clip", description=__doc__)
+    p.add_argument("--out", metavar="DIR", type=Path, default=Path("out/demo"), help="folder for the results")
+    p.add_argument("--scene", default="demo", help="which sample clip: demo (default), cartoon, ...")
+    p.add_argument("--frames", type=int, metavar="N", default=24, help="length of the clip (default 24)")
+    p.add_argument("--overwrite", action="store_true", help="replace an earlier run in DIR")
+    add_settings(p)
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the clip, colour it, and print a table."""
+    from omnifusion import metrics, peers, sample
+    from omnifusion.commands.colorize import settings_of
+    from omnifusion.console import color_to_folder
+    from omnifusion.prepare import prepare
+    from omnifusion.state import InputError
+    from omnifusion.store import RunFolder
+
+    if args.scene not in sample.SCENES:
+        raise InputError(f"There is no scene {args.scene!r}; choose one of {', '.join(sample.SCENES)}.")
+    settings = settings_of(args)
+    video = sample.make(args.scene, frames=args.frames, size=(216, 384)).video
+    clip = prepare(video, [], settings.max_side)
+    report = color_to_folder(clip, settings, RunFolder(args.out, overwrite=args.overwrite))
+    if not report["complete"] or len(video) < 2:
+        return 0 if report["complete"] else 130
+    L, ab = peers.split(video.frames)
+    print("\nPSNR against the truth, dB")
+    print(f"  {'OmniFusion':28}{report['scores']['psnr']:6.2f}")
+    for name, title in (("levin", "classical peer (flow + Levin)"), ("static", "static copy"), ("grey", "grey")):
+        frames = peers.join(L, peers.PEERS[name](L, ab[0]))
+        print(f"  {title:30}{metrics.psnr(frames[1:], video.frames[1:]).mean():4.2f}")
+    print(f"\nLook at {args.out}/colorized.mp4 and {args.out}/origin.mp4; then type: make app")
+    return 0
