@@ -6,14 +6,16 @@ import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
 from torch import Tensor
 
 from omnifusion.guidance import Network, PredictionType
 from omnifusion.state import InputError
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
 
 WANTED = ["model_index.json", "scheduler/*", "tokenizer/*", "*/config.json"]
 WEIGHTS = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"]
@@ -111,6 +113,8 @@ def load_components(source: str, device: str, prompt: str = "", negative_prompt:
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.
     """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel  # seconds of start-up
+
     folder = _folder(source)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     index, kind = _json(folder / "model_index.json"), _json(folder / "unet" / "config.json").get("_class_name")
@@ -147,8 +151,8 @@ def _check(source: str, unet: Any, vae: Any) -> None:
 
 def _folder(source: str) -> Path:
     """The local folder of ``source``, downloaded (or found in the hub's cache) if it is a hub id."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
 
     path = Path(source).expanduser()
     if path.is_dir():

@@ -172,6 +172,8 @@ class _Run:
         if frames.start not in self.trackers:
             fit = self.stages.fit(self.state.L[frames.start : frames.stop], self.settings)
             self.trackers[frames.start] = yield from self.timed("fit", fit)
+            fitted = {"start": frames.start, "tracker": self.trackers[frames.start]}
+            yield Step("fit", "the tracker is fitted", done=1.0, data=fitted)
         tracker = _ShotTracker(self.trackers[frames.start], frames.start)
         given = [e for e in self.exemplars if e in frames]
         for i, targets in _first_rounds(given, frames):
