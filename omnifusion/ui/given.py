@@ -82,7 +82,7 @@ def tie(visit: Visit, frame: int, path: Path, limits: Limits, force: bool) -> tu
     target = visit.folder / exemplar_name(frame)
     target.unlink(missing_ok=True)
     write_image(target, image)
-    note = f"Frame {frame} has its exemplar: luminance correlation {found.correlation:.2f}."
+    note = f"Frame {frame} has its exemplar: luminance correlation {found.before:.2f}, in its place {found.after:.2f}."
     return replace(visit, pictures={**visit.pictures, frame: target}), f"{note} {found.warning or ''}"
 
 
