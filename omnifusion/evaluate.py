@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from omnifusion import metrics
 from omnifusion.dataset import load
-from omnifusion.driver import Stages, device
-from omnifusion.measure import Meter
+from omnifusion.driver import Stages
+from omnifusion.measure import Meter, machine
 from omnifusion.methods import Case, Method, Outcome
 from omnifusion.presets import Settings
 from omnifusion.state import InputError, Origin, Step, Steps
@@ -272,12 +269,6 @@ def regions(reference: Outcome | None, truth: np.ndarray) -> dict[str, np.ndarra
         return {}
     kind = full_size(reference.kind, (truth.shape[2], truth.shape[3]))
     return {region: kind == origin for region, origin in REGIONS.items()}
-
-
-def machine() -> str:
-    """What a measurement ran on, in words."""
-    gpu = device() == "cuda"
-    return torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from omnifusion.evaluate import frames_file, full_size, read_frames
 from omnifusion.picture import TINTS, overlay, sheet
 from omnifusion.state import Origin
-from omnifusion.tables import entries, evaluation_tables, label, measured, paper_table, title
+from omnifusion.tables import Table, entries, label, measured, title
 
 INKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 """One colour per method: Okabe and Ito's palette."""
@@ -34,11 +34,11 @@ figure{margin:1rem 0}figcaption{font-size:13px;color:#555}
 """
 
 
-def html_report(data: dict[str, Any], scores: Path) -> str:
-    """The page for the content ``data`` of the scores file ``scores``, whose pictures lie beside it."""
+def html_report(data: dict[str, Any], scores: Path, tables: Sequence[Table]) -> str:
+    """The page for the content ``data`` of the file ``scores``, beside which its pictures lie, with ``tables``."""
     name = html.escape(title(data))
     parts = [f"<h1>{name}</h1>"]
-    parts += [table.html() for table in [*evaluation_tables(data), paper_table(data)]]
+    parts += [table.html() for table in tables]
     parts += ["<h2>Frame by frame</h2>", legend(data)]
     for clip in data["clips"]:
         parts.append(clip_section(data, clip, scores))
@@ -67,7 +67,7 @@ def clip_section(data: dict[str, Any], clip: str, scores: Path) -> str:
         return ""
     psnr = [(INKS[methods.index(m)], e["curves"]["psnr"]) for m, e in found.items()]
     charts = chart("PSNR in dB", psnr)
-    ours = found.get("omnifusion")
+    ours = next((e for e in found.values() if "propagated" in e["curves"]), None)
     if ours:
         shares = [(_ink(Origin.PROPAGATED), "propagated"), (_ink(Origin.INPAINTED), "inpainted")]
         charts += chart("share of pixels", [(ink, ours["curves"][name]) for ink, name in shares], bounds=(0.0, 1.0))

@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 def add(subparsers: argparse._SubParsersAction) -> None:
     """Declare the command."""
     p = subparsers.add_parser("evaluate", help="score methods on a set of clips", description=__doc__)
-    p.add_argument(
-        "dataset", metavar="DATASET", type=Path, help="a folder of clips; DAVIS' and Videvo's are recognised"
-    )
-    p.add_argument("--clips", metavar="A,B", help="only these clips, or those that a text file lists")
-    p.add_argument("--frames", type=int, metavar="N", help="only the first N frames of each clip")
-    p.add_argument("--scale", type=float, default=1.0, metavar="S", help="resize frames first, such as 0.5")
+    add_protocol(p)
     p.add_argument(
         "--methods",
         default="omnifusion,flow-warp,levin,static,grey",
@@ -82,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         tables = evaluation_tables(data)
         print("\n\n".join(["", title(data), *(table.text() for table in tables)]))
         if args.html:
-            args.html.write_text(html_report(data, scores))
+            args.html.write_text(html_report(data, scores, [*tables, paper_table(data)]))
     if args.markdown:
         body = "\n".join(table.markdown() for table in [*tables, paper_table(data)])
         put_section(args.markdown, f"evaluate {args.frames or 'whole'}", title(data), f"{body}\n{command_line()}")
