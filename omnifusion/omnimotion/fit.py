@@ -1,10 +1,11 @@
-"""Fitting a volume to a clip."""
+"""Fitting a volume to a clip: flows, first fit, bootstrap, second fit."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,45 @@ from torch import Tensor
 
 from omnifusion import flow as of
 from omnifusion.geometry import fit_size, resize
-from omnifusion.omnimotion import supervision
+from omnifusion.omnimotion import reid, supervision
+from omnifusion.omnimotion.optimise import Optimiser, Schedule
+from omnifusion.omnimotion.picture import draw
 from omnifusion.omnimotion.tracker import OmniMotion
-from omnifusion.omnimotion.volume import Volume, depths
+from omnifusion.omnimotion.volume import Kind, Volume
 from omnifusion.state import InputError, Step, Steps
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a fit spends: flow size (longer side), iterations of each stage, rays per iteration, samples per ray."""
+    """What a fit spends.
 
+    Attributes:
+        kind: of volume.
+        side: longer side of the flows that supervise it, in pixels.
+        iterations: of the first and the second fit.
+        schedule: rays, samples and learning rates.
+    """
+
+    kind: Kind = "grid"
     side: int = 192
-    iterations: int = 400
-    pairs: int = 32
-    rays: int = 64
-    samples: int = 8
+    iterations: tuple[int, int] = (1000, 800)
+    schedule: Schedule = field(default_factory=Schedule)
 
 
-PRESETS = {"draft": Preset(iterations=120), "standard": Preset(), "paper": Preset()}
+PRESETS = {
+    "draft": Preset(iterations=(400, 200)),
+    "standard": Preset(),
+    "paper": Preset(
+        kind="mlp",
+        side=448,
+        iterations=(100_000, 0),
+        schedule=Schedule(
+            pairs=8, rays=256, samples=32, rates=(("nvp.code", 1e-3), ("nvp", 1e-4), ("field", 3e-4)), halve_every=20_000
+        ),
+    ),
+}
+SHOW_EVERY = 2.0
+"""Seconds between two pictures and saved states."""
 
 
 def fit(
@@ -44,52 +66,115 @@ def fit(
 ) -> Steps[OmniMotion]:
     """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker.
 
+    Yields Steps with ``data["loss"]`` in pixels and, now and then, a picture and ``data["state"]``: a plain dict of CPU
+    tensors and numbers. Given back as ``state`` with the same clip and preset, the fit goes on from there to the same end.
+
+    Args:
+        preset: "draft", "standard" or "paper".
+        budget: seconds for all of it, instead of the preset's iterations (then the result depends on the machine).
+
     Raises:
-        InputError: unknown preset, or frames too small.
+        InputError: unknown preset, frames smaller than 16 px, or a state of another clip.
     """
     if preset not in PRESETS:
         raise InputError(f"There is no tracker preset {preset!r}; choose one of {', '.join(PRESETS)}.")
     T, _, H, W = L.shape
-    images = of.to_bytes(L[:, 0])
-    if T == 1:
-        return OmniMotion(images, Volume(1))
+    if min(H, W) < 16:
+        raise InputError(f"The frames are {W}x{H}; the tracker needs at least 16 pixels each way, so use larger frames.")
     p = PRESETS[preset]
-    started = time.monotonic()
-    yield Step("fit", "optical flow")
-    size = small_size((H, W), p.side)
-    flows = supervision.collect(of.to_bytes(resize(L, size)[:, 0]), of.gaps(T))
-    volume = Volume(T)
-    starts = torch.from_numpy(supervision.affine_starts(flows, T)).reshape(T, 1, 6)
-    volume.nvp.affine.data.copy_(starts.expand_as(volume.nvp.affine))
-    sampler = supervision.Sampler(flows)
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [volume.nvp.hyper, volume.nvp.affine], "base": 5e-3},
-            {"params": [volume.nvp.code], "base": 1.5e-3},
-            {"params": list(volume.field.parameters()), "base": 2e-2},
-        ],
-        betas=(0.9, 0.99),
-    )
-    scale = max(size) / 2
-    for it in range(p.iterations if sampler.weight.sum() > 0 else 0):
-        done = it / p.iterations
-        rate = min(1.0, (it + 1) / 50) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = group["base"] * rate
-        rays = sampler.draw(rng, 1 + T * done / 0.3, p.pairs, p.rays)
-        z = depths(len(rays.xy), p.samples, generator)
-        loss = volume.loss(rays.xy, rays.i, rays.j, rays.q, rays.confidence, z, scale)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        spent = time.monotonic() - started
-        if it % 10 == 0:
-            left = spent / max(done, 1e-3) * (1 - done)
-            yield Step("fit", f"loss {float(loss.detach()):.2f} px", done, left, data={"loss": float(loss.detach())})
-        if budget is not None and spent > budget:
-            break
+    if state is not None and (state["frames"], state["preset"]) != (T, preset):
+        raise InputError("The saved fit belongs to another clip or preset; start a new fit.")
+    images = of.to_bytes(L[:, 0])
+    volume = Volume(T, p.kind, seed).to(device)
+    if T > 1:
+        yield from _Run(L, images, volume, p, preset, seed, budget, state).steps()
     return OmniMotion(images, volume)
+
+
+class _Run:
+    """One fit: what it holds between its stages."""
+
+    def __init__(self, L: Tensor, images: np.ndarray, volume: Volume, p: Preset, name: str, seed: int, budget: float | None, state: dict[str, Any] | None) -> None:
+        self.images, self.volume, self.p, self.name, self.seed = images, volume, p, name, seed
+        self.frames = len(images)
+        self.size = small_size(images.shape[1:], p.side)
+        self.small = of.to_bytes(resize(L, self.size)[:, 0])
+        self.started, self.budget = time.monotonic(), budget
+        self.state = state
+        self.first: dict[str, Any] | None = None if state is None else state["first"]
+        self.shown = 0.0
+
+    def steps(self) -> Iterator[Step]:
+        yield Step("fit", "following every pixel from frame to frame", 0.0)
+        flows = supervision.collect(self.small, of.gaps(self.frames))
+        yield Step("fit", "looking for what was hidden and comes back", 0.05)
+        reid.reidentify(flows, self.small, self.images)
+        preparation = time.monotonic() - self.started
+        if self.p.kind == "grid":
+            self._start_affine(flows)
+        ends = self._deadlines(preparation)
+        stages = [k for k in (0, 1) if self.p.iterations[k]]
+        for stage in stages:
+            if self.state is not None and self.state["stage"] > stage:
+                continue
+            if stage == 1:
+                yield Step("fit", "following again, starting from the volume", 0.5)
+                if self.first is None:
+                    self.first = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
+                else:
+                    self.volume.load_state_dict(self.first)
+                bootstrap(flows, self.small, OmniMotion(self.small, self.volume))
+            sampler = supervision.Sampler(flows)
+            if sampler.weight.sum() > 0:
+                yield from self._optimise(stage, len(stages), sampler, ends[stage])
+
+    def _start_affine(self, flows: supervision.Flows) -> None:
+        starts = torch.from_numpy(supervision.affine_starts(flows, self.frames)).reshape(self.frames, 1, 6)
+        affine = self.volume.nvp.affine
+        affine.data.copy_(starts.expand_as(affine))
+
+    def _deadlines(self, preparation: float) -> tuple[float, float]:
+        """When each stage has to end, in seconds from the start; the bootstrap takes about as long as the preparation."""
+        if self.budget is None:
+            return math.inf, math.inf
+        rest = max(self.budget - 1.5 * preparation, 0.0)
+        return preparation + rest * (0.5 if self.p.iterations[1] else 1.0), self.budget
+
+    def _optimise(self, stage: int, stages: int, sampler: supervision.Sampler, end: float) -> Iterator[Step]:
+        o = Optimiser(self.volume, sampler, self.p.schedule, self.seed + 1000 * stage)
+        if self.state is not None and self.state["stage"] == stage:
+            o.load_state_dict(self.state["optimiser"])
+        total, begun, first = self.p.iterations[stage], time.monotonic(), o.iteration
+        while True:
+            now = time.monotonic()
+            share = o.iteration / total
+            if math.isfinite(end):
+                share = (now - begun) / max(end - (begun - self.started), 1e-3)
+            if share >= 1:
+                return
+            healthy = o.step(share)
+            if not healthy:
+                yield Step("fit", f"diverged at iteration {o.iteration}: back to the last safe state at half the pace", share)
+            elif o.iteration % 10 == 0:
+                pace = (now - begun) / max(o.iteration - first, 1)
+                left = end - (now - self.started) if math.isfinite(end) else pace * (total - o.iteration)
+                yield self._report(o, stage, (stage + share) / stages, left)
+
+    def _report(self, o: Optimiser, stage: int, done: float, left: float) -> Step:
+        picture, data = None, {"loss": o.loss, "iteration": o.iteration, "stage": stage, "recoveries": o.recoveries}
+        if time.monotonic() - self.shown > SHOW_EVERY:
+            self.shown = time.monotonic()
+            picture = draw(OmniMotion(self.small, self.volume), self.images, self.frames // 2)
+            data["state"] = {
+                "frames": self.frames, "preset": self.name, "stage": stage, "first": self.first, "optimiser": o.state_dict(),
+            }  # fmt: skip
+        return Step("fit", f"motion explained to {o.loss:.2f} px", done, left, picture=picture, data=data)
+
+
+def bootstrap(flows: supervision.Flows, small: np.ndarray, tracker: OmniMotion) -> None:
+    """Start DIS again from the fitted volume's own flow, for every pair."""
+    start = {pair: tracker.volume_flow(*pair)[0] for pair in flows.pairs}
+    supervision.refine(flows, small, start)
 
 
 def small_size(size: tuple[int, int], side: int) -> tuple[int, int]:

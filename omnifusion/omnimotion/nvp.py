@@ -5,6 +5,8 @@ A local point is (x, y, z): x and y isotropic, the longer side spanning [-1, 1],
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -15,11 +17,16 @@ REACH = 1.25
 """Conditioning grids span [-REACH, REACH] in x and y; beyond them the border value holds."""
 
 
-def _cell(x: Tensor, low: float, high: float, size: int) -> tuple[Tensor, Tensor]:
+def cell(x: Tensor, low: float, high: float, size: int) -> tuple[Tensor, Tensor]:
     """Lower node and fraction of ``x`` on a grid of ``size`` nodes over [low, high], clamped."""
     u = ((x - low) * ((size - 1) / (high - low))).clamp(0, size - 1)
     lower = u.detach().floor().clamp(max=size - 2)
     return lower.long(), u - lower
+
+
+def stretch(r: Tensor) -> Tensor:
+    """Scale of a coupling layer, (1 + |r| + r/2) / (1 + |r| - r/2): positive, about e^r near 0, always within (1/3, 3)."""
+    return (1 + r.abs() + r / 2) / (1 + r.abs() - r / 2)
 
 
 class GridNVP(nn.Module):
@@ -38,12 +45,12 @@ class GridNVP(nn.Module):
         identity = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
         self.affine = nn.Parameter(identity.repeat(frames, knots, 1))
 
-    def grids(self) -> Tensor:
-        """All frames' coupling grids ``(T, layers, A, B, 2)``."""
-        return (self.code @ self.hyper).view(self.frames, len(AXES), *self.nodes, 2)
+    def condition(self) -> Tensor:
+        """All frames' coupling grids ``(T, layers, A, B, 2)``, from their codes."""
+        return (self.code @ self.hyper / self.code.shape[1]).view(self.frames, len(AXES), *self.nodes, 2)
 
     def _affine(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        lower, f = _cell(z, 0.0, DEPTH, self.knots)
+        lower, f = cell(z, 0.0, DEPTH, self.knots)
         flat = self.affine.reshape(-1, 6)
         m = flat[t * self.knots + lower] * (1 - f)[:, None] + flat[t * self.knots + lower + 1] * f[:, None]
         m = m.view(-1, 2, 3)
@@ -53,15 +60,15 @@ class GridNVP(nn.Module):
         axis = AXES[layer]
         first, second = ((1, 2), (0, 2), (0, 1))[axis]
         A, B = self.nodes
-        a, fa = _cell(x[:, first], -REACH, REACH, A)
+        a, fa = cell(x[:, first], -REACH, REACH, A)
         low, high = (0.0, DEPTH) if second == 2 else (-REACH, REACH)
-        b, fb = _cell(x[:, second], low, high, B)
+        b, fb = cell(x[:, second], low, high, B)
         flat = grids.reshape(-1, 2)
         base = ((t * len(AXES) + layer) * A + a) * B + b
         v0 = flat[base] * (1 - fb)[:, None] + flat[base + 1] * fb[:, None]
         v1 = flat[base + B] * (1 - fb)[:, None] + flat[base + B + 1] * fb[:, None]
         value = v0 * (1 - fa)[:, None] + v1 * fa[:, None]
-        return torch.tanh(value[:, 0]), value[:, 1]
+        return stretch(value[:, 0]), value[:, 1]
 
     def forward(self, x: Tensor, t: Tensor, grids: Tensor) -> Tensor:
         """Local points ``(N, 3)`` of frames ``t`` ``(N,)`` to canonical points ``(N, 3)``."""
@@ -70,7 +77,7 @@ class GridNVP(nn.Module):
         x = torch.cat([xy, x[:, 2:]], dim=1)
         for layer, axis in enumerate(AXES):
             s, shift = self._condition(grids, layer, x, t)
-            moved = x[:, axis] * torch.exp(s) + shift
+            moved = x[:, axis] * s + shift
             x = torch.cat([x[:, :axis], moved[:, None], x[:, axis + 1 :]], dim=1)
         return x
 
@@ -79,7 +86,7 @@ class GridNVP(nn.Module):
         for layer in reversed(range(len(AXES))):
             axis = AXES[layer]
             s, shift = self._condition(grids, layer, u, t)
-            moved = (u[:, axis] - shift) * torch.exp(-s)
+            moved = (u[:, axis] - shift) / s
             u = torch.cat([u[:, :axis], moved[:, None], u[:, axis + 1 :]], dim=1)
         m, b = self._affine(u[:, 2], t)
         d = u[:, :2] - b
@@ -87,3 +94,126 @@ class GridNVP(nn.Module):
         x = (m[:, 1, 1] * d[:, 0] - m[:, 0, 1] * d[:, 1]) / det
         y = (m[:, 0, 0] * d[:, 1] - m[:, 1, 0] * d[:, 0]) / det
         return torch.stack([x, y, u[:, 2]], dim=1)
+
+
+class MlpNVP(nn.Module):
+    """The official bijection: six Real-NVP layers with MLPs on encoded coordinates and codes, after a depth-dependent affine map.
+
+    Sizes as in the official configuration: 128-d codes from a GaborNet over time, 256 hidden units, 4 frequencies,
+    affine maps by an MLP of (time, depth). One departure: x and y are isotropic, not squeezed to a square.
+    """
+
+    LAYERS, CODE, HIDDEN, FREQUENCIES, LIMIT = 6, 128, 256, 4, 8.0
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.code = GaborNet(1, 256, self.CODE, layers=2, alpha=4.5)
+        encoded, hidden = 2 * (1 + 2 * self.FREQUENCIES), self.HIDDEN
+        self.axes = [int(a) for _ in range(0, self.LAYERS, 3) for a in torch.randperm(3)]
+        self.register_buffer("order", torch.tensor(self.axes))
+        self.project = nn.ModuleList(nn.Sequential(nn.Linear(encoded, hidden), nn.LeakyReLU()) for _ in self.axes)
+        self.conditioner = nn.ModuleList(
+            _mlp([hidden + self.CODE, hidden, hidden, hidden, 2], nn.LeakyReLU()) for _ in self.axes
+        )
+        self.per_layer = nn.ModuleList(_mlp([self.CODE, self.CODE, self.CODE], nn.LeakyReLU()) for _ in self.axes)
+        self.affine = AffineMLP(self.FREQUENCIES)
+
+    def condition(self) -> list[Tensor]:
+        """Each layer's projected codes ``(T, 128)``."""
+        t = _times(self.frames, self.order.device)
+        code = self.code(t)
+        return [layer(code) for layer in self.per_layer]
+
+    def _scale_shift(self, psi: list[Tensor], layer: int, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        axis = self.axes[layer]
+        others = x[:, [a for a in range(3) if a != axis]]
+        features = torch.cat([psi[layer][t], self.project[layer](_encode(others, self.FREQUENCIES))], dim=1)
+        s, shift = self.conditioner[layer](features).unbind(1)
+        return s.clamp(-self.LIMIT, self.LIMIT), shift
+
+    def forward(self, x: Tensor, t: Tensor, psi: list[Tensor]) -> Tensor:
+        """Local points ``(N, 3)`` of frames ``t`` ``(N,)`` to canonical points ``(N, 3)``."""
+        m, b = self.affine(x[:, 2], t, self.frames)
+        x = torch.cat([(m @ x[:, :2, None])[..., 0] + b, x[:, 2:]], dim=1)
+        for layer, axis in enumerate(self.axes):
+            s, shift = self._scale_shift(psi, layer, x, t)
+            moved = (x[:, axis] - shift) * torch.exp(-s)
+            x = torch.cat([x[:, :axis], moved[:, None], x[:, axis + 1 :]], dim=1)
+        return x
+
+    def inverse(self, u: Tensor, t: Tensor, psi: list[Tensor]) -> Tensor:
+        """Canonical points ``(N, 3)`` to local points of frames ``t`` ``(N,)``."""
+        for layer, axis in reversed(list(enumerate(self.axes))):
+            s, shift = self._scale_shift(psi, layer, u, t)
+            moved = u[:, axis] * torch.exp(s) + shift
+            u = torch.cat([u[:, :axis], moved[:, None], u[:, axis + 1 :]], dim=1)
+        m, b = self.affine(u[:, 2], t, self.frames)
+        return torch.cat([torch.linalg.solve(m, u[:, :2] - b), u[:, 2:]], dim=1)
+
+
+class AffineMLP(nn.Module):
+    """Angle, two scales and shift of the official ``use_affine`` from time and depth; near the identity at first."""
+
+    def __init__(self, frequencies: int) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = _mlp([2 * (1 + 2 * frequencies), 256, 256, 5], nn.ReLU())
+        nn.init.uniform_(self.mlp[-1].weight, -1e-4, 1e-4)
+        nn.init.zeros_(self.mlp[-1].bias)
+
+    def forward(self, z: Tensor, t: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Matrices ``(N, 2, 2)`` and shifts ``(N, 2)`` at depths ``z`` and frames ``t`` ``(N,)``."""
+        time = _times(frames, z.device)[t, 0]
+        angle, s1, tx, s2, ty = self.mlp(_encode(torch.stack([time, z], dim=1), self.frequencies)).unbind(1)
+        c, s, e1, e2 = angle.cos(), angle.sin(), s1.exp(), s2.exp()
+        m = torch.stack([c * e1, -s * e1, s * e2, c * e2], dim=1).view(-1, 2, 2)
+        return m, torch.stack([tx, ty], dim=1)
+
+
+class GaborNet(nn.Module):
+    """Multiplicative filter network with Gabor filters (Fathony et al. 2021), as in the official code."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, layers: int, alpha: float, scale: float = 256.0) -> None:
+        super().__init__()
+        n = layers + 1
+        gamma = torch.distributions.Gamma(alpha / n, 1.0)
+        self.mu = nn.Parameter(2 * torch.rand(n, hidden, inputs) - 1)
+        self.gamma = nn.Parameter(gamma.sample((n, hidden)))
+        self.filters = nn.ModuleList(nn.Linear(inputs, hidden) for _ in range(n))
+        self.mixers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self.out = nn.Linear(hidden, outputs)
+        for k, f in enumerate(self.filters):
+            f.weight.data *= scale / math.sqrt(n) * self.gamma.data[k, :, None].sqrt()
+            f.bias.data.uniform_(-math.pi, math.pi)
+        for mixer in self.mixers:
+            mixer.weight.data.uniform_(-math.sqrt(1 / hidden), math.sqrt(1 / hidden))
+
+    def _filter(self, k: int, x: Tensor) -> Tensor:
+        distance = (x[:, None] - self.mu[k]).square().sum(-1)
+        return torch.sin(self.filters[k](x)) * torch.exp(-0.5 * distance * self.gamma[k])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs)`` to ``(N, outputs)``."""
+        value = self._filter(0, x)
+        for k, mixer in enumerate(self.mixers):
+            value = self._filter(k + 1, x) * mixer(value)
+        return self.out(value)
+
+
+def _mlp(sizes: list[int], activation: nn.Module) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(a, b), activation]
+    return nn.Sequential(*layers[:-1])
+
+
+def _encode(x: Tensor, frequencies: int) -> Tensor:
+    """Positional encoding ``(N, D (1 + 2 frequencies))`` of ``(N, D)``."""
+    angles = (x[..., None] * (math.pi * 2.0 ** torch.arange(frequencies, device=x.device))).flatten(1)
+    return torch.cat([x, angles.sin(), angles.cos()], dim=1)
+
+
+def _times(frames: int, device: torch.device) -> Tensor:
+    """Frame times ``(T, 1)`` over [-1, 1]."""
+    return torch.linspace(-1, 1, frames, device=device)[:, None] if frames > 1 else torch.zeros(1, 1, device=device)

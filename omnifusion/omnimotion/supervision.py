@@ -1,4 +1,4 @@
-"""The flows that a volume is fitted to, and batches of rays drawn from them."""
+"""The flows that a volume is fitted to, and the rays drawn from them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from omnifusion import flow as of
 
@@ -15,15 +13,48 @@ Array = np.ndarray
 Pair = tuple[int, int]
 CYCLE = 1.0
 """A flow is trusted where going there and back ends within this many pixels."""
+UNLIKE = 20.0
+"""... and the grey levels (of 255) around both ends differ by no more than this."""
 
 
 @dataclass(frozen=True)
 class Flows:
-    """Checked flows at the fit size: pair -> flow ``(H, W, 2)`` float32 and cycle error ``(H, W)`` float32 (inf = failed)."""
+    """Checked flows at the fit size.
 
-    size: tuple[int, int]
-    flow: dict[Pair, Array]
-    error: dict[Pair, Array]
+    Attributes:
+        pairs: index of each ordered pair of frames.
+        flow: ``(P, H, W, 2)`` float16 pixels.
+        error: ``(P, H, W)`` float16 cycle error in pixels; inf where the flow is not trusted.
+    """
+
+    pairs: dict[Pair, int]
+    flow: Array
+    error: Array
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.flow.shape[1:3]
+
+    def coverage(self, pair: Pair) -> float:
+        """Share of the source frame whose flow is trusted."""
+        return float(np.isfinite(self.error[self.pairs[pair]]).mean())
+
+    def improve(self, images: Array, i: int, j: int, there: Array, back: Array) -> None:
+        """Takes the flows ``there`` (i to j) and ``back`` where they close the cycle better than the flows held."""
+        for pair, f, b in (((i, j), there, back), ((j, i), back, there)):
+            k = self.pairs[pair]
+            error = trusted(images, pair, f, b)
+            better = error < self.error[k]
+            self.error[k][better] = error[better]
+            self.flow[k][better] = f[better]
+
+
+def trusted(images: Array, pair: Pair, there: Array, back: Array) -> Array:
+    """Cycle error ``(H, W)`` of the flow ``there`` from ``pair[0]`` to ``pair[1]``; inf where a check fails."""
+    error = of.cycle_error(there, back)
+    alike = of.appearance_error(images[pair[0]], images[pair[1]], there) < UNLIKE
+    return np.where((error < CYCLE) & alike, error, np.float32(np.inf))
 
 
 def chains(step: dict[Pair, Array], frames: int, wanted: list[int]) -> dict[Pair, Array]:
@@ -38,78 +69,90 @@ def chains(step: dict[Pair, Array], frames: int, wanted: list[int]) -> dict[Pair
 
 
 def collect(images: Array, wanted: list[int]) -> Flows:
-    """Refined flows of ``images`` ``(T, H, W)`` uint8: gap 1 cold, every longer gap started from its chain."""
+    """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``wanted`` gaps: gap 1 cold, the rest started from its chain."""
     frames = len(images)
     ones = [(i, j) for i in range(frames) for j in (i - 1, i + 1) if 0 <= j < frames]
     step = dict(zip(ones, of.parallel(lambda p: of.raw_dis(images[p[0]], images[p[1]]), ones), strict=True))
     start = chains(step, frames, wanted)
-    long = [p for p in start if abs(p[0] - p[1]) > 1]
-    flow = step | dict(
-        zip(long, of.parallel(lambda p: of.raw_dis(images[p[0]], images[p[1]], start[p]), long), strict=True)
-    )
-    return check(images, flow)
+    pairs = {p: k for k, p in enumerate(start)}
+    shape = (len(pairs), *images.shape[1:])
+    flows = Flows(pairs, np.zeros((*shape, 2), np.float16), np.full(shape, np.inf, np.float16))
+    refine(flows, images, start, cold=False)
+    return flows
 
 
-def check(images: Array, flow: dict[Pair, Array]) -> Flows:
-    """Flows with their forward-backward error."""
-    error = {}
-    for (i, j), f in flow.items():
-        e = of.cycle_error(f, flow[j, i])
-        error[i, j] = np.where(e < CYCLE, e, np.float32(np.inf))
-    return Flows(images.shape[1:], flow, error)
+def refine(flows: Flows, images: Array, start: dict[Pair, Array], cold: bool = True) -> None:
+    """DIS from each ``start``, forward and back; ``flows`` takes what is better. Gap 1 is kept as it is unless ``cold``."""
 
+    def one(pair: Pair) -> None:
+        i, j = pair
+        both = [start[i, j], start[j, i]]
+        if cold or j - i > 1:
+            both = [of.raw_dis(images[a], images[b], f) for (a, b), f in zip(((i, j), (j, i)), both, strict=True)]
+        flows.improve(images, i, j, *both)
 
-@dataclass
-class Rays:
-    """One batch: positions and targets ``(R, 2)`` in volume units, frames ``(R,)``, confidences ``(R,)``."""
-
-    xy: Tensor
-    i: Tensor
-    j: Tensor
-    q: Tensor
-    confidence: Tensor
+    of.parallel(one, [p for p in start if p[0] < p[1]])
 
 
 class Sampler:
-    """Draws rays: pairs by (trusted pixels) gap^1/2 up to the curriculum's gap, pixels stratified over the raster."""
+    """Draws rays: pairs by (trusted pixels) gap^1/2 up to the curriculum's gap, pixels stratified over the raster.
+
+    Hard examples: of two candidates in each stratum the one with the larger error so far is taken half of the time;
+    the errors of what was drawn are remembered per source frame and cell of ``CELL`` pixels.
+    """
+
+    CELL = 4
+    MEMORY = 0.8
 
     def __init__(self, flows: Flows) -> None:
         self.flows = flows
-        self.pairs = list(flows.flow)
-        self.where = [np.flatnonzero(np.isfinite(flows.error[p])).astype(np.int32) for p in self.pairs]
-        self.gap = np.array([abs(i - j) for i, j in self.pairs])
-        self.weight = np.array([len(w) for w in self.where]) * self.gap**0.5
+        P, H, W = flows.error.shape
+        frames = max((max(p) for p in flows.pairs), default=0) + 1
+        self.ij = np.array(list(flows.pairs), np.int64).reshape(-1, 2)
+        finite = np.isfinite(flows.error).reshape(P, -1)
+        self.count = finite.sum(1)
+        self.where = np.flatnonzero(finite) - np.repeat(np.arange(P) * (H * W), self.count)
+        self.where = self.where.astype(np.int32)
+        self.offset = np.concatenate([[0], np.cumsum(self.count)[:-1]])
+        self.gap = np.abs(self.ij[:, 0] - self.ij[:, 1])
+        self.weight = self.count * self.gap**0.5
+        self.error = np.zeros((frames, -(-H // self.CELL), -(-W // self.CELL)), np.float32)
 
-    def draw(self, rng: np.random.Generator, largest: float, pairs: int, rays: int) -> Rays:
-        """``pairs`` times ``rays`` rays from pairs of gap <= ``largest``."""
-        weight = np.where(self.gap <= max(largest, 1), self.weight, 0.0)
-        chosen = rng.choice(len(self.pairs), pairs, p=weight / weight.sum())
+    def draw(self, rng: np.random.Generator, largest: float, pairs: int, rays: int) -> tuple[Array, ...]:
+        """``pairs`` times ``rays`` rays of gap <= ``largest``: xy, i, j, q, confidence as ``Volume.loss`` takes them, and pixels."""
         H, W = self.flows.size
-        xy, q, c = [], [], []
-        for k in chosen:
-            where = self.where[k]
-            at = where[((np.arange(rays) + rng.random(rays)) * (len(where) / rays)).astype(np.int64)]
-            y, x = np.divmod(at, W)
-            p = np.stack([x, y], -1).astype(np.float32)
-            xy.append(p)
-            q.append(p + self.flows.flow[self.pairs[k]][y, x])
-            c.append(np.exp(-((self.flows.error[self.pairs[k]][y, x] / 0.5) ** 2)))
-        ij = np.repeat(np.array([self.pairs[k] for k in chosen]), rays, axis=0)
-        points = [torch.from_numpy(to_volume(np.concatenate(v), (H, W))) for v in (xy, q)]
-        return Rays(
-            points[0],
-            torch.from_numpy(ij[:, 0]),
-            torch.from_numpy(ij[:, 1]),
-            points[1],
-            torch.from_numpy(np.concatenate(c)),
-        )
+        weight = np.where(self.gap <= max(largest, 1), self.weight, 0.0)
+        if weight.sum() == 0:
+            weight = self.weight
+        k = rng.choice(len(self.count), pairs, p=weight / weight.sum())[:, None]
+        strata = (np.arange(rays) + rng.random((2, pairs, rays))) * (self.count[k] / rays)
+        two = self.where[self.offset[k] + np.minimum(strata.astype(np.int64), self.count[k] - 1)]
+        i, j = (np.broadcast_to(self.ij[k, n], (pairs, rays)).ravel() for n in (0, 1))
+        hard = self._errors(i, two, W)
+        second = (hard[1] > hard[0]) & (rng.random((pairs, rays)) < 0.5)
+        at = np.where(second, two[1], two[0])
+        y, x = np.divmod(at, W)
+        p = np.stack([x, y], -1).astype(np.float32)
+        q = p + self.flows.flow[k, y, x].astype(np.float32)
+        confidence = np.exp(-((self.flows.error[k, y, x].astype(np.float32) / 0.5) ** 2))
+        xy, q = (to_volume(v.reshape(-1, 2), (H, W)) for v in (p, q))
+        return xy, i.copy(), j.copy(), q, confidence.ravel(), at.ravel()
+
+    def _errors(self, i: Array, at: Array, W: int) -> Array:
+        flat = at.reshape(2, -1)
+        return self.error[i, flat // W // self.CELL, flat % W // self.CELL].reshape(at.shape)
+
+    def learn(self, i: Array, at: Array, each: Array) -> None:
+        """Remember the flow losses ``each`` of rays at pixels ``at`` of frames ``i``."""
+        W = self.flows.size[1]
+        cell = (i, at // W // self.CELL, at % W // self.CELL)
+        self.error[cell] = self.MEMORY * self.error[cell] + (1 - self.MEMORY) * each
 
 
 def to_volume(points: Array, size: tuple[int, int]) -> Array:
     """Pixels ``(N, 2)`` of a frame of ``size`` (H, W) to volume units: centre 0, longer side [-1, 1]."""
     H, W = size
-    half = max(H, W) / 2
-    return ((points + 0.5 - np.array([W / 2, H / 2], np.float32)) / half).astype(np.float32)
+    return ((points + 0.5 - np.array([W / 2, H / 2], np.float32)) / (max(H, W) / 2)).astype(np.float32)
 
 
 def to_pixels(points: Array, size: tuple[int, int]) -> Array:
@@ -121,32 +164,29 @@ def to_pixels(points: Array, size: tuple[int, int]) -> Array:
 def affine_starts(flows: Flows, frames: int) -> Array:
     """Affine maps ``(T, 2, 3)`` in volume units from each frame to the middle one, by RANSAC over trusted flow.
 
-    Frames without a direct pair to the middle go through their nearest neighbour that has a start.
+    A frame without a direct pair to the middle goes through the frame nearest to it that has one.
     """
     middle = frames // 2
     out = np.tile(np.array([[1, 0, 0], [0, 1, 0]], np.float64), (frames, 1, 1))
-    for t in sorted(range(frames), key=lambda t: abs(t - middle))[1:]:
-        hop = next(
-            (m for m in sorted(range(frames), key=lambda m: abs(m - middle)) if abs(m - middle) < abs(t - middle)
-             and (t, m) in flows.flow),
-            middle,
-        )
-        step = _affine(flows, (t, hop))
-        full = np.vstack([out[hop], [0, 0, 1]]) @ np.vstack([step, [0, 0, 1]])
-        out[t] = full[:2]
+    nearest = sorted(range(frames), key=lambda t: abs(t - middle))
+    for t in nearest[1:]:
+        hop = next(m for m in nearest if (t, m) in flows.pairs and abs(m - middle) < abs(t - middle))
+        full = np.vstack([out[hop], [0, 0, 1]]) @ np.vstack([_affine(flows, (t, hop)), [0, 0, 1]])
+        if 0.1 < np.linalg.det(full[:2, :2]) < 10:
+            out[t] = full[:2]
     return out.astype(np.float32)
 
 
 def _affine(flows: Flows, pair: Pair) -> Array:
     identity = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
-    y, x = np.nonzero(np.isfinite(flows.error[pair]))
+    k = flows.pairs[pair]
+    y, x = np.nonzero(np.isfinite(flows.error[k]))
     if len(x) < 50:
         return identity
     pick = np.linspace(0, len(x) - 1, 2000).astype(int)
     p = np.stack([x[pick], y[pick]], -1).astype(np.float32)
-    q = p + flows.flow[pair][y[pick], x[pick]]
+    q = p + flows.flow[k][y[pick], x[pick]].astype(np.float32)
+    ends = to_volume(p, flows.size), to_volume(q, flows.size)
     cv2.setRNGSeed(0)
-    found, _ = cv2.estimateAffine2D(to_volume(p, flows.size), to_volume(q, flows.size), ransacReprojThreshold=0.02)
-    if found is None or np.linalg.det(found[:, :2]) < 0.2 or np.linalg.det(found[:, :2]) > 5:
-        return identity
-    return found
+    found, _ = cv2.estimateAffine2D(*ends, ransacReprojThreshold=1.5 / (max(flows.size) / 2))
+    return identity if found is None or not 0.2 < np.linalg.det(found[:, :2]) < 5 else found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class OmniMotion:
     def _both(self, i: int, j: int) -> list[tuple[Tensor, Tensor]]:
         ways = [(i, j), (j, i)]
         direct = self._direct(ways, [self._chain(*w) for w in ways])
-        rough = [self._volume_flow(*w) for w in ways]
+        rough = [self.volume_flow(*w) for w in ways]
         guided = self._direct(ways, [f for f, _ in rough])
         out = []
         for k in range(2):
@@ -93,7 +94,7 @@ class OmniMotion:
             self._chains.popitem(last=False)
         return flow
 
-    def _volume_flow(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+    def volume_flow(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
         """The volume's flow ``(H, W, 2)`` px and clearness ``(H, W)``, traced at half size and enlarged."""
         H, W = self.images.shape[1:]
         h, w = max(2, H // 2), max(2, W // 2)
@@ -110,12 +111,12 @@ class OmniMotion:
     def state_dict(self) -> dict[str, Any]:
         """CPU tensors from which ``from_state`` makes the same tracker."""
         weights = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
-        return {"images": torch.from_numpy(self.images), "weights": weights}
+        return {"images": torch.from_numpy(self.images), "kind": self.volume.kind, "weights": weights}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> OmniMotion:
         """The tracker that ``state_dict`` described."""
         images = state["images"].cpu().numpy()
-        volume = Volume(len(images))
+        volume = Volume(len(images), state["kind"])
         volume.load_state_dict(state["weights"])
         return cls(images, volume.to(device))

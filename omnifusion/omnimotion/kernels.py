@@ -1,0 +1,375 @@
+"""The grid volume's loss, gradients and rendering by hand, compiled by numba and kept on disk.
+
+The same mathematics as ``volume.py`` (the PyTorch twin, which the tests hold this to), one sample at a time.
+
+Two rules keep it fast and clean. All arrays are flat and come with offsets, because every array view counts references,
+which costs more than the arithmetic here. Constants are typed, so that no scalar is promoted to float64. Division is
+never by anything that can vanish, and no transmittance is divided by, which is where naive code makes its NaNs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+F = np.float32
+ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
+LAYERS = 5
+REACH, DEPTH = F(1.25), F(2.0)
+GAIN, BIAS = F(4.0), F(0.5)
+OPACITY, MIX, RHO = F(8.0), F(0.75), F(0.05)
+LTAPE, STAPE, SCELL = 7, 7 * LAYERS + 2, LAYERS + 1
+"""Floats noted per coupling layer; floats and cells noted per sample of a bijection."""
+FAST = {"contract", "arcp", "nsz", "reassoc", "afn"}
+"""Fast maths that keeps NaN and infinity honest, so that a diverging run is seen."""
+OPTIONS = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+
+
+@njit(**OPTIONS)
+def _cell(x, low, per, size):
+    """Lower node, fraction and d(cell)/dx (0 where clamped) of ``x`` on a grid of ``size`` nodes, ``per`` nodes a unit."""
+    u = (x - low) * per
+    top = F(size - 1)
+    slope = per
+    if not u > ZERO:
+        u, slope = ZERO, ZERO
+    elif u > top:
+        u, slope = top, ZERO
+    lower = min(int(u), size - 2)
+    return lower, u - F(lower), slope
+
+
+@njit(**OPTIONS)
+def _layer(grids, base, A, B, x, y, z, axis, tape, o, cells, oc):
+    """Conditioning of the coupling layer at ``base`` of ``grids``: code r of its scale and shift s; notes its cell."""
+    a, fa, sa = _cell(y if axis == 0 else x, -REACH, F(A - 1) / (TWO * REACH), A)
+    if axis == 2:
+        b, fb, sb = _cell(y, -REACH, F(B - 1) / (TWO * REACH), B)
+    else:
+        b, fb, sb = _cell(z, ZERO, F(B - 1) / DEPTH, B)
+    n = base + 2 * (a * B + b)
+    m = n + 2 * B
+    ga, gb = ONE - fa, ONE - fb
+    w00, w01, w10, w11 = ga * gb, ga * fb, fa * gb, fa * fb
+    r = w00 * grids[n] + w01 * grids[n + 2] + w10 * grids[m] + w11 * grids[m + 2]
+    s = w00 * grids[n + 1] + w01 * grids[n + 3] + w10 * grids[m + 1] + w11 * grids[m + 3]
+    cells[oc] = n
+    tape[o], tape[o + 1], tape[o + 2], tape[o + 3], tape[o + 4] = fa, fb, sa, sb, r
+    return r, s
+
+
+@njit(**OPTIONS)
+def _layer_back(grids, ggrids, B, tape, o, n, gr, gs):
+    """Adds the gradients of r and s to the grid's; returns those of its two conditioning coordinates."""
+    fa, fb = tape[o], tape[o + 1]
+    m = n + 2 * B
+    ga, gb = ONE - fa, ONE - fb
+    w00, w01, w10, w11 = ga * gb, ga * fb, fa * gb, fa * fb
+    ggrids[n] += w00 * gr
+    ggrids[n + 1] += w00 * gs
+    ggrids[n + 2] += w01 * gr
+    ggrids[n + 3] += w01 * gs
+    ggrids[m] += w10 * gr
+    ggrids[m + 1] += w10 * gs
+    ggrids[m + 2] += w11 * gr
+    ggrids[m + 3] += w11 * gs
+    v00 = grids[n] * gr + grids[n + 1] * gs
+    v01 = grids[n + 2] * gr + grids[n + 3] * gs
+    v10 = grids[m] * gr + grids[m + 1] * gs
+    v11 = grids[m + 2] * gr + grids[m + 3] * gs
+    return tape[o + 2] * ((v10 - v00) * gb + (v11 - v01) * fb), tape[o + 3] * ((v01 - v00) * ga + (v11 - v10) * fa)
+
+
+@njit(**OPTIONS)
+def _up(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
+    """M_theta: a local point of frame ``t`` to the canonical volume."""
+    k, f, _ = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
+    n = 6 * (t * Z + k)
+    h = ONE - f
+    px, py = x, y
+    x = (affine[n] * h + affine[n + 6] * f) * px + (affine[n + 1] * h + affine[n + 7] * f) * py
+    x += affine[n + 2] * h + affine[n + 8] * f
+    y = (affine[n + 3] * h + affine[n + 9] * f) * px + (affine[n + 4] * h + affine[n + 10] * f) * py
+    y += affine[n + 5] * h + affine[n + 11] * f
+    tape[o + LTAPE * LAYERS], cells[oc + LAYERS] = f, n
+    for layer in range(LAYERS):
+        axis = layer % 3
+        at = o + LTAPE * layer
+        r, s = _layer(grids, 2 * A * B * (t * LAYERS + layer), A, B, x, y, z, axis, tape, at, cells, oc + layer)
+        bottom = ONE / (ONE + abs(r) - HALF * r)
+        scale = (ONE + abs(r) + HALF * r) * bottom
+        if axis == 0:
+            tape[at + 5] = x * bottom * bottom
+            x = x * scale + s
+        elif axis == 1:
+            tape[at + 5] = y * bottom * bottom
+            y = y * scale + s
+        else:
+            tape[at + 5] = z * bottom * bottom
+            z = z * scale + s
+        tape[at + 6] = scale
+    return x, y, z
+
+
+@njit(**OPTIONS)
+def _up_back(grids, ggrids, gaffine, B, gx, gy, gz, px, py, tape, o, cells, oc):
+    """Gradients of ``_up`` from that of the canonical point; the ray itself is given and gets none."""
+    for layer in range(LAYERS - 1, -1, -1):
+        axis = layer % 3
+        at = o + LTAPE * layer
+        g = gx if axis == 0 else (gy if axis == 1 else gz)
+        d0, d1 = _layer_back(grids, ggrids, B, tape, at, cells[oc + layer], g * tape[at + 5], g)
+        g *= tape[at + 6]
+        if axis == 0:
+            gx, gy, gz = g, gy + d0, gz + d1
+        elif axis == 1:
+            gx, gy, gz = gx + d0, g, gz + d1
+        else:
+            gx, gy, gz = gx + d0, gy + d1, g
+    f, n = tape[o + LTAPE * LAYERS], cells[oc + LAYERS]
+    h = ONE - f
+    for row in range(2):
+        g = gx if row == 0 else gy
+        at = n + 3 * row
+        gaffine[at] += h * g * px
+        gaffine[at + 1] += h * g * py
+        gaffine[at + 2] += h * g
+        gaffine[at + 6] += f * g * px
+        gaffine[at + 7] += f * g * py
+        gaffine[at + 8] += f * g
+
+
+@njit(**OPTIONS)
+def _down(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
+    """M_theta^-1: a canonical point to the local volume of frame ``t``."""
+    for layer in range(LAYERS - 1, -1, -1):
+        axis = layer % 3
+        at = o + LTAPE * layer
+        r, s = _layer(grids, 2 * A * B * (t * LAYERS + layer), A, B, x, y, z, axis, tape, at, cells, oc + layer)
+        top = ONE / (ONE + abs(r) + HALF * r)
+        scale = (ONE + abs(r) - HALF * r) * top
+        if axis == 0:
+            tape[at + 5] = (x - s) * top * top
+            x = (x - s) * scale
+        elif axis == 1:
+            tape[at + 5] = (y - s) * top * top
+            y = (y - s) * scale
+        else:
+            tape[at + 5] = (z - s) * top * top
+            z = (z - s) * scale
+        tape[at + 6] = scale
+    k, f, slope = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
+    n = 6 * (t * Z + k)
+    h = ONE - f
+    m0, m1, m2 = affine[n] * h + affine[n + 6] * f, affine[n + 1] * h + affine[n + 7] * f, affine[n + 2] * h + affine[n + 8] * f
+    m3, m4, m5 = affine[n + 3] * h + affine[n + 9] * f, affine[n + 4] * h + affine[n + 10] * f, affine[n + 5] * h + affine[n + 11] * f
+    x, y = x - m2, y - m5
+    inv = ONE / (m0 * m4 - m1 * m3)
+    tape[o + LTAPE * LAYERS], tape[o + LTAPE * LAYERS + 1], cells[oc + LAYERS] = f, slope, n
+    return (m4 * x - m1 * y) * inv, (m0 * y - m3 * x) * inv, z
+
+
+@njit(**OPTIONS)
+def _down_back(affine, grids, gaffine, ggrids, B, gx, gy, gz, x, y, tape, o, cells, oc):
+    """Gradients of ``_down``: from that of the local point, which is at (``x``, ``y``), to that of the canonical one."""
+    f, slope, n = tape[o + LTAPE * LAYERS], tape[o + LTAPE * LAYERS + 1], cells[oc + LAYERS]
+    h = ONE - f
+    m0, m1 = affine[n] * h + affine[n + 6] * f, affine[n + 1] * h + affine[n + 7] * f
+    m3, m4 = affine[n + 3] * h + affine[n + 9] * f, affine[n + 4] * h + affine[n + 10] * f
+    inv = ONE / (m0 * m4 - m1 * m3)
+    gx, gy = (m4 * gx - m3 * gy) * inv, (m0 * gy - m1 * gx) * inv
+    bend = ZERO
+    for row in range(2):
+        g = gx if row == 0 else gy
+        at = n + 3 * row
+        gaffine[at] -= h * g * x
+        gaffine[at + 1] -= h * g * y
+        gaffine[at + 2] -= h * g
+        gaffine[at + 6] -= f * g * x
+        gaffine[at + 7] -= f * g * y
+        gaffine[at + 8] -= f * g
+        bend += g * ((affine[at + 6] - affine[at]) * x + (affine[at + 7] - affine[at + 1]) * y + affine[at + 8] - affine[at + 2])
+    gz -= bend * slope
+    for layer in range(LAYERS):
+        axis = layer % 3
+        at = o + LTAPE * layer
+        g = gx if axis == 0 else (gy if axis == 1 else gz)
+        back = g * tape[at + 6]
+        d0, d1 = _layer_back(grids, ggrids, B, tape, at, cells[oc + layer], -g * tape[at + 5], -back)
+        if axis == 0:
+            gx, gy, gz = back, gy + d0, gz + d1
+        elif axis == 1:
+            gx, gy, gz = gx + d0, back, gz + d1
+        else:
+            gx, gy, gz = gx + d0, gy + d1, back
+    return gx, gy, gz
+
+
+@njit(**OPTIONS)
+def _density(grid, Y, X, Z, x, y, z, tape, o, cells, oc):
+    """Trilinear value of one density grid ``(Y, X, Z)`` at a canonical point."""
+    a, fa, sa = _cell(y, -REACH, F(Y - 1) / (TWO * REACH), Y)
+    b, fb, sb = _cell(x, -REACH, F(X - 1) / (TWO * REACH), X)
+    c, fc, sc = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
+    n = (a * X + b) * Z + c
+    cells[oc] = n
+    tape[o], tape[o + 1], tape[o + 2], tape[o + 3], tape[o + 4], tape[o + 5] = fa, fb, fc, sa, sb, sc
+    gc = ONE - fc
+    m = n + X * Z
+    v00, v01 = grid[n] * gc + grid[n + 1] * fc, grid[n + Z] * gc + grid[n + Z + 1] * fc
+    v10, v11 = grid[m] * gc + grid[m + 1] * fc, grid[m + Z] * gc + grid[m + Z + 1] * fc
+    return (v00 * (ONE - fb) + v01 * fb) * (ONE - fa) + (v10 * (ONE - fb) + v11 * fb) * fa
+
+
+@njit(**OPTIONS)
+def _density_back(grid, ggrid, X, Z, tape, o, n, gv):
+    """Adds the gradient ``gv`` of one density value to the grid's; returns that of the point."""
+    fa, fb, fc = tape[o], tape[o + 1], tape[o + 2]
+    da, db, dc = ZERO, ZERO, ZERO
+    for i in range(2):
+        wa, ea = (fa, ONE) if i else (ONE - fa, -ONE)
+        for j in range(2):
+            wb, eb = (fb, ONE) if j else (ONE - fb, -ONE)
+            at = n + (i * X + j) * Z
+            v0, v1 = grid[at], grid[at + 1]
+            ggrid[at] += gv * wa * wb * (ONE - fc)
+            ggrid[at + 1] += gv * wa * wb * fc
+            along = v0 * (ONE - fc) + v1 * fc
+            da += ea * wb * along
+            db += wa * eb * along
+            dc += wa * wb * (v1 - v0)
+    return gv * db * tape[o + 4], gv * da * tape[o + 3], gv * dc * tape[o + 5]
+
+
+@njit(**OPTIONS)
+def _clear(v, opacity):
+    """1 - alpha of a sample whose density is softplus(v), and the sigmoid of v."""
+    e = np.exp(-abs(v))
+    one = ONE + e
+    return np.exp(-opacity * (max(v, ZERO) + np.log(one))), (ONE if v > ZERO else e) / one
+
+
+@njit(cache=True, **OPTIONS)
+def loss(shape, grids, affine, coarse, fine, xy, i, j, q, confidence, z, scale, smooth, every, ggrids, gaffine, gcoarse, gfine, each):
+    """Flow loss plus temporal smoothness of some rays; adds their gradients.
+
+    Args:
+        shape: (T, knots, A, B, then Y, X, Z of the coarse and of the fine density).
+        grids ``(T, 5, A, B, 2)``, affine ``(T, knots, 6)``, coarse, fine ``(Y, X, Z)``: parameters, flat.
+        xy, i, j, q, confidence, z: rays as in ``Volume.loss``; ``i``, ``j`` int64.
+        scale: px per volume unit; smooth: weight of the second difference, on one ray in ``every``.
+        ggrids, gaffine, gcoarse, gfine: flat gradients, added to; each: ``(R,)`` receives each ray's flow loss.
+
+    Returns:
+        The sum of the losses over rays, float64.
+    """
+    R, K = z.shape
+    T, Z, A, B, cY, cX, cZ, fY, fX, fZ = shape
+    opacity = OPACITY / F(K)
+    up, dn, de = np.empty(K * STAPE, F), np.empty(K * STAPE, F), np.empty(K * 12, F)
+    upc, dnc, dec = np.empty(K * SCELL, np.int64), np.empty(K * SCELL, np.int64), np.empty(K * 2, np.int64)
+    ux, uy, uz, px, py = np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F)
+    hx, hy, hz = np.empty(K, F), np.empty(K, F), np.empty(K, F)
+    clear, sig, front, w, G, rho = np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F)
+    total = 0.0
+    for n in range(R):
+        s, t, c = i[n], j[n], confidence[n]
+        x0, y0, qx, qy = xy[n, 0], xy[n, 1], q[n, 0], q[n, 1]
+        light, jx, jy = ONE, ZERO, ZERO
+        for k in range(K):
+            x, y, d = _up(affine, grids, s, Z, A, B, x0, y0, z[n, k], up, k * STAPE, upc, k * SCELL)
+            ux[k], uy[k], uz[k] = x, y, d
+            v = _density(coarse, cY, cX, cZ, x, y, d, de, 12 * k, dec, 2 * k)
+            v += _density(fine, fY, fX, fZ, x, y, d, de, 12 * k + 6, dec, 2 * k + 1)
+            clear[k], sig[k] = _clear(GAIN * v + BIAS, opacity)
+            x, y, _ = _down(affine, grids, t, Z, A, B, x, y, d, dn, k * STAPE, dnc, k * SCELL)
+            px[k], py[k], front[k] = x, y, light
+            w[k] = light if k == K - 1 else light * (ONE - clear[k])
+            light *= clear[k]
+            dx, dy = (x - qx) * scale, (y - qy) * scale
+            rho[k] = np.sqrt(dx * dx + dy * dy + RHO)
+            jx += w[k] * dx
+            jy += w[k] * dy
+        joint = np.sqrt(jx * jx + jy * jy + RHO)
+        flow = (ONE - MIX) * joint
+        jx, jy = (ONE - MIX) * jx / joint, (ONE - MIX) * jy / joint
+        for k in range(K):
+            flow += MIX * w[k] * rho[k]
+            dx, dy = (px[k] - qx) * scale, (py[k] - qy) * scale
+            G[k] = c * (MIX * rho[k] + jx * dx + jy * dy)
+            gx, gy = c * w[k] * scale * (MIX * dx / rho[k] + jx), c * w[k] * scale * (MIX * dy / rho[k] + jy)
+            hx[k], hy[k], hz[k] = _down_back(
+                affine, grids, gaffine, ggrids, B, gx, gy, ZERO, px[k], py[k], dn, k * STAPE, dnc, k * SCELL
+            )
+        each[n] = flow
+        total += c * flow
+        if smooth > ZERO and n % every == 0 and 0 < s < T - 1:
+            lam = smooth * F(every)
+            for k in range(K):
+                ax, ay, _ = _down(affine, grids, s - 1, Z, A, B, ux[k], uy[k], uz[k], dn, 0, dnc, 0)
+                bx, by, _ = _down(affine, grids, s + 1, Z, A, B, ux[k], uy[k], uz[k], dn, STAPE, dnc, SCELL)
+                dx, dy = (ax + bx - TWO * x0) * scale, (ay + by - TWO * y0) * scale
+                r = np.sqrt(dx * dx + dy * dy + RHO)
+                total += lam * w[k] * r
+                gx, gy = lam * w[k] * scale * dx / r, lam * w[k] * scale * dy / r
+                ex, ey, ez = _down_back(affine, grids, gaffine, ggrids, B, gx, gy, ZERO, ax, ay, dn, 0, dnc, 0)
+                gx, gy, d = _down_back(affine, grids, gaffine, ggrids, B, gx, gy, ZERO, bx, by, dn, STAPE, dnc, SCELL)
+                hx[k] += ex + gx
+                hy[k] += ey + gy
+                hz[k] += ez + d
+        rest = G[K - 1]
+        for k in range(K - 1, -1, -1):
+            gx, gy, gz = hx[k], hy[k], hz[k]
+            if k < K - 1:
+                gv = GAIN * -opacity * clear[k] * sig[k] * front[k] * (rest - G[k])
+                rest = (ONE - clear[k]) * G[k] + clear[k] * rest
+                ax, ay, az = _density_back(coarse, gcoarse, cX, cZ, de, 12 * k, dec[2 * k], gv)
+                bx, by, bz = _density_back(fine, gfine, fX, fZ, de, 12 * k + 6, dec[2 * k + 1], gv)
+                gx += ax + bx
+                gy += ay + by
+                gz += az + bz
+            _up_back(grids, ggrids, gaffine, B, gx, gy, gz, x0, y0, up, k * STAPE, upc, k * SCELL)
+    return total
+
+
+@njit(cache=True, **OPTIONS)
+def trace(shape, grids, affine, coarse, fine, xy, i, j, z, near, points, front):
+    """Fills ``points`` ``(N, 2)`` and ``front`` ``(N,)``: see ``volume.trace``; other arguments as in ``loss``."""
+    N, K = len(xy), len(z)
+    _, Z, A, B, cY, cX, cZ, fY, fX, fZ = shape
+    opacity = OPACITY / F(K)
+    tape, cells = np.empty(STAPE, F), np.empty(SCELL, np.int64)
+    px, py, pz, w = np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F)
+    for n in range(N):
+        light, best = ONE, 0
+        for k in range(K):
+            x, y, d = _up(affine, grids, i, Z, A, B, xy[n, 0], xy[n, 1], z[k], tape, 0, cells, 0)
+            v = _density(coarse, cY, cX, cZ, x, y, d, tape, 0, cells, 0)
+            v += _density(fine, fY, fX, fZ, x, y, d, tape, 0, cells, 0)
+            c, _ = _clear(GAIN * v + BIAS, opacity)
+            w[k] = light if k == K - 1 else light * (ONE - c)
+            light *= c
+            px[k], py[k], pz[k] = _down(affine, grids, j, Z, A, B, x, y, d, tape, 0, cells, 0)
+            if w[k] > w[best]:
+                best = k
+        ax, ay, az, total = ZERO, ZERO, ZERO, ZERO
+        for k in range(K):
+            dx, dy = (px[k] - px[best]) * near, (py[k] - py[best]) * near
+            v = w[k] * np.exp(-(dx * dx + dy * dy))
+            ax += v * px[k]
+            ay += v * py[k]
+            az += v * pz[k]
+            total += v
+        ax, ay, az = ax / total, ay / total, az / total
+        points[n, 0], points[n, 1] = ax, ay
+        light, hidden = ONE, ZERO
+        for k in range(K - 1):
+            if z[k] + DEPTH / F(K) > az:
+                break
+            x, y, d = _up(affine, grids, j, Z, A, B, ax, ay, z[k], tape, 0, cells, 0)
+            v = _density(coarse, cY, cX, cZ, x, y, d, tape, 0, cells, 0)
+            v += _density(fine, fY, fX, fZ, x, y, d, tape, 0, cells, 0)
+            c, _ = _clear(GAIN * v + BIAS, opacity)
+            hidden += light * (ONE - c)
+            light *= c
+        front[n] = hidden

@@ -1,0 +1,138 @@
+"""Gradient descent on a volume: one step at a time, with its state in plain values and a way back from divergence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from omnifusion.omnimotion import fast
+from omnifusion.omnimotion.supervision import Sampler
+from omnifusion.omnimotion.volume import Volume, depths
+
+WARMUP, CURRICULUM = 50, 0.3
+SAFE_EVERY = 50
+MIN_DET = 0.05
+"""An affine map whose determinant would fall below this keeps its former value."""
+DIVERGED = 5.0
+"""A loss above this many times the safe one, plus 5 px, counts as divergence."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Rays per iteration, samples per ray, learning rates, and how they fall: to zero by a cosine, or (paper) by halves."""
+
+    pairs: int = 32
+    rays: int = 128
+    samples: int = 8
+    smooth: float = 0.05
+    rates: tuple[tuple[str, float], ...] = (("nvp.hyper", 5e-3), ("nvp.affine", 5e-3), ("nvp.code", 1.5e-3), ("field", 2e-2))
+    halve_every: int | None = None
+
+
+class Optimiser:
+    """Adam on ``volume`` over rays of ``sampler``.
+
+    Everything random comes from ``seed``; ``state_dict`` and ``load_state_dict`` continue a run as if it had not stopped.
+    """
+
+    def __init__(self, volume: Volume, sampler: Sampler, schedule: Schedule, seed: int) -> None:
+        self.volume, self.sampler, self.schedule = volume, sampler, schedule
+        self.rng, self.jitter = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        groups: list[dict[str, Any]] = [{"params": [], "base": rate} for _, rate in schedule.rates]
+        for name, parameter in volume.named_parameters():
+            at = next(k for k, (prefix, _) in enumerate(schedule.rates) if name.startswith(prefix))
+            groups[at]["params"].append(parameter)
+        self.adam = torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99))
+        self.iteration, self.recoveries, self.loss = 0, 0, math.nan
+        self._safe: dict[str, Any] | None = None
+
+    def step(self, done: float) -> bool:
+        """One iteration, ``done`` in [0, 1] of the way; false if it diverged, and the volume went back to its last safe state."""
+        s = self.schedule
+        self.iteration += 1
+        fall = 0.5 ** (self.iteration // s.halve_every) if s.halve_every else 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+        for group in self.adam.param_groups:
+            group["lr"] = group["base"] * min(1.0, self.iteration / WARMUP) * fall * 0.5**self.recoveries
+        largest = 1 + self.volume.frames * done / CURRICULUM
+        *rays, at = self.sampler.draw(self.rng, largest, s.pairs, s.rays)
+        z = depths(len(at), s.samples, self.jitter)
+        scale = max(self.sampler.flows.size) / 2
+        loss, each = self._loss([torch.from_numpy(v) for v in rays], z, scale)
+        self.adam.zero_grad()
+        loss.backward()
+        value = float(loss.detach())
+        if not self._healthy(value):
+            self._go_back()
+            return False
+        if self._safe is None or self.iteration % SAFE_EVERY == 0:
+            self._safe = self._parts() | {"loss": value}
+        self._descend()
+        self.loss = value
+        self.sampler.learn(rays[1], at, each.cpu().numpy())
+        return True
+
+    def _loss(self, rays: list[torch.Tensor], z: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.volume.compiled:
+            return fast.loss(self.volume, *rays, z, scale, self.schedule.smooth)
+        device = next(self.volume.parameters()).device
+        return self.volume.loss(*(r.to(device) for r in rays), z.to(device), scale, self.schedule.smooth)
+
+    def _healthy(self, loss: float) -> bool:
+        gradients = [p.grad for p in self.volume.parameters() if p.grad is not None]
+        finite = math.isfinite(loss) and math.isfinite(sum(float(g.sum()) for g in gradients))
+        return finite and (self._safe is None or loss < DIVERGED * self._safe["loss"] + 5)
+
+    def _descend(self) -> None:
+        affine = self.volume.nvp.affine
+        if not isinstance(affine, torch.nn.Parameter):
+            self.adam.step()
+            return
+        before = affine.data.clone()
+        self.adam.step()
+        a = affine.data
+        low = (a[..., 0] * a[..., 4] - a[..., 1] * a[..., 3]) < MIN_DET
+        a[low] = before[low]
+
+    def _parts(self) -> dict[str, Any]:
+        weights = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
+        moments = {
+            k: {n: v.detach().cpu().clone() for n, v in moments.items()} for k, moments in self.adam.state_dict()["state"].items()
+        }
+        return {"weights": weights, "moments": moments}
+
+    def _restore(self, parts: dict[str, Any]) -> None:
+        self.volume.load_state_dict(parts["weights"])
+        state = self.adam.state_dict()
+        copied = {k: {n: v.clone() for n, v in moments.items()} for k, moments in parts["moments"].items()}
+        self.adam.load_state_dict(state | {"state": copied})
+
+    def _go_back(self) -> None:
+        if self._safe is None:
+            raise FloatingPointError("the loss was not finite at the very first iteration")
+        self._restore(self._safe)
+        self.recoveries += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and CPU tensors."""
+        return self._parts() | {
+            "iteration": self.iteration,
+            "recoveries": self.recoveries,
+            "loss": self.loss,
+            "rng": self.rng.bit_generator.state,
+            "jitter": self.jitter.get_state(),
+            "errors": torch.from_numpy(self.sampler.error.copy()),
+            "safe": self._safe,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state`` was taken."""
+        self._restore(state)
+        self.iteration, self.recoveries, self.loss = state["iteration"], state["recoveries"], state["loss"]
+        self.rng.bit_generator.state = state["rng"]
+        self.jitter.set_state(state["jitter"])
+        self.sampler.error[:] = state["errors"].numpy()
+        self._safe = state["safe"]
