@@ -1,6 +1,7 @@
-"""A first guess at a frame's missing colour: looked up in coloured frames by grey likeness, then joined to Levin 2004.
+"""A first guess at a frame's missing colour, our own addition to the paper: the diffusion starts from it.
 
-Our own addition to the paper: the diffusion starts from this hint instead of pure noise.
+Three witnesses are heard, each with its own confidence: the most alike pixels of coloured frames (by grey features),
+direct optical flow to coloured frames, and uncertain tracks. Levin 2004's equations join what they say to the known.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from omnifusion.flow import dis
+from omnifusion.geometry import inside, pixel_grid, warp
 from omnifusion.levin import levin
 from omnifusion.state import Hint
 
-__all__ = ["Reference", "levin", "lookup", "make_hint"]
+__all__ = ["Reference", "along_flow", "levin", "lookup", "make_hint"]
 
 NEIGHBOURS = 8
 """How many alike pixels vote on a colour."""
@@ -29,10 +32,10 @@ MAX_CANDIDATES = 24_000
 SCALES = (0.004, 0.012, 0.035)
 """Radii of the grey features' Gaussian windows, as fractions of the frame's longer side."""
 
-POSITION_WEIGHT = 0.3
-"""Weight of the position (x, y in units of the longer side) beside luminance (in units of 100) in the features."""
+POSITION_WEIGHT = (0.2, 0.6)
+"""Weight of x and y (in units of the longer side) beside luminance (in units of 100): sky is up."""
 
-DATA_WEIGHT = 5e-2
+DATA_WEIGHT = 0.15
 """Pull of a wholly trusted colour beside Levin's equations, whose weights sum to 1."""
 
 DISTANCE_SIGMA = 0.08
@@ -40,6 +43,15 @@ DISTANCE_SIGMA = 0.08
 
 SPREAD_SIGMA = 8.0
 """Disagreement (standard deviation in ab) of the neighbours at which the confidence falls to 0.6."""
+
+FLOW_WEIGHT = 4.0
+"""Say of a colour fetched along a flow that agrees in everything, beside one looked up."""
+
+AGREEMENT_SIGMA, WINDOW_SIGMA = 6.0, 2.0
+"""L* difference at which a flow's confidence falls to 0.6, and the Gaussian window (pixels) in which it is averaged."""
+
+CYCLE_SIGMA = 1.0
+"""The same for the gap, in pixels, between a flow and the way back."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +75,29 @@ def make_hint(L: Tensor, ab: Tensor, mask: Tensor, references: Sequence[Referenc
         ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled towards the suggestions;
         ``confidence``: in [0, 1], 1 at known pixels.
     """
-    found = lookup(L, mask, [*references, Reference(L, ab, mask)])
-    weight, colour = found.confidence, found.ab * found.confidence
+    witnesses = [lookup(L, mask, [*references, Reference(L, ab, mask)])]
+    witnesses += [along_flow(L, mask, r) for r in references if r.mask.shape == mask.shape]
     if guess is not None:
-        weight, colour = weight + guess.confidence, colour + guess.ab * guess.confidence
-    filled = levin(L, ab, mask, colour / weight.clamp_min(1e-6), DATA_WEIGHT * weight)
-    confidence = torch.where(mask, torch.ones(()), weight.clamp(0, 1))
-    return Hint(filled, confidence)
+        witnesses.append(guess)
+    weight = torch.stack([w.confidence for w in witnesses]).sum(0)
+    colour = torch.stack([w.ab * w.confidence for w in witnesses]).sum(0) / weight.clamp_min(1e-6)
+    filled = levin(L, ab, mask, colour, DATA_WEIGHT * weight)
+    return Hint(filled, torch.where(mask, torch.ones(()), 1 - torch.exp(-weight)))
+
+
+def along_flow(L: Tensor, mask: Tensor, reference: Reference) -> Hint:
+    """Colour fetched from a reference of the same size along optical flow, trusted where luminance and cycle agree.
+
+    Confidence reaches ``FLOW_WEIGHT`` and is 0 at the pixels of ``mask`` and where the reference has no colour.
+    """
+    H, W = mask.shape
+    there, back = dis(L, reference.L), dis(reference.L, L)
+    fetched = warp(torch.cat([reference.L, reference.ab, reference.mask[None].float()]), there)
+    square = ((fetched[:1] - L) ** 2)[0].numpy()
+    difference = torch.from_numpy(cv2.GaussianBlur(square, (0, 0), WINDOW_SIGMA)) / AGREEMENT_SIGMA**2
+    gap = ((there + warp(back, there)) ** 2).sum(0) / CYCLE_SIGMA**2
+    seen = inside(pixel_grid(H, W) + there.permute(1, 2, 0), H, W) & (fetched[3] > 0.99) & ~mask
+    return Hint(fetched[1:3], FLOW_WEIGHT * torch.exp(-0.5 * (difference + gap)) * seen)
 
 
 def lookup(L: Tensor, mask: Tensor, references: Sequence[Reference]) -> Hint:
@@ -104,17 +132,18 @@ def lookup(L: Tensor, mask: Tensor, references: Sequence[Reference]) -> Hint:
 
 
 def _features(L: Tensor) -> np.ndarray:
-    """Grey features ``(H, W, F)``: at each scale the mean of luminance and its deviation, and the position."""
+    """Grey features ``(H, W, F)``: luminance's mean, deviation and gradient at each scale, and position."""
     Y = L[0].numpy().astype(np.float32) / 100.0
     H, W = Y.shape
     side = max(H, W)
     layers = []
     for scale in SCALES:
-        mean = cv2.GaussianBlur(Y, (0, 0), scale * side)
-        square = cv2.GaussianBlur(Y * Y, (0, 0), scale * side)
+        sigma = scale * side
+        mean, square = (cv2.GaussianBlur(v, (0, 0), sigma) for v in (Y, Y * Y))
         layers += [mean, np.sqrt(np.maximum(square - mean**2, 0))]
+        layers += [sigma / 8 * cv2.Sobel(mean, -1, 1, 0), sigma / 8 * cv2.Sobel(mean, -1, 0, 1)]
     y, x = np.mgrid[:H, :W].astype(np.float32) / side
-    return np.stack([*layers, POSITION_WEIGHT * x, POSITION_WEIGHT * y], axis=-1)
+    return np.stack([*layers, POSITION_WEIGHT[0] * x, POSITION_WEIGHT[1] * y], axis=-1)
 
 
 def _subset(where: np.ndarray, limit: int) -> np.ndarray:
