@@ -70,8 +70,8 @@ def table(data: dict[str, Any], settings: Settings) -> Table:
     head = ["row", "steps", "optim.", "inpaint", "L_gray", *(c.head for c in COMPARED)]
     head += ["inpainted PSNR", "inpainted SSIM", "s per clip", "paper PSNR", "paper SSIM", "paper LPIPS"]
     note = (
-        "Columns as in the paper's table 2, whose figures are of Stable Diffusion v2.0 on the 20 clips of DAVIS, 50 and "
-        "100 steps. All rows share each clip's tracker; inpainted pixels are those that the whole method inpainted."
+        "Columns as in the paper's table 2; its figures are of Stable Diffusion v2.0 on the 20 clips of DAVIS with 50 "
+        "and 100 steps. All rows share each clip's tracker; inpainted pixels are those that the whole method inpainted."
     )
     missing = data.get("lpips_missing")
     return Table("Beside table 2 of the paper", head, rows, [note, *([f"No LPIPS: {missing}"] if missing else [])])

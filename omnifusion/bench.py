@@ -44,6 +44,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
+        """How many times the reference."""
         return self.seconds / self.reference_seconds
 
     def step(self) -> Step:
