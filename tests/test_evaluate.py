@@ -1,0 +1,355 @@
+"""Measuring: clips found, scores kept and resumed, failures noted, tables and pictures that say what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from omnifusion import ablation, dataset, figures, methods, picture, sample, tables
+from omnifusion.__main__ import main
+from omnifusion.driver import Stages
+from omnifusion.evaluate import Protocol, Scorer, Store, evaluate, frames_file, full_size, pooled, read_frames
+from omnifusion.measure import Meter
+from omnifusion.methods import Case, Outcome
+from omnifusion.presets import choose
+from omnifusion.report import html_report
+from omnifusion.state import InputError, Origin, Step, drain
+from omnifusion.video import write_image
+
+PAINT = torch.tensor([12.0, -34.0])
+SETTINGS = choose()
+PROTOCOL = Protocol("set", None, 1.0, SETTINGS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_download() -> Iterator[None]:
+    """LPIPS has tests of its own; here its backbone is not to be had."""
+
+    def missing(weights: Path | None = None) -> None:
+        raise InputError("no backbone here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("omnifusion.metrics.lpips_network", missing)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made() -> sample.Sample:
+    return sample.make("two-layers", frames=6, size=(48, 80), seed=1)
+
+
+@pytest.fixture(scope="module")
+def clips(made: sample.Sample, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One clip that can be measured, one that is a broken file."""
+    folder = tmp_path_factory.mktemp("set")
+    (folder / "whole").mkdir()
+    for t, frame in enumerate(made.video.frames):
+        write_image(folder / "whole" / f"{t:05d}.png", frame)
+    (folder / "broken.mp4").write_bytes(b"not a film")
+    return dataset.discover(folder)
+
+
+class Exact:
+    """The sample's own correspondence as tracker, one colour as prior; counts what is asked of it."""
+
+    def __init__(self, made: sample.Sample) -> None:
+        self.made, self.fits, self.settings = made, 0, []
+        self.stages = Stages(self.fit, self.paint)
+
+    def fit(self, L, settings):
+        self.fits += 1
+        yield Step("fit", done=1.0)
+        return self.made
+
+    def paint(self, task, settings):
+        self.settings.append(settings)
+        yield Step("inpaint", done=1.0)
+        return torch.where(task.mask, task.ab, PAINT[:, None, None].expand_as(task.ab))
+
+
+@pytest.fixture(scope="module")
+def measured(made, clips, tmp_path_factory) -> tuple[dict, Path]:
+    """Every method on both clips."""
+    path = tmp_path_factory.mktemp("scores") / "scores.json"
+    return drain(evaluate(clips, methods.METHODS, PROTOCOL, Store(path, PROTOCOL), Scorer(), Exact(made).stages)), path
+
+
+# --- clips ---
+
+
+@pytest.mark.parametrize("place", ["", "JPEGImages/480p", "input/videvo"])
+def test_layouts(place: str, tmp_path: Path) -> None:
+    for name in ("swan", "camel"):
+        (tmp_path / place / name).mkdir(parents=True)
+        write_image(tmp_path / place / name / "00000.png", np.zeros((3, 8, 8), np.uint8))
+    (tmp_path / "Annotations" / "480p").mkdir(parents=True)
+    (tmp_path / "val.txt").write_text("swan\n")
+    assert list(dataset.discover(tmp_path)) == ["camel", "swan"]
+    assert list(dataset.discover(tmp_path, ["swan"])) == ["swan"]
+    assert list(dataset.discover(tmp_path, [str(tmp_path / "val.txt")])) == ["swan"]
+    with pytest.raises(InputError, match="no clip dog"):
+        dataset.discover(tmp_path, ["dog"])
+
+
+def test_nothing_to_measure(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no clips"):
+        dataset.discover(tmp_path)
+    with pytest.raises(InputError, match="not a folder"):
+        dataset.discover(tmp_path / "nowhere")
+
+
+def test_load_resizes_by_area(clips, made) -> None:
+    small = dataset.load(clips["whole"], frames=3, scale=0.5)
+    assert small.shape == (3, 3, 24, 40)
+    blocks = made.video.frames[:3].reshape(3, 3, 24, 2, 40, 2).mean((3, 5))
+    assert np.abs(small - blocks).max() <= 0.5
+    assert np.array_equal(dataset.load(clips["whole"]), made.video.frames)
+
+
+# --- scores ---
+
+
+def test_pooled_scores_are_those_of_all_pixels_together() -> None:
+    errors = [np.array([1.0, 2.0, 9.0]), np.array([4.0])]
+    psnr = np.array([*(10 * np.log10(255**2 / np.mean(e**2)) for e in errors), np.nan])
+    counts = np.array([3, 1, 0])
+    assert pooled("psnr", psnr, counts) == pytest.approx(10 * np.log10(255**2 / np.mean(np.concatenate(errors) ** 2)))
+    assert pooled("ciede2000", np.array([4.0, 4.0, np.nan]), counts) == pytest.approx(4.0)
+    assert pooled("ssim", np.array([1.0, 0.0, np.nan]), counts) == pytest.approx(0.75)
+
+
+def test_a_measurement_is_whole(measured, made) -> None:
+    data, path = measured
+    assert json.loads(path.read_text()) == data
+    whole = data["clips"]["whole"]
+    assert set(whole["methods"]) == set(methods.METHODS)
+    for name, entry in whole["methods"].items():
+        assert "error" not in entry, entry
+        assert set(entry["scores"]) >= {"psnr", "ssim", "ciede2000", "cdc", "colour"}
+        assert len(entry["curves"]["psnr"]) == 5
+        assert entry["scores"]["psnr"] == pytest.approx(np.mean(entry["curves"]["psnr"]), abs=1e-4)
+        kept = read_frames(frames_file(path, "whole", name))
+        assert kept.frames.shape == made.video.frames.shape
+        assert np.abs(kept.frames[0].astype(int) - made.video.frames[0]).max() <= (255 if name == "grey" else 3)
+    assert whole["methods"]["grey"]["scores"]["colour"] < 0.02
+
+
+def test_shares_and_regions(measured) -> None:
+    data, path = measured
+    entries, whole = data["clips"]["whole"]["methods"], read_frames(frames_file(path, "whole", "omnifusion"))
+    shares = entries["omnifusion"]["shares"]
+    assert shares["propagated"] + shares["inpainted"] == pytest.approx(1.0)
+    assert shares["inpainted"] == pytest.approx((whole.kind[1:] == Origin.INPAINTED).mean())
+    alone = read_frames(frames_file(path, "whole", "omnimotion-only"))
+    assert set(np.unique(alone.kind[1:])) == {-1, Origin.PROPAGATED}
+    grey = alone.frames.transpose(0, 2, 3, 1)[alone.kind < 0].astype(int)
+    assert np.ptp(grey, axis=1).max() <= 2
+    assert entries["inpainting-only"]["shares"] == {"propagated": 0.0, "inpainted": 1.0}
+    # where OmniFusion propagated at its first iteration, the tracker alone has the same colours: better than grey there
+    assert (
+        entries["omnimotion-only"]["regions"]["propagated"]["psnr"] > entries["grey"]["regions"]["propagated"]["psnr"]
+    )
+    truth, inside = read_frames(frames_file(path, "whole", "truth")).frames, whole.kind == Origin.INPAINTED
+    error = (whole.frames.astype(float) - truth).transpose(0, 2, 3, 1)[inside]
+    assert entries["omnifusion"]["regions"]["inpainted"]["psnr"] == pytest.approx(
+        10 * np.log10(255**2 / (error**2).mean())
+    )
+
+
+def test_a_failure_is_noted_and_the_rest_goes_on(made, clips, tmp_path: Path) -> None:
+    def fails(case: Case):
+        yield Step("fit")
+        raise RuntimeError("no luck today")
+
+    wanted = {"fails": fails, "grey": methods.METHODS["grey"]}
+    data = drain(evaluate(clips, wanted, PROTOCOL, Store(tmp_path / "s.json", PROTOCOL), Scorer()))
+    assert "no luck today" in data["clips"]["whole"]["methods"]["fails"]["error"]
+    assert "scores" in data["clips"]["whole"]["methods"]["grey"]
+    assert data["clips"]["broken"]["error"]
+    notes = tables.failures(data)
+    assert len(notes) == 2 and any("broken" in note for note in notes)
+    assert "no luck today" in tables.main_table(data).text()
+
+
+def test_a_measurement_resumes(made, clips, tmp_path: Path) -> None:
+    one, path, ran = {"whole": clips["whole"]}, tmp_path / "s.json", []
+
+    def counted(name: str) -> methods.Method:
+        def run(case: Case):
+            ran.append(name)
+            return (yield from methods.METHODS[name](case))
+
+        return run
+
+    def again(*names: str) -> list[str]:
+        ran.clear()
+        drain(evaluate(one, {n: counted(n) for n in names}, PROTOCOL, Store(path, PROTOCOL), Scorer(), exact.stages))
+        return list(ran)
+
+    exact = Exact(made)
+    assert again("static", "grey") == ["static", "grey"]
+    assert again("static", "grey") == []
+    assert again("static", "grey", "flow-warp") == ["flow-warp"]
+    assert again("omnifusion", "static", "grey") == ["omnifusion", "static", "grey"]
+    assert "inpainted" in json.loads(path.read_text())["clips"]["whole"]["methods"]["grey"]["regions"]
+    with pytest.raises(InputError, match="other choices"):
+        Store(path, replace(PROTOCOL, scale=0.5))
+    path.write_text("{}")
+    with pytest.raises(InputError, match="not a file"):
+        Store(path, PROTOCOL)
+
+
+def test_a_clip_without_colour_has_no_truth(made) -> None:
+    grey = np.repeat(made.video.frames[:, :1], 3, axis=1)
+    with pytest.raises(InputError, match="black and white"):
+        Case(grey, SETTINGS).clip()
+
+
+def test_meter_sees_time_and_memory() -> None:
+    with Meter() as meter:
+        np.ones(100 << 17)
+    with Meter() as after:
+        pass
+    assert meter.seconds > 0
+    assert meter.peak_mib >= 100
+    assert after.peak_mib <= meter.peak_mib
+
+
+# --- tables and pictures ---
+
+
+def test_tables(measured) -> None:
+    data, _ = measured
+    text = tables.main_table(data).text()
+    assert all(name in text for name in methods.METHODS)
+    assert "broken could not be measured" in text
+    levin = data["clips"]["whole"]["methods"]["levin"]["scores"]["psnr"]
+    assert f"{levin:.2f}" in tables.clip_table(data).markdown()
+    beside = tables.paper_table(data).markdown()
+    assert "no backbone here" in text
+    assert "27.87" in beside and beside.count("not run") >= 8
+    assert tables.region_table(data) is not None
+
+
+def test_sections_are_replaced_in_place(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text("# Results\n")
+    for key, body in [("a", "one"), ("b", "two"), ("a", "three"), ("a", "three")]:
+        tables.put_section(page, key, key.upper(), body)
+    assert re.findall(r"^# .*|^## .*|^\w+$", page.read_text(), re.M) == ["# Results", "## A", "three", "## B", "two"]
+
+
+def test_report_opens_offline(measured) -> None:
+    data, path = measured
+    page = html_report(data, path, tables.evaluation_tables(data))
+    assert not re.search(r"https?:|<script|<link|src='(?!data:)", page)
+    assert page.count("<svg") == 2 and page.count("<polyline") == len(methods.METHODS) + 2
+    assert "data:image/jpeg;base64," in page
+
+
+def test_overlay_tints_by_origin() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    kind = np.array([[-1, 0], [1, 2]])
+    tinted = picture.overlay(image, kind, opacity=0.5)
+    assert (tinted[:2, :2] == 100).all()
+    for origin, corner in ((0, (0, 3)), (1, (3, 0)), (2, (3, 3))):
+        expected = (100 + np.array(picture.TINTS[Origin(origin)])) / 2
+        assert np.abs(tinted[corner] - expected).max() <= 0.5
+
+
+def test_sheet_places_every_cell() -> None:
+    red, blue = (np.full((10, 20, 3), c, np.uint8) for c in ((255, 0, 0), (0, 0, 255)))
+    page = picture.sheet([[red, None], [None, blue]], ["a", "b"], ["x", "y"], width=40)
+    for color in ((255, 0, 0), (0, 0, 255)):
+        y, x = np.nonzero((page == color).all(-1))
+        assert len(y) == 20 * 40 and np.ptp(y) == 19 and np.ptp(x) == 39
+    assert np.nonzero((page == (255, 0, 0)).all(-1))[1].max() < np.nonzero((page == (0, 0, 255)).all(-1))[1].min()
+
+
+def test_the_zoom_finds_where_methods_differ() -> None:
+    frames = np.full((3, 3, 40, 60), 120, np.uint8)
+    other = frames.copy()
+    other[2, 0, 20:28, 30:44] = 250
+    region = figures.most_different("clip", {"a": Outcome(frames), "b": Outcome(other)}, range(3))
+    left, top, right, bottom = region.box
+    assert region.frame == 2
+    assert left <= 30 and right >= 44 and top <= 20 and bottom >= 28
+    assert (right - left, bottom - top) == (18, 12)
+
+
+def test_partly_coloured_is_grey_where_inpainted() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8)
+    kind = np.full((1, 4, 4), Origin.PROPAGATED)
+    kind[0, :2] = Origin.INPAINTED
+    image = figures.partly_coloured(Outcome(frames, kind), 0)
+    assert np.ptp(image[:4], axis=-1).max() == 0
+    assert np.array_equal(image[4:], frames[0].transpose(1, 2, 0)[4:])
+
+
+def test_full_size_repeats_pixels() -> None:
+    kind = np.array([[[0, 1], [2, -1]]])
+    assert np.array_equal(full_size(kind, (4, 4))[0], np.kron(kind[0], np.ones((2, 2), int)))
+
+
+# --- commands ---
+
+
+def test_ablation_changes_what_it_says(made, clips, tmp_path: Path) -> None:
+    exact, path = Exact(made), tmp_path / "s.json"
+    one = {"whole": clips["whole"]}
+    data = drain(evaluate(one, ablation.METHODS, PROTOCOL, Store(path, PROTOCOL), Scorer(), exact.stages))
+    assert exact.fits == 1
+    seen = list(dict.fromkeys((s.steps, s.optimizations, s.color_condition, s.grey_constraint) for s in exact.settings))
+    S = SETTINGS.steps
+    assert seen == [
+        (S, 1, True, True),
+        (2 * S, 1, True, True),
+        (S, 3, True, True),
+        (S, 1, False, True),
+        (S, 1, True, False),
+        (S, 1, False, False),
+    ]
+    table = ablation.table(data, SETTINGS)
+    assert [row[0] for row in table.rows] == list(ablation.ROWS)
+    outcomes = {"whole": figures.outcomes(path, "whole", ["truth", *ablation.ROWS])}
+    region = figures.Region("whole", 4, (10, 10, 30, 22), 1.0)
+    assert figures.details([region], outcomes, "whole method").shape[1] > 8 * 190
+
+
+def test_evaluate_and_gallery_from_the_command_line(clips, tmp_path: Path, capsys) -> None:
+    scores, page = tmp_path / "s.json", tmp_path / "results.md"
+    folder = str(clips["whole"].parent)
+    words = [
+        "evaluate",
+        folder,
+        "--clips",
+        "whole",
+        "--frames",
+        "4",
+        "--methods",
+        "flow-warp,grey",
+        "--json",
+        str(scores),
+    ]
+    assert main([*words, "--html", str(tmp_path / "r.html"), "--markdown", str(page)]) == 0
+    assert "flow-warp" in capsys.readouterr().out
+    assert "not run" in page.read_text()
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+    assert main(["gallery", str(scores), "--out", str(tmp_path / "g"), "--box", "4,4,30,20"]) == 0
+    assert cv2.imread(str(tmp_path / "g" / "whole.png")).shape[1] > 3 * 320
+    assert main(["gallery", str(scores), "--out", str(tmp_path / "g"), "--frames", "9"]) == 2
+    assert main(["evaluate", folder, "--methods", "flow-wrap"]) == 2
+    assert "flow-wrap" in capsys.readouterr().err
+
+
+def test_a_broken_clip_ends_in_status_1(clips, capsys) -> None:
+    assert main(["evaluate", str(clips["broken"].parent), "--frames", "3", "--methods", "grey"]) == 1
+    assert "broken could not be measured" in capsys.readouterr().out
