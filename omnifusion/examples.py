@@ -42,7 +42,7 @@ class Example:
 
 
 class Photos:
-    """JPEG pictures of several tar files, kept compressed in memory; large collections are drawn less than their share."""
+    """JPEG pictures of several tar files, kept compressed in memory; large collections count as a thousand."""
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self.collections = [_read_tar(Path(p)) for p in paths]
@@ -54,7 +54,7 @@ class Photos:
         weights = np.array([min(len(c), 1000) for c in self.collections], float)
         collection = self.collections[rng.choice(len(weights), p=weights / weights.sum())]
         data = collection[rng.integers(len(collection))]
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
         return np.ascontiguousarray(image[..., ::-1])
 
 
@@ -86,7 +86,7 @@ def crop(photo: np.ndarray, rng: np.random.Generator) -> Tensor:
 
 
 def hole_mask(rng: np.random.Generator, side: int = HINT_SIDE) -> np.ndarray:
-    """Holes as forward-backward checks and camera motion leave them: ``(side, side)`` bool, true where colour is unknown."""
+    """Holes as forward-backward checks and camera motion leave them: ``(side, side)`` bool, true where unknown."""
     hole = np.zeros((side, side), bool)
     if rng.random() < 0.12:
         hole[:] = True
@@ -96,7 +96,7 @@ def hole_mask(rng: np.random.Generator, side: int = HINT_SIDE) -> np.ndarray:
     if rng.random() < 0.4:
         strip = np.zeros_like(hole)
         strip[: int(side * rng.uniform(0.05, 0.6))] = True
-        hole |= np.rot90(strip, rng.integers(4))
+        hole |= np.rot90(strip, int(rng.integers(4)))
     if rng.random() < 0.25:
         hole &= rng.random((side, side)) > 0.02
     return hole
@@ -108,7 +108,7 @@ def _smooth_noise(rng: np.random.Generator, side: int, sigma: float) -> np.ndarr
 
 
 def _moved(lab: np.ndarray, rng: np.random.Generator, rigid: float, waves: float) -> tuple[np.ndarray, np.ndarray]:
-    """The picture seen from elsewhere: a random similarity (size ``rigid``) and smooth waves (``waves`` pixels); validity."""
+    """The picture seen from elsewhere: a random similarity (size ``rigid``), smooth waves (in pixels); and validity."""
     side = lab.shape[0]
     angle, scale = rng.normal() * 0.1 * rigid, np.exp(rng.normal() * 0.1 * rigid)
     shift = rng.normal(size=2) * 0.1 * rigid * side

@@ -136,6 +136,8 @@ class DiffusionPrior:
         if bool(mask.all()):
             return ab.clone()
         s = self.sampling
+        if hint is not None and self.components.condition != "hint" and not bool((hint.confidence > 0).any()):
+            hint = None  # nothing is known: such priors colour from noise, the bundled one is calmer from grey
         canvas = self._canvas(L, ab * mask if hint is None else hint.ab, mask, hint)
         fills = []
         for n in range(s.samples):
@@ -197,10 +199,10 @@ class DiffusionPrior:
     def _sample(self, canvas: _Canvas, hinted: bool, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
         """The latents z_0 of a fill; yields how many steps are done, and the latents so far."""
         s, c = self.sampling, self.components
-        schedule = self.schedule()
+        from_hint = s.start is not None and hinted
+        schedule = self.schedule(s.start if from_hint else None)
         z_known = self._encode(canvas.known)
         epsilon = torch.randn(z_known.shape, generator=generator).to(z_known)
-        from_hint = s.start is not None and hinted
         z = noise(z_known, schedule.alphas[0], epsilon) if from_hint else epsilon
         cell = c.factor
         m = 1 - F.max_pool2d(canvas.unknown, cell)  # a latent cell mixes all its pixels: known only where all are
@@ -241,19 +243,18 @@ class DiffusionPrior:
         grey = self._encode(lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
         return torch.cat([torch.ones_like(m), grey], dim=1)
 
-    def schedule(self) -> Schedule:
+    def schedule(self, start: float | None) -> Schedule:
         """The times of the denoising steps: the scheduler's own from pure noise, or evenly down from the start."""
-        s, scheduler = self.sampling, self.components.scheduler
+        steps, scheduler = self.sampling.steps, self.components.scheduler
         levels = scheduler.alphas_cumprod
         total = len(levels)
-        if s.start is None:
-            scheduler.set_timesteps(s.steps)
+        if start is None:
+            scheduler.set_timesteps(steps)
             times = [int(t) for t in scheduler.timesteps]
-            following = [t - total // s.steps for t in times]
-            end = following[-1]
+            end = times[-1] - total // steps
             final = levels[end] if end >= 0 else scheduler.final_alpha_cumprod
             return Schedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
-        times = [max(0, round(s.start * total * (s.steps - k) / s.steps) - 1) for k in range(s.steps)]
+        times = [max(0, round(start * total * (steps - k) / steps) - 1) for k in range(steps)]
         return Schedule(tuple(times), (*(float(levels[t]) for t in times), 1.0))
 
 

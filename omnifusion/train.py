@@ -8,6 +8,7 @@ latents, and predicts z_0 as a correction of the hint's latents. In one example 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,18 +34,17 @@ FROM_HINT = 0.6
 LIGHT = 0.4
 """Fraction of the noise schedule that counts as lightly noised; runs from a hint start below it."""
 
-POOL = 512
-"""Examples kept at a time; each is used until newer ones have pushed it out."""
-
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train: batches of ``batch`` pictures, of which ``fresh`` are new in the denoiser's batches."""
+    """How long to train: batches of ``batch`` pictures, the denoiser's drawn from the ``pool`` latest examples, of
+    which ``fresh`` are new at every step."""
 
     autoencoder_steps: int = 350
-    denoiser_steps: int = 3200
+    denoiser_steps: int = 2400
     batch: int = 16
     fresh: int = 2
+    pool: int = 512
     save_every: int = 100
     seed: int = 0
 
@@ -177,7 +177,7 @@ class _Run:
         base = optimizer.defaults["lr"]
         losses: deque[float] = deque(maxlen=100)
         for n in range(first, total):
-            lr = base * min(1.0, (n + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * n / total) + 0.01)
+            lr = base * min(1.0, (n + 1) / 50) * (0.51 + 0.5 * math.cos(math.pi * n / total))
             for group in optimizer.param_groups:
                 group["lr"] = lr
             losses.append(self.autoencoder_step(n) if stage == "autoencoder" else self.denoiser_step(n))
@@ -226,10 +226,10 @@ class _Run:
         if self.done["denoiser"] >= self.plan.denoiser_steps:
             return
         n = self.done["denoiser"]
-        self.pool: deque[_Latents] = deque(maxlen=POOL)
-        for index in range(n * self.plan.fresh, n * self.plan.fresh + POOL):
+        self.pool: deque[_Latents] = deque(maxlen=self.plan.pool)
+        for index in range(n * self.plan.fresh, n * self.plan.fresh + self.plan.pool):
             self.pool.append(self.prepare(make_example(self.photos, self.rng(3, index))))
-            yield Step("train", "examples", len(self.pool) / POOL)
+            yield Step("train", "examples", len(self.pool) / self.plan.pool)
         self.chroma = self.fit_chroma()
         yield from self.schedule("denoiser", self.plan.denoiser_steps)
 
@@ -240,7 +240,7 @@ class _Run:
         return _Latents(z_0, z_hint, doubt, hole, ab)
 
     def fit_chroma(self) -> Tensor:
-        """The linear map ``(2, 4)`` from latents to ab / 10 of their cell: which errors in the latents show as colour."""
+        """The linear map ``(2, 4)`` from latents to ab / 10 of their cell: which errors in latents show as colour."""
         fixed = [self.prepare(make_example(self.photos, self.rng(4, index))) for index in range(64)]
         z = torch.cat([p.z_0.reshape(4, -1) for p in fixed], dim=1)
         ab = torch.cat([p.ab.reshape(2, -1) for p in fixed], dim=1) / 10
@@ -250,7 +250,7 @@ class _Run:
     def denoiser_step(self, n: int) -> float:
         rng, plan = self.rng(1, n), self.plan
         for k in range(plan.fresh):
-            index = POOL + n * plan.fresh + k
+            index = plan.pool + n * plan.fresh + k
             self.pool.append(self.prepare(make_example(self.photos, self.rng(3, index))))
         batch = [self.pool[i] for i in rng.choice(len(self.pool), plan.batch, replace=False)]
         z_0, z_hint, doubt, hole = (torch.stack([getattr(p, f) for p in batch]) for f in _Latents.FIELDS)
@@ -275,7 +275,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Latents:
-    """An example at latent size: z_0 and z_hint ``(4, h, w)``, doubt and hole ``(1, h, w)``, mean ab of the truth ``(2, h, w)``."""
+    """An example at latent size: z_0, z_hint ``(4, h, w)``; doubt, hole ``(1, h, w)``; the truth's ab ``(2, h, w)``."""
 
     z_0: Tensor
     z_hint: Tensor

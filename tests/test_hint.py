@@ -1,0 +1,156 @@
+"""The Levin solver against a direct solve and its laws; the hint against scenes whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+from torch import Tensor
+
+from omnifusion.hint import Reference, along_flow, levin, lookup, make_hint
+from omnifusion.state import Hint
+
+
+def picture(H: int, W: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A smooth luminance ``(1, H, W)`` with edges and noise, and a colour that follows it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:H, :W]
+    L = 50 + 20 * np.sin(x / 7) * np.cos(y / 9) + 25 * ((x - W / 2) ** 2 + (y - H / 2) ** 2 < (H / 4) ** 2)
+    L = torch.from_numpy(np.clip(L + rng.normal(size=L.shape), 0, 100)).float()[None]
+    return L, torch.cat([L - 50, 40 - L])
+
+
+def holes(H: int, W: int, share: float, seed: int = 1) -> Tensor:
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.random((1, 1, H // 6 + 1, W // 6 + 1)) > share).float()
+    return torch.nn.functional.interpolate(coarse, (H, W))[0, 0] > 0.5
+
+
+def direct(L: Tensor, ab: Tensor, mask: Tensor, data: Tensor, weight: Tensor) -> np.ndarray:
+    """The same equations, one pixel after the other, by a direct sparse solve."""
+    Y = L[0].double().numpy() / 100
+    H, W = Y.shape
+    P = np.pad(Y, 1, mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(P, (3, 3)).reshape(H, W, 9)
+    v = 0.6 * windows.var(-1) + 1e-3
+    A, b = scipy.sparse.lil_array((H * W, H * W)), np.zeros((H * W, 2))
+    for y in range(H):
+        for x in range(W):
+            p = y * W + x
+            A[p, p] = 1.0
+            if mask[y, x]:
+                b[p] = ab[:, y, x]
+                continue
+            around = [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+            around = [(i, j) for i, j in around if 0 <= i < H and 0 <= j < W]
+            w = np.array([np.exp(-((Y[n] - Y[y, x]) ** 2) / (2 * v[y, x])) for n in around])
+            for (i, j), share in zip(around, w / w.sum(), strict=True):
+                A[p, i * W + j] = -share
+            A[p, p] += float(weight[y, x])
+            b[p] = float(weight[y, x]) * data[:, y, x]
+    return scipy.sparse.linalg.spsolve(A.tocsc(), b).T.reshape(2, H, W)
+
+
+@pytest.mark.parametrize(("size", "share"), [((24, 31), 0.3), ((33, 20), 0.95)])
+@pytest.mark.parametrize("pull", [0.0, 0.05])
+def test_levin_equals_a_direct_solve(size: tuple[int, int], share: float, pull: float) -> None:
+    L, ab = picture(*size)
+    mask = holes(*size, share)
+    mask[0, 0] = True
+    weight = pull * torch.rand(size, generator=torch.Generator().manual_seed(0))
+    data = torch.randn(2, *size, generator=torch.Generator().manual_seed(1)) * 20
+    ours = levin(L, ab * mask, mask, data, weight)
+    assert np.abs(ours.numpy() - direct(L, ab, mask, data, weight)).max() < 1e-3
+
+
+def test_levin_at_working_size_has_no_residual() -> None:
+    L, ab = picture(144, 256)
+    mask = torch.zeros(144, 256, dtype=torch.bool)
+    mask[:, :3] = True
+    constant = torch.tensor([12.0, -7.0]).view(2, 1, 1).expand(2, 144, 256)
+    assert torch.allclose(levin(L, constant * mask, mask), constant, atol=2e-3)  # a constant solves the equations
+
+
+def test_levin_keeps_known_pixels_and_colours_between_them() -> None:
+    L, ab = picture(40, 50)
+    mask = holes(40, 50, 0.6)
+    filled = levin(L, ab, mask)
+    assert torch.equal(filled[:, mask], ab[:, mask])
+    for channel in (0, 1):  # maximum principle
+        assert ab[channel][mask].min() - 1e-3 <= filled[channel].min()
+        assert filled[channel].max() <= ab[channel][mask].max() + 1e-3
+
+
+def test_levin_stops_at_edges_of_luminance() -> None:
+    L = torch.full((1, 20, 40), 20.0)
+    L[:, :, 20:] = 80
+    mask = torch.zeros(20, 40, dtype=torch.bool)
+    mask[:, 0] = mask[:, -1] = True
+    ab = torch.zeros(2, 20, 40)
+    ab[:, :, -1] = 30
+    filled = levin(L, ab, mask)
+    assert filled[0, :, :18].mean() < 6 and filled[0, :, 22:].mean() > 24
+
+
+def test_levin_with_nothing_to_go_by_stays_grey() -> None:
+    L, ab = picture(16, 16)
+    assert not levin(L, ab, torch.zeros(16, 16, dtype=torch.bool)).any()
+    assert torch.equal(levin(L, ab, torch.ones(16, 16, dtype=torch.bool)), ab)
+
+
+def test_lookup_in_the_same_picture_finds_its_colours() -> None:
+    L, ab = picture(48, 64)
+    nothing = torch.zeros(48, 64, dtype=torch.bool)
+    found = lookup(L, nothing, [Reference(L, ab, ~nothing)])
+    assert (found.ab - ab).abs().mean() < 2.0
+    assert found.confidence.min() >= 0 and found.confidence.max() <= 1
+
+
+def test_lookup_asks_no_known_pixel_and_takes_no_unknown_colour() -> None:
+    L, ab = picture(48, 64)
+    mask = holes(48, 64, 0.5)
+    found = lookup(L, mask, [Reference(L, torch.where(mask, ab, torch.nan), mask)])
+    assert not found.confidence[mask].any()
+    assert torch.isfinite(found.ab).all() and found.confidence[~mask].any()
+
+
+def test_flow_fetches_the_colour_of_a_shifted_picture() -> None:
+    L, ab = picture(64, 96)
+    nothing = torch.zeros(64, 96, dtype=torch.bool)
+    shifted = Reference(L.roll(3, -1), ab.roll(3, -1), ~nothing)
+    found = along_flow(L, nothing, shifted)
+    middle = (slice(8, -8), slice(8, -8))
+    assert (found.ab - ab)[:, 8:-8, 8:-8].abs().median() < 1.0
+    assert found.confidence[middle].median() > 1.0
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_hint_beats_levin_where_an_exemplar_knows_better(share: float) -> None:
+    L, ab = picture(64, 96)
+    mask = holes(64, 96, share)
+    everywhere = torch.ones(64, 96, dtype=torch.bool)
+    hint = make_hint(L, ab * mask, mask, [Reference(L.roll(2, -1), ab.roll(2, -1), everywhere)])
+    assert torch.equal(hint.ab[:, mask], ab[:, mask])
+    assert torch.equal(hint.confidence[mask], torch.ones(int(mask.sum())))
+    error = (hint.ab - ab)[:, ~mask].square().mean()
+    assert error < 0.5 * (levin(L, ab * mask, mask) - ab)[:, ~mask].square().mean()
+
+
+def test_a_guess_is_heard_where_nothing_else_speaks() -> None:
+    L, ab = picture(32, 32)
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    assert not make_hint(L, ab, mask, []).confidence.any()
+    guess = Hint(torch.full((2, 32, 32), 9.0), torch.full((32, 32), 0.4))
+    hint = make_hint(L, torch.zeros(2, 32, 32), mask, [], guess)
+    assert torch.allclose(hint.ab, guess.ab, atol=1e-2)
+    assert 0 < hint.confidence.min() < 1
+
+
+def test_references_may_have_another_size() -> None:
+    L, ab = picture(32, 48)
+    other_L, other_ab = picture(50, 40)
+    mask = holes(32, 48, 0.5)
+    hint = make_hint(L, ab * mask, mask, [Reference(other_L, other_ab, torch.ones(50, 40, dtype=torch.bool))])
+    assert hint.ab.shape == (2, 32, 48) and torch.isfinite(hint.ab).all()
