@@ -392,8 +392,8 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
 def color_spread(image: np.ndarray) -> float:
     """How far the colours of a picture ``(3, H, W)`` uint8 lie from one tone scale, in units of a*, b*.
 
-    A tinted or toned picture has one colour for each lightness. So: the 99th percentile of the distance between a pixel's
-    ab and the median ab of its lightness, at a size at which noise averages out.
+    A tinted or toned picture has one colour for each lightness. So: the 99th percentile of the distance between a
+    pixel's ab and the median ab of its lightness, at a size at which noise averages out.
     """
     rgb = from_uint8(torch.from_numpy(np.ascontiguousarray(image)))[None]
     lab = rgb_to_lab(resize(rgb, fit_size(image.shape[1:], 128)))[0].reshape(3, -1).numpy()
@@ -404,6 +404,6 @@ def color_spread(image: np.ndarray) -> float:
 
 
 def is_grey(video: Video) -> bool:
-    """Whether a clip has no colours of its own: grey, sepia, tinted, or with a little chroma noise (``GREY_SPREAD``)."""
+    """Whether a clip has no colours of its own: grey, sepia, tinted, or with slight chroma noise (``GREY_SPREAD``)."""
     frames = np.unique(np.linspace(0, len(video) - 1, 12).round().astype(int))
     return all(color_spread(video.frames[i]) < GREY_SPREAD for i in frames)

@@ -1,0 +1,202 @@
+"""An exemplar is checked against its frame and laid over it.
+
+People colour a scan of their own, crop it differently, change its contrast. So the picture is moved: by an affine map,
+from features (SIFT, RANSAC) or by maximising the correlation (ECC, Evangelidis & Psarakis 2008), whichever fits better;
+then by what dense flow (DIS) is sure of. All of it on luminance from which local brightness and contrast are taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from omnifusion.color import from_uint8, luminance, to_uint8
+from omnifusion.geometry import fit_size, resize
+from omnifusion.state import InputError
+from omnifusion.video import GREY_SPREAD, color_spread
+
+LARGEST_ASPECT_ERROR = 0.03
+LEAST_CORRELATION, GOOD_CORRELATION = 0.5, 0.9
+IN_PLACE = 0.5  # px (of the working size): an exemplar of which 95 % would move less lines up as it is
+WORTHWHILE = 0.01  # gain in correlation of detail for which a movement is believed
+STRETCH = 0.35  # largest deviation of the affine map from the identity, as a share
+FEATURES = 12  # matches that must agree on an affine map
+WORKING_SIDE = 720  # px, longest side at which the movement is sought
+REACH = 0.03  # of the longer side: how far flow may move what the affine map left
+
+
+@dataclass(frozen=True)
+class Registered:
+    """An exemplar in place.
+
+    Attributes:
+        image: ``(3, H, W)`` uint8 at the frame's size, in its place.
+        before: correlation of its luminance with the frame's, in [-1, 1], as it was given.
+        after: the same in its place.
+        warning: one sentence where ``before`` is under 0.9, else None.
+    """
+
+    image: np.ndarray
+    before: float
+    after: float
+    warning: str | None
+
+
+def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Registered:
+    """Lay a coloured picture over the grey frame it shows.
+
+    One that lines up already is only resized, and not even that at equal size.
+
+    Args:
+        image: ``(3, h, w)`` uint8 sRGB, the coloured picture.
+        frame: ``(3, H, W)`` uint8 sRGB, of which only the luminance counts.
+        force: accept a picture that does not seem to show the frame.
+
+    Raises:
+        InputError: the picture is grey, of another aspect ratio (by more than 3 %), or does not show the frame
+            (correlation under 0.5 even after an affine movement).
+    """
+    h, w = image.shape[1:]
+    H, W = frame.shape[1:]
+    if abs(w * H / (h * W) - 1) > LARGEST_ASPECT_ERROR:
+        raise InputError(
+            f"The exemplar is {w}x{h}, the clip {W}x{H}: their aspect ratios differ by over 3 %; crop the exemplar."
+        )
+    if color_spread(image) < GREY_SPREAD:
+        raise InputError("The exemplar is grey or of a single tint; give a picture in colour.")
+    if (h, w) != (H, W):
+        image = to_uint8(resize(from_uint8(torch.from_numpy(np.ascontiguousarray(image)))[None], (H, W)))[0].numpy()
+    source, target = _luminance(image), _luminance(frame)
+    before = correlation(source, target)
+    size = fit_size((H, W), WORKING_SIDE)
+    details = _detail(_resize(source, size)), _detail(_resize(target, size))
+    move = _affine(*details)
+    shown = max(before, correlation(_moved(source, move), target))
+    if shown < LEAST_CORRELATION and not force:
+        raise InputError(
+            f"The exemplar does not seem to show its frame: their luminance correlates at {shown:.2f} only (0.5 is the "
+            "least); check the frame index, or use the exemplar all the same with --force."
+        )
+    move = _add_flow(*details, move)
+    if np.percentile(np.linalg.norm(move, axis=-1), 95) < IN_PLACE:
+        return Registered(image, before, before, _warning(before, before))
+    after = correlation(_moved(source, move), target)
+    return Registered(np.stack([_moved(c, move) for c in image]), before, after, _warning(before, after))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of two pictures ``(H, W)``; of flat ones 0, or 1 where both are."""
+    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
+    flat = a.std() < 0.1, b.std() < 0.1
+    return float(all(flat)) if any(flat) else float((a * b).mean() / (a.std() * b.std()))
+
+
+def _warning(before: float, after: float) -> str | None:
+    if before >= GOOD_CORRELATION:
+        return None
+    moved = f"it was moved into place ({after:.2f} now)" if after > before else "no movement makes it fit better"
+    return f"its luminance correlates with the frame's at {before:.2f} only; {moved}."
+
+
+def _luminance(image: np.ndarray) -> np.ndarray:
+    """L* ``(H, W)`` float32."""
+    return luminance(from_uint8(torch.from_numpy(np.ascontiguousarray(image))))[0].numpy()
+
+
+def _detail(L: np.ndarray) -> np.ndarray:
+    """L* without local brightness and contrast, ``(H, W)`` uint8: alike in pictures of different tone scales."""
+    radius = max(L.shape) / 16
+    base = L - cv2.GaussianBlur(L, (0, 0), radius)
+    contrast = np.sqrt(cv2.GaussianBlur(base * base, (0, 0), radius) + 9.0)  # + 9: grain alone stays small
+    return np.clip(128 + 48 * base / contrast, 0, 255).astype(np.uint8)
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize ``(H, W)`` or ``(H, W, 2)`` to ``size`` (h, w)."""
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if size[0] < len(image) else cv2.INTER_LINEAR)
+
+
+def _identity(shape: tuple[int, ...]) -> np.ndarray:
+    """Every pixel's own coordinates, ``(H, W, 2)`` float32."""
+    return np.dstack(np.meshgrid(np.arange(shape[1]), np.arange(shape[0]))).astype(np.float32)
+
+
+def _moved(image: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """``image`` ``(H, W)`` fetched along ``move`` ``(h, w, 2)``, which is px of its own size; the border repeats."""
+    H, W = image.shape
+    h, w = move.shape[:2]
+    full = _resize(move, (H, W)) * np.array([W / w, H / h], np.float32)
+    return cv2.remap(image, _identity((H, W)) + full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Where ``target``'s pixels are in ``source`` by the best affine map, ``(h, w, 2)`` px; no movement if in doubt."""
+    pixels = _identity(target.shape)
+    best, most = np.zeros_like(pixels), correlation(source, target) + WORTHWHILE
+    for matrix in (_by_features(source, target), _by_correlation(source, target)):
+        if matrix is None or np.abs(matrix[:, :2] - np.eye(2)).max() > STRETCH:
+            continue
+        move = (pixels @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32) - pixels
+        if (fit := correlation(_moved(source, move), target)) > most:
+            best, most = move, fit
+    return best
+
+
+def _by_features(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+    """Affine map ``(2, 3)`` from target to source by SIFT matches, or None."""
+    sift = cv2.SIFT.create(2000)
+    (there, a), (here, b) = sift.detectAndCompute(source, None), sift.detectAndCompute(target, None)
+    if min(len(there), len(here)) < FEATURES:
+        return None
+    pairs = [m for m, second in cv2.BFMatcher().knnMatch(b, a, k=2) if m.distance < 0.75 * second.distance]
+    if len(pairs) < FEATURES:
+        return None
+    cv2.setRNGSeed(0)
+    matrix, agree = cv2.estimateAffine2D(
+        np.array([here[m.queryIdx].pt for m in pairs]),
+        np.array([there[m.trainIdx].pt for m in pairs]),
+        ransacReprojThreshold=2.0,
+    )
+    return matrix if matrix is not None and agree.sum() >= FEATURES else None
+
+
+def _by_correlation(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+    """Affine map ``(2, 3)`` from target to source by ECC, coarse to fine, or None where it does not converge."""
+    H, W = target.shape
+    matrix = np.eye(2, 3, dtype=np.float32)
+    blank: Any = None  # no mask
+    for scale in (8, 4, 2, 1):
+        size = (max(16, W // scale), max(16, H // scale))
+        small_target, small_source = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (target, source))
+        shrink = np.array([size[0] / W, size[1] / H], np.float32)
+        matrix[:, 2] *= shrink
+        stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
+        try:
+            _, matrix = cv2.findTransformECC(small_target, small_source, matrix, cv2.MOTION_AFFINE, stop, blank, 5)
+        except cv2.error:
+            return None
+        matrix[:, 2] /= shrink
+    return matrix
+
+
+def _add_flow(source: np.ndarray, target: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Add flow to ``move`` where forward and backward flow agree, fading out elsewhere; none if it gains little."""
+    moved = _moved(source, move)
+    forward, backward = _dis(target, moved), _dis(moved, target)
+    back = np.dstack([_moved(np.ascontiguousarray(backward[..., k]), forward) for k in (0, 1)])
+    sure = np.linalg.norm(forward + back, axis=-1) < IN_PLACE
+    sure &= np.linalg.norm(forward, axis=-1) < REACH * max(target.shape)
+    radius = max(target.shape) / 64
+    weight = cv2.GaussianBlur(sure.astype(np.float32), (0, 0), radius)
+    smooth = cv2.GaussianBlur(forward * sure[..., None], (0, 0), radius) / (weight + 0.1)[..., None]
+    gain = correlation(_moved(source, move + smooth), target) - correlation(moved, target)
+    return move + smooth if gain > WORTHWHILE else move
+
+
+def _dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return search.calc(a, b, None)
