@@ -8,11 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omnifusion.geometry import inside, pixel_grid, sample
+from omnifusion.geometry import blur, inside, pixel_grid, sample
 from omnifusion.state import ColorState, Hint, Origin, Tracker
 
 NEAR = 2
 """Frames this close to the exemplar are queried in full; farther ones only where its fresh colour may be seen."""
+
+PATCH_SIGMA = 2.0
+"""Radius in pixels of the surroundings that are compared before a colour is believed."""
+
+UNLIKE, ALIKE = 8.0, 3.0
+"""Mean difference in L* above which a visible point is not believed, and below which a hidden one is."""
 
 LUMINANCE_SIGMA = 10.0
 """L* difference at which a neighbour's say in the fetched colour falls to 0.6."""
@@ -49,6 +55,32 @@ def fetch(ab: Tensor, L: Tensor, points: Tensor, target_L: Tensor) -> Tensor:
 def agreement(L: Tensor, points: Tensor, target_L: Tensor) -> Tensor:
     """How well the luminance at ``points`` of ``L`` ``(1, H, W)`` matches ``target_L`` ``(N,)``: (0, 1], 1 = equal."""
     return torch.exp(-0.5 * ((sample(L, points)[0] - target_L) / LUMINANCE_SIGMA) ** 2)
+
+
+def mismatch(L: Tensor, points: Tensor, target_L: Tensor, where: Tensor) -> Tensor:
+    """How much the surroundings of ``points`` ``(N, 2)`` in ``L`` ``(1, H, W)`` differ from the asking pixels'.
+
+    Args:
+        target_L: ``(1, H, W)`` luminance of the asking frame; where: ``(H, W)`` bool, its N asking pixels.
+
+    Returns:
+        ``(N,)``: the difference in L*, averaged over the asking pixels within about ``PATCH_SIGMA``.
+    """
+    pair = torch.zeros(2, *where.shape)
+    pair[0][where] = (sample(L, points)[0] - target_L[0][where]).abs()
+    pair[1][where] = 1.0
+    difference, weight = blur(pair, PATCH_SIGMA)
+    return (difference / weight.clamp(min=1e-6))[where]
+
+
+def _accept(points: Tensor, visible: Tensor, difference: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whose colour is taken: what the tracker sees unless it looks different; what it has lost if it looks the same.
+
+    A departure from the paper, which trusts the tracker alone: a pixel is coloured for good, and on real clips the
+    likeness of its surroundings tells a wrong colour better than any geometry does (docs/propagation.md).
+    """
+    likely = torch.where(visible, difference < UNLIKE, difference < ALIKE)
+    return likely & inside(points, *size)
 
 
 def propagate(
@@ -97,7 +129,7 @@ def propagate(
         target_L = state.L[j, 0][where]
         colour = fetch(state.ab[i], state.L[i], points, target_L)
         seen = torch.zeros_like(where)
-        seen[where] = visible
+        seen[where] = _accept(points, visible, mismatch(state.L[i], points, state.L[j], where), (H, W))
         ab = torch.zeros(2, H, W)
         ab[:, where] = colour
         updates[j] = (seen, ab)
