@@ -239,6 +239,23 @@ def test_tables(measured) -> None:
     assert tables.region_table(data) is not None
 
 
+def test_gains_over_the_better_peer() -> None:
+    def entry(psnr: float, delta: float) -> dict:
+        return {"scores": {"psnr": psnr, "ciede2000": delta, "cdc": 0.01}, "regions": {"inpainted": {"psnr": psnr - 5}}}
+
+    clips = {
+        "a": {"omnifusion": entry(32, 3.0), "levin": entry(30, 4.0), "flow-warp": entry(31, 5.0)},
+        "b": {"omnifusion": entry(29, 6.0), "levin": entry(30, 5.0), "flow-warp": entry(20, 8.0)},
+    }
+    table = tables.gain_table({"clips": {name: {"methods": m} for name, m in clips.items()}})
+    rows = {row[0]: row[1:] for row in table.rows}
+    # means: 30.5 against levin's 30, 4.5 against levin's 4.5
+    assert rows["PSNR, dB"] == ["+1.00", "-1.00", "+0.50"]
+    assert rows["ΔE00"] == ["-25.0 %", "+20.0 %", "+0.0 %"]
+    assert rows["PSNR of inpainted pixels, dB"] == ["+1.00", "-1.00", "+0.50"]
+    assert rows["PSNR of propagated pixels, dB"] == ["–"] * 3
+
+
 def test_sections_are_replaced_in_place(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     page.write_text("# Results\n")
