@@ -33,7 +33,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: the ``seconds`` of a stage, those of its reference, and the peak memory of the stage."""
+    """One measurement: the ``seconds`` of a stage, those of its reference, and the stage's memory as in ``Meter``."""
 
     stage: str
     frames: int
@@ -41,6 +41,7 @@ class Row:
     reference: str
     reference_seconds: float
     peak_mib: float
+    added_mib: float
 
     @property
     def ratio(self) -> float:
@@ -79,16 +80,16 @@ def _clip_rows(clip: Clip, settings: Settings, stages: Stages) -> Steps[tuple[Tr
     dis = ("DIS flow between neighbours", reference.seconds)
     with Meter() as fit:
         tracker = yield from stages.fit(clip.L, settings)
-    rows.append(Row("tracker", frames, fit.seconds, *dis, fit.peak_mib))
+    rows.append(Row("tracker", frames, fit.seconds, *dis, fit.peak_mib, fit.added_mib))
     yield rows[-1].step()
     with Meter() as meter:
         propagate(tracker, start(clip), 0, 0)
-    rows.append(Row("propagation of one exemplar", frames, meter.seconds, *dis, meter.peak_mib))
+    rows.append(Row("propagation of one exemplar", frames, meter.seconds, *dis, meter.peak_mib, meter.added_mib))
     yield rows[-1].step()
     with Meter() as meter:
         result = yield from colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, {0: tracker})
-    peak = max(meter.peak_mib, fit.peak_mib)
-    rows.append(Row("whole run", frames, fit.seconds + meter.seconds, *dis, peak))
+    memory = max((m.peak_mib, m.added_mib) for m in (meter, fit))
+    rows.append(Row("whole run", frames, fit.seconds + meter.seconds, *dis, *memory))
     yield rows[-1].step()
     rows.append(upsampling(clip, result.state))
     yield rows[-1].step()
@@ -111,7 +112,9 @@ def upsampling(clip: Clip, state: ColorState) -> Row:
         for t in frames:
             clip.full_size(state, t)
     name = "bicubic enlargement of ab"
-    return Row("frames at full size", len(state), meter.seconds, name, reference.seconds, meter.peak_mib)
+    return Row(
+        "frames at full size", len(state), meter.seconds, name, reference.seconds, meter.peak_mib, meter.added_mib
+    )
 
 
 def guided_step(clip: Clip, tracker: Tracker, settings: Settings) -> Row:
@@ -125,7 +128,7 @@ def guided_step(clip: Clip, tracker: Tracker, settings: Settings) -> Row:
     with Meter() as meter:
         guided = _median(lambda: next(steps), min(REPEATS, settings.steps - 1))
     name = "denoiser and decoder, once"
-    return Row("guided denoising step", 1, guided, name, plain_pass(prior), meter.peak_mib)
+    return Row("guided denoising step", 1, guided, name, plain_pass(prior), meter.peak_mib, meter.added_mib)
 
 
 def plain_pass(prior: DiffusionPrior) -> float:
@@ -167,12 +170,14 @@ def table(rows: Sequence[Row], settings: Settings, machine: str) -> Table:
             f"{row.ratio:.1f}",
             row.reference,
             f"{row.peak_mib:.0f}",
+            f"{row.added_mib:.0f}",
         ]
         for row in sorted(rows, key=lambda row: (order.index(row.stage), row.frames))
     ]
-    head = ["stage", "frames", "s", "s per frame", "ratio to reference", "reference", "peak MiB"]
+    head = ["stage", "frames", "s", "s per frame", "ratio to reference", "reference", "peak MiB", "added MiB"]
     note = (
         f"Scene {SCENE!r} at {SIZE[1]}x{SIZE[0]}, {settings.preset} preset, {settings.prior} prior, on {machine}. "
-        "The whole run is fit and Algorithm 1; memory is that of the process, libraries included."
+        "The whole run is fit and Algorithm 1. Peak memory is the process's, libraries included; added is how far "
+        "it rises above what the process held before the stage."
     )
     return Table("Seconds and memory", head, cells, [note])

@@ -24,15 +24,19 @@ class Meter:
         seconds: wall-clock time.
         peak_mib: the process's peak resident memory in MiB meanwhile; where the system cannot restart that count
             (anything but Linux, and some containers), since the process began.
+        added_mib: how far that lies above what the process held when it entered.
     """
 
     seconds: float = 0.0
     peak_mib: float = 0.0
+    added_mib: float = 0.0
     _start: float = field(default=0.0, repr=False)
+    _held: float = field(default=0.0, repr=False)
 
     def __enter__(self) -> Meter:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
+        self._held = peak_mib()
         self._start = time.perf_counter()
         return self
 
@@ -41,6 +45,7 @@ class Meter:
     ) -> None:
         self.seconds = time.perf_counter() - self._start
         self.peak_mib = peak_mib()
+        self.added_mib = self.peak_mib - self._held
 
 
 def peak_mib() -> float:
