@@ -16,8 +16,9 @@ CHUNKS = 2
 _pool = ThreadPoolExecutor(CHUNKS)
 
 
-def _chunks(total: int) -> list[slice]:
-    edges = np.linspace(0, total, CHUNKS + 1).astype(int)
+def _chunks(total: int, unit: int = 1) -> list[slice]:
+    """``CHUNKS`` parts of ``range(total)``, all but the last a multiple of ``unit``."""
+    edges = [total * k // CHUNKS // unit * unit for k in range(CHUNKS)] + [total]
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
@@ -42,7 +43,7 @@ class KernelLoss(torch.autograd.Function):
             cut = [r[part] for r in rays]
             return kernels.loss(shape, *parameters, *cut[:6], *options, *gradients, cut[6]), gradients
 
-        parts = list(_pool.map(run, _chunks(R)))
+        parts = list(_pool.map(run, _chunks(R, options[2])))
         summed = [torch.from_numpy(sum(g) / np.float32(R)) for g in zip(*(g for _, g in parts), strict=True)]
         ctx.gradients = [g.view(p.shape) for g, p in zip(summed, (grids, affine, coarse, fine), strict=True)]
         return torch.tensor(sum(total for total, _ in parts) / R, dtype=torch.float32)

@@ -9,6 +9,9 @@ never by anything that can vanish, and no transmittance is divided by, which is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -23,6 +26,14 @@ LTAPE, STAPE, SCELL = 7, 7 * LAYERS + 2, LAYERS + 1
 FAST = {"contract", "arcp", "nsz", "reassoc", "afn"}
 """Fast maths that keeps NaN and infinity honest, so that a diverging run is seen."""
 OPTIONS = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+
+
+def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled when first called and kept on disk, or, where no folder can be written, compiled in every process."""
+    try:
+        return njit(cache=True, **OPTIONS)(function)
+    except RuntimeError:
+        return njit(**OPTIONS)(function)
 
 
 @njit(**OPTIONS)
@@ -249,7 +260,7 @@ def _clear(v, opacity):
     return np.exp(-opacity * (max(v, ZERO) + np.log(one))), (ONE if v > ZERO else e) / one
 
 
-@njit(cache=True, **OPTIONS)
+@_kernel
 def loss(shape, grids, affine, coarse, fine, xy, i, j, q, confidence, z, scale, smooth, every, ggrids, gaffine, gcoarse, gfine, each):
     """Flow loss plus temporal smoothness of some rays; adds their gradients.
 
@@ -332,7 +343,7 @@ def loss(shape, grids, affine, coarse, fine, xy, i, j, q, confidence, z, scale, 
     return total
 
 
-@njit(cache=True, **OPTIONS)
+@_kernel
 def trace(shape, grids, affine, coarse, fine, xy, i, j, z, near, points, front):
     """Fills ``points`` ``(N, 2)`` and ``front`` ``(N,)``: see ``volume.trace``; other arguments as in ``loss``."""
     N, K = len(xy), len(z)

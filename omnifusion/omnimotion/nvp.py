@@ -121,8 +121,7 @@ class MlpNVP(nn.Module):
 
     def condition(self) -> list[Tensor]:
         """Each layer's projected codes ``(T, 128)``."""
-        t = _times(self.frames, self.order.device)
-        code = self.code(t)
+        code = self.code(_times(self.frames, self.code.mu))
         return [layer(code) for layer in self.per_layer]
 
     def _scale_shift(self, psi: list[Tensor], layer: int, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +163,7 @@ class AffineMLP(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """Matrices ``(N, 2, 2)`` and shifts ``(N, 2)`` at depths ``z`` and frames ``t`` ``(N,)``."""
-        time = _times(frames, z.device)[t, 0]
+        time = _times(frames, z)[t, 0]
         angle, s1, tx, s2, ty = self.mlp(_encode(torch.stack([time, z], dim=1), self.frequencies)).unbind(1)
         c, s, e1, e2 = angle.cos(), angle.sin(), s1.exp(), s2.exp()
         m = torch.stack([c * e1, -s * e1, s * e2, c * e2], dim=1).view(-1, 2, 2)
@@ -214,6 +213,8 @@ def _encode(x: Tensor, frequencies: int) -> Tensor:
     return torch.cat([x, angles.sin(), angles.cos()], dim=1)
 
 
-def _times(frames: int, device: torch.device) -> Tensor:
+def _times(frames: int, like: Tensor) -> Tensor:
     """Frame times ``(T, 1)`` over [-1, 1]."""
-    return torch.linspace(-1, 1, frames, device=device)[:, None] if frames > 1 else torch.zeros(1, 1, device=device)
+    if frames == 1:
+        return like.new_zeros(1, 1)
+    return torch.linspace(-1, 1, frames, device=like.device, dtype=like.dtype)[:, None]

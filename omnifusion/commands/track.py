@@ -1,0 +1,96 @@
+"""``track``: where every pixel of one frame goes in all frames of a clip, and whether it is seen there."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from omnifusion.omnimotion import OmniMotion
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """Declare the command."""
+    p = subparsers.add_parser("track", help="where every pixel of a frame goes", description=__doc__)
+    p.add_argument("input", metavar="INPUT", type=Path, help="a video file or a folder of frames")
+    p.add_argument("--out", metavar="NPZ", type=Path, required=True, help="file for points, visible and size")
+    p.add_argument("--query-frame", type=int, default=0, metavar="I", help="the frame whose pixels are followed (default 0)")
+    p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
+    p.add_argument("--budget", type=float, metavar="SECONDS", help="time for the fit, instead of the preset's iterations")
+    p.add_argument("--frames", type=int, metavar="N", help="use only the first N frames")
+    p.add_argument("--max-side", type=int, default=448, metavar="PX", help="longest side of the working size (default 448)")
+    p.add_argument("--seed", type=int, default=0, help="fixes the result (default 0)")
+    p.add_argument("--picture", metavar="PNG", type=Path, help="draw tracks over frames")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fit, follow, write."""
+    import numpy as np
+    import torch
+
+    from omnifusion import omnimotion
+    from omnifusion.color import from_uint8, luminance
+    from omnifusion.geometry import fit_size, resize
+    from omnifusion.progress import follow
+    from omnifusion.state import InputError
+    from omnifusion.video import read
+
+    if args.max_side < 64:
+        raise InputError(f"max-side is {args.max_side}; the working size needs at least 64 pixels.")
+    if args.budget is not None and args.budget <= 0:
+        raise InputError(f"budget is {args.budget}; give the fit some seconds.")
+    if args.out.suffix != ".npz":
+        raise InputError(f"{args.out} does not end in .npz; name the output like tracks.npz.")
+    video = read(args.input, max_frames=args.frames)
+    if not 0 <= args.query_frame < len(video):
+        raise InputError(f"The clip has frames 0 to {len(video) - 1}; there is no frame {args.query_frame} to follow.")
+    size = fit_size(video.size, args.max_side)
+    L = torch.cat([resize(luminance(from_uint8(torch.from_numpy(f[None].copy()))), size) for f in video.frames])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tracker = follow(omnimotion.fit(L, args.preset, seed=args.seed, budget=args.budget, device=device))
+    points, visible = tracks(tracker, L, args.query_frame)
+    try:
+        np.savez_compressed(args.out, points=points, visible=visible, size=np.array(size))
+        if args.picture:
+            sheet(args.picture, tracker.images, points, visible)
+    except OSError as error:
+        raise InputError(f"Cannot write {args.out}: {error.strerror}; check the folder and run again.") from error
+    print(f"{args.out}: points {points.shape}, seen on average {visible.mean():.0%}")
+
+
+def tracks(tracker: OmniMotion, L: Tensor, query: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every pixel of frame ``query`` in all frames: points ``(T, H, W, 2)`` float32 px, visible ``(T, H, W)`` bool."""
+    import numpy as np
+
+    from omnifusion.geometry import pixel_grid
+
+    T, _, H, W = L.shape
+    grid = pixel_grid(H, W).reshape(-1, 2)
+    answers = [tracker.correspond(grid, query, j) for j in range(T)]
+    return (
+        np.stack([p.numpy().reshape(H, W, 2) for p, _ in answers]),
+        np.stack([v.numpy().reshape(H, W) for _, v in answers]),
+    )
+
+
+def sheet(path: Path, images: np.ndarray, points: np.ndarray, visible: np.ndarray, columns: int = 3, rows: int = 2) -> None:
+    """A contact sheet of frames with the tracks that lead to them; hollow ends are hidden points."""
+    import numpy as np
+
+    from omnifusion.omnimotion.picture import lines
+    from omnifusion.video import write_image
+
+    T, H, W = visible.shape
+    step = max(8, max(H, W) // 16)
+    some = (slice(step // 2, None, step), slice(step // 2, None, step))
+    pictures = []
+    for t in np.linspace(0, T - 1, columns * rows).astype(int):
+        path_so_far = points[: t + 1, some[0], some[1]].reshape(t + 1, -1, 2).transpose(1, 0, 2)
+        pictures.append(lines(images[t], path_so_far[:, -9:], visible[t][some].ravel()))
+    grid = [np.concatenate(pictures[r * columns : (r + 1) * columns], axis=1) for r in range(rows)]
+    write_image(path, np.concatenate(grid, axis=0).transpose(2, 0, 1))

@@ -1,0 +1,144 @@
+"""The volume: bijections, compositing, and the compiled kernels against their PyTorch twin."""
+
+import numpy as np
+import pytest
+import torch
+
+from omnifusion.omnimotion import fast
+from omnifusion.omnimotion.nvp import stretch
+from omnifusion.omnimotion.render import composite_weights
+from omnifusion.omnimotion.supervision import to_pixels, to_volume
+from omnifusion.omnimotion.volume import Volume, _trace, depths, trace
+
+T = 5
+
+
+def bent(kind="grid", seed=0, amount=1.0):
+    """A volume with every parameter away from its start."""
+    volume = Volume(T, kind, seed)
+    g = torch.Generator().manual_seed(seed)
+    if kind == "grid":
+        volume.nvp.hyper.data.normal_(0, 0.5 * amount, generator=g)
+        volume.nvp.affine.data += 0.05 * amount * torch.randn(volume.nvp.affine.shape, generator=g)
+        volume.field.coarse.data.normal_(0, 0.3, generator=g)
+        volume.field.fine.data.normal_(0, 0.3, generator=g)
+    return volume
+
+
+def some_rays(count, seed=0, samples=8):
+    g = torch.Generator().manual_seed(seed)
+    xy = torch.rand(count, 2, generator=g) * 2 - 1
+    i, j = (torch.randint(0, T, (count,), generator=g) for _ in range(2))
+    q = xy + 0.05 * torch.randn(count, 2, generator=g)
+    return xy, i, j, q, torch.rand(count, generator=g), depths(count, samples, g)
+
+
+@pytest.mark.parametrize("kind", ["grid", "mlp"])
+def test_inverse_of_forward_is_the_identity(kind):
+    volume = bent(kind)
+    g = torch.Generator().manual_seed(1)
+    x = torch.rand(500, 3, generator=g) * torch.tensor([2.0, 2.0, 2.0]) - torch.tensor([1.0, 1.0, 0.0])
+    t = torch.randint(0, T, (500,), generator=g)
+    psi = volume.nvp.condition()
+    back = volume.nvp.inverse(volume.nvp(x, t, psi), t, psi)
+    pixels = 1e-4 / 240  # 1e-4 px where the longer side has 480
+    volume64 = volume.double()
+    psi = volume64.nvp.condition()
+    exact = volume64.nvp.inverse(volume64.nvp(x.double(), t, psi), t, psi)
+    assert (exact - x).abs().max() < pixels
+    assert (back - x).abs().median() < pixels
+
+
+@pytest.mark.parametrize("kind", ["grid", "mlp"])
+def test_bijections_bend(kind):
+    volume = bent(kind)
+    x = torch.rand(50, 3)
+    psi = volume.nvp.condition()
+    u = [volume.nvp(x, torch.full((50,), t), psi) for t in (0, T - 1)]
+    assert (u[0] - u[1]).abs().max() > 1e-5
+
+
+def test_scales_stay_positive_and_bounded():
+    s = stretch(torch.tensor([-1e30, -3.0, 0.0, 3.0, 1e30]))
+    assert (s > 1 / 3 - 1e-6).all() and (s < 3 + 1e-6).all()
+    assert s[2] == 1 and torch.allclose(s * s.flip(0), torch.ones(5))
+
+
+def test_composite_weights_against_a_loop():
+    sigma = torch.rand(7, 6, generator=torch.Generator().manual_seed(0)) * 3
+    w = composite_weights(sigma, 0.4)
+    for r in range(7):
+        light = 1.0
+        for k in range(6):
+            alpha = 1.0 if k == 5 else 1 - np.exp(-0.4 * float(sigma[r, k]))
+            assert float(w[r, k]) == pytest.approx(light * alpha, abs=1e-6)
+            light *= 1 - alpha
+    assert torch.allclose(w.sum(1), torch.ones(7))
+
+
+@pytest.mark.parametrize("samples", [4, 8, 13])
+@pytest.mark.parametrize("smooth", [0.0, 0.05])
+def test_kernel_loss_and_gradients_are_autograds(samples, smooth):
+    volume, rays = bent(), some_rays(301, samples=samples)
+    slow, each_slow = volume.loss(*rays, scale=96.0, smooth=smooth)
+    slow.backward()
+    expected = {n: p.grad.clone() for n, p in volume.named_parameters()}
+    volume.zero_grad()
+    quick, each_quick = fast.loss(volume, *rays, scale=96.0, smooth=smooth)
+    quick.backward()
+    assert float(quick) == pytest.approx(float(slow), rel=1e-5)
+    assert torch.allclose(each_quick, each_slow, rtol=1e-3, atol=1e-3)
+    for name, parameter in volume.named_parameters():
+        off = (parameter.grad - expected[name]).norm() / expected[name].norm()
+        assert off < 1e-3, (name, float(off))
+
+
+def test_autograd_is_the_finite_difference():
+    volume, rays = bent().double(), some_rays(20)
+    rays = [r.double() if r.is_floating_point() else r for r in rays]
+    loss, _ = volume.loss(*rays, scale=96.0, smooth=0.05)
+    loss.backward()
+    for name, parameter in volume.named_parameters():
+        at = int(parameter.grad.abs().argmax())
+        flat, step = parameter.data.view(-1), 1e-6
+        kept, ends = float(flat[at]), []
+        for sign in (1, -1):
+            flat[at] = kept + sign * step
+            ends.append(float(volume.loss(*rays, scale=96.0, smooth=0.05)[0]))
+        flat[at] = kept
+        slope = (ends[0] - ends[1]) / (2 * step)
+        # the smoothness holds the weights fixed, which only densities and what moves them can tell
+        tolerance = 0.05 if name.startswith("nvp") else 0.1
+        assert float(parameter.grad.view(-1)[at]) == pytest.approx(slope, rel=tolerance), name
+
+
+def test_kernel_trace_is_the_twins():
+    volume = bent(amount=0.5)
+    xy = torch.rand(400, 2, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    points, clear = trace(volume, xy, 1, 4)
+    twin_points, twin_clear = _trace(volume, xy, 1, 4, 8)
+    assert (points - twin_points).abs().median() < 1e-5
+    assert ((points - twin_points).abs().amax(1) < 1e-3).float().mean() > 0.99
+    assert ((clear - twin_clear).abs() < 1e-2).float().mean() > 0.98
+    assert ((clear >= -1e-5) & (clear <= 1 + 1e-5)).all()
+
+
+def test_a_fresh_volume_is_the_identity():
+    xy = torch.rand(50, 2) * 2 - 1
+    points, clear = trace(Volume(3), xy, 0, 2)
+    assert torch.allclose(points, xy, atol=1e-5)
+    assert (clear >= 0.0).all()
+
+
+def test_units_round_trip():
+    points = np.array([[0.0, 0.0], [319.0, 179.0], [12.5, 7.25]], np.float32)
+    assert np.allclose(to_pixels(to_volume(points, (180, 320)), (180, 320)), points, atol=1e-4)
+    assert np.allclose(to_volume(np.array([[159.5, 89.5]], np.float32), (180, 320)), 0)
+
+
+def test_official_sizes():
+    volume = Volume(24, "mlp")
+    count = sum(p.numel() for p in volume.nvp.parameters()) - sum(p.numel() for p in volume.nvp.code.parameters())
+    affine = sum(p.numel() for p in volume.nvp.affine.parameters())
+    assert count - affine == 1_611_276
+    assert sum(p.numel() for p in volume.nvp.code.parameters()) == 167_552

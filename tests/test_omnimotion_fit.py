@@ -1,0 +1,210 @@
+"""Fitting, and the tracker that comes of it."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from omnifusion import omnimotion, sample
+from omnifusion.color import from_uint8, luminance
+from omnifusion.geometry import inside, pixel_grid
+from omnifusion.omnimotion import OmniMotion, reid, supervision
+from omnifusion.omnimotion.fit import PRESETS
+from omnifusion.omnimotion.optimise import Optimiser, Schedule
+from omnifusion.omnimotion.volume import Volume
+from omnifusion.state import InputError, drain
+
+SIZE = (72, 96)
+
+
+def luminance_of(clip):
+    return luminance(from_uint8(torch.from_numpy(clip.video.frames)))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return sample.make("two-layers", frames=5, size=SIZE)
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    """A draft that is over in a second."""
+    short = replace(PRESETS["draft"], iterations=(40, 20), schedule=Schedule(pairs=8, rays=64))
+    monkeypatch.setitem(PRESETS, "draft", short)
+
+
+@pytest.fixture
+def tracker(clip):
+    return drain(omnimotion.fit(luminance_of(clip), "draft"))
+
+
+def weights_of(tracker):
+    return torch.cat([v.flatten().float() for v in tracker.state_dict()["weights"].values()])
+
+
+def test_same_frame_is_the_identity(tracker):
+    points = torch.tensor([[0.0, 0.0], [10.3, 20.7], [95.0, 71.0], [-5.0, 3.0]])
+    there, visible = tracker.correspond(points, 2, 2)
+    assert torch.equal(there, points)
+    assert visible.tolist() == [True, True, True, False]
+
+
+def test_answers_are_close_to_the_truth(clip, tracker):
+    grid = pixel_grid(*SIZE).reshape(-1, 2)
+    for i, j in ((0, 4), (4, 0), (1, 3)):
+        there, visible = tracker.correspond(grid, i, j)
+        truth, seen = clip.correspond(grid, i, j)
+        error = (there - truth).norm(dim=1)[seen]
+        assert (error < 1).float().mean() > 0.85
+        assert (visible == seen)[inside(truth, *SIZE)].float().mean() > 0.9
+        assert there.dtype == torch.float32 and visible.dtype == torch.bool
+        assert not visible[~inside(there, *SIZE)].any()
+
+
+def test_answers_do_not_depend_on_what_was_asked_before(clip, tracker):
+    fresh = OmniMotion.from_state(tracker.state_dict())
+    grid = pixel_grid(*SIZE).reshape(-1, 2)[::7]
+    tracker.pair(1, 4), tracker.pair(0, 1)
+    for a, b in zip(tracker.correspond(grid, 0, 3), fresh.correspond(grid, 0, 3), strict=True):
+        assert torch.equal(a, b)
+    some = tracker.correspond(grid[:5], 0, 3)[0]
+    assert torch.allclose(some, tracker.correspond(grid, 0, 3)[0][:5])
+
+
+def test_a_tracker_survives_pickle(tracker):
+    state = pickle.loads(pickle.dumps(tracker.state_dict()))
+    again = OmniMotion.from_state(state)
+    points = torch.tensor([[20.0, 30.0], [50.5, 40.25]])
+    for a, b in zip(tracker.correspond(points, 0, 4), again.correspond(points, 0, 4), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_seed_fixes_everything(clip, tracker):
+    again = drain(omnimotion.fit(luminance_of(clip), "draft"))
+    other = drain(omnimotion.fit(luminance_of(clip), "draft", seed=1))
+    assert torch.equal(weights_of(tracker), weights_of(again))
+    assert not torch.equal(weights_of(tracker), weights_of(other))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, stage, monkeypatch):
+    monkeypatch.setattr("omnifusion.omnimotion.fit.SHOW_EVERY", 0.0)
+    L = luminance_of(clip)
+    for step in omnimotion.fit(L, "draft"):
+        if step.data.get("stage") == stage and step.data["iteration"] >= 10:
+            state = pickle.loads(pickle.dumps(step.data["state"]))
+            break
+    resumed = drain(omnimotion.fit(L, "draft", state=state))
+    assert torch.equal(weights_of(resumed), weights_of(tracker))
+
+
+def test_steps_tell_of_progress(clip, monkeypatch):
+    monkeypatch.setattr("omnifusion.omnimotion.fit.SHOW_EVERY", 0.0)
+    steps = list(omnimotion.fit(luminance_of(clip), "draft"))
+    done = [s.done for s in steps]
+    assert done == sorted(done) and 0 <= done[0] and done[-1] <= 1
+    told = [s for s in steps if "loss" in s.data]
+    assert told and all(np.isfinite(s.data["loss"]) and s.seconds_left >= 0 for s in told)
+    assert all(s.picture.shape == (*SIZE, 3) and s.picture.dtype == np.uint8 for s in told)
+    assert {s.stage for s in steps} == {"fit"}
+
+
+def test_a_budget_ends_the_fit(clip, monkeypatch):
+    monkeypatch.setitem(PRESETS, "draft", replace(PRESETS["draft"], iterations=(10**6, 10**6)))
+    steps = omnimotion.fit(luminance_of(clip), "draft", budget=4.0)
+    import time
+
+    started = time.monotonic()
+    drain(steps)
+    assert time.monotonic() - started < 30
+
+
+def small_run(clip, schedule=None):
+    from omnifusion.flow import to_bytes
+
+    images = to_bytes(luminance_of(clip)[:, 0])
+    flows = supervision.collect(images, [1, 2])
+    return Optimiser(Volume(len(images)), supervision.Sampler(flows), schedule or Schedule(pairs=8, rays=32), 0)
+
+
+def test_a_diverging_run_recovers(clip):
+    run = small_run(clip)
+    for k in range(60):
+        assert run.step(k / 200)
+    safe = run.loss
+    run.volume.nvp.hyper.data[0, 0] = float("nan")
+    run.volume.nvp.affine.data[1] = float("inf")
+    assert not run.step(0.3)
+    assert run.recoveries == 1
+    assert all(torch.isfinite(p).all() for p in run.volume.parameters())
+    for k in range(20):
+        assert run.step(0.3 + k / 200)
+    assert run.loss < 3 * safe + 1
+
+
+def test_absurd_learning_rates_end_finite(clip):
+    rates = tuple((name, 3e3) for name, _ in Schedule().rates)
+    run = small_run(clip, Schedule(pairs=8, rays=32, rates=rates))
+    outcomes = [run.step(k / 80) for k in range(80)]
+    assert not all(outcomes)
+    assert run.recoveries > 0
+    assert all(torch.isfinite(p).all() for p in run.volume.parameters())
+
+
+def test_the_affine_maps_stay_invertible(clip):
+    run = small_run(clip, Schedule(pairs=8, rays=32, rates=(("nvp.affine", 0.5), ("", 1e-3))))
+    for k in range(60):
+        run.step(k / 60)
+    a = run.volume.nvp.affine.detach()
+    assert (a[..., 0] * a[..., 4] - a[..., 1] * a[..., 3] >= 0.049).all()
+
+
+@pytest.mark.parametrize(("frames", "size"), [(1, (64, 64)), (2, (64, 100)), (3, (64, 400)), (3, (20, 30))])
+def test_any_length_and_size(frames, size):
+    clip = sample.make("pan", frames=frames, size=size)
+    tracker = drain(omnimotion.fit(luminance_of(clip), "draft"))
+    there, visible = tracker.correspond(pixel_grid(*size).reshape(-1, 2), 0, frames - 1)
+    assert torch.isfinite(there).all() and visible.float().mean() > 0.5
+
+
+@pytest.mark.parametrize("value", ["still", "blank"])
+def test_still_and_textureless_clips(value):
+    one = luminance_of(sample.make("pan", frames=1, size=(64, 80)))
+    L = one.expand(4, -1, -1, -1) if value == "still" else torch.full((4, 1, 64, 80), 40.0)
+    tracker = drain(omnimotion.fit(L, "draft"))
+    grid = pixel_grid(64, 80).reshape(-1, 2)
+    there, visible = tracker.correspond(grid, 0, 3)
+    assert (there - grid).norm(dim=1).median() < 0.1
+    assert visible.float().mean() > 0.95
+
+
+def test_bad_input():
+    with pytest.raises(InputError, match="preset"):
+        drain(omnimotion.fit(torch.zeros(2, 1, 64, 64), "fast"))
+    with pytest.raises(InputError, match="larger frames"):
+        drain(omnimotion.fit(torch.zeros(2, 1, 8, 64), "draft"))
+    with pytest.raises(InputError, match="another clip"):
+        drain(omnimotion.fit(torch.zeros(3, 1, 64, 64), "draft", state={"frames": 2, "preset": "draft"}))
+
+
+def test_hypotheses_find_two_motions_among_outliers():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0, 150, (90, 2)).astype(np.float32)
+    q = rng.uniform(0, 150, (90, 2)).astype(np.float32)
+    q[:40] = p[:40] * 1.1 + [5, -3]
+    q[40:60] = p[40:60] + [-30, 12]
+    found = reid.hypotheses(p, q.astype(np.float32))
+    assert len(found) >= 2
+    assert np.allclose(found[0][0], [[1.1, 0, 5], [0, 1.1, -3]], atol=0.05)
+    assert np.allclose(found[1][0], [[1, 0, -30], [0, 1, 12]], atol=0.2)
+
+
+def test_paper_preset_takes_the_same_road(clip, monkeypatch):
+    paper = replace(PRESETS["paper"], side=96, iterations=(2, 0))
+    monkeypatch.setitem(PRESETS, "paper", replace(paper, schedule=replace(paper.schedule, pairs=2, rays=8, samples=4)))
+    tracker = drain(omnimotion.fit(luminance_of(clip)[:3], "paper"))
+    again = OmniMotion.from_state(tracker.state_dict())
+    grid = pixel_grid(*SIZE).reshape(-1, 2)[::11]
+    assert torch.equal(tracker.correspond(grid, 0, 2)[0], again.correspond(grid, 0, 2)[0])
