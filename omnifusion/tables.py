@@ -245,15 +245,20 @@ def evaluation_tables(data: dict[str, Any]) -> list[Table]:
     return [table for table in tables if table is not None]
 
 
+PAGE_HEAD = "# Results\n\nThe commands at the end of each section wrote it; nothing here is typed by hand.\n"
+
+
 def put_section(page: Path, key: str, heading: str, body: str) -> None:
     """Write a section of a Markdown page that commands keep: the one named ``key`` is replaced, a new one is appended.
+
+    A page that is not there begins with ``PAGE_HEAD``.
 
     Raises:
         InputError: the page cannot be written.
     """
     begin, end = f"<!-- begin {key} -->", f"<!-- end {key} -->"
     section = f"{begin}\n## {heading}\n\n{body.strip()}\n{end}"
-    old = page.read_text() if page.exists() else ""
+    old = page.read_text() if page.exists() else PAGE_HEAD
     before, found, rest = old.partition(begin)
     new = (
         before + section + rest.partition(end)[2] if found else old.rstrip() + ("\n\n" if old else "") + section + "\n"
