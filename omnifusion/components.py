@@ -15,7 +15,7 @@ from omnifusion.guidance import Network, PredictionType
 from omnifusion.state import InputError
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel, UNet2DModel
 
 WANTED = ["model_index.json", "scheduler/*", "tokenizer/*", "*/config.json"]
 WEIGHTS = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"]
@@ -43,7 +43,7 @@ class Components:
     """
 
     unet: UNet2DModel | UNet2DConditionModel
-    vae: AutoencoderKL
+    vae: AutoencoderKL | AutoencoderTiny
     scheduler: DDIMScheduler
     text: Tensor | None
     condition: str
@@ -79,8 +79,9 @@ class Components:
 
     def encode(self, rgb: Tensor) -> Tensor:
         """sRGB ``(B, 3, H, W)`` in [0, 1] to latents, float32."""
-        posterior = self.vae.encode((2 * rgb - 1).to(self.vae.dtype)).latent_dist
-        return posterior.mode().float() * self.vae.config.scaling_factor
+        encoded = self.vae.encode((2 * rgb - 1).to(self.vae.dtype))
+        z_0 = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return z_0.float() * self.vae.config.scaling_factor
 
     def decode(self, z_0: Tensor) -> Tensor:
         """Latents to sRGB ``(B, 3, H, W)``, about [0, 1], differentiable."""
@@ -113,21 +114,18 @@ def load_components(source: str, device: str, prompt: str = "", negative_prompt:
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel  # seconds of start-up
+    import diffusers  # seconds of start-up
 
     folder = _folder(source)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    index, kind = _json(folder / "model_index.json"), _json(folder / "unet" / "config.json").get("_class_name")
-    if kind not in ("UNet2DModel", "UNet2DConditionModel"):
-        raise InputError(
-            f"The denoiser in {source} is a {kind}; only UNet2DModel and UNet2DConditionModel can be used."
-        )
-    unet_class = UNet2DModel if kind == "UNet2DModel" else UNet2DConditionModel
+    index = _json(folder / "model_index.json")
+    unet_class = _class_of(folder / "unet", ("UNet2DModel", "UNet2DConditionModel"))
+    vae_class = _class_of(folder / "vae", ("AutoencoderKL", "AutoencoderTiny"))
     try:
         unet = unet_class.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(device)
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype).to(device)
-        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-        text = _embed(folder, prompt, negative_prompt) if kind == "UNet2DConditionModel" else None
+        vae = vae_class.from_pretrained(folder, subfolder="vae", torch_dtype=dtype).to(device)
+        scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+        text = _embed(folder, prompt, negative_prompt) if unet_class is diffusers.UNet2DConditionModel else None
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"The prior {source} is incomplete or damaged ({_first_line(error)}); {FIX}.") from error
     for module in (unet, vae):
@@ -139,6 +137,16 @@ def load_components(source: str, device: str, prompt: str = "", negative_prompt:
     text = None if text is None else text.to(device, dtype)
     scale = float(index.get("gradient_scale", GRADIENT_SCALE))
     return Components(unet, vae, scheduler, text, index.get("condition", "masked"), scale)
+
+
+def _class_of(folder: Path, allowed: tuple[str, ...]) -> Any:
+    """The class of diffusers that a part says it is."""
+    import diffusers
+
+    name = _json(folder / "config.json").get("_class_name")
+    if name not in allowed:
+        raise InputError(f"The part {folder} is a {name}; only {' and '.join(allowed)} can be used.")
+    return getattr(diffusers, name)
 
 
 def _check(source: str, unet: Any, vae: Any) -> None:
@@ -176,7 +184,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise InputError(f"The prior in {path.parent} is incomplete: {path.name} is missing; {FIX}.") from error
+        raise InputError(f"The prior is incomplete: {path} is missing; {FIX}.") from error
     except ValueError as error:
         raise InputError(f"The prior's {path} is damaged; {FIX}.") from error
 

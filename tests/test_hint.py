@@ -66,7 +66,7 @@ def test_levin_equals_a_direct_solve(size: tuple[int, int], share: float, pull: 
 
 
 def test_levin_at_working_size_has_no_residual() -> None:
-    L, ab = picture(144, 256)
+    L, _ = picture(144, 256)
     mask = torch.zeros(144, 256, dtype=torch.bool)
     mask[:, :3] = True
     constant = torch.tensor([12.0, -7.0]).view(2, 1, 1).expand(2, 144, 256)
