@@ -21,6 +21,21 @@ from omnifusion.ui.visit import Visit, receive
 from omnifusion.ui.work import open_clip
 from omnifusion.video import is_grey, read, read_image, write_image
 
+WORDS = {
+    "with --force": 'with "Accept any exemplar" under Advanced',
+    "colour fewer frames with --frames": "colour fewer frames",
+    "use --prior bundled": "choose the bundled prior",
+    "point to a complete copy": "have the owner of this machine point to a complete copy",
+}
+"""What the command line calls its options, and what the page calls them."""
+
+
+def for_page(sentence: str) -> str:
+    """A sentence that speaks of the page's controls instead of the command line's options."""
+    for option, words in WORDS.items():
+        sentence = sentence.replace(option, words)
+    return sentence
+
 
 @contextmanager
 def named(path: Path, name: str) -> Iterator[None]:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,6 @@ from omnifusion.presets import Settings
 from omnifusion.prior import PRIORS, DiffusionPrior, load, sampling_of
 from omnifusion.state import InputError, Prior, Steps, Tracker
 
-CALL = 60
-"""Seconds that a GPU call asks for."""
-
 BUDGET = 40.0
 """Seconds of fitting in one call; the rest is for the start of its process and the way back."""
 
@@ -36,9 +35,9 @@ Message = tuple[str, Any]
 Call = Callable[..., Iterator[Message]]
 
 
-def fit_duration(L: Tensor, preset: str, seed: int, budget: float, state: dict[str, Any] | None) -> int:
+def fit_duration(L: Tensor, preset: str, seed: int, budget: float | None, state: dict[str, Any] | None) -> int:
     """Seconds that a call of ``fit_chunk`` may take: its budget, and its optical flow by the clip's length."""
-    return int(min(240, budget + 15 + 0.5 * len(L)))
+    return int(min(240, (budget or BUDGET) + 15 + 0.5 * len(L)))
 
 
 def inpaint_duration(task: Task, settings: Settings) -> int:
@@ -47,14 +46,30 @@ def inpaint_duration(task: Task, settings: Settings) -> int:
 
 
 @spaces.GPU(duration=fit_duration)
-def fit_chunk(L: Tensor, preset: str, seed: int, budget: float, state: dict[str, Any] | None) -> Iterator[Message]:
-    """A part of a fit: Steps, then the tracker's state, from which the next call goes on."""
-    steps = omnimotion.fit(L, preset, seed=seed, budget=budget, device=device(), state=state)
+def fit_chunk(
+    L: Tensor, preset: str, seed: int, budget: float | None, state: dict[str, Any] | None
+) -> Iterator[Message]:
+    """A part of a fit: Steps, then either the whole tracker ("result") or where the next call goes on ("state").
+
+    Args:
+        L: ``(T, 1, H, W)`` in [0, 100].
+        preset: the tracker's.
+        budget: seconds after which the fit stops at its next saved state; None = fit to the end.
+        state: where an earlier call stopped.
+    """
+    started = time.monotonic()
+    steps = omnimotion.fit(L, preset, seed=seed, device=device(), state=state)
     while True:
         try:
-            yield "step", next(steps)
+            step = next(steps)
         except StopIteration as stop:
             yield "result", stop.value.state_dict()
+            return
+        saved = step.data.get("state")
+        yield "step", replace(step, data={k: v for k, v in step.data.items() if k != "state"})
+        if saved is not None and budget is not None and time.monotonic() - started > budget:
+            steps.close()
+            yield "state", saved
             return
 
 
@@ -93,31 +108,26 @@ def stages(fit: Call = fit_chunk, inpaint: Call = inpaint_frame, budget: float |
         budget = BUDGET
 
     def run_fit(L: Tensor, settings: Settings) -> Steps[Tracker]:
-        state: dict[str, Any] | None = None
-        while state is None or not finished(state):
-            state = yield from _result(fit(L, settings.fit, settings.seed, budget, state))
-        return omnimotion.OmniMotion.from_state(state)
+        kind: str = "state"
+        value: Any = None
+        while kind == "state":
+            kind, value = yield from _last(fit(L, settings.fit, settings.seed, budget, value))
+        return omnimotion.OmniMotion.from_state(value)
 
     def run_inpaint(task: Task, settings: Settings) -> Steps[Tensor]:
-        return _result(inpaint(task, settings))
+        _, ab = yield from _last(inpaint(task, settings))
+        return ab
 
     return Stages(run_fit, run_inpaint)
 
 
-def _result(messages: Iterator[Message]) -> Steps[Any]:
-    """Pass a call's steps on, and return its result."""
-    result = None
+def _last(messages: Iterator[Message]) -> Steps[Any]:
+    """Pass a call's steps on, and return its last message."""
     for kind, value in messages:
-        if kind == "step":
-            yield value
-        else:
-            result = value
-    return result
-
-
-def finished(state: dict[str, Any]) -> bool:
-    """Whether a tracker's state is that of a whole fit."""
-    return True
+        if kind != "step":
+            return kind, value
+        yield value
+    raise RuntimeError("a call ended without its result")
 
 
 def zero_gpu() -> bool:

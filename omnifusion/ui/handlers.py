@@ -47,7 +47,7 @@ def toast(handler: Callable[..., Any]) -> Callable[..., Any]:
 
     def explain(error: Exception) -> gr.Error:
         if isinstance(error, InputError):
-            return gr.Error(str(error), duration=12, print_exception=False)
+            return gr.Error(given.for_page(str(error)), duration=12, print_exception=False)
         log.exception("%s failed", handler.__name__, exc_info=error)
         return gr.Error("Something went wrong on this side, not yours; try again.", duration=12, print_exception=False)
 

@@ -1,0 +1,333 @@
+"""The page's rooms without a browser: limits, visitors, results on disk, pictures, and GPU calls across processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from omnifusion import omnimotion, sample
+from omnifusion.inpaint import Task
+from omnifusion.presets import PRESETS, Settings, choose
+from omnifusion.state import ColorState, InputError, Origin, Step, Video, drain
+from omnifusion.ui import given, gpu, live, work
+from omnifusion.ui.archive import Archive, Request, load, save_request
+from omnifusion.ui.estimate import Rates
+from omnifusion.ui.limits import Limits
+from omnifusion.ui.texts import help_of
+from omnifusion.ui.visit import Turns, Visit, receive
+from omnifusion.video import Writer, read
+
+
+def film(path: Path, frames: int = 3, size: tuple[int, int] = (48, 64), grey: bool = False, seed: int = 0) -> Path:
+    """A small clip: a smooth coloured pattern that moves one pixel a frame."""
+    h, w = size
+    y, x = np.mgrid[:h, :w].astype(np.float32)
+    waves = np.random.default_rng(seed).uniform(0.05, 0.25, (3, 2))
+    pictures = []
+    for t in range(frames):
+        rgb = np.stack([127 + 100 * np.sin(a * (x + t) + b * y + 2 * k) for k, (a, b) in enumerate(waves)])
+        pictures.append((rgb.mean(0, keepdims=True).repeat(3, 0) if grey else rgb).clip(0, 255).astype(np.uint8))
+    with Writer(path, Video(np.stack(pictures), Fraction(12))) as writer:
+        for picture in pictures:
+            writer.add(picture)
+    return path
+
+
+QUICK = replace(omnimotion.PRESETS["draft"], iterations=(20, 10))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit of a few iterations: the page does not care how good it is."""
+    monkeypatch.setitem(omnimotion.PRESETS, "draft", QUICK)
+
+
+def finished(archive: Archive, clip: Path, settings: Settings | None = None, **request: Any) -> Any:
+    asked = Request(clip.name, settings or choose("draft", max_side=64), **request)
+    return drain(work.run(work.Job(clip, asked, {}), archive, Limits()))
+
+
+# -- limits
+
+
+def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIFUSION_MAX_FRAMES", "7")
+    assert Limits.from_environment().frames == 7
+    for bad in ("many", "0", "-3"):
+        monkeypatch.setenv("OMNIFUSION_MAX_FRAMES", bad)
+        with pytest.raises(InputError, match="OMNIFUSION_MAX_FRAMES"):
+            Limits.from_environment()
+
+
+def test_caps_on_file_size_frame_size_and_length(tmp_path: Path) -> None:
+    clip = film(tmp_path / "a.mp4", frames=5)
+    with pytest.raises(InputError, match="megapixels"):
+        work.open_clip(clip, Limits(pixels=1000))
+    assert len(work.open_clip(clip, Limits(frames=4))) == 4
+    assert len(work.open_clip(clip, Limits(frames=4), 2)) == 2
+    big = tmp_path / "big.mp4"
+    with big.open("wb") as file:
+        file.truncate(3 * 2**20)
+    with pytest.raises(InputError, match="3 MiB; this page takes at most 2"):
+        work.open_clip(big, Limits(megabytes=2))
+
+
+# -- visitors
+
+
+def test_a_visitor_has_a_folder_and_uploaded_names_stay_out_of_it(tmp_path: Path) -> None:
+    nasty = film(tmp_path / "$(touch hacked); a.mp4")
+    visit, notes = given.receive_file(Visit(), nasty, Limits(), tmp_path / "visits")
+    assert visit.folder is not None and visit.clip == visit.folder / "clip.mp4"
+    assert visit.name == nasty.name and nasty.name in notes[0]
+    other, _ = given.receive_file(Visit(), nasty, Limits(), tmp_path / "visits")
+    assert other.folder != visit.folder
+    preview = visit.preview(99)
+    assert preview.shape == (48, 64, 3) and np.ptp(preview.astype(int), axis=2).max() == 0
+    visit.close()
+    assert not visit.folder.exists() and other.folder is not None and other.folder.exists()
+
+
+def test_messages_name_the_upload_not_its_place(tmp_path: Path) -> None:
+    bad = tmp_path / "holiday.mp4"
+    bad.write_bytes(b"not a film at all")
+    with pytest.raises(InputError) as caught:
+        given.receive_file(Visit(), bad, Limits(), tmp_path)
+    assert "holiday.mp4" in str(caught.value) and str(tmp_path) not in str(caught.value)
+
+
+def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
+    visit, _ = given.receive_file(Visit(), film(tmp_path / "a.mp4"), Limits(), tmp_path / "visits")
+    visit, note = given.tie_own(visit, 2, Limits())
+    own = visit.pictures[2]
+    again, note = given.tie(visit, 1, own, Limits(), False)
+    assert "correlation" in note and set(again.pictures) == {1, 2}
+    noise = tmp_path / "noise.png"
+    given.write_image(noise, np.random.default_rng(0).integers(0, 255, (3, 48, 64), dtype=np.uint8))
+    with pytest.raises(InputError, match="correlates at"):
+        given.tie(visit, 0, noise, Limits(), False)
+
+
+def test_turns_queue_tell_and_stop() -> None:
+    turns = Turns()
+    assert turns.announce("a") == 0 and turns.announce("b") == 1
+    with pytest.raises(InputError, match="still going on"):
+        turns.announce("a")
+    assert turns.stopping("a") == "" and turns.cancel("a") and turns.stopping("a") == "keep"
+    assert turns.cancel("b", "drop") and turns.stopping("b") == "drop"
+    turns.end("a")
+    assert not turns.cancel("a") and turns.announce("c") == 1
+    assert turns.stopping("never announced") == "drop"
+
+
+# -- results on disk
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> None:
+    archive, clip = Archive(tmp_path / "results"), film(tmp_path / "a.mp4")
+    first = finished(archive, clip)
+    assert first.report["complete"] and load(first.folder) == first and archive.open(first.token) == first
+    assert first.frame(1).shape == (48, 64, 3) and first.origin().shape == (3, 48, 64)
+    assert (first.origin() >= 0).all()
+    asked = Request("a", choose("draft", max_side=64, eta=0.3, seed=3))
+    steps = work.run(work.Job(clip, asked, {}, first), archive, Limits())
+    stages = set()
+    try:
+        while True:
+            stages.add(next(steps).stage)
+    except StopIteration as stop:
+        second = stop.value
+    assert "fit" not in stages and second.report["complete"]
+    assert [s["name"] for s in second.report["stages"]].count("fit") == 0
+    other = film(tmp_path / "b.mp4", seed=1)
+    assert work.reusable(work.Job(other, asked, {}, first)) == {}
+    wider = Request("a", choose("draft", max_side=96))
+    assert work.reusable(work.Job(clip, wider, {}, first)) == {}
+
+
+def test_a_stopped_run_keeps_what_is_done_and_a_closed_one_leaves_nothing(tmp_path: Path) -> None:
+    archive, clip = Archive(tmp_path / "results"), film(tmp_path / "a.mp4")
+    job = work.Job(clip, Request("a", choose("draft", max_side=64)), {})
+    seen: list[Step] = []
+
+    def stopped() -> bool:
+        return any(step.stage == "propagate" for step in seen)
+
+    steps = work.run(job, archive, Limits(), stopped)
+    try:
+        while True:
+            seen.append(next(steps))
+    except StopIteration as stop:
+        kept = stop.value
+    assert not kept.report["complete"] and (kept.origin()[0] == 0).all() and (kept.origin()[2] == -1).all()
+    assert len(read(kept.folder / "colorized.mp4")) == 3
+    steps = work.run(job, archive, Limits())
+    for step in steps:
+        if step.stage == "propagate":
+            break
+    steps.close()
+    assert [f.name for f in archive.folder.iterdir()] == [kept.token]
+
+
+def test_links_expire_and_lead_nowhere_else(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "results", days=2)
+    token, folder = archive.new()
+    folder.mkdir()
+    save_request(folder, Request("a", Settings()))
+    assert archive.open(token).request.name == "a"
+    for bad in ("", "../results", "..", token + "/..", "visits", "a" * 22):
+        with pytest.raises(InputError, match="expired"):
+            archive.open(bad)
+    past = time.time() - 3 * 86400
+    os.utime(folder, (past, past))
+    assert archive.expire() == 1 and not archive.has(token)
+
+
+def test_the_page_takes_only_priors_by_name() -> None:
+    for bad in ("/etc", "../assets/prior", "someone/model", ""):
+        with pytest.raises(InputError, match="no prior"):
+            gpu.check_prior(bad)
+    gpu.check_prior("bundled")
+
+
+# -- what is shown
+
+
+def state() -> ColorState:
+    L = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 100
+    grey = ColorState.grey(L)
+    return grey.paint({0: (torch.ones(8, 8, dtype=torch.bool), torch.full((2, 8, 8), 20.0))}, 0, Origin.EXEMPLAR)
+
+
+def test_live_follows_a_run() -> None:
+    follow, first = live.Live(), state()
+    shown = follow.show(Step("propagate", "exemplars in place", done=1 / 3, frame=0, state=first))
+    assert shown is not None and shown["before"].shape == (8, 8, 3)
+    assert (shown["before"] != shown["after"]).any() and "33.3 %" in shown["coverage"]
+    half = torch.zeros(8, 8, dtype=torch.bool)
+    half[:4] = True
+    second = first.paint({2: (half, torch.zeros(2, 8, 8))}, 0, Origin.PROPAGATED)
+    shown = follow.show(Step("propagate", "", done=0.5, frame=0, iteration=0, state=second))
+    assert shown is not None and shown["caption"] == "frame 2, iteration 0", "the frame that gained most is shown"
+    assert "propagated 16.7 %" in shown["coverage"]
+    assert follow.show(Step("fit", "again", done=0.1)) is not None, "another stage is shown at once"
+    follow.stage, follow.last = "colour", time.monotonic()
+    assert follow.show(Step("inpaint", "denoising", done=0.2)) is None, "the next one too soon"
+
+
+def test_messages_cannot_carry_markup() -> None:
+    assert "<script>" not in live.message("<script>alert(1)</script>")
+    assert "<b>" not in live.progress({}, "fit", Step("fit", "<b>"))
+
+
+def test_every_choice_has_its_line_of_help() -> None:
+    names = ("preset", "prior", "frames", "max_side", "seed", "eta", "steps", "optimizations", "prompt")
+    for name in (*names, "color_condition", "grey_constraint", "force"):
+        assert 10 < len(help_of(name)) < 120
+
+
+def test_estimates_grow_with_the_work_and_learn(tmp_path: Path) -> None:
+    rates, draft = Rates(tmp_path / "rates.json"), PRESETS["draft"]
+    short, long = rates.estimate(draft, 8, (216, 384)), rates.estimate(draft, 80, (216, 384))
+    assert 5 * short.seconds < long.seconds and short.mib < long.mib
+    assert rates.estimate(PRESETS["paper"], 8, (216, 384)).seconds > short.seconds
+    assert rates.estimate(draft, 8, (216, 384), fitted=True).seconds < short.seconds
+    report = {"complete": True, "frames": 8, "size": [216, 384], "stages": [{"name": "fit", "seconds": 800.0}]}
+    rates.learn(report, draft)
+    assert rates.estimate(draft, 8, (216, 384)).seconds > 300
+
+
+# -- GPU calls: every stage through a process of its own
+
+
+def _serve(call: Any, arguments: bytes, pipe: Any) -> None:
+    omnimotion.PRESETS["draft"] = QUICK
+    for message in call(*pickle.loads(arguments)):
+        pipe.send_bytes(pickle.dumps(message))
+    pipe.close()
+
+
+def across(call: Any, limit: float, calls: list[str]) -> Any:
+    """``call`` in a new process, its arguments and messages pickled, killed after ``limit`` seconds."""
+
+    def run(*arguments: Any) -> Iterator[Any]:
+        calls.append(call.__name__)
+        context = multiprocessing.get_context("spawn")
+        mine, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_serve, args=(call, pickle.dumps(arguments), theirs))
+        process.start()
+        theirs.close()
+        deadline = time.monotonic() + limit
+        try:
+            while True:
+                if not mine.poll(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError(f"{call.__name__} took longer than {limit} s")
+                try:
+                    yield pickle.loads(mine.recv_bytes())
+                except EOFError:
+                    return
+        finally:
+            process.kill()
+            process.join()
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("quick")
+def test_stages_across_processes_give_the_same_as_here() -> None:
+    torch.manual_seed(0)
+    clip = sample.make(next(iter(sample.SCENES)), frames=3, size=(48, 64))
+    from omnifusion.prepare import prepare
+
+    ready = prepare(clip.video, [], 64)
+    settings = choose("draft", max_side=64, steps=2)
+    calls: list[str] = []
+    far = gpu.stages(across(gpu.fit_chunk, 120, calls), across(gpu.inpaint_frame, 120, calls), budget=0.0)
+    here = gpu.stages()
+    one = drain(here.fit(ready.L, settings))
+    two = drain(far.fit(ready.L, settings))
+    assert calls.count("fit_chunk") >= 2, "the fit was not cut into chunks"
+    for a, b in zip(one.state_dict()["weights"].values(), two.state_dict()["weights"].values(), strict=True):
+        torch.testing.assert_close(a, b)
+    mask = torch.ones(ready.L.shape[-2:], dtype=torch.bool)
+    mask[10:30, 20:40] = False
+    task = Task(ready.L[1], ready.exemplar_ab()[0] * mask, mask, None, seed=5)
+    torch.testing.assert_close(drain(here.inpaint(task, settings)), drain(far.inpaint(task, settings)))
+
+
+def test_a_call_that_takes_too_long_is_killed() -> None:
+    with pytest.raises(TimeoutError):
+        list(across(_sleepy, 3.0, [])())
+
+
+def _sleepy() -> Iterator[Any]:
+    yield "step", None
+    time.sleep(60)
+
+
+def test_durations_stay_within_what_a_call_may_ask_for() -> None:
+    L = torch.zeros(500, 1, 8, 8)
+    assert 0 < gpu.fit_duration(L, "draft", 0, gpu.BUDGET, None) <= 240
+    task = Task(L[0], torch.zeros(2, 8, 8), torch.ones(8, 8, dtype=torch.bool), None, 0)
+    assert 0 < gpu.inpaint_duration(task, PRESETS["paper"]) <= 240
+
+
+def test_receive_replaces_the_earlier_clip(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4")
+    visit = receive(Visit(), path, "a", read(path), True, tmp_path / "visits")
+    second = receive(visit, film(tmp_path / "b.mp4", frames=1), "b", read(path, 1), True, tmp_path / "visits")
+    assert second.folder == visit.folder and second.frames == 1 and second.pictures == {}
