@@ -1,0 +1,61 @@
+"""Colour the examples and keep what the page shows of them at once: ``python assets/examples/make/results.py [NAME ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from omnifusion.presets import choose
+from omnifusion.ui.archive import Archive, Request
+from omnifusion.ui.examples import EXAMPLES, FOLDER, Example
+from omnifusion.ui.limits import Limits
+from omnifusion.ui.work import Job, run
+
+KEPT = ("colorized.mp4", "origin.mp4", "origin.npz", "report.json", "request.json")
+"""Small enough to ship; the frames and the tracker are not."""
+
+
+def color(example: Example, preset: str, frames: int) -> None:
+    """Run one example and replace its result."""
+    target = FOLDER / "results" / example.name
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Request(example.title, choose(preset), frames)
+        steps = run(Job(example.clip, asked, {}), Archive(Path(folder)), Limits())
+        bar = tqdm(desc=example.name, bar_format="{desc} {elapsed} {postfix}")
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                stored = stop.value
+                break
+            bar.set_postfix_str(f"{step.stage} {step.done:.0%} {step.message}")
+        bar.close()
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for name in KEPT:
+            shutil.copyfile(stored.folder / name, target / name)
+        print(example.name, replace(stored, folder=target).report["scores"])
+
+
+def main() -> None:
+    """Colour all examples, or those that are named."""
+    args = argparse.ArgumentParser(description=__doc__)
+    args.add_argument("names", nargs="*", help="examples to colour (default: all)")
+    args.add_argument("--preset", default="draft", help="draft (default), standard or paper")
+    args.add_argument("--frames", type=int, default=36, help="frames of each clip")
+    given = args.parse_args()
+    for example in EXAMPLES:
+        if not given.names or example.name in given.names:
+            color(example, given.preset, given.frames)
+
+
+if __name__ == "__main__":
+    main()
