@@ -1,6 +1,7 @@
 """Fitting, and the tracker that comes of it."""
 
 import pickle
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,14 @@ from omnifusion import omnimotion, sample
 from omnifusion.color import from_uint8, luminance
 from omnifusion.geometry import inside, pixel_grid
 from omnifusion.omnimotion import OmniMotion, reid, supervision
-from omnifusion.omnimotion.fit import PRESETS
+from omnifusion.omnimotion.fitting import PRESETS
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
 from omnifusion.omnimotion.volume import Volume
 from omnifusion.state import InputError, drain
 
 SIZE = (72, 96)
+SHORT = replace(PRESETS["draft"], iterations=(40, 20), schedule=Schedule(pairs=8, rays=64))
+"""A draft that is over in a second."""
 
 
 def luminance_of(clip):
@@ -30,14 +33,14 @@ def clip():
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    """A draft that is over in a second."""
-    short = replace(PRESETS["draft"], iterations=(40, 20), schedule=Schedule(pairs=8, rays=64))
-    monkeypatch.setitem(PRESETS, "draft", short)
+    monkeypatch.setitem(PRESETS, "draft", SHORT)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tracker(clip):
-    return drain(omnimotion.fit(luminance_of(clip), "draft"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "draft", SHORT)
+        return drain(omnimotion.fit(luminance_of(clip), "draft"))
 
 
 def weights_of(tracker):
@@ -90,7 +93,7 @@ def test_the_seed_fixes_everything(clip, tracker):
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, stage, monkeypatch):
-    monkeypatch.setattr("omnifusion.omnimotion.fit.SHOW_EVERY", 0.0)
+    monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
     L = luminance_of(clip)
     for step in omnimotion.fit(L, "draft"):
         if step.data.get("stage") == stage and step.data["iteration"] >= 10:
@@ -101,7 +104,7 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, stage, monkeyp
 
 
 def test_steps_tell_of_progress(clip, monkeypatch):
-    monkeypatch.setattr("omnifusion.omnimotion.fit.SHOW_EVERY", 0.0)
+    monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
     steps = list(omnimotion.fit(luminance_of(clip), "draft"))
     done = [s.done for s in steps]
     assert done == sorted(done) and 0 <= done[0] and done[-1] <= 1
@@ -114,8 +117,6 @@ def test_steps_tell_of_progress(clip, monkeypatch):
 def test_a_budget_ends_the_fit(clip, monkeypatch):
     monkeypatch.setitem(PRESETS, "draft", replace(PRESETS["draft"], iterations=(10**6, 10**6)))
     steps = omnimotion.fit(luminance_of(clip), "draft", budget=4.0)
-    import time
-
     started = time.monotonic()
     drain(steps)
     assert time.monotonic() - started < 30

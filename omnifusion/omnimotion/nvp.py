@@ -189,7 +189,8 @@ class GaborNet(nn.Module):
             mixer.weight.data.uniform_(-math.sqrt(1 / hidden), math.sqrt(1 / hidden))
 
     def _filter(self, k: int, x: Tensor) -> Tensor:
-        distance = (x[:, None] - self.mu[k]).square().sum(-1)
+        mu = self.mu[k]
+        distance = x.square().sum(1, keepdim=True) + mu.square().sum(1) - 2 * x @ mu.T
         return torch.sin(self.filters[k](x)) * torch.exp(-0.5 * distance * self.gamma[k])
 
     def forward(self, x: Tensor) -> Tensor:

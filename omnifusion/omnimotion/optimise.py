@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +35,19 @@ class Schedule:
     halve_every: int | None = None
 
 
+@contextmanager
+def one_thread(active: bool) -> Iterator[None]:
+    """PyTorch on one thread inside, if ``active``: for small tensors, waking a second thread costs more than it brings."""
+    before = torch.get_num_threads()
+    if active:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if active:
+            torch.set_num_threads(before)
+
+
 class Optimiser:
     """Adam on ``volume`` over rays of ``sampler``.
 
@@ -52,6 +67,10 @@ class Optimiser:
 
     def step(self, done: float) -> bool:
         """One iteration, ``done`` in [0, 1] of the way; false if it diverged, and the volume went back to its last safe state."""
+        with one_thread(self.volume.compiled):
+            return self._step(done)
+
+    def _step(self, done: float) -> bool:
         s = self.schedule
         self.iteration += 1
         fall = 0.5 ** (self.iteration // s.halve_every) if s.halve_every else 0.5 * (1 + math.cos(math.pi * min(done, 1)))

@@ -40,7 +40,7 @@ class Preset:
 
 
 PRESETS = {
-    "draft": Preset(iterations=(400, 200)),
+    "draft": Preset(iterations=(500, 0)),
     "standard": Preset(),
     "paper": Preset(
         kind="mlp",
