@@ -198,6 +198,8 @@ def _embed(folder: Path, prompt: str, negative_prompt: str) -> Tensor:
     """Embeddings of the negative and the given prompt, ``(2, tokens, D)``; of the empty one alone without them."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    if not (folder / "tokenizer").is_dir():
+        raise OSError("its tokenizer is missing")
     tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
     encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
     prompts = [negative_prompt, prompt] if prompt or negative_prompt else [""]

@@ -238,7 +238,9 @@ class _Run:
 
     def fit_chroma(self) -> Tensor:
         """The linear map ``(2, 4)`` from latents to ab / 10 of their cell: which errors in latents show as colour."""
-        fixed = [self.prepare(make_example(self.photos, self.rng(4, index))) for index in range(64)]
+        fixed = [
+            self.prepare(make_example(self.photos, self.rng(4, index))) for index in range(max(4, self.plan.pool // 8))
+        ]
         z = torch.cat([p.z_0.reshape(4, -1) for p in fixed], dim=1)
         ab = torch.cat([p.ab.reshape(2, -1) for p in fixed], dim=1) / 10
         z, ab = z - z.mean(1, keepdim=True), ab - ab.mean(1, keepdim=True)

@@ -1,0 +1,308 @@
+"""Priors through one loader: tiny random ones in Stable Diffusion's layout, and the bundled one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from omnifusion.guidance import sample
+from omnifusion.hint import make_hint
+from omnifusion.presets import choose
+from omnifusion.prior import BUNDLED, PRIORS, DiffusionPrior, Sampling, load, sampling_of
+from omnifusion.state import Hint, InputError, drain
+
+Make = Callable[..., Path]
+
+
+def write_tokenizer(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    letters = [c + end for c in string.ascii_lowercase for end in ("", "</w>")]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters]
+    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8).save_pretrained(folder)
+
+
+def write_prior(folder: Path, channels: int = 4, prediction: str = "epsilon") -> Path:
+    """Tiny random components in the layout of Stable Diffusion."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=channels,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=2,
+        latent_channels=4,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=54,
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=8,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
+    for name, part in (("unet", unet), ("vae", vae), ("scheduler", scheduler), ("text_encoder", text)):
+        part.save_pretrained(folder / name)
+    write_tokenizer(folder / "tokenizer")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    made: dict[tuple[Any, ...], Path] = {}
+
+    def give(channels: int = 4, prediction: str = "epsilon") -> Path:
+        key = (channels, prediction)
+        if key not in made:
+            made[key] = write_prior(tmp_path_factory.mktemp("prior") / "tiny", channels, prediction)
+        return made[key]
+
+    return give
+
+
+def frame(H: int = 20, W: int = 28) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(3)
+    L = torch.nn.functional.interpolate(torch.rand(1, 1, 5, 7, generator=g) * 80 + 10, (H, W), mode="bilinear")[0]
+    ab = torch.cat([0.3 * L - 15, 12 - 0.3 * L])
+    mask = torch.ones(H, W, dtype=torch.bool)
+    mask[4:16, 8:22] = False
+    return L, ab, mask
+
+
+def fill(prior: DiffusionPrior, seed: int = 0, hinted: bool = False, size: tuple[int, int] = (20, 28)) -> Tensor:
+    L, ab, mask = frame(*size)
+    hint = make_hint(L, ab * mask, mask, []) if hinted else None
+    return drain(prior.inpaint(L, ab, mask, hint, torch.Generator().manual_seed(seed)))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_plain_denoising_is_that_of_diffusers_own_pipeline(make: Make, prediction: str) -> None:
+    folder = make(4, prediction)
+    prior = load(str(folder), sampling=Sampling(steps=6))
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    theirs = pipeline("", num_inference_steps=6, guidance_scale=1.0, latents=z, output_type="latent").images
+    c = prior.components
+    ours = drain(sample(c.network(None), prior.schedule(None), z, torch.Generator(), c.prediction_type))  # type: ignore
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_a_prompt_is_guided_as_diffusers_does(make: Make) -> None:
+    prior = load(str(make()), sampling=Sampling(steps=3, prompt="a dog", negative_prompt="grey"))
+    pipeline = StableDiffusionPipeline.from_pretrained(make(), safety_checker=None, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"negative_prompt": "grey", "num_inference_steps": 3, "output_type": "latent"}
+    theirs = pipeline("a dog", guidance_scale=7.5, latents=z, **options).images
+    c = prior.components
+    ours = drain(sample(c.network(None), prior.schedule(None), z, torch.Generator(), c.prediction_type))  # type: ignore
+    assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+@pytest.mark.parametrize("start", [None, 0.3])
+def test_known_pixels_come_back_bit_for_bit(make: Make, channels: int, start: float | None) -> None:
+    prior = load(str(make(channels)), sampling=Sampling(steps=2, start=start))
+    _, ab, mask = frame()
+    filled = fill(prior, hinted=start is not None)
+    assert filled.shape == ab.shape and torch.isfinite(filled).all()
+    assert torch.equal(filled[:, mask], ab[:, mask])
+    assert not torch.equal(filled[:, ~mask], ab[:, ~mask])
+
+
+@pytest.mark.parametrize("size", [(9, 13), (33, 21), (40, 300)])
+def test_any_frame_size_will_do(make: Make, size: tuple[int, int]) -> None:
+    prior = load(str(make()), sampling=Sampling(steps=1))
+    L, ab, mask = frame(*size)
+    working = prior.working_size(size)
+    assert prior.components.training_size <= min(working) <= 1.5 * prior.components.training_size
+    assert abs(working[0] / working[1] - size[0] / size[1]) < 0.06 * size[0] / size[1]
+    mask[:] = True
+    mask[1, 2] = False
+    assert drain(prior.inpaint(L, ab, mask, None, torch.Generator().manual_seed(0))).shape == ab.shape
+
+
+def test_the_seed_fixes_the_fill_and_other_seeds_give_others(make: Make) -> None:
+    prior = load(str(make()), sampling=Sampling(steps=2))
+    assert torch.equal(fill(prior, 1), fill(prior, 1))
+    assert not torch.allclose(fill(prior, 1), fill(prior, 2))
+
+
+def test_averaged_samples_are_the_mean_of_the_samples(make: Make) -> None:
+    L, ab, mask = frame()
+    one, two = (load(str(make()), sampling=Sampling(steps=2, samples=n)) for n in (1, 2))
+    generator = torch.Generator().manual_seed(4)
+    singles = [drain(one.inpaint(L, ab, mask, None, generator)) for _ in range(2)]
+    both = drain(two.inpaint(L, ab, mask, None, torch.Generator().manual_seed(4)))
+    assert torch.allclose(both, torch.stack(singles).mean(0), atol=1e-3)
+
+
+@pytest.mark.parametrize("switch", ["color_condition", "grey_constraint", "through_denoiser"])
+def test_every_switch_changes_the_fill(make: Make, switch: str) -> None:
+    options: dict[str, Any] = {"steps": 2, "eta": 0.5}
+    on = load(str(make(9)), sampling=Sampling(**options))
+    off = DiffusionPrior(on.components, Sampling(**options, **{switch: False}))
+    assert not torch.allclose(fill(on), fill(off), atol=1e-4)
+
+
+def test_every_denoising_step_is_a_step(make: Make) -> None:
+    L, ab, mask = frame()
+    prior = load(str(make()), sampling=Sampling(steps=3))
+    steps = list(prior.inpaint(L, ab, mask, None, torch.Generator()))
+    assert [s.stage for s in steps] == ["inpaint"] * 3
+    assert [s.done for s in steps] == pytest.approx([1 / 3, 2 / 3, 1])
+    mask[:] = True
+    assert torch.equal(drain(prior.inpaint(L, ab, mask, None, torch.Generator())), ab)
+
+
+def test_the_text_encoder_does_not_stay(make: Make) -> None:
+    components = load(str(make())).components
+    assert components.text is not None and components.text.shape == (1, 8, 8)
+    assert not any("text_model" in type(v).__module__ for v in vars(components).values())
+
+
+@pytest.mark.parametrize(
+    ("lost", "names"),
+    [
+        ("unet/diffusion_pytorch_model.safetensors", "incomplete"),
+        ("vae/config.json", "vae/config.json"),
+        ("model_index.json", "model_index.json"),
+        ("tokenizer/vocab.json", "incomplete"),
+        ("tokenizer", "incomplete"),
+        ("text_encoder/model.safetensors", "incomplete"),
+    ],
+)
+def test_partial_weights_are_one_sentence(make: Make, tmp_path: Path, lost: str, names: str) -> None:
+    folder = shutil.copytree(make(), tmp_path / "prior")
+    if (folder / lost).is_dir():
+        shutil.rmtree(folder / lost)
+    else:
+        (folder / lost).unlink()
+        (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok="vocab" in lost)
+    with pytest.raises(InputError, match=names) as caught:
+        load(str(folder))
+    assert "--prior bundled" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_weights_are_one_sentence(make: Make, tmp_path: Path) -> None:
+    folder = shutil.copytree(make(), tmp_path / "prior")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match="damaged"):
+        load(str(folder))
+
+
+def test_unknown_and_unreachable_priors_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+
+    with pytest.raises(InputError, match="There is no prior"):
+        load(str(tmp_path / "nowhere"))
+
+    class Gated(GatedRepoError):
+        def __init__(self) -> None:
+            OSError.__init__(self, "401")
+
+    for error, words in ((LocalEntryNotFoundError("offline"), "cannot be reached"), (Gated(), "gated")):
+
+        def fail(*args: Any, error: Exception = error, **options: Any) -> str:
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+        with pytest.raises(InputError, match=words) as caught:
+            load("sd15")
+        assert "--prior bundled" in str(caught.value)
+
+
+def test_an_environment_variable_points_to_other_weights(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PRIORS["sd15"][1], str(make()))
+    assert load("sd15").components.training_size == 16
+
+
+def test_denoisers_of_other_kinds_are_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="6 channels"):
+        load(str(write_prior(tmp_path / "six", channels=6)))
+    folder = shutil.copytree(make(), tmp_path / "flux")
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(config | {"_class_name": "FluxTransformer2DModel"}))
+    with pytest.raises(InputError, match="FluxTransformer2DModel"):
+        load(str(folder))
+
+
+def test_presets_ask_for_the_papers_sampling_and_for_the_hint_start() -> None:
+    paper, standard = sampling_of(choose("paper")), sampling_of(choose("standard"))
+    assert paper == Sampling() and not paper.share
+    assert 6 <= standard.steps <= 10 and standard.start is not None
+
+
+@pytest.fixture(scope="module")
+def bundled() -> DiffusionPrior:
+    return load("bundled", sampling=sampling_of(choose("standard")))
+
+
+def test_the_bundled_prior_is_small_and_described() -> None:
+    assert sum(f.stat().st_size for f in BUNDLED.rglob("*")) < 15e6
+    card = (BUNDLED / "README.md").read_text()
+    for word in ("license", "train-prior", "Caltech-101", "BSDS500", "ImageNet", "Limits"):
+        assert word in card
+
+
+def test_the_bundled_prior_stays_near_a_sure_hint(bundled: DiffusionPrior) -> None:
+    L, ab, mask = frame(72, 128)
+    sure = Hint(ab, torch.ones(72, 128))
+    filled = drain(bundled.inpaint(L, ab * mask, mask, sure, torch.Generator().manual_seed(0)))
+    assert torch.allclose(filled, ab, atol=1e-4)
+
+
+def test_the_bundled_prior_makes_no_seams(bundled: DiffusionPrior) -> None:
+    L, ab, mask = frame(72, 128)
+    mask[:] = True
+    mask[20:50, 40:90] = False
+    unsure = Hint(ab, mask.float())
+    filled = drain(bundled.inpaint(L, ab * mask, mask, unsure, torch.Generator().manual_seed(0)))
+    change = (filled - ab).abs().amax(0)
+    assert change[~mask].max() > 0
+    assert change[20:50, 40:90][[0, -1]].max() < 0.5 * max(4.0, float(change.max()))
