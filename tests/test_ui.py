@@ -124,10 +124,15 @@ def test_turns_queue_tell_and_stop() -> None:
     assert turns.announce("a") == 0 and turns.announce("b") == 1
     with pytest.raises(InputError, match="still going on"):
         turns.announce("a")
-    assert turns.stopping("a") == "" and turns.cancel("a") and turns.stopping("a") == "keep"
-    assert turns.cancel("b", "drop") and turns.stopping("b") == "drop"
+    assert turns.begin("a") and turns.stopping("a") == ""
+    assert turns.cancel("a") and turns.stopping("a") == "keep"
+    turns.leave("a")
+    assert turns.stopping("a") == "drop"
     turns.end("a")
-    assert not turns.cancel("a") and turns.announce("c") == 1
+    assert not turns.cancel("a") and turns.announce("c") == 1, "b still waits"
+    turns.leave("b")
+    assert not turns.begin("b") and turns.announce("d") == 1, "b gave up its place"
+    assert turns.cancel("c") and not turns.begin("c")
     assert turns.stopping("never announced") == "drop"
 
 
@@ -192,7 +197,11 @@ def test_links_expire_and_lead_nowhere_else(tmp_path: Path) -> None:
             archive.open(bad)
     past = time.time() - 3 * 86400
     os.utime(folder, (past, past))
-    assert archive.expire() == 1 and not archive.has(token)
+    left = archive.folder / "visits" / "somebody"
+    left.mkdir(parents=True)
+    os.utime(left, (past, past))
+    assert archive.expire() == 2 and not left.exists()
+    assert archive.expire() == 0 and not archive.has(token)
 
 
 def test_the_page_takes_only_priors_by_name() -> None:

@@ -39,9 +39,12 @@ def connect(server: Server, downloads: Path) -> Client:
 
 
 def film(path: Path, hue: tuple[int, int, int], frames: int = 1) -> Path:
-    """A clip of one colour with a soft shade across it."""
+    """A clip with one colour above and green below (one colour alone would pass for tinted film), shaded to the left."""
     shade = np.linspace(0.4, 1.0, 64)[None, None, None, :] * np.ones((frames, 1, 48, 1))
-    pictures = (np.array(hue)[None, :, None, None] * shade).astype(np.uint8)
+    color = np.where(
+        np.arange(48)[None, :, None] < 24, np.array(hue)[:, None, None], np.array((40, 170, 60))[:, None, None]
+    )
+    pictures = (color[None] * shade).astype(np.uint8)
     with Writer(path, Video(pictures, Fraction(12))) as writer:
         for picture in pictures:
             writer.add(picture)
@@ -71,7 +74,7 @@ def test_endpoints_are_named_and_documented(client: Client) -> None:
 
 def test_colorize_gives_films_and_a_report(client: Client, tmp_path: Path) -> None:
     clip = film(tmp_path / "red.mp4", (200, 60, 40), frames=2)
-    colorized, origin, report = client.predict(video={"video": handle_file(str(clip))}, api_name="/colorize")
+    colorized, origin, report = client.predict(video=handle_file(str(clip)), api_name="/colorize")
     films = [read(_path(answer)) for answer in (colorized, origin)]
     assert [len(f) for f in films] == [2, 2]
     assert report["frames"] == 2 and report["complete"] and report["origin"]["exemplar"] == 48 * 64
@@ -94,10 +97,10 @@ def test_ten_clients_at_once_each_get_their_own(server: Server, tmp_path: Path) 
         try:
             clip = film(tmp_path / f"clip{k}.mp4", hues[k])
             answer = connect(server, tmp_path / f"{k}").predict(
-                video={"video": handle_file(str(clip))}, seed=k, api_name="/colorize"
+                video=handle_file(str(clip)), seed=k, api_name="/colorize"
             )
             assert answer[2]["seed"] == k
-            found[k] = np.asarray(read(_path(answer[0])).frames).mean(axis=(0, 2, 3)) / 0.7
+            found[k] = np.asarray(read(_path(answer[0])).frames)[:, :, :20].mean(axis=(0, 2, 3)) / 0.7
         except Exception as error:
             errors.append(error)
 
@@ -131,7 +134,7 @@ def test_bad_input_is_one_sentence(client: Client, tmp_path: Path, changes: dict
         write_image(tmp_path / "e.png", np.asarray(read(clip).frames[0]))
         changes = {**changes, "exemplar": handle_file(str(tmp_path / "e.png"))}
     with pytest.raises(AppError) as caught:
-        client.predict(video={"video": handle_file(str(clip))}, api_name="/colorize", **changes)
+        client.predict(video=handle_file(str(clip)), api_name="/colorize", **changes)
     said = str(caught.value)
     assert sentence in said and "Traceback" not in said and str(ROOT) not in said
 
@@ -140,11 +143,11 @@ def test_not_a_video_and_too_large(client: Client, tmp_path: Path) -> None:
     bad = tmp_path / "notes.mp4"
     bad.write_text("dear diary")
     with pytest.raises(AppError, match=r"notes\.mp4"):
-        client.predict(video={"video": handle_file(str(bad))}, api_name="/colorize")
+        client.predict(video=handle_file(str(bad)), api_name="/colorize")
     with (tmp_path / "large.mp4").open("wb") as file:
         file.truncate(5 * 2**20)
     with pytest.raises(Exception, match=r"(?i)size|large|413"):
-        client.predict(video={"video": handle_file(str(tmp_path / "large.mp4"))}, api_name="/colorize")
+        client.predict(video=handle_file(str(tmp_path / "large.mp4")), api_name="/colorize")
 
 
 def test_an_expired_token_says_so(client: Client) -> None:
@@ -164,7 +167,7 @@ def test_files_outside_the_session_cannot_be_fetched(server: Server, path: str) 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(ROOT / "assets" / "examples" / "train.mp4")])
 def test_a_path_on_the_server_is_no_upload(server: Server, path: str) -> None:
-    body = {"data": [{"video": {"path": path, "meta": {"_type": "gradio.FileData"}}}, "draft", None]}
+    body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "draft", None]}
     request = urllib.request.Request(
         f"{server.url}/gradio_api/call/estimate", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )

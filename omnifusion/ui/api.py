@@ -75,6 +75,7 @@ def colorize(service: Service) -> Callable[..., Answer]:
         asked = Request(Path(video).name, settings, frames, tuple(pictures))
         session = f"api-{request.session_hash}-{id(asked)}"
         service.turns.announce(session)
+        service.turns.begin(session)
         try:
             with given.named(Path(video), Path(video).name):
                 steps_left = work.run(work.Job(Path(video), asked, pictures), service.archive, service.limits,

@@ -118,12 +118,18 @@ class Archive:
         return bool(TOKEN.fullmatch(token)) and (self.folder / token / "request.json").is_file()
 
     def expire(self) -> int:
-        """Remove the runs that are too old; returns how many."""
-        limit = time.time() - 86400 * self.days
-        old = [f for f in self.folder.iterdir() if TOKEN.fullmatch(f.name) and f.stat().st_mtime < limit]
+        """Remove the runs that are too old, and what visitors have left behind for a day; returns how many folders."""
+        now = time.time()
+        old = [f for f in self.folder.glob("*") if TOKEN.fullmatch(f.name) and _age(f, now) > self.days]
+        old += [f for f in self.folder.glob("visits/*") if _age(f, now) > 1]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
         return len(old)
+
+
+def _age(folder: Path, now: float) -> float:
+    """In days."""
+    return (now - folder.stat().st_mtime) / 86400
 
 
 def load(folder: Path) -> Stored:

@@ -236,39 +236,37 @@ class Handlers:
     def run(self, visit: Visit, request: gr.Request, *chosen: Any) -> Iterator[Updates]:
         """Colour the clip; its steps appear as they come."""
         service, session = self.service, str(request.session_hash)
-        live, stored = Live(), None
+        steps, live = None, Live()
         try:
-            if service.turns.stopping(session):
+            if not service.turns.begin(session):
                 yield {self.watch.progress: message("Cancelled before it began.")}
                 return
             asked = self.asked(visit, chosen)
-            job = work.Job(
-                visit.require_clip(), asked, visit.pictures, self._run_of(visit.token) if visit.token else None
-            )
-            steps = work.run(
-                job, service.archive, service.limits, lambda: bool(service.turns.stopping(session)), service.stages()
-            )
-            while True:
-                if service.turns.stopping(session) == "drop":
-                    steps.close()
-                    return
-                try:
-                    shown = live.show(next(steps))
-                except StopIteration as stop:
-                    stored = stop.value
-                    break
-                if shown is not None:
+            job = work.Job(visit.require_clip(), asked, visit.pictures, self._earlier(visit))
+            stopped = functools.partial(service.turns.stopping, session)
+            steps = work.run(job, service.archive, service.limits, lambda: bool(stopped()), service.stages())
+            while stopped() != "drop":
+                if (shown := live.show(next(steps))) is not None:
                     yield self._live(shown)
-            service.rates.learn(stored.report, asked.settings)
-            visit = visit.with_run(stored.token)
-            yield {
-                self.visit: visit,
-                self.watch.progress: message(_ending(stored)),
-                **self._show(stored, request),
-                **self._lists(visit),
-            }
+        except StopIteration as stop:
+            yield self._finish(visit, stop.value, request)
         finally:
+            if steps is not None:
+                steps.close()
             service.turns.end(session)
+
+    def _earlier(self, visit: Visit) -> Stored | None:
+        """The run that is shown, whose tracker may serve again."""
+        try:
+            return self._run_of(visit.token) if visit.token else None
+        except InputError:  # it has expired meanwhile
+            return None
+
+    def _finish(self, visit: Visit, run: Stored, request: gr.Request) -> Updates:
+        self.service.rates.learn(run.report, run.request.settings)
+        visit = visit.with_run(run.token)
+        shown = {self.visit: visit, self.watch.progress: message(_ending(run))}
+        return {**shown, **self._show(run, request), **self._lists(visit)}
 
     def settle(self) -> Updates:
         """After a run, however it ended."""
@@ -296,7 +294,7 @@ class Handlers:
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed: the machine is for others now."""
-        self.service.turns.cancel(str(request.session_hash), "drop")
+        self.service.turns.leave(str(request.session_hash))
 
     # -- results
 
@@ -350,6 +348,7 @@ class Handlers:
 
     def open_link(self, visit: Visit, request: gr.Request) -> Updates:
         """The page was opened, perhaps by a link to a run."""
+        self.service.archive.expire()
         asked = dict(request.query_params or {})
         token = asked.get("run", "")
         if not token:

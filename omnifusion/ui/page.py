@@ -46,6 +46,7 @@ def build(service: Service) -> gr.Blocks:
     limits = service.limits
     with gr.Blocks(title="OmniFusion", analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as page:
         visit = gr.State(Visit(), time_to_live=24 * HOUR, delete_callback=lambda seen: seen.close())
+        api.offer(service)  # first, so that no handler takes an endpoint's name
         gr.Markdown(text("intro"))
         with gr.Tabs():
             with gr.Tab("Colour"), gr.Row():
@@ -62,10 +63,8 @@ def build(service: Service) -> gr.Blocks:
         _wire_clip(handlers)
         _wire_run(handlers, limits)
         _wire_results(handlers)
-        api.offer(service)
         page.load(toast(handlers.open_link), visit, _everything(handlers), **QUIET)
         page.unload(handlers.leave)
-        gr.Timer(HOUR).tick(service.archive.expire, None, None, **QUIET)
     page.queue(default_concurrency_limit=8, max_size=64)
     return page
 
@@ -130,6 +129,7 @@ def launch_options(service: Service, share: bool = False, mcp: bool = False) -> 
         "theme": theme(),
         "css_paths": [ASSETS / "page.css"],
         "allowed_paths": [str(service.limits.results), str(ASSETS / "examples")],
+        "blocked_paths": [str(service.rates.path)],
         "max_file_size": f"{service.limits.megabytes}mb",
         "share": share,
         "mcp_server": mcp,

@@ -90,6 +90,7 @@ class Turns:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stops: dict[str, str] = {}
+        self._begun: set[str] = set()
 
     def announce(self, session: str) -> int:
         """Queue for a run; returns how many other visitors come first.
@@ -103,13 +104,27 @@ class Turns:
             self._stops[session] = ""
             return len(self._stops) - 1
 
-    def cancel(self, session: str, how: str = "keep") -> bool:
-        """Ask a run to stop: "keep" what is done, or "drop" it; returns whether there was one."""
+    def begin(self, session: str) -> bool:
+        """The run's turn has come; returns whether it is still wanted."""
+        with self._lock:
+            self._begun.add(session)
+            return self._stops.get(session, "drop") == ""
+
+    def cancel(self, session: str) -> bool:
+        """Ask a run to stop and to keep what is done; returns whether there was one."""
         with self._lock:
             if session not in self._stops:
                 return False
-            self._stops[session] = how
+            self._stops[session] = "keep"
             return True
+
+    def leave(self, session: str) -> None:
+        """The visitor is gone: a run that goes on stops and keeps nothing, one that waits gives up its place."""
+        with self._lock:
+            if session in self._begun:
+                self._stops[session] = "drop"
+            else:
+                self._stops.pop(session, None)
 
     def stopping(self, session: str) -> str:
         """ "", "keep" or "drop"."""
@@ -120,3 +135,4 @@ class Turns:
         """The run is over."""
         with self._lock:
             self._stops.pop(session, None)
+            self._begun.discard(session)

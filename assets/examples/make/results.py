@@ -1,4 +1,4 @@
-"""Colour the examples and keep what the page shows of them at once: ``python assets/examples/make/results.py [NAME ...]``."""
+"""Colour the examples and keep what the page shows of them: ``python assets/examples/make/results.py [NAME ...]``."""
 
 from __future__ import annotations
 
