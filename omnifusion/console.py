@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from omnifusion.driver import Stages, colorize
+from omnifusion.driver import InpaintHere, Stages, colorize
 from omnifusion.prepare import Clip
 from omnifusion.presets import Settings
 from omnifusion.state import Step, Steps
@@ -41,17 +42,20 @@ class Bar:
             self._bar = None
 
 
-def color_to_folder(clip: Clip, settings: Settings, folder: RunFolder, stages: Stages | None = None) -> dict[str, Any]:
+def color_to_folder(clip: Clip, settings: Settings, out: Path, overwrite: bool) -> dict[str, Any]:
     """Run the method on a clip, with progress on the terminal, into a folder; returns the report.
 
     Ctrl-C ends the run early: what is coloured by then is written, and the report says ``"complete": false``.
     """
+    inpaint = InpaintHere()
+    inpaint.load(settings)  # first of all: a prior that cannot be had must cost nobody a fit
+    folder = RunFolder(out, overwrite)
     folder.require_space(clip)
     for note in clip.notes:
         print(note)
     bar, result = Bar(), None
     try:
-        run = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages)
+        run = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, Stages(inpaint=inpaint))
         result = _follow(run, bar, folder)
     except KeyboardInterrupt:
         print("\nInterrupted: writing what is coloured so far.")

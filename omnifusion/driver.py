@@ -38,10 +38,19 @@ class InpaintHere:
     def __init__(self) -> None:
         self._loaded: tuple[Settings, Prior] | None = None
 
-    def __call__(self, task: Task, settings: Settings) -> Steps[Tensor]:
+    def load(self, settings: Settings) -> Prior:
+        """The prior with these settings.
+
+        Raises:
+            InputError: its weights cannot be had.
+        """
         if self._loaded is None or self._loaded[0] != settings:
             self._loaded = (settings, load(settings.prior, device(), sampling_of(settings)))
-        return task.run(self._loaded[1])
+        return self._loaded[1]
+
+    def __call__(self, task: Task, settings: Settings) -> Steps[Tensor]:
+        """Fill one frame."""
+        return task.run(self.load(settings))
 
 
 @dataclass(frozen=True)

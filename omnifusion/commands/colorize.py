@@ -70,11 +70,10 @@ def run(args: argparse.Namespace) -> int:
     """Colour a clip and print where the results are."""
     from omnifusion.console import color_to_folder
     from omnifusion.prepare import prepare
-    from omnifusion.store import RunFolder
     from omnifusion.video import read
 
     settings = settings_of(args)
     exemplars = [parse_exemplar(text) for text in args.exemplar]
     clip = prepare(read(args.input, max_frames=args.frames), exemplars, settings.max_side, force=args.force)
-    report = color_to_folder(clip, settings, RunFolder(args.out, overwrite=args.overwrite))
+    report = color_to_folder(clip, settings, args.out, args.overwrite)
     return 0 if report["complete"] else 130

@@ -26,14 +26,13 @@ def run(args: argparse.Namespace) -> int:
     from omnifusion.console import color_to_folder
     from omnifusion.prepare import prepare
     from omnifusion.state import InputError
-    from omnifusion.store import RunFolder
 
     if args.scene not in sample.SCENES:
         raise InputError(f"There is no scene {args.scene!r}; choose one of {', '.join(sample.SCENES)}.")
     settings = settings_of(args)
     video = sample.make(args.scene, frames=args.frames, size=(216, 384)).video
     clip = prepare(video, [], settings.max_side)
-    report = color_to_folder(clip, settings, RunFolder(args.out, overwrite=args.overwrite))
+    report = color_to_folder(clip, settings, args.out, args.overwrite)
     if not report["complete"] or len(video) < 2:
         return 0 if report["complete"] else 130
     L, ab = peers.split(video.frames)

@@ -1,0 +1,188 @@
+"""The command line: real runs end to end, and bad input that costs one sentence and nothing else."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from omnifusion import sample
+from omnifusion.__main__ import main
+from omnifusion.color import from_uint8, grey, luminance, to_uint8
+from omnifusion.state import Video
+from omnifusion.store import PARTS
+from omnifusion.video import read, read_image, write, write_image
+
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def truth() -> np.ndarray:
+    return np.asarray(sample.make("two-layers", frames=FRAMES, size=(72, 96), seed=3).video.frames)
+
+
+@pytest.fixture(scope="module")
+def clips(truth: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a colour clip, the same in grey (as frames, so that nothing is lost), and its first frame."""
+    folder = tmp_path_factory.mktemp("clips")
+    write(folder / "colour.mp4", Video(truth, Fraction(25)))
+    (folder / "grey").mkdir()
+    for t, frame in enumerate(to_uint8(grey(from_uint8(torch.from_numpy(truth)))).numpy()):
+        write_image(folder / "grey" / f"{t}.png", frame)
+    write_image(folder / "first.png", truth[0])
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one sentence that bad input ends in."""
+    assert main([str(word) for word in argv]) == 2
+    message = capsys.readouterr().err.strip().splitlines()
+    assert len(message) == 1
+    assert "Traceback" not in message[0]
+    return message[0]
+
+
+@pytest.mark.slow
+def test_a_grey_clip_and_one_coloured_frame_become_a_coloured_clip(
+    clips: Path, truth: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    argv = ["colorize", clips / "grey", "--out", out, "--exemplar", f"{clips / 'first.png'}@0", "--preset", "draft"]
+    assert main([str(word) for word in argv]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["complete"] and report["frames"] == FRAMES and report["size"] == [72, 96]
+    h, w = report["working_size"]
+    assert sum(report["origin"].values()) == FRAMES * h * w
+    assert report["origin"]["exemplar"] == h * w
+    assert min(report["origin"].values()) > 0
+    assert sum(i["propagated"] for i in report["iterations"]) == report["origin"]["propagated"]
+    assert sum(i["inpainted"] for i in report["iterations"]) == report["origin"]["inpainted"]
+    frames = np.stack([read_image(file) for file in sorted((out / "frames").iterdir())])
+    difference = luminance(from_uint8(torch.from_numpy(frames))) - luminance(from_uint8(torch.from_numpy(truth)))
+    assert difference.abs().quantile(0.99) < 1.5
+    assert np.abs(frames[0].astype(int) - truth[0]).max() <= 2, "the exemplar keeps its own colours"
+    error = ((frames[1:].astype(float) - truth[1:]) ** 2).mean()
+    assert error < 0.5 * ((frames[1:].mean(1, keepdims=True) - truth[1:]) ** 2).mean()
+    for name in ("colorized.mp4", "origin.mp4"):
+        film = read(out / name)
+        assert len(film) == FRAMES and film.size == (72, 96) and film.fps == 24
+
+
+@pytest.mark.slow
+def test_a_colour_clip_is_scored_and_the_seed_fixes_the_result(clips: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        argv = ["colorize", clips / "colour.mp4", "--out", tmp_path / name, "--preset", "draft", "--seed", "7"]
+        assert main([str(word) for word in argv]) == 0
+    a, b = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("a", "b"))
+    assert a["scores"]["psnr"] > 20
+    assert a["scores"] == b["scores"] and a["origin"] == b["origin"]
+    assert (tmp_path / "a/frames/00002.png").read_bytes() == (tmp_path / "b/frames/00002.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_grey_clip_without_an_exemplar_is_left_to_the_prior(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["colorize", clips / "grey", "--out", tmp_path / "out", "--preset", "draft", "--frames", "2"]
+    assert main([str(word) for word in argv]) == 0
+    assert "prior invents" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["complete"] and report["frames"] == 2
+    assert report["origin"]["exemplar"] == 0 and report["origin"]["inpainted"] > 0
+    assert report["iterations"][0]["frame"] == 0
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_keeps_what_is_done(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    argv = [sys.executable, "-m", "omnifusion", "colorize", clips / "colour.mp4", "--out", out, "--preset", "draft"]
+    process = subprocess.Popen([str(w) for w in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not list(out.glob("iterations/*_after.png")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the run was faster than the interruption")
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    report = json.loads((out / "report.json").read_text())
+    assert not report["complete"]
+    assert len(list((out / "frames").iterdir())) == FRAMES
+    assert str(out) in output
+
+
+def test_another_run_is_not_overwritten(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text("{}")
+    assert "--overwrite" in refused(capsys, "colorize", clips / "colour.mp4", "--out", out)
+    assert [p.name for p in out.iterdir()] == ["report.json"]
+
+
+def test_overwriting_touches_only_what_a_run_writes(tmp_path: Path) -> None:
+    from omnifusion.store import RunFolder
+
+    (tmp_path / "holiday.txt").write_text("mine")
+    (tmp_path / "report.json").write_text("{}")
+    RunFolder(tmp_path, overwrite=True)
+    assert (tmp_path / "holiday.txt").read_text() == "mine"
+    assert not (tmp_path / "report.json").exists()
+
+
+def nothing_written(out: Path) -> bool:
+    return not any((out / part).exists() for part in PARTS)
+
+
+def test_bad_inputs_cost_one_sentence(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, colour = tmp_path / "out", clips / "colour.mp4"
+    text, empty, cut = tmp_path / "notes.mp4", tmp_path / "empty", tmp_path / "cut.mp4"
+    text.write_text("not a film")
+    empty.mkdir()
+    cut.write_bytes(colour.read_bytes()[: colour.stat().st_size // 2])
+    wide, photo = tmp_path / "wide.png", tmp_path / "photo.png"
+    write_image(wide, np.repeat(read_image(clips / "first.png"), 2, axis=2))
+    noise = np.random.default_rng(0).integers(0, 256, (3, 72, 96), dtype=np.uint8)
+    write_image(photo, noise)
+    grey_first = clips / "grey" / "0.png"
+
+    def colorize(*more: object) -> str:
+        return refused(capsys, "colorize", *more, "--out", out)
+
+    assert "missing.mp4" in colorize(tmp_path / "missing.mp4")
+    assert "notes.mp4" in colorize(text)
+    assert "empty" in colorize(empty)
+    assert "cut.mp4" in colorize(cut)
+    assert "frame 99" in colorize(colour, "--exemplar", f"{clips / 'first.png'}@99")
+    assert "aspect" in colorize(colour, "--exemplar", f"{wide}@0")
+    assert "--force" in colorize(colour, "--exemplar", f"{photo}@0")
+    assert "colour" in colorize(colour, "--exemplar", f"{grey_first}@0")
+    assert "IMAGE@FRAME" in colorize(colour, "--exemplar", f"{clips / 'first.png'}@two")
+    assert "preset" in colorize(colour, "--preset", "best")
+    assert "steps" in colorize(colour, "--steps", "0")
+    assert "frames" in colorize(colour, "--frames", "0").lower()
+    assert "prior" in colorize(colour, "--prior", str(tmp_path / "no-such-prior")).lower()
+    assert nothing_written(out)
+
+
+def test_a_full_disk_is_told_before_the_run(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert "MiB" in refused(capsys, "colorize", clips / "colour.mp4", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("command", ["colorize", "demo", "track", "inpaint", "train-prior", "evaluate", "ablate"])
+def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "-h"])
+    assert stop.value.code == 0
+    assert command in capsys.readouterr().out
