@@ -39,7 +39,7 @@ def connect(server: Server, downloads: Path) -> Client:
 
 
 def film(path: Path, hue: tuple[int, int, int], frames: int = 1) -> Path:
-    """A clip with one colour above and green below (one colour alone would pass for tinted film), shaded to the left."""
+    """A clip with one colour above and green below, shaded to the left; one colour alone would pass for tinted film."""
     shade = np.linspace(0.4, 1.0, 64)[None, None, None, :] * np.ones((frames, 1, 48, 1))
     color = np.where(
         np.arange(48)[None, :, None] < 24, np.array(hue)[:, None, None], np.array((40, 170, 60))[:, None, None]

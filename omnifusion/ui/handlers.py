@@ -195,7 +195,10 @@ class Handlers:
         if visit.clip is None:
             return {self.start.estimate: "", self.start.fit: gr.Button(visible=False)}
         request = self.asked(visit, chosen)
-        found = self.service.rates.estimate(request.settings, min(request.frames or 1, visit.frames), visit.size)
+        fitted = any(work.same_fit(run.request, request) for run in self._runs(visit) if run.request.name == visit.name)
+        found = self.service.rates.estimate(
+            request.settings, min(request.frames or 1, visit.frames), visit.size, fitted
+        )
         line = f"About **{seconds(found.seconds)}** and {found.mib / 1024:.1f} GiB of {found.free_mib / 1024:.1f} free."
         if not found.fits:
             line += " That is more than this machine should be asked for: trim or shrink it."
@@ -242,7 +245,7 @@ class Handlers:
                 yield {self.watch.progress: message("Cancelled before it began.")}
                 return
             asked = self.asked(visit, chosen)
-            job = work.Job(visit.require_clip(), asked, visit.pictures, self._earlier(visit))
+            job = work.Job(visit.require_clip(), asked, visit.pictures, self._earlier(visit, asked))
             stopped = functools.partial(service.turns.stopping, session)
             steps = work.run(job, service.archive, service.limits, lambda: bool(stopped()), service.stages())
             while stopped() != "drop":
@@ -255,12 +258,9 @@ class Handlers:
                 steps.close()
             service.turns.end(session)
 
-    def _earlier(self, visit: Visit) -> Stored | None:
-        """The run that is shown, whose tracker may serve again."""
-        try:
-            return self._run_of(visit.token) if visit.token else None
-        except InputError:  # it has expired meanwhile
-            return None
+    def _earlier(self, visit: Visit, asked: Request) -> Stored | None:
+        """A run of this visit whose tracker may serve again."""
+        return next((run for run in reversed(self._runs(visit)) if work.same_fit(run.request, asked)), None)
 
     def _finish(self, visit: Visit, run: Stored, request: gr.Request) -> Updates:
         self.service.rates.learn(run.report, run.request.settings)
@@ -332,6 +332,9 @@ class Handlers:
                 return example.result
         return self.service.archive.open(token)
 
+    def _runs(self, visit: Visit) -> list[Stored]:
+        return [self.service.archive.open(token) for token in visit.runs if self.service.archive.has(token)]
+
     def browse(self, visit: Visit, frame: int, iteration: int) -> Updates:
         """A slider of the result was moved."""
         return (
@@ -378,7 +381,7 @@ class Handlers:
     # -- comparing
 
     def _lists(self, visit: Visit) -> Updates:
-        runs = [self._run_of(token) for token in visit.runs if self.service.archive.has(token)]
+        runs = self._runs(visit)
         found = results.choices(runs)
         right, left = (runs[-1].token if runs else None), (runs[-2].token if len(runs) > 1 else None)
         if left is None and found:
@@ -402,7 +405,7 @@ class Handlers:
         height, width = pictures[0].shape[:2]
         if pictures[1].shape[:2] != (height, width):
             raise InputError("These two results have frames of different sizes; compare runs on the same clip.")
-        runs = [self._run_of(token) for token in visit.runs if self.service.archive.has(token)]
+        runs = self._runs(visit)
         table = {"headers": results.HEADERS, "data": results.table(runs)}
         return {self.compare.slider: (pictures[0], pictures[1]), self.compare.table: table}
 

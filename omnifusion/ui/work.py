@@ -67,12 +67,14 @@ def reusable(job: Job) -> Mapping[int, Tracker]:
     """The fitted trackers that still hold: same clip, frames, working size and kind of fit; empty otherwise."""
     if job.earlier is None:
         return {}
-    old, new = job.earlier.request, job.request
-    same = old.frames == new.frames and (old.settings.max_side, old.settings.fit) == (
-        new.settings.max_side,
-        new.settings.fit,
-    )
-    return job.earlier.trackers() if same and digest(job.earlier.clip) == digest(job.clip) else {}
+    same = same_fit(job.earlier.request, job.request) and digest(job.earlier.clip) == digest(job.clip)
+    return job.earlier.trackers() if same else {}
+
+
+def same_fit(old: Request, new: Request) -> bool:
+    """Whether two runs on one clip can share their tracker."""
+    a, b = old.settings, new.settings
+    return (old.frames, a.max_side, a.fit) == (new.frames, b.max_side, b.fit)
 
 
 def digest(path: Path) -> str:
