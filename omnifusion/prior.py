@@ -138,11 +138,11 @@ class DiffusionPrior:
         s = self.sampling
         if hint is not None and self.components.condition != "hint" and not bool((hint.confidence > 0).any()):
             hint = None  # nothing is known: such priors colour from noise, the bundled one is calmer from grey
-        canvas = self._canvas(L, ab * mask if hint is None else hint.ab, mask, hint)
+        canvas = self.canvas(L, ab * mask if hint is None else hint.ab, mask, hint)
         fills = []
         for n in range(s.samples):
             z_0 = None
-            steps = self._sample(canvas, hint is not None, generator)
+            steps = self.latents(canvas, hint is not None, generator)
             while True:
                 try:
                     z = next(steps)
@@ -161,7 +161,7 @@ class DiffusionPrior:
             result = hint.ab + _share(hint.confidence, mask) * change
         return torch.where(mask, ab, result)
 
-    def _canvas(self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None) -> _Canvas:
+    def canvas(self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None) -> _Canvas:
         """Scale so that the short side suits the prior, and pad by reflection; never squash."""
         size = self.working_size((L.shape[-2], L.shape[-1]))
         confidence = mask.float() if hint is None else hint.confidence
@@ -196,7 +196,7 @@ class DiffusionPrior:
     def _decode_ab(self, z_0: Tensor) -> Tensor:
         return rgb_to_lab(self.components.decode(z_0).clamp(0, 1))[:, 1:]
 
-    def _sample(self, canvas: _Canvas, hinted: bool, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
+    def latents(self, canvas: _Canvas, hinted: bool, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
         """The latents z_0 of a fill; yields how many steps are done, and the latents so far."""
         s, c = self.sampling, self.components
         from_hint = s.start is not None and hinted

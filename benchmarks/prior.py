@@ -1,0 +1,275 @@
+"""Measures of the colour prior on real clips: ``python benchmarks/prior.py {fills,ablation,sampling,eta,time,sheet}``.
+
+Needs the environment variable OMNIFUSION_CLIPS: a folder with ``davis/CLIP/*.jpg``. Frames 10 and 30 of every clip at
+256 x 144; three kinds of holes:
+
+- short: frame t - 5 in true colour, carried on by recursive DIS flow with a cycle check; holes where it fails;
+- strip: a border strip of 25 %, blob: smooth blobs of 25 %, the rest in true colour.
+
+All may look colours up in the first frame in true colour; ``short`` also in frame t - 5, and along its failed tracks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
+from omnifusion.flow import dis
+from omnifusion.geometry import warp
+from omnifusion.hint import Reference, levin, make_hint
+from omnifusion.peers import consistent
+from omnifusion.picture import sheet
+from omnifusion.presets import choose
+from omnifusion.prior import DiffusionPrior, Sampling, load, sampling_of
+from omnifusion.state import Hint, drain
+from omnifusion.video import write_image
+
+KINDS = ("short", "strip", "blob")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One frame with a hole."""
+
+    clip: str
+    frame: int
+    kind: str
+    L: Tensor
+    truth: Tensor
+    ab: Tensor
+    mask: Tensor
+    references: list[Reference]
+    guess: Hint | None
+
+    def hint(self) -> Hint:
+        return make_hint(self.L, self.ab, self.mask, self.references, self.guess)
+
+    def error(self, ab: Tensor, where: Tensor | None = None) -> float:
+        """ab RMSE in the hole, or where else."""
+        return float((ab - self.truth)[:, ~self.mask if where is None else where].square().mean().sqrt())
+
+
+def read(folder: Path, indices: list[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """L ``(T, 1, H, W)`` and ab ``(T, 2, H, W)`` of frames of a clip."""
+    names = sorted(folder.glob("*.jpg"))
+    frames = [cv2.resize(cv2.imread(str(names[i])), size[::-1], interpolation=cv2.INTER_AREA) for i in indices]
+    lab = rgb_to_lab(from_uint8(torch.from_numpy(np.stack(frames)[..., ::-1].copy()).permute(0, 3, 1, 2)))
+    return lab[:, :1], lab[:, 1:]
+
+
+def carried(L: Tensor, ab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first frame's colour in the last: colour, which pixels can be trusted, agreement in luminance."""
+    carry, known = torch.cat([L[0], ab[0]]), torch.ones(L.shape[-2:], dtype=torch.bool)
+    for t in range(1, len(L)):
+        backward, forward = dis(L[t], L[t - 1]), dis(L[t - 1], L[t])
+        carry = warp(carry, backward)
+        known = (warp(known[None].float(), backward)[0] > 0.999) & consistent(backward, forward)
+    return carry[1:], known, torch.exp(-0.5 * ((carry[0] - L[-1, 0]) / 10) ** 2)
+
+
+def items(size: tuple[int, int] = (144, 256), frames: tuple[int, ...] = (10, 30)) -> Iterator[Item]:
+    root = os.environ.get("OMNIFUSION_CLIPS")
+    if not root:
+        sys.exit("Set OMNIFUSION_CLIPS to the folder that holds davis/CLIP/*.jpg.")
+    for folder in sorted((Path(root) / "davis").iterdir()):
+        for t in frames:
+            L, ab = read(folder, [0, *range(t - 5, t + 1)], size)
+            everywhere = torch.ones(size, dtype=torch.bool)
+            first, recent = Reference(L[0], ab[0], everywhere), Reference(L[1], ab[1], everywhere)
+            colour, known, agreement = carried(L[1:], ab[1:])
+            guess = Hint(colour, 0.5 * agreement * ~known)
+            args = (L[-1], ab[-1], colour * known, known, [first, recent], guess)
+            yield Item(folder.name, t, "short", *args)
+            rng = np.random.default_rng(zlib.crc32(f"{folder.name}{t}".encode()))
+            for kind, mask in (("strip", strip(rng, size)), ("blob", blob(rng, size))):
+                yield Item(folder.name, t, kind, L[-1], ab[-1], ab[-1] * mask, mask, [first], None)
+
+
+def strip(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
+    mask, side = torch.ones(size, dtype=torch.bool), rng.integers(4)
+    n = round(0.25 * size[0 if side < 2 else 1])
+    edge = slice(None, n) if side % 2 == 0 else slice(-n, None)
+    mask[edge if side < 2 else slice(None), slice(None) if side < 2 else edge] = False
+    return mask
+
+
+def blob(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
+    noise = cv2.GaussianBlur(rng.normal(size=size), (0, 0), size[0] / 12)
+    return torch.from_numpy(noise > np.quantile(noise, 0.25))
+
+
+def least_sure(item: Item, hint: Hint) -> Tensor:
+    """The quarter of the hole where the hint is least sure."""
+    hole = ~item.mask
+    return hole & (hint.confidence <= hint.confidence[hole].quantile(0.25))
+
+
+def interval(clips: list[str], differences: list[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over clips of paired differences."""
+    by_clip = [
+        np.mean([d for c, d in zip(clips, differences, strict=True) if c == clip]) for clip in sorted(set(clips))
+    ]
+    rng = np.random.default_rng(0)
+    means = rng.choice(by_clip, (10_000, len(by_clip))).mean(axis=1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def fill(prior: DiffusionPrior, item: Item, hint: Hint | None, seed: int = 0) -> Tensor:
+    return drain(prior.inpaint(item.L, item.ab, item.mask, hint, torch.Generator().manual_seed(seed)))
+
+
+def fills(prior: DiffusionPrior) -> None:
+    """Hole error of Levin, of the hint, and of the hint completed by the prior."""
+    prior = DiffusionPrior(prior.components, sampling_of(choose("standard")))
+    rows: dict[str, list[tuple[str, float, float, float, float, float]]] = {k: [] for k in KINDS}
+    for item in items():
+        hint = item.hint()
+        full, quarter = fill(prior, item, hint), least_sure(item, hint)
+        assert torch.equal(full[:, item.mask], item.ab[:, item.mask])
+        old = levin(item.L, item.ab, item.mask)
+        errors = (item.error(old), item.error(hint.ab), item.error(full))
+        rows[item.kind].append((item.clip, *errors, item.error(hint.ab, quarter), item.error(full, quarter)))
+    print(
+        "| holes | n | Levin | hint | hint + prior | vs. Levin | 95 % interval | least sure quarter: hint | + prior |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for kind, values in rows.items():
+        clips, table = [v[0] for v in values], np.array([v[1:] for v in values])
+        a, b, c, p, q = table.mean(axis=0)
+        low, high = interval(clips, list(table[:, 2] - table[:, 0]))
+        gain = f"{100 * (c / a - 1):+.1f} %"
+        quarter = f"{p:.2f} | {q:.2f} ({100 * (q / p - 1):+.1f} %)"
+        print(
+            f"| {kind} | {len(values)} | {a:.2f} | {b:.2f} | {c:.2f} | {gain} | [{low:.2f}, {high:.2f}] | {quarter} |"
+        )
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10 * torch.log10((a - b).square().mean()))
+
+
+def decoded(prior: DiffusionPrior, item: Item, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Without a hint, as in the paper: the decoded frame, and the one with L* and the known colours put back."""
+    canvas = prior.canvas(item.L, item.ab, item.mask, None)
+    z_0 = drain(prior.latents(canvas, False, torch.Generator().manual_seed(seed)))  # type: ignore[arg-type]
+    with torch.no_grad():
+        picture = prior.components.decode(z_0)[0, :, : canvas.inner[0], : canvas.inner[1]].clamp(0, 1)
+    return picture, compose(item.L, torch.where(item.mask, item.ab, rgb_to_lab(picture)[1:]))
+
+
+def compare(prior: DiffusionPrior, variants: dict[str, Sampling]) -> None:
+    """Whole-frame PSNR of variants of the paper's sampling on the ``short`` holes."""
+    scores: dict[str, list[tuple[float, ...]]] = {name: [] for name in variants}
+    for item in items(frames=(10,)):
+        if item.kind != "short":
+            continue
+        truth = compose(item.L, item.truth)
+        for name, sampling in variants.items():
+            start = time.process_time()
+            picture, final = decoded(DiffusionPrior(prior.components, sampling), item)
+            spent = time.process_time() - start
+            scores[name].append((psnr(picture, truth), psnr(final, truth), item.error(rgb_to_lab(final)[1:]), spent))
+    print("| | decoded frame, dB | L* and known colours put back, dB | hole ab RMSE | CPU s |\n|---|---|---|---|---|")
+    for name, values in scores.items():
+        print(f"| {name} | " + " | ".join(f"{v:.2f}" for v in np.mean(values, axis=0)) + " |", flush=True)
+
+
+def ablation(prior: DiffusionPrior) -> None:
+    """Table 2 of the paper."""
+    paper = Sampling()
+    compare(
+        prior,
+        {
+            "none": replace(paper, color_condition=False, grey_constraint=False),
+            "grey only": replace(paper, color_condition=False),
+            "mask only": replace(paper, grey_constraint=False),
+            "both": paper,
+        },
+    )
+
+
+def sampling(prior: DiffusionPrior) -> None:
+    """Steps, optimizations, eta, and what the approximations change."""
+    paper = Sampling()
+    variants = {
+        "50 steps, N = 1": paper,
+        "50 steps, N = 1, shared evaluation": replace(paper, share=True),
+        "50 steps, N = 1, gradient stops at the decoder": replace(paper, through_denoiser=False),
+        "50 steps, N = 3": replace(paper, optimizations=3),
+        "100 steps, N = 1": replace(paper, steps=100),
+    }
+    compare(prior, variants)
+
+
+def eta(prior: DiffusionPrior) -> None:
+    """The learning rate of eq. (4)."""
+    compare(prior, {f"eta {e}": replace(Sampling(steps=20), eta=e) for e in (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)})
+
+
+def seconds(prior: DiffusionPrior) -> None:
+    """Wall time of a frame at the standard preset: hint and fill."""
+    prior = DiffusionPrior(prior.components, sampling_of(choose("standard")))
+    for size in ((144, 256), (240, 427)):
+        times = []
+        for item in items(size, frames=(10,)):
+            start = time.perf_counter()
+            hint = item.hint()
+            middle = time.perf_counter()
+            fill(prior, item, hint)
+            times.append((middle - start, time.perf_counter() - middle))
+        h, f = np.median(times, axis=0)
+        print(f"{size[1]} x {size[0]}: hint {h:.2f} s, fill {f:.2f} s")
+
+
+def contact(prior: DiffusionPrior, out: Path) -> None:
+    """Twelve fills: truth, semi-coloured, Levin, hint, hint + prior."""
+    prior = DiffusionPrior(prior.components, sampling_of(choose("standard")))
+    chosen = [i for n, i in enumerate(items()) if n % 4 == 0]
+
+    def show(L: Tensor, ab: Tensor) -> np.ndarray:
+        return to_uint8(compose(L, ab)).permute(1, 2, 0).numpy()
+
+    rows = []
+    for item in chosen:
+        hint = item.hint()
+        fade = torch.where(item.mask, item.L, 0.5 * item.L + 45)
+        pictures = [show(fade, item.ab * item.mask), show(item.L, levin(item.L, item.ab, item.mask))]
+        rows.append([show(item.L, item.truth), *pictures, show(item.L, hint.ab), show(item.L, fill(prior, item, hint))])
+    labels = [f"{i.clip} {i.frame} {i.kind}" for i in chosen]
+    write_image(out, sheet(rows, labels, ["truth", "given", "Levin", "hint", "hint + prior"], 256).transpose(2, 0, 1))
+
+
+def main() -> None:
+    tables: dict[str, Callable[[DiffusionPrior], None]] = {
+        "fills": fills,
+        "ablation": ablation,
+        "sampling": sampling,
+        "eta": eta,
+        "time": seconds,
+    }
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*tables, "sheet"])
+    parser.add_argument("--prior", default="bundled")
+    parser.add_argument("--out", type=Path, default=Path("fills.png"), help="file of the contact sheet")
+    args = parser.parse_args()
+    prior = load(args.prior)
+    if args.what == "sheet":
+        contact(prior, args.out)
+    else:
+        tables[args.what](prior)
+
+
+if __name__ == "__main__":
+    main()
