@@ -229,6 +229,8 @@ class Writer:
         self.path, self.like, self.crf = Path(path), like, crf
         if self.path.exists() and not overwrite:
             raise InputError(f"{self.path} exists already; name another file, or say that it may be overwritten.")
+        if not self.path.parent.is_dir():
+            raise InputError(f"Cannot write {self.path}: there is no such folder; make it, or name another.")
         self._part = self.path.with_name(f".{self.path.name}.part")
         self._stream: av.VideoStream | None = None
         self._count = 0
@@ -260,6 +262,8 @@ class Writer:
         rgb = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
         if self._stream is None:
             self._stream = self._open(rgb.shape[0], rgb.shape[1])
+        if rgb.shape[:2] != (self._stream.height, self._stream.width):
+            raise ValueError(f"a film has one size, got a frame of {rgb.shape[1]}x{rgb.shape[0]}")
         picture = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=_SWSCALE
         )
@@ -303,7 +307,7 @@ class _Sound:
     def __init__(self, like: Video, target: av.container.OutputContainer) -> None:
         self.source, self.target = av.open(str(like.audio)), target
         self.track = self.source.streams.audio[0]
-        self.as_is = self.track.codec_context.name in COPIED_AUDIO
+        self.as_is = self.track.codec_context.codec.canonical_name in COPIED_AUDIO
         if self.as_is:
             self.stream = target.add_stream_from_template(self.track)
         else:

@@ -1,0 +1,94 @@
+"""Exemplars: what fits stays as it is, what is displaced is put in place, what does not fit is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from omnifusion import sample, video
+from omnifusion.color import from_uint8, grey, to_uint8
+from omnifusion.register import correlation, register
+from omnifusion.state import InputError
+
+SIZE = (144, 256)
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return sample.make("demo", frames=1, size=SIZE).video.frames[0]
+
+
+@pytest.fixture(scope="module")
+def frame(picture: np.ndarray) -> np.ndarray:
+    return to_uint8(grey(from_uint8(torch.from_numpy(picture)))).numpy()
+
+
+def displaced(picture: np.ndarray, wave: float) -> np.ndarray:
+    """Another crop, slightly turned, ``wave`` px of bending, paler."""
+    x, y = np.meshgrid(np.arange(SIZE[1], dtype=np.float32), np.arange(SIZE[0], dtype=np.float32))
+    u = 1.05 * x + 0.02 * y - 6 + wave * np.sin(y / 20)
+    v = -0.01 * x + 1.04 * y + 4 + wave * np.sin(x / 25)
+    moved = [cv2.remap(channel, u, v, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for channel in picture]
+    return (255 * (np.stack(moved) / 255.0) ** 0.8 * 0.85 + 20).astype(np.uint8)
+
+
+def test_what_lines_up_is_untouched(picture: np.ndarray, frame: np.ndarray) -> None:
+    placed = register(picture, frame)
+    assert np.array_equal(placed.image, picture) and placed.before > 0.999 and placed.warning is None
+    paler = (picture * 0.7 + 40).astype(np.uint8)
+    assert np.array_equal(register(paler, frame).image, paler)
+
+
+def test_another_size_is_only_resized(picture: np.ndarray, frame: np.ndarray) -> None:
+    large = cv2.resize(picture.transpose(1, 2, 0), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST).transpose(2, 0, 1)
+    assert np.array_equal(register(large, frame).image, picture)
+
+
+@pytest.mark.parametrize("wave", [0.0, 2.5])
+def test_what_is_displaced_is_put_in_place(picture: np.ndarray, frame: np.ndarray, wave: float) -> None:
+    given = displaced(picture, wave)
+    placed = register(given, frame)
+    assert placed.before < 0.9 < 0.97 < placed.after
+    assert placed.warning is not None and f"{placed.before:.2f}" in placed.warning
+    chroma = [
+        cv2.cvtColor(x.transpose(1, 2, 0), cv2.COLOR_RGB2Lab)[12:-12, 12:-12, 1:].astype(float)
+        for x in (picture, given, placed.image)
+    ]
+    assert np.abs(chroma[2] - chroma[0]).mean() < 0.5 * np.abs(chroma[1] - chroma[0]).mean()
+
+
+def test_another_picture_is_refused_unless_forced(frame: np.ndarray) -> None:
+    other = sample.make("pan", frames=1, size=SIZE).video.frames[0]
+    with pytest.raises(InputError, match=r"correlates at -?0\.\d\d .*--force"):
+        register(other, frame)
+    assert register(other, frame, force=True).image.shape == other.shape
+
+
+def test_shape_and_colour_are_checked(picture: np.ndarray, frame: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"256x138.*256x144.*3 %"):
+        register(picture[:, :138], frame)
+    assert register(picture[:, :141], frame).image.shape == picture.shape
+    with pytest.raises(InputError, match="grey"):
+        register(frame, frame)
+
+
+def test_correlation() -> None:
+    a = np.random.default_rng(0).normal(size=(20, 30))
+    assert correlation(a, 3 * a + 1) == pytest.approx(1) and correlation(a, -a) == pytest.approx(-1)
+    flat = np.ones((20, 30))
+    assert correlation(flat, a) == 0 and correlation(flat, 2 * flat) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OMNIFUSION_CLIPS" not in os.environ, reason="OMNIFUSION_CLIPS does not name a folder of clips")
+def test_real_references() -> None:
+    folder = Path(os.environ["OMNIFUSION_CLIPS"]) / "film"
+    film = video.read(next(folder.glob("*.mp4")))
+    for path in sorted((folder / "references").iterdir()):
+        placed = register(video.read_image(path), film.frames[int(path.name[:7]) - 869])
+        assert 0.65 < placed.before < 0.76 and placed.after > 0.99 and placed.warning

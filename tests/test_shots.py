@@ -1,0 +1,41 @@
+"""Cuts are found, motion is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omnifusion import sample, video
+from omnifusion.shots import find_shots
+from omnifusion.state import Video
+
+
+def test_shots_cover_the_clip_and_part_at_its_cuts() -> None:
+    scenes = [
+        sample.make(name, frames=n, size=(54, 96)).video.frames
+        for name, n in (("pan", 12), ("cartoon", 9), ("thin", 8))
+    ]
+    assert find_shots(Video(np.concatenate(scenes))) == [range(12), range(12, 21), range(21, 29)]
+
+
+@pytest.mark.parametrize("name", ["three-layers", "occlusion", "zoom"])
+def test_motion_is_no_cut(name: str) -> None:
+    assert find_shots(sample.make(name, frames=16, size=(54, 96)).video) == [range(16)]
+
+
+def test_one_frame_and_still_clips() -> None:
+    frame = sample.make("pan", frames=1, size=(54, 96)).video.frames
+    assert find_shots(Video(frame)) == [range(1)]
+    assert find_shots(Video(np.repeat(frame, 10, 0))) == [range(10)]
+
+
+@pytest.mark.skipif("OMNIFUSION_CLIPS" not in os.environ, reason="OMNIFUSION_CLIPS does not name a folder of clips")
+def test_real_film() -> None:
+    clips = Path(os.environ["OMNIFUSION_CLIPS"])
+    film = video.read(next((clips / "film").glob("*.mp4")))
+    assert [shot.start for shot in find_shots(film)] == [0, 44, 134, 299]
+    for name in ("motocross-jump", "scooter-black", "libby"):
+        assert len(find_shots(video.read(clips / "davis" / name))) == 1

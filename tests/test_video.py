@@ -1,0 +1,277 @@
+"""Clips and pictures of every kind, in and out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from omnifusion import sample, video
+from omnifusion.state import InputError, Video
+
+PATTERN = "testsrc2=size=64x48:rate=25:duration=2"
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *map(str, arguments)], check=True)
+
+
+def made(path: Path, *arguments: str, source: str = PATTERN, sound: bool = False) -> Path:
+    noise = ["-f", "lavfi", "-i", "anoisesrc=duration=2:seed=1:sample_rate=44100"] if sound else []
+    ffmpeg("-f", "lavfi", "-i", source, *noise, *arguments, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip() -> Video:
+    return sample.make("demo", frames=4, size=(96, 128)).video
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("film") / "film.mp4", "-pix_fmt", "yuv420p", "-c:a", "aac", sound=True)
+
+
+# --- there and back ---------------------------------------------------------------------------------------------------
+
+
+def test_a_written_film_reads_back(tmp_path: Path, clip: Video) -> None:
+    video.write(tmp_path / "a.mp4", Video(clip.frames, Fraction(30000, 1001)))
+    back = video.read(tmp_path / "a.mp4")
+    assert back.frames.shape == clip.frames.shape and back.fps == Fraction(30000, 1001) and back.times is None
+    error = back.frames.astype(float) - clip.frames
+    assert np.abs(error).mean() < 5 and np.abs(error.mean((0, 2, 3))).max() < 0.5  # no tint
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.mp4"]
+
+
+def test_browsers_play_it(tmp_path: Path, clip: Video) -> None:
+    video.write(tmp_path / "a.mp4", clip)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert (context.color_primaries, context.color_trc, context.colorspace, context.color_range) == (1, 1, 1, 1)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize(("size", "written"), [((95, 127), (96, 128)), ((64, 36), (64, 36)), ((1, 1), (2, 2))])
+def test_odd_sizes_grow_by_a_repeated_edge(tmp_path: Path, size: tuple[int, int], written: tuple[int, int]) -> None:
+    frames = np.full((2, 3, *size), 90, np.uint8)
+    frames[:, :, -1, -1] = 200
+    video.write(tmp_path / "a.mp4", Video(frames))
+    assert video.read(tmp_path / "a.mp4").size == written
+
+
+def test_nothing_is_overwritten_or_left_half_done(tmp_path: Path, clip: Video) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        video.Writer(path, clip)
+    wide = np.zeros((3, 96, 512), np.uint8)
+    with pytest.raises(ValueError), video.Writer(path, clip, overwrite=True) as film:  # noqa: PT012
+        film.add(clip.frames[0])
+        film.add(wide)
+    assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]
+    video.write(path, clip, overwrite=True)
+    assert len(video.read(path)) == len(clip)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, clip: Video) -> None:
+    with pytest.raises(InputError, match="Cannot write"):
+        video.Writer(tmp_path / "none" / "a.mp4", clip)
+
+
+# --- time and sound ---------------------------------------------------------------------------------------------------
+
+
+def test_exact_frame_rates(tmp_path: Path) -> None:
+    for ending in ("mp4", "mkv", "avi", "webm"):
+        path = made(tmp_path / f"a.{ending}", source=PATTERN.replace("rate=25", "rate=30000/1001"))
+        read = video.read(path)
+        assert (read.fps, read.times, len(read)) == (Fraction(30000, 1001), None, 60)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_variable_frame_rate_keeps_its_times(tmp_path: Path, ending: str) -> None:
+    uneven = made(tmp_path / f"a.{ending}", "-vf", "select='not(eq(mod(n,3),1))'", "-fps_mode", "vfr")
+    clip = video.read(uneven)
+    assert clip.times is not None and [round(t * 25) for t in clip.times[:5]] == [0, 2, 3, 5, 6]
+    video.write(tmp_path / "b.mp4", clip)
+    again = video.read(tmp_path / "b.mp4").times
+    assert again is not None and max(abs(a - b) for a, b in zip(again, clip.times, strict=True)) < Fraction(1, 10_000)
+
+
+def loudness(path: Path) -> tuple[float, float]:
+    """Seconds of sound, and its root mean square."""
+    with av.open(str(path)) as container:
+        parts = [frame.to_ndarray() for frame in container.decode(audio=0)]
+        rate = container.streams.audio[0].codec_context.sample_rate
+    wave = np.concatenate(parts, axis=1)[0]
+    return len(wave) / rate, float(np.sqrt((wave.astype(float) ** 2).mean()))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "result"),
+    [
+        ("a.mp4", "aac", "aac"),
+        ("a.mkv", "libopus", "aac"),
+        ("a.mov", "pcm_s16le", "aac"),
+        ("a.avi", "libmp3lame", "mp3"),
+    ],
+)
+def test_sound_comes_along(tmp_path: Path, name: str, codec: str, result: str) -> None:
+    source = made(tmp_path / name, "-c:a", codec, sound=True)
+    video.write(tmp_path / "b.mp4", video.read(source))
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.streams.audio[0].codec_context.codec.canonical_name == result
+    seconds, level = loudness(tmp_path / "b.mp4")
+    assert 1.9 < seconds < 2.1 and level > 0.05
+
+
+def test_a_part_of_a_film_takes_its_part_of_the_sound(tmp_path: Path, film: Path) -> None:
+    part = video.read(film, max_frames=20, start=10)
+    whole = video.read(film)
+    assert part.audio_start == Fraction(2, 5) and np.array_equal(part.frames, whole.frames[10:30])
+    video.write(tmp_path / "b.mp4", part)
+    assert 0.75 < loudness(tmp_path / "b.mp4")[0] < 0.87
+
+
+# --- kinds of film ----------------------------------------------------------------------------------------------------
+
+
+def test_rotation_is_applied(tmp_path: Path, film: Path) -> None:
+    upright = video.read(film, max_frames=1).frames[0]
+    for degrees, turns in ((90, 1), (180, 2), (270, 3)):
+        ffmpeg("-display_rotation", str(degrees), "-i", film, "-c", "copy", tmp_path / "r.mp4")
+        assert np.array_equal(video.read(tmp_path / "r.mp4", 1).frames[0], np.rot90(upright, turns, (1, 2)))
+
+
+def test_ten_bits(tmp_path: Path, film: Path) -> None:
+    path = made(tmp_path / "a.mp4", "-c:v", "libx265", "-x265-params", "log-level=error", "-pix_fmt", "yuv420p10le")
+    error = video.read(path, 1).frames.astype(float) - video.read(film, 1).frames
+    assert np.abs(error).mean() < 8
+
+
+def test_alpha_lies_over_black(tmp_path: Path) -> None:
+    half = "color=c=white:size=64x48:rate=25:duration=1,format=rgba,colorchannelmixer=aa=0.5"
+    frames = video.read(made(tmp_path / "a.mov", "-c:v", "qtrle", source=half)).frames
+    assert np.abs(frames.astype(int) - 127).max() <= 2
+
+
+def test_one_frame_and_raw_streams(tmp_path: Path) -> None:
+    assert len(video.read(made(tmp_path / "a.mp4", "-frames:v", "1"))) == 1
+    raw = video.read(made(tmp_path / "a.h264", "-c:v", "libx264"))
+    assert (len(raw), raw.fps, raw.times) == (50, 25, None)
+
+
+# --- folders and pictures ---------------------------------------------------------------------------------------------
+
+
+def test_a_folder_in_natural_order(tmp_path: Path) -> None:
+    for number in (10, 9, 1):
+        video.write_image(tmp_path / f"f{number}.png", np.full((3, 5, 7), number, np.uint8))
+    (tmp_path / "notes.txt").write_text("not a frame")
+    assert video.read(tmp_path).frames[:, 0, 0, 0].tolist() == [1, 9, 10]
+    assert video.read(tmp_path, max_frames=1, start=1).frames[:, 0, 0, 0].tolist() == [9]
+    video.write_image(tmp_path / "f11.png", np.zeros((3, 5, 8), np.uint8))
+    with pytest.raises(InputError, match="differ in size"):
+        video.read(tmp_path)
+
+
+def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (3, 33, 17)).astype(np.uint8)
+    video.write_image(tmp_path / "a.png", picture)
+    assert np.array_equal(video.read(tmp_path / "a.png").frames, picture[None])
+
+
+def test_pictures_of_every_kind(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.array_equal(video.read_image(tmp_path / "deep.png")[0], np.round(deep / 257))
+
+    clear = np.full((4, 6, 4), 255, np.uint8)
+    clear[..., 3] = 0
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    assert not video.read_image(tmp_path / "clear.png").any()
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert video.read_image(tmp_path / "turned.jpg").shape == (3, 6, 4)
+
+    for mode in ("L", "P", "CMYK", "1"):
+        Image.new(mode, (6, 4)).save(tmp_path / "a.tif")
+        assert video.read_image(tmp_path / "a.tif").shape == (3, 4, 6)
+
+
+# --- bad input: one sentence each -------------------------------------------------------------------------------------
+
+
+def refused(path: Path, match: str) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        video.read(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message and message.endswith(".")
+
+
+def test_bad_films(tmp_path: Path, film: Path) -> None:
+    refused(tmp_path / "none.mp4", "no file or folder")
+    (tmp_path / "empty.mp4").touch()
+    refused(tmp_path / "empty.mp4", "cannot be read as a video")
+    for name in ("text.mp4", "text.txt"):
+        (tmp_path / name).write_text("not a film\n" * 100)
+        refused(tmp_path / name, "video")
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:2,\nfilm.mp4\n#EXT-X-ENDLIST\n")
+    refused(tmp_path / "list.m3u8", "video")
+    refused(made(tmp_path / "sound.m4a", "-map", "1:a", sound=True), "sound but no pictures")
+    (tmp_path / "folder").mkdir()
+    refused(tmp_path / "folder", "holds no frames")
+    (tmp_path / "a.png").write_text("not a picture")
+    refused(tmp_path / "a.png", "cannot be read as a picture")
+    with pytest.raises(InputError, match="no frame from number 99 on"):
+        video.read(film, start=99)
+    with pytest.raises(InputError, match="at least one"):
+        video.read(film, max_frames=0)
+
+
+@pytest.mark.parametrize(("name", "flags"), [("a.mp4", ""), ("b.mp4", "+faststart"), ("c.mkv", ""), ("d.webm", "")])
+def test_films_that_are_cut_short(tmp_path: Path, name: str, flags: str) -> None:
+    source = PATTERN.replace("64x48", "160x120")
+    path = made(tmp_path / name, *(["-movflags", flags] if flags else []), source=source)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    refused(path, "cut short")
+    if flags:  # its beginning is there
+        assert len(video.read(path, max_frames=10)) == 10
+
+
+# --- grey or not ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sample.SCENES)
+def test_colour_is_no_grey(name: str) -> None:
+    assert not video.is_grey(sample.make(name, frames=1, size=(108, 192)).video)
+
+
+@pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.87, 0.68), (0.75, 0.9, 1)], ids=["grey", "sepia", "blue"])
+def test_toned_and_noisy_film_is_grey(tint: tuple[float, float, float]) -> None:
+    rng = np.random.default_rng(0)
+    tone = sample.make("demo", frames=2, size=(108, 192)).video.frames.mean(axis=1, keepdims=True) / 255
+    toned = 255 * tone ** np.reshape((0.8, 1, 1.25), (1, 3, 1, 1)) * np.reshape(tint, (1, 3, 1, 1))
+    frames = np.clip(toned + rng.normal(0, 5, toned.shape), 0, 255).astype(np.uint8)
+    assert video.is_grey(Video(frames))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OMNIFUSION_CLIPS" not in os.environ, reason="OMNIFUSION_CLIPS does not name a folder of clips")
+def test_real_clips_are_told_apart() -> None:
+    clips = Path(os.environ["OMNIFUSION_CLIPS"])
+    assert all(video.is_grey(video.read(path)) for path in (clips / "film").glob("*.mp4"))
+    assert not any(video.is_grey(video.read(path)) for path in (clips / "davis").iterdir())
+    assert not any(video.is_grey(video.read(path, 24)) for path in (clips / "mp4").iterdir())
