@@ -370,3 +370,25 @@ def test_evaluate_and_gallery_from_the_command_line(clips, tmp_path: Path, capsy
 def test_a_broken_clip_ends_in_status_1(clips, capsys) -> None:
     assert main(["evaluate", str(clips["broken"].parent), "--frames", "3", "--methods", "grey"]) == 1
     assert "broken could not be measured" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_bench_measures_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("omnifusion.bench.SIZE", (64, 96))
+    figures_file = tmp_path / "bench.json"
+    assert main(["bench", "--preset", "draft", "--frames", "2,4", "--json", str(figures_file)]) == 0
+    rows = json.loads(figures_file.read_text())["rows"]
+    assert {(row["stage"], row["frames"]) for row in rows} == {
+        ("guided denoising step", 1),
+        *(
+            (s, n)
+            for s in ("tracker", "propagation of one exemplar", "whole run", "frames at full size")
+            for n in (2, 4)
+        ),
+    }
+    by = {(row["stage"], row["frames"]): row for row in rows}
+    for row in rows:
+        assert row["seconds"] > 0 and row["ratio"] == pytest.approx(row["seconds"] / row["reference_seconds"])
+    assert by["whole run", 4]["seconds"] > by["tracker", 4]["seconds"]
+    assert "ratio to reference" in capsys.readouterr().out
+    assert main(["bench", "--frames", "1"]) == 2
