@@ -15,6 +15,7 @@ from scipy.spatial.distance import jensenshannon
 
 from omnifusion import metrics
 from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.evaluate import Scorer
 from omnifusion.state import InputError
 
 
@@ -187,6 +188,15 @@ def test_lpips(weights: Path) -> None:
     near, far = np.zeros((2, 1, 70, 90), bool)
     near[..., :20], far[..., 70:] = True, True
     assert metrics.lpips(network, half, a, near) < 0.1 * metrics.lpips(network, half, a, far)
+
+
+def test_the_scorer_takes_weights_from_a_file(weights: Path) -> None:
+    a, b = np.random.default_rng(3).integers(0, 256, (2, 2, 3, 70, 90), dtype=np.uint8)
+    scorer = Scorer(weights)
+    scores = scorer.compare(a, b)
+    assert scorer.lpips_missing is None
+    assert scores["lpips"] == pytest.approx(metrics.lpips(scorer.network, a, b))
+    assert scores["lpips"].shape == scores["psnr"].shape == (2,)
 
 
 def test_lpips_without_its_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
