@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"driver"},
     {"store", "methods"},
     {"console", "evaluate"},
-    {"report", "tables", "figures", "ablation", "bench"},
+    {"report", "tables", "figures", "ablation", "bench", "bench_tracker"},
     {"commands", "ui"},
     {"__main__"},
 ]
