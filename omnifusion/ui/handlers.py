@@ -122,9 +122,9 @@ class Handlers:
         updates = {self.clip.clip: str(example.clip), self.clip.notes: "\n\n".join(notes)}
         if (stored := example.result) is not None:
             visit = replace(visit, token=example.name)
-            updates |= self.restore(stored) | self._show(stored, request)
+            updates |= self.restore(stored, visit) | self._show(stored, request)
             updates[self.watch.progress] = message("Finished beforehand; colour it yourself with the button.")
-            chosen = (stored.request.settings.preset, stored.request.settings.prior, stored.request.frames, *chosen[3:])
+            chosen = self._chosen(stored)
         return {**self._clip_view(visit, *chosen), **updates, self.visit: visit}
 
     def _clip_view(self, visit: Visit, *chosen: Any) -> Updates:
@@ -343,11 +343,16 @@ class Handlers:
             else {self.outcome.parts: ""}
         )
 
-    def restore(self, run: Stored) -> Updates:
-        """The settings of a run."""
-        settings = asdict(run.request.settings)
-        updates = {getattr(self.choices, name): settings[name] for name in ("preset", *SETTINGS)}
-        return updates | {self.choices.frames: run.report["frames"], self.choices.force: run.request.force}
+    def restore(self, run: Stored, visit: Visit) -> Updates:
+        """The choices of a run, for the visitor's clip."""
+        updates = dict(zip(self.choices.all(), self._chosen(run), strict=True))
+        updates[self.choices.frames] = gr.Slider(maximum=max(1, visit.frames), value=run.report["frames"])
+        return updates
+
+    def _chosen(self, run: Stored) -> tuple[Any, ...]:
+        """A run's choices in their order."""
+        known = asdict(run.request.settings) | {"frames": run.report["frames"], "force": run.request.force}
+        return tuple(known[name] for name in Choices.__dataclass_fields__)
 
     def open_link(self, visit: Visit, request: gr.Request) -> Updates:
         """The page was opened, perhaps by a link to a run."""
@@ -364,11 +369,10 @@ class Handlers:
             updates: Updates = {getattr(self.choices, name): value for name, value in known.items()}
             return {self.visit: visit, self.watch.progress: message(str(error)), **updates}
         visit, notes = given.receive_run(visit, run, self.service.limits, self.service.visits)
-        restored = self.restore(run)
-        chosen = tuple(restored[component] for component in self.choices.all())
+        chosen = self._chosen(run)
         return {
             **self._clip_view(visit, *chosen),
-            **restored,
+            **self.restore(run, visit),
             **self._show(run, request),
             **self._lists(visit),
             **self._busy(False, again=True),

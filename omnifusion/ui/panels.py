@@ -114,7 +114,7 @@ class Compare(Panel):
 def clip_panel() -> Clip:
     """Upload, examples, frames and exemplars."""
     gr.Markdown("### 1 · Clip")
-    clip = gr.Video(label="Your clip", sources=["upload", "webcam"], include_audio=True, height=260, elem_id="clip")
+    clip = gr.Video(label="Your clip", sources=["upload", "webcam"], include_audio=True, height=300, elem_id="clip")
     gr.Markdown("Or an example: one click shows it finished.", elem_classes="of-note")
     examples = gr.Gallery(
         thumbnails(), show_label=False, columns=3, height=110, allow_preview=False, object_fit="cover",
