@@ -1,0 +1,12 @@
+"""Analytic clips made from the photographs inside scikit-image, with exact motion, visibility and colour.
+
+A scene is a stack of flat layers. Each is a picture with an outline that moves by a map which is inverted in closed
+form, so the truth is known to rounding: which layer a pixel shows (that of its centre), where it goes in any other
+frame, and whether it is seen there. Lengths are in frame heights, the frame's centre is the origin; the motion per
+frame does not depend on the length of the clip, so a shorter clip is the beginning of a longer one.
+"""
+
+from omnifusion.sample.clip import Sample, make
+from omnifusion.sample.scenes import SCENES
+
+__all__ = ["SCENES", "Sample", "make"]
