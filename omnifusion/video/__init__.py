@@ -1,0 +1,22 @@
+"""Pictures and clips in and out; nothing else in the package touches a codec.
+
+Films are decoded and encoded through PyAV (FFmpeg's libraries), pictures through Pillow. Decoded frames lie in a
+temporary file that is mapped into memory, so that a clip may be longer than the memory is large.
+"""
+
+from omnifusion.video.pictures import GREY_SPREAD, PICTURES, color_spread, is_grey, read_image, write_image
+from omnifusion.video.reader import natural_sort, read
+from omnifusion.video.writer import Writer, write
+
+__all__ = [
+    "GREY_SPREAD",
+    "PICTURES",
+    "Writer",
+    "color_spread",
+    "is_grey",
+    "natural_sort",
+    "read",
+    "read_image",
+    "write",
+    "write_image",
+]

@@ -1,0 +1,90 @@
+"""Single pictures in and out, and whether they have colours."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps
+
+from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.geometry import fit_size, resize
+from omnifusion.state import InputError, Video
+from omnifusion.video.common import refused
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+"""Endings of the files in a folder that are its frames."""
+
+GREY_SPREAD = 10.0
+"""Below this ``color_spread`` a picture counts as grey. Measured: a grey film under sepia toning, chroma noise of 12 or
+blotches of 4 (of 255) stays below 8.4; the most subdued frames of eleven colour clips that decide reach 18 and more."""
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """A picture as ``(3, H, W)`` uint8 sRGB: upright by its EXIF data, alpha over black, 16 bits rounded to 8.
+
+    Raises:
+        InputError: no such file, or not a picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no picture {path}; check the name.")
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):
+                image = Image.fromarray(((np.asarray(image).clip(0, 65535) + 128.0) / 257).astype(np.uint8))
+            if profile := image.info.get("icc_profile"):
+                image = _to_srgb(image, profile)
+            if image.has_transparency_data:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a picture; save it as PNG or JPEG.") from error
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Apply an embedded colour profile (phones save Display P3); a profile that cannot be used is ignored."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        target = ImageCms.createProfile("sRGB")
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        return ImageCms.profileToProfile(image, source, target, outputMode=mode) or image
+    except (ImageCms.PyCMSError, OSError):
+        return image
+
+
+def write_image(path: Path | str, image: np.ndarray) -> None:
+    """Save ``(3, H, W)`` uint8 sRGB; the ending decides the format. It appears only once it is complete."""
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))).save(part, compress_level=3)
+        os.replace(part, path)
+    except OSError as error:
+        raise refused(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def color_spread(image: np.ndarray) -> float:
+    """How far the colours of a picture ``(3, H, W)`` uint8 lie from one tone scale, in units of a*, b*.
+
+    A tinted or toned picture has one colour for each lightness. So: the 99th percentile of the distance between a
+    pixel's ab and the median ab of its lightness, at a size at which noise averages out.
+    """
+    rgb = from_uint8(torch.from_numpy(np.ascontiguousarray(image)))[None]
+    lab = rgb_to_lab(resize(rgb, fit_size(image.shape[1:], 128)))[0].reshape(3, -1).numpy()
+    lab = lab[:, np.argsort(lab[0])]
+    knots = np.stack([np.median(part, axis=1) for part in np.array_split(lab, min(24, lab.shape[1]), axis=1)], axis=1)
+    tone = np.stack([np.interp(lab[0], knots[0], knots[channel]) for channel in (1, 2)])
+    return float(np.percentile(np.hypot(*(lab[1:] - tone)), 99))
+
+
+def is_grey(video: Video) -> bool:
+    """Whether a clip has no colours of its own: grey, sepia, tinted, or with slight chroma noise (``GREY_SPREAD``)."""
+    frames = np.unique(np.linspace(0, len(video) - 1, 12).round().astype(int))
+    return all(color_spread(video.frames[i]) < GREY_SPREAD for i in frames)
