@@ -43,6 +43,7 @@ class Video:
         times: presentation time of every frame in seconds where the rate varies, else None.
         audio: the file that holds the sound track, or None.
         audio_start: where in the sound track the first frame lies, in seconds.
+        pixel_aspect: width of a pixel by its height (DVD and DV films are squeezed).
     """
 
     frames: np.ndarray
@@ -50,6 +51,7 @@ class Video:
     times: tuple[Fraction, ...] | None = None
     audio: Path | None = None
     audio_start: Fraction = Fraction(0)
+    pixel_aspect: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8:

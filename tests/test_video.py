@@ -153,6 +153,13 @@ def test_rotation_is_applied(tmp_path: Path, film: Path) -> None:
         assert np.array_equal(video.read(tmp_path / "r.mp4", 1).frames[0], np.rot90(upright, turns, (1, 2)))
 
 
+def test_squeezed_pixels_stay_squeezed(tmp_path: Path) -> None:
+    clip = video.read(made(tmp_path / "a.mp4", "-vf", "setsar=16/11"))
+    assert clip.pixel_aspect == Fraction(16, 11)
+    video.write(tmp_path / "b.mp4", clip)
+    assert video.read(tmp_path / "b.mp4").pixel_aspect == Fraction(16, 11)
+
+
 def test_ten_bits(tmp_path: Path, film: Path) -> None:
     path = made(tmp_path / "a.mp4", "-c:v", "libx265", "-x265-params", "log-level=error", "-pix_fmt", "yuv420p10le")
     error = video.read(path, 1).frames.astype(float) - video.read(film, 1).frames

@@ -46,7 +46,7 @@ def read(path: Path | str, max_frames: int | None = None, start: int = 0, fps: F
     stop = None if max_frames is None else start + max_frames
     frames = _gather(islice(film.frames(), start, stop), path, start)
     times = film.times[start : start + len(frames)]
-    return Video(frames, *film.timing(times), path if film.has_audio else None, times[0])
+    return Video(frames, *film.timing(times), path if film.has_audio else None, times[0], film.pixel_aspect)
 
 
 def natural_sort(folder: Path) -> list[Path]:
@@ -125,6 +125,7 @@ class _Film:
         self.time_base = Fraction(self.stream.time_base)
         rates = (self.stream.average_rate, self.stream.base_rate, self.stream.guessed_rate)
         self.rates = [Fraction(rate) for rate in rates if rate] or [Fraction(24)]
+        self.pixel_aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         self.promised = self._promised()
 
     def frames(self) -> Iterator[np.ndarray]:
@@ -135,6 +136,8 @@ class _Film:
                     following = self.times[-1] + 1 / self.rates[0] if self.times else Fraction(0)
                     self.times.append(following if frame.pts is None else frame.pts * self.time_base)
                     self.end = self.times[-1] + (frame.duration or 0) * self.time_base
+                    if len(self.times) == 1 and round(frame.rotation / 90) % 2:
+                        self.pixel_aspect = 1 / self.pixel_aspect
                     yield _to_rgb(frame)
             except av.FFmpegError as error:
                 raise self._broken(reason(error)) from error
@@ -158,11 +161,11 @@ class _Film:
         hours, minutes, seconds = self.stream.metadata.get("DURATION", "0:0:0").split(":")  # Matroska, WebM
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
 
-    def _broken(self, reason: str) -> InputError:
+    def _broken(self, why: str) -> InputError:
         count = len(self.times)
+        rest = f"or take its first {count} frames alone" if count else "for nothing of it can be decoded"
         return InputError(
-            f"{self.path} is damaged or cut short: it ends after {count} frames ({reason}); "
-            f"repair it, or take only its first {max(count, 1)} frames or fewer."
+            f"{self.path} is damaged or cut short: it ends after {count} frames ({why}); repair it, {rest}."
         )
 
 

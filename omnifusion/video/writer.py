@@ -28,7 +28,7 @@ class Writer:
 
     Args:
         path: the file to write.
-        like: a clip whose frame rate or times and whose sound the film takes.
+        like: a clip whose frame rate or times, pixel shape and sound the film takes.
         overwrite: replace an existing file.
         crf: x264's quality, smaller is better.
 
@@ -96,6 +96,7 @@ class Writer:
         options = {"crf": str(self.crf), "preset": "fast"}
         stream = self._container.add_stream("libx264", rate=self.like.fps, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.sample_aspect_ratio = self.like.pixel_aspect
         context = stream.codec_context
         context.time_base = stream.time_base = self._time_base
         context.color_primaries = context.color_trc = context.colorspace = _BT709
