@@ -112,7 +112,7 @@ def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
     visit, note = given.tie_own(visit, 2, Limits())
     own = visit.pictures[2]
     again, note = given.tie(visit, 1, own, Limits(), False)
-    assert "correlation" in note and set(again.pictures) == {1, 2}
+    assert "correlates" in note and "64 x 48" in note and set(again.pictures) == {1, 2}
     noise = tmp_path / "noise.png"
     given.write_image(noise, np.random.default_rng(0).integers(0, 255, (3, 48, 64), dtype=np.uint8))
     with pytest.raises(InputError, match="correlates at"):

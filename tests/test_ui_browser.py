@@ -170,6 +170,30 @@ def test_a_second_visitor_is_queued_and_told_and_leaving_frees_the_machine(
     context.close()
 
 
+def test_exemplars_are_tied_to_frames_and_checked(page: sync_api.Page, tmp_path: Path) -> None:
+    click_example(page)
+    set_number(page, "frame", 5)
+    page.click("#own")
+    expect(page.locator("#notes")).to_contain_text("Frame 5 is an exemplar")
+    with page.expect_download() as download:
+        page.locator("#preview a[download]").click()
+    grey = tmp_path / download.value.suggested_filename
+    download.value.save_as(grey)
+    page.locator("#exemplar input[type=file]").set_input_files(grey)
+    expect(page.locator(".toast-body")).to_contain_text("exemplar is grey", timeout=30 * SECOND)
+
+
+def test_a_run_that_does_not_fit_can_be_trimmed(page: sync_api.Page) -> None:
+    click_example(page)
+    page.get_by_label("paper", exact=True).check()
+    set_number(page, "frames", 36)
+    expect(page.locator("#estimate")).to_contain_text("more than this machine")
+    page.click("#fit")
+    expect(page.locator("#fit")).not_to_be_visible()
+    expect(page.locator("#estimate")).not_to_contain_text("more than this machine")
+    assert int(page.locator("#frames input[type=number]").input_value()) < 36
+
+
 def test_an_expired_link_says_so_and_keeps_its_settings(browser: sync_api.Browser, server: Server) -> None:
     context = browser.new_context()
     opened = open_page(context, f"{server.url}/?run={'a' * 22}&preset=standard&prior=bundled&eta=0.7&steps=9&seed=5")

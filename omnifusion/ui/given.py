@@ -97,7 +97,11 @@ def tie(visit: Visit, frame: int, path: Path, limits: Limits, force: bool) -> tu
     target = visit.folder / exemplar_name(frame)
     target.unlink(missing_ok=True)
     write_image(target, image)
-    note = f"Frame {frame} has its exemplar: luminance correlation {found.before:.2f}, in its place {found.after:.2f}."
+    h, w = image.shape[1:]
+    note = (
+        f"Frame {frame} has its exemplar, {w} x {h}: its brightness correlates with the frame's by {found.before:.2f}, "
+        f"in its place by {found.after:.2f}."
+    )
     return replace(visit, pictures={**visit.pictures, frame: target}), f"{note} {found.warning or ''}"
 
 

@@ -125,7 +125,12 @@ def clip_panel() -> Clip:
     frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="frame")
     with gr.Row():
         preview = gr.Image(
-            label="This frame, grey", interactive=False, height=190, min_width=140, buttons=["download", "fullscreen"]
+            label="This frame, grey",
+            elem_id="preview",
+            interactive=False,
+            height=190,
+            min_width=140,
+            buttons=["download", "fullscreen"],
         )
         picture = gr.Image(
             label="The same frame in colour", sources=["upload", "clipboard"], type="filepath", height=190,
