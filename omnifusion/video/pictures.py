@@ -20,7 +20,7 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 
 GREY_SPREAD = 10.0
 """Below this ``color_spread`` a picture counts as grey. Measured: a grey film under sepia toning, chroma noise of 12 or
-blotches of 4 (of 255) stays below 8.4; the most subdued frames of eleven colour clips that decide reach 18 and more."""
+blotches of 4 (of 255) stays below 8.4; each of ten real colour clips has a frame above 18."""
 
 
 def read_image(path: Path | str) -> np.ndarray:
