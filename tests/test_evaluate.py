@@ -367,6 +367,11 @@ def test_evaluate_and_gallery_from_the_command_line(clips, tmp_path: Path, capsy
     assert "flow-wrap" in capsys.readouterr().err
 
 
+def test_a_missing_prior_is_told_before_any_fit(clips, capsys) -> None:
+    assert main(["evaluate", str(clips["whole"].parent), "--prior", "no/where/at/all"]) == 2
+    assert "no/where/at/all" in capsys.readouterr().err
+
+
 def test_a_broken_clip_ends_in_status_1(clips, capsys) -> None:
     assert main(["evaluate", str(clips["broken"].parent), "--frames", "3", "--methods", "grey"]) == 1
     assert "broken could not be measured" in capsys.readouterr().out

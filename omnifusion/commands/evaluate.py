@@ -56,14 +56,18 @@ def scores_file(chosen: Path | None) -> Iterator[Path]:
 def measure(args: argparse.Namespace, methods: dict[str, Method], scores: Path) -> dict[str, Any]:
     """Run methods under the protocol that the options describe, with the scores in a file; returns its content."""
     from omnifusion.dataset import discover
+    from omnifusion.driver import InpaintHere, Stages
     from omnifusion.evaluate import Protocol, Scorer, Store, evaluate
+    from omnifusion.peers import PEERS
     from omnifusion.progress import follow
 
     clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
     weights = str(args.lpips_weights) if args.lpips_weights else None
     protocol = Protocol(args.dataset.resolve().name, args.frames, args.scale, settings_of(args), weights)
-    scorer = Scorer(args.lpips_weights)
-    return follow(evaluate(clips, methods, protocol, Store(scores, protocol), scorer))
+    store, scorer, inpaint = Store(scores, protocol), Scorer(args.lpips_weights), InpaintHere()
+    if set(methods) - {*PEERS, "omnimotion-only"}:
+        inpaint.load(protocol.settings)  # a prior that cannot be had must cost nobody a fit
+    return follow(evaluate(clips, methods, protocol, store, scorer, Stages(inpaint=inpaint)))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             args.html.write_text(html_report(data, scores, [*tables, paper_table(data)]))
     if args.markdown:
         body = "\n".join(table.markdown() for table in [*tables, paper_table(data)])
-        put_section(args.markdown, f"evaluate {args.frames or 'whole'}", title(data), f"{body}\n{command_line()}")
+        put_section(args.markdown, f"evaluate {title(data)}", title(data), f"{body}\n{command_line()}")
     return 1 if failures(data) else 0
 
 
