@@ -129,9 +129,11 @@ class _Run:
                 yield from self._optimise(stage, len(stages), sampler, ends[stage])
 
     def _start_affine(self, flows: supervision.Flows) -> None:
-        starts = torch.from_numpy(supervision.affine_starts(flows, self.frames)).reshape(self.frames, 1, 6)
-        affine = self.volume.nvp.affine
-        affine.data.copy_(starts.expand_as(affine))
+        """Depth is cut into as many slabs as there are layers; each starts with its layer's motion, the largest behind."""
+        starts = torch.from_numpy(supervision.affine_starts(flows, self.frames)).flatten(2)
+        affine = self.volume.nvp.affine.data
+        slab = torch.arange(affine.shape[1]) * len(starts) // affine.shape[1]
+        affine.copy_(starts[slab].transpose(0, 1))
 
     def _deadlines(self, preparation: float) -> tuple[float, float]:
         """When each stage has to end, in seconds from the start; the bootstrap takes about as long as the preparation."""

@@ -31,7 +31,7 @@ class Schedule:
     rays: int = 128
     samples: int = 8
     smooth: float = 0.05
-    rates: tuple[tuple[str, float], ...] = (("nvp.hyper", 5e-3), ("nvp.affine", 5e-3), ("nvp.code", 1.5e-3), ("field", 2e-2))
+    rates: tuple[tuple[str, float], ...] = (("nvp.hyper", 1e-2), ("nvp.affine", 5e-3), ("nvp.code", 1e-3), ("field", 4e-2))
     halve_every: int | None = None
 
 

@@ -161,32 +161,71 @@ def to_pixels(points: Array, size: tuple[int, int]) -> Array:
     return (points * (max(H, W) / 2) + np.array([W / 2, H / 2], np.float32) - 0.5).astype(np.float32)
 
 
+MOVES_APART = 2.0
+"""Pixels by which something must leave the motions known so far to be another layer."""
+LEAST_LAYER = 0.015
+"""Share of the middle frame that another layer covers at least."""
+LAYERS = 3
+
+
 def affine_starts(flows: Flows, frames: int) -> Array:
-    """Affine maps ``(T, 2, 3)`` in volume units from each frame to the middle one, by RANSAC over trusted flow.
+    """Affine maps ``(layers, T, 2, 3)`` in volume units from each frame to the middle one, the largest layer last.
 
-    A frame without a direct pair to the middle goes through the frame nearest to it that has one.
+    The largest layer is the dominant motion (RANSAC over trusted flow); each further one is the dominant motion of what
+    moves apart from all before it in most frames. At most ``LAYERS``.
     """
-    middle = frames // 2
-    out = np.tile(np.array([[1, 0, 0], [0, 1, 0]], np.float64), (frames, 1, 1))
-    nearest = sorted(range(frames), key=lambda t: abs(t - middle))
-    for t in nearest[1:]:
-        hop = next(m for m in nearest if (t, m) in flows.pairs and abs(m - middle) < abs(t - middle))
-        full = np.vstack([out[hop], [0, 0, 1]]) @ np.vstack([_affine(flows, (t, hop)), [0, 0, 1]])
-        if 0.1 < np.linalg.det(full[:2, :2]) < 10:
-            out[t] = full[:2]
-    return out.astype(np.float32)
+    nearest = sorted(range(frames), key=lambda t: abs(t - frames // 2))
+    layers = [_to_middle(flows, nearest, None)]
+    while len(layers) < LAYERS:
+        apart = _apart(flows, frames // 2, layers)
+        if apart.mean() < LEAST_LAYER:
+            break
+        layers.append(_to_middle(flows, nearest, apart))
+    return np.stack(layers[::-1]).astype(np.float32)
 
 
-def _affine(flows: Flows, pair: Pair) -> Array:
-    identity = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
+def _to_middle(flows: Flows, nearest: list[int], where: Array | None) -> Array:
+    """Maps ``(T, 2, 3)`` to the first of ``nearest``, of its pixels ``where``; through a hop where there is no direct flow."""
+    middle = nearest[0]
+    out = np.tile(np.eye(3), (len(nearest), 1, 1))
+    for n, t in enumerate(nearest[1:], 1):
+        hop = next(m for m in nearest if (m, t) in flows.pairs and abs(m - middle) < abs(t - middle))
+        found = _affine(flows, (hop, t), where if hop == middle else None)
+        before = nearest[max(n - 2, 0)]
+        whole = out[before] if found is None else out[hop] @ np.linalg.inv(np.vstack([found, [0, 0, 1]]))
+        out[t] = whole if 0.1 < np.linalg.det(whole[:2, :2]) < 10 else np.eye(3)
+    return out[:, :2]
+
+
+def _apart(flows: Flows, middle: int, layers: list[Array]) -> Array:
+    """Pixels ``(H, W)`` bool of the middle frame that leave the motions of all layers in most frames where they are trusted."""
+    H, W = flows.size
+    grid = of.grid(H, W)
+    left, trusted_in = np.zeros((H, W)), np.zeros((H, W))
+    for t in range(len(layers[0])):
+        if (middle, t) not in flows.pairs:
+            continue
+        k = flows.pairs[middle, t]
+        there = to_volume((grid + flows.flow[k].astype(np.float32)).reshape(-1, 2), (H, W))
+        homes = [to_pixels(there @ m[t, :, :2].T + m[t, :, 2], (H, W)).reshape(H, W, 2) for m in layers]
+        off = np.min([np.linalg.norm(home - grid, axis=-1) for home in homes], axis=0)
+        good = np.isfinite(flows.error[k])
+        trusted_in += good
+        left += good & (off > MOVES_APART)
+    return (left > 0.5 * trusted_in) & (trusted_in > 0)
+
+
+def _affine(flows: Flows, pair: Pair, where: Array | None) -> Array | None:
+    """The affine motion ``(2, 3)`` in volume units of the trusted pixels ``where`` of ``pair[0]``; None where it is not found."""
     k = flows.pairs[pair]
-    y, x = np.nonzero(np.isfinite(flows.error[k]))
+    good = np.isfinite(flows.error[k])
+    y, x = np.nonzero(good if where is None else good & where)
     if len(x) < 50:
-        return identity
+        return None
     pick = np.linspace(0, len(x) - 1, 2000).astype(int)
     p = np.stack([x[pick], y[pick]], -1).astype(np.float32)
     q = p + flows.flow[k][y[pick], x[pick]].astype(np.float32)
     ends = to_volume(p, flows.size), to_volume(q, flows.size)
     cv2.setRNGSeed(0)
     found, _ = cv2.estimateAffine2D(*ends, ransacReprojThreshold=1.5 / (max(flows.size) / 2))
-    return identity if found is None or not 0.2 < np.linalg.det(found[:, :2]) < 5 else found
+    return None if found is None or not 0.2 < np.linalg.det(found[:, :2]) < 5 else found

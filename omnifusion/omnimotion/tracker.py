@@ -28,6 +28,10 @@ CYCLE_CAP = 4.0
 SURE, PROBABLE, AGREE = 8.0, 12.0, 2.0
 """A pixel that the volume does not hide is seen if the least doubt is below SURE, or below PROBABLE while direct and
 guided flow agree to AGREE pixels. Chosen on four real clips: a looser rule carries wrong colours in fur and leaves."""
+NEIGHBOURHOOD, ENOUGH, PROVEN, UNLIKE_PROVEN = 0.16, 0.03, 1.0, 20.0
+"""The volume is proven where it is within PROVEN px of trusted flow on average over a window (NEIGHBOURHOOD of the longer
+side, at least ENOUGH of it trusted, else over the frame). There it answers what direct flow does not, and its own
+visibility holds unless the grey levels differ by UNLIKE_PROVEN."""
 
 
 class OmniMotion:
@@ -84,16 +88,27 @@ class OmniMotion:
         back = (direct[1 - k], guided[1 - k], rough[1 - k][0])
         cycle = np.stack([of.cycle_error(f, b) for f, b in zip(candidates, back, strict=True)])
         unlike = np.stack([of.appearance_error(source, target, f) for f in candidates])
-        doubt = unlike + np.minimum(cycle, CYCLE_CAP)
-        best = doubt.argmin(0)
-        closed = (cycle[1] < CYCLE) & (unlike[1] < UNLIKE_GUIDED)
+        clear = rough[k][1] > 0.5
         trusted = cycle[0] < CYCLE
+        closed = (cycle[1] < CYCLE) & (unlike[1] < UNLIKE_GUIDED)
+        known = np.where(trusted[..., None], direct[k], guided[k])
+        proven = self._proven(known, trusted | closed, candidates[2])
+        closed &= clear | ~proven
+        doubt = unlike + np.minimum(cycle, CYCLE_CAP)
+        best = np.where(proven, 2, doubt.argmin(0))
         best = np.where(trusted, 0, np.where(closed, 1, best))
+        least, agree = doubt.min(0), np.linalg.norm(direct[k] - guided[k], axis=-1) < AGREE
+        likely = np.where(proven, unlike[2] < UNLIKE_PROVEN, (least < SURE) | (agree & (least < PROBABLE)))
         flow = np.take_along_axis(np.stack(candidates), best[None, ..., None], 0)[0]
-        agree = np.linalg.norm(direct[k] - guided[k], axis=-1) < AGREE
-        least = doubt.min(0)
-        likely = (least < SURE) | (agree & (least < PROBABLE))
-        return flow, trusted | closed | ((rough[k][1] > 0.5) & likely)
+        return flow, trusted | closed | (clear & likely)
+
+    def _proven(self, known: Array, where: Array, volume: Array) -> Array:
+        """Pixels ``(H, W)`` around which the volume's flow agrees with the flow ``known`` ``where`` that is trusted."""
+        window = (2 * round(NEIGHBOURHOOD * max(known.shape) / 2) + 1,) * 2
+        off = np.minimum(np.linalg.norm(volume - known, axis=-1), 5.0) * where
+        share = cv2.blur(where.astype(np.float32), window)
+        mean = cv2.blur(off.astype(np.float32), window) / np.maximum(share, 1e-3)
+        return np.where(share > ENOUGH, mean, off.sum() / max(where.sum(), 1)) < PROVEN
 
     def _search(self, ways: list[tuple[int, int]], starts: list[Array]) -> list[Array]:
         """DIS along ``ways`` from ``starts``."""
