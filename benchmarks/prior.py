@@ -163,7 +163,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def decoded(prior: DiffusionPrior, item: Item, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Without a hint, as in the paper: the decoded frame, and the one with L* and the known colours put back."""
     canvas = prior.canvas(item.L, item.ab, item.mask, None)
-    z_0 = drain(prior.latents(canvas, False, torch.Generator().manual_seed(seed)))  # type: ignore[arg-type]
+    z_0: Tensor = drain(prior.latents(canvas, False, torch.Generator().manual_seed(seed)))  # type: ignore[arg-type]
     with torch.no_grad():
         picture = prior.components.decode(z_0)[0, :, : canvas.inner[0], : canvas.inner[1]].clamp(0, 1)
     return picture, compose(item.L, torch.where(item.mask, item.ab, rgb_to_lab(picture)[1:]))

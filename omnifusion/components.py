@@ -116,6 +116,7 @@ def load_components(source: str, device: str, prompt: str = "", negative_prompt:
     """
     import diffusers  # seconds of start-up
 
+    diffusers.utils.logging.set_verbosity_error()  # it warns of config entries that it writes itself
     folder = _folder(source)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     index = _json(folder / "model_index.json")
@@ -197,7 +198,9 @@ def _first_line(error: BaseException) -> str:
 def _embed(folder: Path, prompt: str, negative_prompt: str) -> Tensor:
     """Embeddings of the negative and the given prompt, ``(2, tokens, D)``; of the empty one alone without them."""
     from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     if not (folder / "tokenizer").is_dir():
         raise OSError("its tokenizer is missing")
     tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")

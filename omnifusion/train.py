@@ -80,9 +80,7 @@ def _start_as_pyramid(autoencoder: AutoencoderTiny) -> None:
                 nn.init.zeros_(layer.conv[-1].bias)
             elif isinstance(layer, nn.Conv2d):
                 layer.weight[:3] = 0
-                taps = (
-                    box if layer.stride == (2, 2) else linear if layer.bias is None else torch.tensor([0.0, 1.0, 0.0])
-                )
+                taps = box if layer.stride == (2, 2) else linear if layer.bias is None else same
                 layer.weight[:3, :3] = torch.eye(3)[..., None, None] * torch.outer(taps, taps)
                 if layer.bias is not None:
                     layer.bias[:3] = 0
@@ -322,5 +320,5 @@ class _Latents:
     FIELDS = ("z_0", "z_hint", "doubt", "hole")
 
 
-GRADIENT_SCALE = 25.0
+GRADIENT_SCALE = 0.3
 """Scale of eq. (4)'s gradient for the bundled prior, found by measurement (see docs/prior.md)."""
