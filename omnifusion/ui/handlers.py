@@ -225,7 +225,11 @@ class Handlers:
         visit.require_clip()
         ahead = self.service.turns.announce(str(request.session_hash))
         others = f"{ahead} other run{'s' if ahead > 1 else ''} first; yours starts by itself."
-        return {self.watch.progress: message(others if ahead else "Starting."), **self._busy(True)}
+        shown = {
+            self.watch.progress: message(others if ahead else "Starting."),
+            self.outcome.box: gr.Column(visible=False),
+        }
+        return {**shown, **self._busy(True)}
 
     def _busy(self, busy: bool, again: bool = False) -> Updates:
         return {
@@ -268,9 +272,9 @@ class Handlers:
         shown = {self.visit: visit, self.watch.progress: message(_ending(run))}
         return {**shown, **self._show(run, request), **self._lists(visit)}
 
-    def settle(self) -> Updates:
+    def settle(self, visit: Visit) -> Updates:
         """After a run, however it ended."""
-        return self._busy(False, again=True)
+        return {self.outcome.box: gr.Column(visible=bool(visit.token)), **self._busy(False, again=True)}
 
     def _live(self, shown: dict[str, object]) -> Updates:
         caption = shown.pop("caption", None)

@@ -30,6 +30,11 @@ def theme() -> gr.themes.Base:
         radius_size="sm",
         font=SYSTEM_FONTS,
         font_mono=MONOSPACE,
+    ).set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
     )
 
 
@@ -102,13 +107,19 @@ def _wire_run(h: Handlers, limits: Limits) -> None:
         toast(h.fit), [h.visit, *chosen], [h.choices.frames, h.choices.max_side, start.estimate, start.fit], **QUIET
     )
     buttons = [start.run, start.again, start.cancel]
-    queued = gr.on([start.run.click, start.again.click], toast(h.queue), h.visit, [h.watch.progress, *buttons], **QUIET)
+    queued = gr.on(
+        [start.run.click, start.again.click],
+        toast(h.queue),
+        h.visit,
+        [h.watch.progress, h.outcome.box, *buttons],
+        **QUIET,
+    )
     outputs = [h.visit, *h.watch.all(), *h.outcome.all(), *h.compare.all()]
     ran = queued.success(
         toast(h.run), [h.visit, *chosen], outputs, concurrency_limit=limits.runs, concurrency_id="run",
         api_visibility="private", show_progress="minimal", show_progress_on=h.watch.progress,
     )  # fmt: skip
-    ran.then(h.settle, None, buttons, **QUIET)
+    ran.then(h.settle, h.visit, [h.outcome.box, *buttons], **QUIET)
     start.cancel.click(toast(h.cancel), None, [h.watch.progress, start.cancel], queue=False, **QUIET)
 
 
