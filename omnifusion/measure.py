@@ -58,7 +58,8 @@ def peak_mib() -> float:
 
 
 def machine() -> str:
-    """What a measurement ran on, in words."""
+    """What a measurement ran on, in words, with how busy it was where the system tells: seconds depend on it."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    load = f", load average {os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else ""
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}{load})"
