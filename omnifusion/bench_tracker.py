@@ -7,8 +7,10 @@ begins at the chain, trusted where its cycle closes to 1 px).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +65,8 @@ class Chains:
 
 
 def accuracy(truth: sample.Sample, answer: Answer) -> tuple[float, float, float]:
-    """From frame 0 to all others, pooled: % of seen pixels within 1 px, within 3 px; % of right visibility inside the frame."""
+    """From frame 0 to all others, pooled: % of seen pixels within 1 px, within 3 px; % of right visibility inside
+    the frame."""
     T, (H, W) = len(truth.video), truth.video.size
     grid = pixel_grid(H, W).reshape(-1, 2)
     errors, right = [], []
@@ -73,14 +76,16 @@ def accuracy(truth: sample.Sample, answer: Answer) -> tuple[float, float, float]
         errors.append((there - exact).norm(dim=1)[visible])
         right.append((seen == visible)[inside(exact, H, W)])
     error = torch.cat(errors)
-    return tuple(100 * float(v.float().mean()) for v in (error < 1, error < 3, torch.cat(right)))
+    near, close, sight = (100 * float(v.float().mean()) for v in (error < 1, error < 3, torch.cat(right)))
+    return near, close, sight
 
 
 def made(scenes: Sequence[str], seeds: int, frames: int, preset: str) -> Steps[Table]:
     """Accuracy, visibility and seconds on made scenes of 192x108: medians over seeds."""
-    rows, pooled = [], []
+    rows: list[list[str]] = []
+    pooled: list[tuple[float, ...]] = []
     for n, scene in enumerate(scenes):
-        results = []
+        results: list[tuple[float, ...]] = []
         for seed in range(seeds):
             yield Step("bench", f"{scene}, seed {seed}", (n + seed / seeds) / len(scenes))
             truth = sample.make(scene, frames, seed=seed)
@@ -88,9 +93,9 @@ def made(scenes: Sequence[str], seeds: int, frames: int, preset: str) -> Steps[T
             with Meter() as meter:
                 tracker = yield from omnimotion.fit(L, preset, seed=seed)
             grid = pixel_grid(*truth.video.size).reshape(-1, 2)
-            ours = accuracy(truth, lambda j, t=tracker, g=grid: t.correspond(g, 0, j))
             chains = Chains(of.to_bytes(L[:, 0]))
-            peer = accuracy(truth, lambda j, c=chains, g=grid: _flat(c.forward(j), g))
+            ours = accuracy(truth, partial(_ask, tracker, grid))
+            peer = accuracy(truth, partial(_flat, chains, grid))
             results.append((*ours, *peer, meter.seconds, meter.peak_mib))
         pooled += results
         rows.append([scene, *_medians(results)])
@@ -100,17 +105,22 @@ def made(scenes: Sequence[str], seeds: int, frames: int, preset: str) -> Steps[T
     return Table(f"Made scenes, {frames} frames of 192x108, {seeds} seeds, {preset}", head, rows)
 
 
-def _medians(results: list[tuple[float, ...]]) -> list[str]:
+def _medians(results: Sequence[tuple[float, ...]]) -> list[str]:
     return [f"{median(column):.{0 if k == 7 else 1}f}" for k, column in enumerate(zip(*results, strict=True))]
 
 
-def _flat(answer: tuple[Tensor, Tensor], grid: Tensor) -> tuple[Tensor, Tensor]:
-    return grid + answer[0].reshape(-1, 2), answer[1].reshape(-1)
+def _ask(tracker: OmniMotion, grid: Tensor, j: int) -> tuple[Tensor, Tensor]:
+    return tracker.correspond(grid, 0, j)
+
+
+def _flat(chains: Chains, grid: Tensor, j: int) -> tuple[Tensor, Tensor]:
+    flow, seen = chains.forward(j)
+    return grid + flow.reshape(-1, 2), seen.reshape(-1)
 
 
 def carried(clips: Sequence[Path], frames: int, preset: str) -> Steps[Table]:
     """PSNR of frames that fetch their colour from frame 0 (their own luminance kept), ours and started DIS."""
-    rows = []
+    rows: list[list[Any]] = []
     for n, path in enumerate(clips):
         yield Step("bench", path.name, n / len(clips))
         height = load(path, 2).shape[2]
@@ -123,8 +133,23 @@ def carried(clips: Sequence[Path], frames: int, preset: str) -> Steps[Table]:
         rows[-1] = [path.name, *rows[-1]]
         yield Step("bench", _line(rows[-1]), (n + 1) / len(clips), data={"result": rows[-1]})
     mean = ["mean", *np.mean([row[1:] for row in rows], axis=0)]
-    head = ["clip", "fit s", "peak MiB", "trusted %", "DIS there", "ours there", "seen %", "DIS filled", "ours filled", "ours all"]
-    return Table(f"Colour carried from frame 0, {frames} frames of {HEIGHT} px, {preset}", head, [_cells(r) for r in (*rows, mean)])
+    head = [
+        "clip",
+        "fit s",
+        "peak MiB",
+        "trusted %",
+        "DIS there",
+        "ours there",
+        "seen %",
+        "DIS filled",
+        "ours filled",
+        "ours all",
+    ]
+    return Table(
+        f"Colour carried from frame 0, {frames} frames of {HEIGHT} px, {preset}",
+        head,
+        [_cells(r) for r in (*rows, mean)],
+    )
 
 
 def _cells(row: list) -> list[str]:
@@ -136,7 +161,8 @@ def _line(row: list) -> str:
 
 
 def compare(tracker: OmniMotion, chains: Chains, video: np.ndarray, L: Tensor, ab: Tensor) -> list[float]:
-    """Means over ``CARRIED_TO`` frames: trusted %, PSNR of DIS and of ours there, seen %, PSNR after Levin's fill, ours without."""
+    """Means over ``CARRIED_TO`` frames: trusted %, PSNR of DIS and of ours there, seen %, PSNR after Levin's fill,
+    ours without."""
     T, (H, W) = len(video), L.shape[2:]
     grid, figures = pixel_grid(H, W), []
     for j in sorted({int(j) for j in np.linspace(1, T - 1, CARRIED_TO)}):

@@ -38,7 +38,7 @@ def raw_dis(source: Array, target: Array, init: Array | None = None) -> Array:
         pad = [(0, down), (0, right)]
         start = None if init is None else np.pad(init, [*pad, (0, 0)], mode="edge")
         return raw_dis(np.pad(source, pad, mode="edge"), np.pad(target, pad, mode="edge"), start)[:height, :width]
-    search = cv2.DISOpticalFlow_create(PRESET)
+    search = cv2.DISOpticalFlow.create(PRESET)
     search.setFinestScale(0)
     flow = search.calc(source, target, None if init is None else np.ascontiguousarray(init, np.float32).copy())
     limit = 4.0 * max(height, width)
@@ -46,10 +46,11 @@ def raw_dis(source: Array, target: Array, init: Array | None = None) -> Array:
 
 
 def dis(source: Tensor, target: Tensor, init: Tensor | None = None) -> Tensor:
-    """DIS flow ``(2, H, W)`` in pixels from ``source`` to ``target`` (``(1, H, W)`` or ``(H, W)`` L*), ``init`` a start."""
+    """DIS flow ``(2, H, W)`` in pixels from ``source`` to ``target`` (``(1, H, W)`` or ``(H, W)`` L*), ``init`` a
+    start."""
     start = None if init is None else init.permute(1, 2, 0).cpu().numpy()
-    images = (to_bytes(x.reshape(x.shape[-2:])) for x in (source, target))
-    return torch.from_numpy(raw_dis(*images, start)).permute(2, 0, 1).contiguous()
+    first, second = (to_bytes(x.reshape(x.shape[-2:])) for x in (source, target))
+    return torch.from_numpy(raw_dis(first, second, start)).permute(2, 0, 1).contiguous()
 
 
 def grid(height: int, width: int) -> Array:
@@ -79,7 +80,8 @@ def cycle_error(there: Array, back: Array) -> Array:
 
 
 def appearance_error(source: Array, target: Array, flow: Array) -> Array:
-    """Difference in grey levels ``(H, W)`` between ``source`` and ``target`` fetched along ``flow``, smoothed over 5x5."""
+    """Difference in grey levels ``(H, W)`` between ``source`` and ``target`` fetched along ``flow``, smoothed over
+    5x5."""
     seen = fetch(target.astype(np.float32), grid(*source.shape) + flow)
     return cv2.blur(np.abs(cv2.blur(seen - source.astype(np.float32), (3, 3))), (5, 5))
 
@@ -94,7 +96,8 @@ def resize_flow(flow: Array, size: tuple[int, int]) -> Array:
 
 
 def gaps(frames: int, dense: int = 40) -> list[int]:
-    """The gaps that supervise a clip, ascending: all of them up to ``dense`` frames, else 1, 2, 3, 4, 6, 8, 12, 16, 24...
+    """The gaps that supervise a clip, ascending: all of them up to ``dense`` frames, else 1, 2, 3, 4, 6, 8, 12, 16,
+    24...
 
     Each gap beyond 1 is the sum of the one before it and another in the list. Past ``dense`` frames the pairs number
     about 2 n log2 n instead of n (n - 1) / 2.
@@ -116,5 +119,5 @@ def parallel(function: Any, jobs: list[Any], threads: int = 2) -> list[Any]:
 def checked(L: Tensor, i: int, j: int, init: Tensor | None = None, limit: float = 1.0) -> Flow:
     """DIS flow from frame ``i`` to ``j`` of ``L`` ``(T, 1, H, W)`` with its forward-backward check at ``limit`` px."""
     there, back = dis(L[i], L[j], init), dis(L[j], L[i])
-    arrays = (f.permute(1, 2, 0).numpy() for f in (there, back))
-    return Flow(there, torch.from_numpy(cycle_error(*arrays) < limit), i, j)
+    error = cycle_error(there.permute(1, 2, 0).numpy(), back.permute(1, 2, 0).numpy())
+    return Flow(there, torch.from_numpy(error < limit), i, j)

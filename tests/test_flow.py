@@ -1,5 +1,7 @@
 """Laws of the optical flow."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -58,7 +60,7 @@ def test_cycle_error_is_zero_for_inverse_flows_and_infinite_outside():
 def test_gaps(frames):
     gaps = of.gaps(frames)
     assert gaps == sorted(set(gaps)) and gaps[0] == 1 and gaps[-1] < frames
-    for before, g in zip(gaps, gaps[1:], strict=False):
+    for before, g in pairwise(gaps):
         assert g - before in gaps
     if frames > 40:
         assert len(gaps) <= 2 * np.log2(frames) + 2

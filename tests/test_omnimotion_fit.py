@@ -107,7 +107,7 @@ def test_steps_tell_of_progress(clip, monkeypatch):
     monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
     steps = list(omnimotion.fit(luminance_of(clip), "draft"))
     done = [s.done for s in steps]
-    assert done == sorted(done) and 0 <= done[0] and done[-1] <= 1
+    assert done == sorted(done) and done[0] >= 0 and done[-1] <= 1
     told = [s for s in steps if "loss" in s.data]
     assert told and all(np.isfinite(s.data["loss"]) and s.seconds_left >= 0 for s in told)
     assert all(s.picture.shape == (*SIZE, 3) and s.picture.dtype == np.uint8 for s in told)
@@ -195,7 +195,7 @@ def test_hypotheses_find_two_motions_among_outliers():
     p = rng.uniform(0, 150, (90, 2)).astype(np.float32)
     q = rng.uniform(0, 150, (90, 2)).astype(np.float32)
     q[:40] = p[:40] * 1.1 + [5, -3]
-    q[40:60] = p[40:60] + [-30, 12]
+    q[40:60] = p[40:60] + np.array([-30, 12])
     found = reid.hypotheses(p, q.astype(np.float32))
     assert len(found) >= 2
     assert np.allclose(found[0][0], [[1.1, 0, 5], [0, 1.1, -3]], atol=0.05)

@@ -13,7 +13,9 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p = subparsers.add_parser("bench-tracker", help="accuracy of the tracker", description=__doc__)
     p.add_argument("--scenes", default=SCENES, metavar="A,B", help="made scenes (default: all of the tracker's)")
     p.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds per scene (default 3)")
-    p.add_argument("--clips", type=Path, nargs="*", default=[], metavar="DIR", help="real clips: folders of frames in colour")
+    p.add_argument(
+        "--clips", type=Path, nargs="*", default=[], metavar="DIR", help="real clips: folders of frames in colour"
+    )
     p.add_argument("--frames", type=int, default=24, metavar="N", help="frames per clip (default 24)")
     p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
     p.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables into sections of this page")

@@ -18,11 +18,17 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p = subparsers.add_parser("track", help="where every pixel of a frame goes", description=__doc__)
     p.add_argument("input", metavar="INPUT", type=Path, help="a video file or a folder of frames")
     p.add_argument("--out", metavar="NPZ", type=Path, required=True, help="file for points, visible and size")
-    p.add_argument("--query-frame", type=int, default=0, metavar="I", help="the frame whose pixels are followed (default 0)")
+    p.add_argument(
+        "--query-frame", type=int, default=0, metavar="I", help="the frame whose pixels are followed (default 0)"
+    )
     p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
-    p.add_argument("--budget", type=float, metavar="SECONDS", help="time for the fit, instead of the preset's iterations")
+    p.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="time for the fit, instead of the preset's iterations"
+    )
     p.add_argument("--frames", type=int, metavar="N", help="use only the first N frames")
-    p.add_argument("--max-side", type=int, default=448, metavar="PX", help="longest side of the working size (default 448)")
+    p.add_argument(
+        "--max-side", type=int, default=448, metavar="PX", help="longest side of the working size (default 448)"
+    )
     p.add_argument("--seed", type=int, default=0, help="fixes the result (default 0)")
     p.add_argument("--picture", metavar="PNG", type=Path, help="draw tracks over frames")
     p.set_defaults(run=run)
@@ -78,7 +84,9 @@ def tracks(tracker: OmniMotion, L: Tensor, query: int) -> tuple[np.ndarray, np.n
     )
 
 
-def sheet(path: Path, images: np.ndarray, points: np.ndarray, visible: np.ndarray, columns: int = 3, rows: int = 2) -> None:
+def sheet(
+    path: Path, images: np.ndarray, points: np.ndarray, visible: np.ndarray, columns: int = 3, rows: int = 2
+) -> None:
     """A contact sheet of frames with the tracks that lead to them; hollow ends are hidden points."""
     import numpy as np
 

@@ -1,4 +1,40 @@
-"""OmniMotion: one volume that explains the motion of a whole clip."""
+"""OmniMotion: one volume that explains the motion of a whole clip (Wang et al., ICCV 2023), fitted in a minute.
+
+Symbols of the OmniMotion paper and where they are:
+
+| paper | here |
+|---|---|
+| psi_i, latent code of frame i | ``GridNVP.code``, ``MlpNVP.code`` |
+| M_theta( . ; psi_i) = T_i, local to canonical volume | ``forward`` of ``GridNVP`` and ``MlpNVP`` |
+| T_i^-1 | ``inverse`` of the same |
+| x_i, u, x_j: local point, canonical point, its image | ``x``, ``u``, ``p`` in ``Volume.map`` |
+| F_theta: u to (c, sigma) | ``GridField``, ``GaborField``: sigma alone |
+| p_i + k-th depth sample, K samples | ``xy``, ``z`` ``(R, K)`` |
+| alpha_k, T_k | ``composite_weights`` |
+| p-hat_j, the composited image of p_i | ``trace`` |
+| L_flo, confidence weights | ``Volume.loss``, ``confidence`` |
+| L_reg, temporal smoothness | ``Volume.loss``, ``smooth`` |
+
+Departures, and why. Those marked * hold for the grid volume (presets draft and standard) alone; the paper preset has
+the official networks, sizes, sample counts and schedule, and goes through the same code.
+
+- No colour and no L_pho: only correspondence is used, and colour is what the clip does not have.
+- * Couplings read scale and shift from bilinear grids (made from psi_i by a linear map) instead of MLPs: about 1/2,400
+  of the arithmetic per sample, the composition of five such shears bends enough.
+- * Scales are a rational function within (1/3, 3) instead of an exponential: it cannot overflow, and needs no exp.
+- * Density is two trilinear grids instead of a GaborNet, for the same reason.
+- * K = 8 samples, the last one opaque, so that weights sum to 1.
+- L_flo is robust, and three quarters of it are taken per sample and weighted afterwards: with the composited point
+  alone, density can hide behind averages of two layers, which measured far worse.
+- The maps start as an affine motion per frame and *layer* (RANSAC over trusted flow: the dominant motion far, what
+  moves
+  apart from it near), where the official code starts at the identity: this decides whether the layers part.
+- Supervision is DIS or RAFT with re-identification, and once more after a first fit (bootstrap); pairs number O(n
+  log n).
+- Transmittance at the mapped point decides visibility, as in the paper, but only where direct flow has not answered.
+- Diverging steps are undone: see ``optimise.py``. Nothing divides by what can vanish, which made the NaNs of a first
+  version: affine determinants are kept above a bound, and the gradient of compositing never divides by transmittance.
+"""
 
 from omnifusion.omnimotion.fitting import PRESETS, fit
 from omnifusion.omnimotion.tracker import OmniMotion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _pool = ThreadPoolExecutor(CHUNKS)
 def _chunks(total: int, unit: int = 1) -> list[slice]:
     """``CHUNKS`` parts of ``range(total)``, all but the last a multiple of ``unit``."""
     edges = [total * k // CHUNKS // unit * unit for k in range(CHUNKS)] + [total]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _flat(*parameters: Tensor) -> list[np.ndarray]:
@@ -34,7 +35,9 @@ class KernelLoss(torch.autograd.Function):
     """Mean loss over rays (see ``kernels.loss``); the gradients are made on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, grids: Tensor, affine: Tensor, coarse: Tensor, fine: Tensor, rays: tuple, options: tuple) -> Tensor:
+    def forward(
+        ctx: Any, grids: Tensor, affine: Tensor, coarse: Tensor, fine: Tensor, rays: tuple, options: tuple
+    ) -> Tensor:
         parameters = _flat(grids, affine, coarse, fine)
         shape, R = _shape(grids, affine, coarse, fine), len(rays[0])
 
@@ -53,7 +56,18 @@ class KernelLoss(torch.autograd.Function):
         return (*(g * upstream[0] for g in ctx.gradients), None, None)
 
 
-def loss(volume: Any, xy: Tensor, i: Tensor, j: Tensor, q: Tensor, confidence: Tensor, z: Tensor, scale: float, smooth: float, every: int = 8) -> tuple[Tensor, Tensor]:
+def loss(
+    volume: Any,
+    xy: Tensor,
+    i: Tensor,
+    j: Tensor,
+    q: Tensor,
+    confidence: Tensor,
+    z: Tensor,
+    scale: float,
+    smooth: float,
+    every: int = 8,
+) -> tuple[Tensor, Tensor]:
     """``Volume.loss`` by kernel: mean loss, and every ray's own flow loss ``(R,)`` px."""
     each = torch.empty(len(xy))
     rays = tuple(v.contiguous().numpy() for v in (xy, i, j, q, confidence, z, each))
@@ -71,5 +85,10 @@ def trace(volume: Any, xy: Tensor, i: int, j: int, samples: int, near: float) ->
     parameters = (nvp.condition(), nvp.affine, field.coarse, field.fine)
     flat, shape = _flat(*parameters), _shape(*parameters)
     at = xy.contiguous().numpy()
-    list(_pool.map(lambda s: kernels.trace(shape, *flat, at[s], i, j, z, np.float32(near), points[s], front[s]), _chunks(len(at))))
+    list(
+        _pool.map(
+            lambda s: kernels.trace(shape, *flat, at[s], i, j, z, np.float32(near), points[s], front[s]),
+            _chunks(len(at)),
+        )
+    )
     return torch.from_numpy(points), torch.from_numpy(front)

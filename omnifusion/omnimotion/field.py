@@ -32,7 +32,8 @@ class GridField(nn.Module):
 
 
 class GaborField(nn.Module):
-    """The official density: GaborNet of 512 units, sigma = softplus(raw - 1), unit thickness; without its colour outputs."""
+    """The official density: GaborNet of 512 units, sigma = softplus(raw - 1), unit thickness; without its colour
+    outputs."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,19 +35,23 @@ class Preset:
 
     kind: Kind = "grid"
     side: int = 192
-    iterations: tuple[int, int] = (1000, 800)
+    iterations: tuple[int, int] = (600, 400)
     schedule: Schedule = field(default_factory=Schedule)
 
 
 PRESETS = {
-    "draft": Preset(iterations=(500, 0)),
+    "draft": Preset(iterations=(300, 0)),
     "standard": Preset(),
     "paper": Preset(
         kind="mlp",
         side=448,
         iterations=(100_000, 0),
         schedule=Schedule(
-            pairs=8, rays=256, samples=32, rates=(("nvp.code", 1e-3), ("nvp", 1e-4), ("field", 3e-4)), halve_every=20_000
+            pairs=8,
+            rays=256,
+            samples=32,
+            rates=(("nvp.code", 1e-3), ("nvp", 1e-4), ("field", 3e-4)),
+            halve_every=20_000,
         ),
     ),
 }
@@ -67,7 +71,8 @@ def fit(
     """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker.
 
     Yields Steps with ``data["loss"]`` in pixels and, now and then, a picture and ``data["state"]``: a plain dict of CPU
-    tensors and numbers. Given back as ``state`` with the same clip and preset, the fit goes on from there to the same end.
+    tensors and numbers. Given back as ``state`` with the same clip and preset, the fit goes on from there to the
+    same end.
 
     Args:
         preset: "draft", "standard" or "paper".
@@ -80,7 +85,9 @@ def fit(
         raise InputError(f"There is no tracker preset {preset!r}; choose one of {', '.join(PRESETS)}.")
     T, _, H, W = L.shape
     if min(H, W) < 16:
-        raise InputError(f"The frames are {W}x{H}; the tracker needs at least 16 pixels each way, so use larger frames.")
+        raise InputError(
+            f"The frames are {W}x{H}; the tracker needs at least 16 pixels each way, so use larger frames."
+        )
     p = PRESETS[preset]
     if state is not None and (state["frames"], state["preset"]) != (T, preset):
         raise InputError("The saved fit belongs to another clip or preset; start a new fit.")
@@ -94,7 +101,17 @@ def fit(
 class _Run:
     """One fit: what it holds between its stages."""
 
-    def __init__(self, L: Tensor, images: np.ndarray, volume: Volume, p: Preset, name: str, seed: int, budget: float | None, state: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        L: Tensor,
+        images: np.ndarray,
+        volume: Volume,
+        p: Preset,
+        name: str,
+        seed: int,
+        budget: float | None,
+        state: dict[str, Any] | None,
+    ) -> None:
         self.images, self.volume, self.p, self.name, self.seed = images, volume, p, name, seed
         self.frames = len(images)
         self.size = small_size(images.shape[1:], p.side)
@@ -129,14 +146,16 @@ class _Run:
                 yield from self._optimise(stage, len(stages), sampler, ends[stage])
 
     def _start_affine(self, flows: supervision.Flows) -> None:
-        """Depth is cut into as many slabs as there are layers; each starts with its layer's motion, the largest behind."""
+        """Depth is cut into as many slabs as there are layers; each starts with its layer's motion, the largest
+        behind."""
         starts = torch.from_numpy(supervision.affine_starts(flows, self.frames)).flatten(2)
         affine = self.volume.nvp.affine.data
         slab = torch.arange(affine.shape[1]) * len(starts) // affine.shape[1]
         affine.copy_(starts[slab].transpose(0, 1))
 
     def _deadlines(self, preparation: float) -> tuple[float, float]:
-        """When each stage has to end, in seconds from the start; the bootstrap takes about as long as the preparation."""
+        """When each stage has to end, in seconds from the start; the bootstrap takes about as long as the
+        preparation."""
         if self.budget is None:
             return math.inf, math.inf
         rest = max(self.budget - 1.5 * preparation, 0.0)
@@ -156,19 +175,23 @@ class _Run:
                 return
             healthy = o.step(share)
             if not healthy:
-                yield Step("fit", f"diverged at iteration {o.iteration}: back to the last safe state at half the pace", share)
+                yield Step(
+                    "fit", f"diverged at iteration {o.iteration}: back to the last safe state at half the pace", share
+                )
             elif o.iteration % 10 == 0:
                 pace = (now - begun) / max(o.iteration - first, 1)
                 left = end - (now - self.started) if math.isfinite(end) else pace * (total - o.iteration)
                 yield self._report(o, stage, (stage + share) / stages, left)
 
     def _report(self, o: Optimiser, stage: int, done: float, left: float) -> Step:
-        picture, data = None, {"loss": o.loss, "iteration": o.iteration, "stage": stage, "recoveries": o.recoveries}
+        picture = None
+        data: dict[str, Any] = {"loss": o.loss, "iteration": o.iteration, "stage": stage, "recoveries": o.recoveries}
         if time.monotonic() - self.shown > SHOW_EVERY:
             self.shown = time.monotonic()
             picture = draw(OmniMotion(self.small, self.volume), self.images, self.frames // 2)
             data["state"] = {
-                "frames": self.frames, "preset": self.name, "stage": stage, "first": self.first, "optimiser": o.state_dict(),
+                "frames": self.frames, "preset": self.name, "stage": stage, "first": self.first, "optimiser":
+                    o.state_dict(),
             }  # fmt: skip
         return Step("fit", f"motion explained to {o.loss:.2f} px", done, left, picture=picture, data=data)
 

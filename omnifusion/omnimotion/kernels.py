@@ -1,3 +1,5 @@
+# mypy: allow-untyped-defs
+# ruff: noqa: E501
 """The grid volume's loss, gradients and rendering by hand, compiled by numba and kept on disk.
 
 The same mathematics as ``volume.py`` (the PyTorch twin, which the tests hold this to), one sample at a time.
@@ -172,8 +174,16 @@ def _down(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     k, f, slope = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
     n = 6 * (t * Z + k)
     h = ONE - f
-    m0, m1, m2 = affine[n] * h + affine[n + 6] * f, affine[n + 1] * h + affine[n + 7] * f, affine[n + 2] * h + affine[n + 8] * f
-    m3, m4, m5 = affine[n + 3] * h + affine[n + 9] * f, affine[n + 4] * h + affine[n + 10] * f, affine[n + 5] * h + affine[n + 11] * f
+    m0, m1, m2 = (
+        affine[n] * h + affine[n + 6] * f,
+        affine[n + 1] * h + affine[n + 7] * f,
+        affine[n + 2] * h + affine[n + 8] * f,
+    )
+    m3, m4, m5 = (
+        affine[n + 3] * h + affine[n + 9] * f,
+        affine[n + 4] * h + affine[n + 10] * f,
+        affine[n + 5] * h + affine[n + 11] * f,
+    )
     x, y = x - m2, y - m5
     inv = ONE / (m0 * m4 - m1 * m3)
     tape[o + LTAPE * LAYERS], tape[o + LTAPE * LAYERS + 1], cells[oc + LAYERS] = f, slope, n
@@ -199,7 +209,9 @@ def _down_back(affine, grids, gaffine, ggrids, B, gx, gy, gz, x, y, tape, o, cel
         gaffine[at + 6] -= f * g * x
         gaffine[at + 7] -= f * g * y
         gaffine[at + 8] -= f * g
-        bend += g * ((affine[at + 6] - affine[at]) * x + (affine[at + 7] - affine[at + 1]) * y + affine[at + 8] - affine[at + 2])
+        bend += g * (
+            (affine[at + 6] - affine[at]) * x + (affine[at + 7] - affine[at + 1]) * y + affine[at + 8] - affine[at + 2]
+        )
     gz -= bend * slope
     for layer in range(LAYERS):
         axis = layer % 3
@@ -261,7 +273,27 @@ def _clear(v, opacity):
 
 
 @_kernel
-def loss(shape, grids, affine, coarse, fine, xy, i, j, q, confidence, z, scale, smooth, every, ggrids, gaffine, gcoarse, gfine, each):
+def loss(
+    shape,
+    grids,
+    affine,
+    coarse,
+    fine,
+    xy,
+    i,
+    j,
+    q,
+    confidence,
+    z,
+    scale,
+    smooth,
+    every,
+    ggrids,
+    gaffine,
+    gcoarse,
+    gfine,
+    each,
+):
     """Flow loss plus temporal smoothness of some rays; adds their gradients.
 
     Args:
@@ -281,7 +313,14 @@ def loss(shape, grids, affine, coarse, fine, xy, i, j, q, confidence, z, scale, 
     upc, dnc, dec = np.empty(K * SCELL, np.int64), np.empty(K * SCELL, np.int64), np.empty(K * 2, np.int64)
     ux, uy, uz, px, py = np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F)
     hx, hy, hz = np.empty(K, F), np.empty(K, F), np.empty(K, F)
-    clear, sig, front, w, G, rho = np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F)
+    clear, sig, front, w, G, rho = (
+        np.empty(K, F),
+        np.empty(K, F),
+        np.empty(K, F),
+        np.empty(K, F),
+        np.empty(K, F),
+        np.empty(K, F),
+    )
     total = 0.0
     for n in range(R):
         s, t, c = i[n], j[n], confidence[n]

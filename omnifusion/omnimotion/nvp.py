@@ -6,6 +6,7 @@ A local point is (x, y, z): x and y isotropic, the longer side spanning [-1, 1],
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ def cell(x: Tensor, low: float, high: float, size: int) -> tuple[Tensor, Tensor]
 
 
 def stretch(r: Tensor) -> Tensor:
-    """Scale of a coupling layer, (1 + |r| + r/2) / (1 + |r| - r/2): positive, about e^r near 0, always within (1/3, 3)."""
+    """Scale of a coupling layer, (1 + |r| + r/2) / (1 + |r| - r/2): positive, about e^r near 0, always within (1/3,
+    3)."""
     return (1 + r.abs() + r / 2) / (1 + r.abs() - r / 2)
 
 
@@ -97,7 +99,8 @@ class GridNVP(nn.Module):
 
 
 class MlpNVP(nn.Module):
-    """The official bijection: six Real-NVP layers with MLPs on encoded coordinates and codes, after a depth-dependent affine map.
+    """The official bijection: six Real-NVP layers with MLPs on encoded coordinates and codes, after a
+    depth-dependent affine map.
 
     Sizes as in the official configuration: 128-d codes from a GaborNet over time, 256 hidden units, 4 frequencies,
     affine maps by an MLP of (time, depth). One departure: x and y are isotropic, not squeezed to a square.
@@ -203,7 +206,7 @@ class GaborNet(nn.Module):
 
 def _mlp(sizes: list[int], activation: nn.Module) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), activation]
     return nn.Sequential(*layers[:-1])
 

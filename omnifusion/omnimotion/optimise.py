@@ -25,19 +25,26 @@ DIVERGED = 5.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rays per iteration, samples per ray, learning rates, and how they fall: to zero by a cosine, or (paper) by halves."""
+    """Rays per iteration, samples per ray, learning rates, and how they fall: to zero by a cosine, or (paper) by
+    halves."""
 
     pairs: int = 32
     rays: int = 128
     samples: int = 8
     smooth: float = 0.05
-    rates: tuple[tuple[str, float], ...] = (("nvp.hyper", 1e-2), ("nvp.affine", 5e-3), ("nvp.code", 1e-3), ("field", 4e-2))
+    rates: tuple[tuple[str, float], ...] = (
+        ("nvp.hyper", 1e-2),
+        ("nvp.affine", 5e-3),
+        ("nvp.code", 1e-3),
+        ("field", 4e-2),
+    )
     halve_every: int | None = None
 
 
 @contextmanager
 def one_thread(active: bool) -> Iterator[None]:
-    """PyTorch on one thread inside, if ``active``: for small tensors, waking a second thread costs more than it brings."""
+    """PyTorch on one thread inside, if ``active``: for small tensors, waking a second thread costs more than it
+    brings."""
     before = torch.get_num_threads()
     if active:
         torch.set_num_threads(1)
@@ -51,7 +58,8 @@ def one_thread(active: bool) -> Iterator[None]:
 class Optimiser:
     """Adam on ``volume`` over rays of ``sampler``.
 
-    Everything random comes from ``seed``; ``state_dict`` and ``load_state_dict`` continue a run as if it had not stopped.
+    Everything random comes from ``seed``; ``state_dict`` and ``load_state_dict`` continue a run as if it had not
+    stopped.
     """
 
     def __init__(self, volume: Volume, sampler: Sampler, schedule: Schedule, seed: int) -> None:
@@ -66,14 +74,17 @@ class Optimiser:
         self._safe: dict[str, Any] | None = None
 
     def step(self, done: float) -> bool:
-        """One iteration, ``done`` in [0, 1] of the way; false if it diverged, and the volume went back to its last safe state."""
+        """One iteration, ``done`` in [0, 1] of the way; false if it diverged, and the volume went back to its last
+        safe state."""
         with one_thread(self.volume.compiled):
             return self._step(done)
 
     def _step(self, done: float) -> bool:
         s = self.schedule
         self.iteration += 1
-        fall = 0.5 ** (self.iteration // s.halve_every) if s.halve_every else 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+        fall = (
+            0.5 ** (self.iteration // s.halve_every) if s.halve_every else 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+        )
         for group in self.adam.param_groups:
             group["lr"] = group["base"] * min(1.0, self.iteration / WARMUP) * fall * 0.5**self.recoveries
         largest = 1 + self.volume.frames * done / CURRICULUM
@@ -95,10 +106,12 @@ class Optimiser:
         return True
 
     def _loss(self, rays: list[torch.Tensor], z: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        xy, i, j, q, confidence = rays
         if self.volume.compiled:
-            return fast.loss(self.volume, *rays, z, scale, self.schedule.smooth)
+            return fast.loss(self.volume, xy, i, j, q, confidence, z, scale, self.schedule.smooth)
         device = next(self.volume.parameters()).device
-        return self.volume.loss(*(r.to(device) for r in rays), z.to(device), scale, self.schedule.smooth)
+        xy, i, j, q, confidence = (r.to(device) for r in rays)
+        return self.volume.loss(xy, i, j, q, confidence, z.to(device), scale, self.schedule.smooth)
 
     def _healthy(self, loss: float) -> bool:
         gradients = [p.grad for p in self.volume.parameters() if p.grad is not None]
@@ -119,7 +132,8 @@ class Optimiser:
     def _parts(self) -> dict[str, Any]:
         weights = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
         moments = {
-            k: {n: v.detach().cpu().clone() for n, v in moments.items()} for k, moments in self.adam.state_dict()["state"].items()
+            k: {n: v.detach().cpu().clone() for n, v in moments.items()}
+            for k, moments in self.adam.state_dict()["state"].items()
         }
         return {"weights": weights, "moments": moments}
 

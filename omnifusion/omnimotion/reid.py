@@ -20,14 +20,17 @@ RADIUS = 12
 
 
 def features(image: Array, size: tuple[int, int]) -> tuple[Array, Array]:
-    """SIFT of ``image`` ``(H, W)`` uint8: positions ``(N, 2)`` in pixels of a frame of ``size``, and descriptors ``(N, 128)``."""
+    """SIFT of ``image`` ``(H, W)`` uint8: positions ``(N, 2)`` in pixels of a frame of ``size``, and descriptors
+    ``(N, 128)``."""
     factor = max(1, round(320 / max(image.shape)))
     large = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
-    points, descriptors = cv2.SIFT_create(1200, contrastThreshold=0.02).detectAndCompute(large, None)
+    points, descriptors = cv2.SIFT.create(800, contrastThreshold=0.02).detectAndCompute(large, None)
     if not points:
         return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
     at = np.array([p.pt for p in points], np.float32)
-    return to_pixels(to_volume(at, large.shape), size), np.sqrt(descriptors / (descriptors.sum(1, keepdims=True) + 1e-6))
+    return to_pixels(to_volume(at, large.shape), size), np.sqrt(
+        descriptors / (descriptors.sum(1, keepdims=True) + 1e-6)
+    )
 
 
 def matches(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -56,8 +59,9 @@ def news(flows: Flows, pair: Pair, p: Array, q: Array) -> tuple[Array, Array]:
 
 
 def hypotheses(p: Array, q: Array) -> list[tuple[Array, Array]]:
-    """Affine maps ``(2, 3)`` found one after another in matches, each with its inliers' positions in the first frame."""
-    found = []
+    """Affine maps ``(2, 3)`` found one after another in matches, each with its inliers' positions in the first
+    frame."""
+    found: list[tuple[Array, Array]] = []
     while len(p) >= MIN_MATCHES and len(found) < HYPOTHESES:
         cv2.setRNGSeed(0)
         affine, inlier = cv2.estimateAffinePartial2D(p, q, ransacReprojThreshold=2.5)
@@ -86,7 +90,8 @@ def start_from(affine: Array, around: Array, flow: Array) -> Array:
 
 
 def reidentify(flows: Flows, images: Array, large: Array) -> int:
-    """Adds to ``flows`` (of ``images`` ``(T, h, w)``) what features of ``large`` ``(T, H, W)`` find; the number of hypotheses tried."""
+    """Adds to ``flows`` (of ``images`` ``(T, h, w)``) what features of ``large`` ``(T, H, W)`` find; the number of
+    hypotheses tried."""
     seen = of.parallel(lambda image: features(image, flows.size), list(large))
 
     def one(pair: Pair) -> int:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def composite_weights(sigma: Tensor, thickness: float) -> Tensor:
-    """Weights w_k = T_k alpha_k ``(R, K)`` of densities ``(R, K)``: alpha_k = 1 - exp(-thickness sigma_k), the last opaque.
+    """Weights w_k = T_k alpha_k ``(R, K)`` of densities ``(R, K)``: alpha_k = 1 - exp(-thickness sigma_k), the last
+    opaque.
 
     T_k = prod_{l<k} (1 - alpha_l) is the transmittance in front of sample k; each row sums to 1.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -60,7 +61,7 @@ def trusted(images: Array, pair: Pair, there: Array, back: Array) -> Array:
 def chains(step: dict[Pair, Array], frames: int, wanted: list[int]) -> dict[Pair, Array]:
     """Flows over all ``wanted`` gaps, ascending, composed of the gap-1 flows ``step`` alone."""
     out = dict(step)
-    for before, g in zip(wanted, wanted[1:], strict=False):
+    for before, g in pairwise(wanted):
         for i in range(frames - g):
             j, rest = i + g, g - before
             out[i, j] = of.compose(out[i, i + before], out[i + before, j])
@@ -69,7 +70,8 @@ def chains(step: dict[Pair, Array], frames: int, wanted: list[int]) -> dict[Pair
 
 
 def collect(images: Array, wanted: list[int]) -> Flows:
-    """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``wanted`` gaps: gap 1 cold, the rest started from its chain."""
+    """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``wanted`` gaps: gap 1 cold, the rest started from
+    its chain."""
     frames = len(images)
     ones = [(i, j) for i in range(frames) for j in (i - 1, i + 1) if 0 <= j < frames]
     step = dict(zip(ones, of.parallel(lambda p: of.raw_dis(images[p[0]], images[p[1]]), ones), strict=True))
@@ -82,7 +84,8 @@ def collect(images: Array, wanted: list[int]) -> Flows:
 
 
 def refine(flows: Flows, images: Array, start: dict[Pair, Array], cold: bool = True) -> None:
-    """DIS from each ``start``, forward and back; ``flows`` takes what is better. Gap 1 is kept as it is unless ``cold``."""
+    """DIS from each ``start``, forward and back; ``flows`` takes what is better. Gap 1 is kept as it is unless
+    ``cold``."""
 
     def one(pair: Pair) -> None:
         i, j = pair
@@ -119,7 +122,8 @@ class Sampler:
         self.error = np.zeros((frames, -(-H // self.CELL), -(-W // self.CELL)), np.float32)
 
     def draw(self, rng: np.random.Generator, largest: float, pairs: int, rays: int) -> tuple[Array, ...]:
-        """``pairs`` times ``rays`` rays of gap <= ``largest``: xy, i, j, q, confidence as ``Volume.loss`` takes them, and pixels."""
+        """``pairs`` times ``rays`` rays of gap <= ``largest``: xy, i, j, q, confidence as ``Volume.loss`` takes
+        them, and pixels."""
         H, W = self.flows.size
         weight = np.where(self.gap <= max(largest, 1), self.weight, 0.0)
         if weight.sum() == 0:
@@ -185,7 +189,8 @@ def affine_starts(flows: Flows, frames: int) -> Array:
 
 
 def _to_middle(flows: Flows, nearest: list[int], where: Array | None) -> Array:
-    """Maps ``(T, 2, 3)`` to the first of ``nearest``, of its pixels ``where``; through a hop where there is no direct flow."""
+    """Maps ``(T, 2, 3)`` to the first of ``nearest``, of its pixels ``where``; through a hop where there is no
+    direct flow."""
     middle = nearest[0]
     out = np.tile(np.eye(3), (len(nearest), 1, 1))
     for n, t in enumerate(nearest[1:], 1):
@@ -198,7 +203,8 @@ def _to_middle(flows: Flows, nearest: list[int], where: Array | None) -> Array:
 
 
 def _apart(flows: Flows, middle: int, layers: list[Array]) -> Array:
-    """Pixels ``(H, W)`` bool of the middle frame that leave the motions of all layers in most frames where they are trusted."""
+    """Pixels ``(H, W)`` bool of the middle frame that leave the motions of all layers in most frames where they are
+    trusted."""
     H, W = flows.size
     grid = of.grid(H, W)
     left, trusted_in = np.zeros((H, W)), np.zeros((H, W))
@@ -216,7 +222,8 @@ def _apart(flows: Flows, middle: int, layers: list[Array]) -> Array:
 
 
 def _affine(flows: Flows, pair: Pair, where: Array | None) -> Array | None:
-    """The affine motion ``(2, 3)`` in volume units of the trusted pixels ``where`` of ``pair[0]``; None where it is not found."""
+    """The affine motion ``(2, 3)`` in volume units of the trusted pixels ``where`` of ``pair[0]``; None where it is
+    not found."""
     k = flows.pairs[pair]
     good = np.isfinite(flows.error[k])
     y, x = np.nonzero(good if where is None else good & where)

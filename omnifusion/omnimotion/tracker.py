@@ -29,7 +29,8 @@ SURE, PROBABLE, AGREE = 8.0, 12.0, 2.0
 """A pixel that the volume does not hide is seen if the least doubt is below SURE, or below PROBABLE while direct and
 guided flow agree to AGREE pixels. Chosen on four real clips: a looser rule carries wrong colours in fur and leaves."""
 NEIGHBOURHOOD, ENOUGH, PROVEN, UNLIKE_PROVEN = 0.16, 0.03, 1.0, 20.0
-"""The volume is proven where it is within PROVEN px of trusted flow on average over a window (NEIGHBOURHOOD of the longer
+"""The volume is proven where it is within PROVEN px of trusted flow on average over a window (NEIGHBOURHOOD of the
+longer
 side, at least ENOUGH of it trusted, else over the frame). There it answers what direct flow does not, and its own
 visibility holds unless the grey levels differ by UNLIKE_PROVEN."""
 
@@ -48,7 +49,8 @@ class OmniMotion:
         self._answers: OrderedDict[tuple[int, int], tuple[Tensor, Tensor]] = OrderedDict()
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """Where ``points`` ``(N, 2)`` px of frame ``i`` are in frame ``j``: points ``(N, 2)``, visible ``(N,)`` bool."""
+        """Where ``points`` ``(N, 2)`` px of frame ``i`` are in frame ``j``: points ``(N, 2)``, visible ``(N,)``
+        bool."""
         T, H, W = self.images.shape
         if not (0 <= i < T and 0 <= j < T):
             raise IndexError(f"frames {i} and {j} are not both in a clip of {T}")
@@ -61,7 +63,8 @@ class OmniMotion:
         return there, visible & inside(there, H, W) & inside(points, H, W)
 
     def pair(self, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """The dense answer for frames ``i`` to ``j``: flow ``(2, H, W)`` px and visible ``(H, W)`` bool; kept for later."""
+        """The dense answer for frames ``i`` to ``j``: flow ``(2, H, W)`` px and visible ``(H, W)`` bool; kept for
+        later."""
         if (i, j) not in self._answers:
             for key, value in zip(((i, j), (j, i)), self._both(i, j), strict=True):
                 self._answers[key] = value
@@ -81,8 +84,11 @@ class OmniMotion:
         answers = of.parallel(lambda k: self._choose(ways[k], k, direct, guided, rough), [0, 1])
         return [(torch.from_numpy(f).permute(2, 0, 1).contiguous(), torch.from_numpy(seen)) for f, seen in answers]
 
-    def _choose(self, way: tuple[int, int], k: int, direct: Flows2, guided: Flows2, rough: Rough2) -> tuple[Array, Array]:
-        """Of direct flow, flow guided by the volume, and the volume's own flow: the best per pixel, and whether it is seen."""
+    def _choose(
+        self, way: tuple[int, int], k: int, direct: Flows2, guided: Flows2, rough: Rough2
+    ) -> tuple[Array, Array]:
+        """Of direct flow, flow guided by the volume, and the volume's own flow: the best per pixel, and whether it
+        is seen."""
         source, target = self.images[way[0]], self.images[way[1]]
         candidates = (direct[k], guided[k], rough[k][0])
         back = (direct[1 - k], guided[1 - k], rough[1 - k][0])

@@ -58,12 +58,23 @@ class Volume(nn.Module):
         return u.view(R, K, 3), p.view(R, K, 3), weights
 
     def loss(
-        self, xy: Tensor, i: Tensor, j: Tensor, q: Tensor, confidence: Tensor, z: Tensor, scale: float, smooth: float = 0.0, every: int = 8
+        self,
+        xy: Tensor,
+        i: Tensor,
+        j: Tensor,
+        q: Tensor,
+        confidence: Tensor,
+        z: Tensor,
+        scale: float,
+        smooth: float = 0.0,
+        every: int = 8,
     ) -> tuple[Tensor, Tensor]:
-        """Mean over rays of confidence times flow loss, plus temporal smoothness, in pixels; and each ray's flow loss ``(R,)``.
+        """Mean over rays of confidence times flow loss, plus temporal smoothness, in pixels; and each ray's flow
+        loss ``(R,)``.
 
         Flow loss: MIX sum_k w_k rho(p_k - q) + (1 - MIX) rho(sum_k w_k p_k - q).
-        Smoothness, on one ray in ``every``: sum_k w_k rho(p_k in frame i - 1 + p_k in frame i + 1 - 2 p), w_k held fixed.
+        Smoothness, on one ray in ``every``: sum_k w_k rho(p_k in frame i - 1 + p_k in frame i + 1 - 2 p), w_k held
+        fixed.
 
         Args:
             xy, q: ``(R, 2)`` volume units; i, j: frames ``(R,)``; confidence ``(R,)``; z ``(R, K)`` depths.
