@@ -143,7 +143,7 @@ def test_turns_queue_tell_and_stop() -> None:
 def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> None:
     archive, clip = Archive(tmp_path / "results"), film(tmp_path / "a.mp4")
     first = finished(archive, clip)
-    assert first.report["complete"] and load(first.folder) == first and archive.open(first.token) == first
+    assert first.report["complete"] and load(first.folder) == first and Archive(archive.folder).open(first.token) == first
     assert first.frame(1).shape == (48, 64, 3) and first.origin().shape == (3, 48, 64)
     assert (first.origin() >= 0).all()
     asked = Request("a", choose("draft", max_side=64, eta=0.3, seed=3))

@@ -18,7 +18,8 @@ from gradio_client.exceptions import AppError
 from ui_server import ROOT, Server, serve
 
 from omnifusion.state import Video
-from omnifusion.video import Writer, read
+from omnifusion.ui.results import grey
+from omnifusion.video import Writer, read, write_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -84,6 +85,20 @@ def test_colorize_gives_films_and_a_report(client: Client, tmp_path: Path) -> No
     np.testing.assert_array_equal(read(_path(again)).frames, films[0].frames)
 
 
+def test_a_grey_clip_takes_the_colours_of_its_exemplar(client: Client, tmp_path: Path) -> None:
+    color = np.asarray(read(film(tmp_path / "color.mp4", (210, 80, 60))).frames[0])
+    write_image(tmp_path / "exemplar.png", color)
+    with Writer(tmp_path / "grey.mp4", Video(color[None], Fraction(12))) as writer:
+        writer.add(grey(color.transpose(1, 2, 0)).transpose(2, 0, 1))
+    colorized, _, report = client.predict(
+        video=handle_file(str(tmp_path / "grey.mp4")),
+        exemplar=handle_file(str(tmp_path / "exemplar.png")),
+        api_name="/colorize",
+    )
+    assert report["exemplars"] == [0] and not report["scores"]
+    assert np.abs(np.asarray(read(_path(colorized)).frames[0]).astype(int) - color).mean() < 6
+
+
 def _path(answer: object) -> Path:
     return Path(answer["video"] if isinstance(answer, dict) else str(answer))
 
@@ -129,8 +144,6 @@ BAD = [
 def test_bad_input_is_one_sentence(client: Client, tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
     clip = film(tmp_path / "a.mp4", (90, 140, 200))
     if "exemplar" in changes:
-        from omnifusion.video import write_image
-
         write_image(tmp_path / "e.png", np.asarray(read(clip).frames[0]))
         changes = {**changes, "exemplar": handle_file(str(tmp_path / "e.png"))}
     with pytest.raises(AppError) as caught:

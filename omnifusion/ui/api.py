@@ -12,7 +12,7 @@ from omnifusion.presets import PRESETS, choose
 from omnifusion.state import InputError, Steps
 from omnifusion.ui import given, gpu, work
 from omnifusion.ui.archive import Request, Stored
-from omnifusion.ui.handlers import Service, toast
+from omnifusion.ui.service import Service, toast
 
 Answer = tuple[str, str, dict[str, Any]]
 

@@ -9,9 +9,10 @@ import gradio as gr
 from omnifusion.ui import api, gpu
 from omnifusion.ui.archive import Archive
 from omnifusion.ui.estimate import Rates
-from omnifusion.ui.handlers import Handlers, Service, toast
+from omnifusion.ui.handlers import Handlers
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.panels import choices_panel, clip_panel, compare_panel, outcome_panel, start_panel, watch_panel
+from omnifusion.ui.service import Service, toast
 from omnifusion.ui.texts import ASSETS, text
 from omnifusion.ui.visit import Turns, Visit
 
