@@ -21,6 +21,9 @@ from omnifusion.state import ColorState, Origin, Prior, Step, Steps, Tracker
 
 R = TypeVar("R")
 
+KEYFRAME_GAP = 5
+"""Frames from one keyframe to the next in the order "keyframes"."""
+
 
 def device() -> str:
     """Where heavy stages run by default."""
@@ -238,11 +241,14 @@ class _Run:
         return bool(self.state.mask[frames.start : frames.stop].all())
 
     def next_frame(self, frames: range, given: Sequence[int], visited: set[int]) -> int:
-        """What Algorithm 1 takes next: frame i + 1 (paper; then those before the exemplar), or the greyest frame."""
+        """What Algorithm 1 takes next; see ``presets.Settings.order``."""
         if self.settings.order == "greyest":
             return max(frames, key=lambda j: int((~self.state.mask[j]).sum()))
         first = given[0] if given else frames.start
         onward = [*range(first, frames.stop), *range(first - 1, frames.start - 1, -1)]
+        if self.settings.order == "keyframes":
+            keyframes = [j for j in onward if (j - first) % KEYFRAME_GAP == 0]
+            onward = [j for j in keyframes if not bool(self.state.mask[j].all())] + onward
         return next(j for j in onward if j not in visited)
 
 

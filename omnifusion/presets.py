@@ -9,7 +9,7 @@ from omnifusion.state import InputError
 
 PresetName = Literal["draft", "standard", "paper"]
 PriorName = Literal["bundled", "sd15", "sd20"]
-Order = Literal["next", "greyest"]
+Order = Literal["next", "keyframes", "greyest"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Settings:
         eta: learning rate of eq. (4) (paper: 0.02).
         optimizations: gradient steps of eq. (4) per denoising step (paper: 1).
         start: fraction of the noise schedule at which the noised hint starts; None = pure noise, no hint (paper).
-        order: the frame inpainted next: "next" in time (paper), or the "greyest" one (fewer diffusion runs).
+        order: the frame inpainted next: "next" in time (paper); "keyframes", every fifth frame before the others, so
+            that new regions are filled when more of them has come into view; or the "greyest" (fewest diffusion runs).
         color_condition: eq. (2); off for the ablation.
         grey_constraint: eq. (3)-(4); off for the ablation.
         through_denoiser: whether eq. (4)'s gradient passes the denoiser (paper) or stops at the decoder (cheaper).
@@ -41,7 +42,7 @@ class Settings:
     eta: float = 0.02
     optimizations: int = 1
     start: float | None = 0.3
-    order: Order = "next"
+    order: Order = "keyframes"
     color_condition: bool = True
     grey_constraint: bool = True
     through_denoiser: bool = True
@@ -65,7 +66,7 @@ class Settings:
 PRESETS: dict[str, Settings] = {
     "draft": Settings(preset="draft", max_side=256, fit="draft", steps=6),
     "standard": Settings(),
-    "paper": Settings(preset="paper", max_side=512, fit="paper", steps=50, start=None),
+    "paper": Settings(preset="paper", max_side=512, fit="paper", steps=50, start=None, order="next"),
 }
 
 

@@ -48,7 +48,7 @@ def run(clip, exemplars=(0,), shots=None, **changes) -> tuple[Result, list[Step]
             return stop.value, steps
 
 
-@pytest.mark.parametrize("order", ["next", "greyest"])
+@pytest.mark.parametrize("order", ["next", "keyframes", "greyest"])
 @pytest.mark.parametrize("exemplars", [(0,), (5,), (2, 7), ()])
 def test_every_pixel_ends_with_one_colour_and_an_origin(clip, order: str, exemplars: tuple[int, ...]) -> None:
     result, steps = run(clip, exemplars, order=order)

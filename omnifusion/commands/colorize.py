@@ -38,7 +38,7 @@ def add_settings(p: argparse.ArgumentParser) -> None:
     p.add_argument("--steps", type=int, help="denoising steps; the paper's are 50")
     p.add_argument("--optimizations", type=int, metavar="N", help="gradient steps per denoising step; the paper's is 1")
     p.add_argument("--max-side", type=int, metavar="PX", help="longest side of the working size in pixels")
-    p.add_argument("--order", help="the frame to inpaint next: next (in time, as the paper) or greyest")
+    p.add_argument("--order", help="the frame to inpaint next: next (in time, as the paper), keyframes or greyest")
     p.add_argument("--prompt", help="what the clip shows, for priors that read text")
     p.add_argument("--seed", type=int, help="fixes the result (default 0)")
 
