@@ -1,4 +1,4 @@
-"""Algorithm 1 with an exact tracker and a prior that paints a known colour: what is coloured when, by what, and from where."""
+"""Algorithm 1 with an exact tracker and a prior that paints a known colour: what is coloured when, and by what."""
 
 from __future__ import annotations
 
