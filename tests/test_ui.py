@@ -139,6 +139,7 @@ def test_turns_queue_tell_and_stop() -> None:
 # -- results on disk
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> None:
     archive, clip = Archive(tmp_path / "results"), film(tmp_path / "a.mp4")
