@@ -20,9 +20,10 @@ from omnifusion import omnimotion, sample
 from omnifusion.inpaint import Task
 from omnifusion.presets import PRESETS, Settings, choose
 from omnifusion.state import ColorState, InputError, Origin, Step, Video, drain
-from omnifusion.ui import given, gpu, live, work
+from omnifusion.ui import given, gpu, live, results, work
 from omnifusion.ui.archive import Archive, Request, load, save_request
 from omnifusion.ui.estimate import Rates
+from omnifusion.ui.examples import EXAMPLES, FOLDER
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.texts import help_of
 from omnifusion.ui.visit import Turns, Visit, receive
@@ -144,7 +145,9 @@ def test_turns_queue_tell_and_stop() -> None:
 def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> None:
     archive, clip = Archive(tmp_path / "results"), film(tmp_path / "a.mp4")
     first = finished(archive, clip)
-    assert first.report["complete"] and load(first.folder) == first and Archive(archive.folder).open(first.token) == first
+    assert (
+        first.report["complete"] and load(first.folder) == first and Archive(archive.folder).open(first.token) == first
+    )
     assert first.frame(1).shape == (48, 64, 3) and first.origin().shape == (3, 48, 64)
     assert (first.origin() >= 0).all()
     asked = Request("a", choose("draft", max_side=64, eta=0.3, seed=3))
@@ -157,6 +160,13 @@ def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> Non
         second = stop.value
     assert "fit" not in stages and second.report["complete"]
     assert [s["name"] for s in second.report["stages"]].count("fit") == 0
+    seen = {what: results.compared(second, what, 1, Limits()) for what in ("", "grey", "truth", "classical")}
+    assert {picture.shape for picture in seen.values()} == {(48, 64, 3)}
+    assert np.ptp(seen["grey"].astype(int), axis=2).max() == 0 < np.ptp(seen[""].astype(int), axis=2).max()
+    assert np.abs(seen["truth"].astype(int) - seen["classical"]).mean() < 12
+    rows = results.table([first, second])
+    assert [row[0] for row in rows] == ["1: a.mp4", "2: a", "2: classical"]
+    assert all(len(row) == len(results.HEADERS) for row in rows)
     other = film(tmp_path / "b.mp4", seed=1)
     assert work.reusable(work.Job(other, asked, {}, first)) == {}
     wider = Request("a", choose("draft", max_side=96))
@@ -235,6 +245,17 @@ def test_live_follows_a_run() -> None:
     assert follow.show(Step("fit", "again", done=0.1)) is not None, "another stage is shown at once"
     follow.stage, follow.last = "colour", time.monotonic()
     assert follow.show(Step("inpaint", "denoising", done=0.2)) is None, "the next one too soon"
+
+
+def test_every_example_is_small_and_finished_beforehand() -> None:
+    for example in EXAMPLES:
+        assert example.clip.stat().st_size < 1.5e6 and (FOLDER / f"{example.name}.jpg").is_file()
+        run = example.result
+        assert run is not None and run.report["complete"] and run.report["scores"]
+        assert sum(f.stat().st_size for f in run.folder.iterdir()) < 1e6
+        last = run.report["frames"] - 1
+        then, where, parts = results.at_iteration(run, last, len(run.report["iterations"]))
+        assert then.shape == where.shape == run.frame(last).shape and "propagated" in parts
 
 
 def test_messages_cannot_carry_markup() -> None:
