@@ -6,7 +6,9 @@ begins at the chain, trusted where its cycle closes to 1 px).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,7 +27,9 @@ from omnifusion.geometry import sample as read_at
 from omnifusion.levin import levin
 from omnifusion.measure import Meter
 from omnifusion.metrics import psnr
-from omnifusion.omnimotion import OmniMotion
+from omnifusion.omnimotion import OmniMotion, supervision
+from omnifusion.omnimotion.optimise import Optimiser
+from omnifusion.omnimotion.volume import Volume
 from omnifusion.state import Step, Steps
 from omnifusion.tables import Table
 
@@ -179,3 +183,34 @@ def compare(tracker: OmniMotion, chains: Chains, video: np.ndarray, L: Tensor, a
         shares = [100 * float(m.float().mean()) for m in (trusted, seen)]
         figures.append([shares[0], score(theirs, trusted), score(ours, trusted), shares[1], *filled, score(ours)])
     return [float(v) for v in np.nanmean(np.array(figures), axis=0)]
+
+
+def pace(seconds: float, rays: int = 64) -> Steps[Table]:
+    """Grid volume and official networks for the same ``seconds``: microseconds per sample, and the loss they reach.
+
+    Both see the flows of one made scene and ``rays`` rays per iteration of the official 32 samples (a 32nd of an
+    official iteration, which would not end in time), so that their losses compare.
+    """
+    truth = sample.make("two-layers", 8)
+    images = of.to_bytes(rgb_to_lab(from_uint8(torch.from_numpy(truth.video.frames)))[:, 0])
+    flows = supervision.collect(images, of.gaps(len(images)))
+    rows = []
+    for name in ("standard", "paper"):
+        preset = omnimotion.PRESETS[name]
+        schedule = replace(preset.schedule, pairs=4, rays=rays // 4, samples=32)
+        volume = Volume(len(images), preset.kind)
+        run = Optimiser(volume, supervision.Sampler(flows), schedule, 0)
+        run.step(0.0)
+        losses, started = [run.loss], time.process_time()
+        while (spent := time.process_time() - started) < seconds:
+            run.step(spent / seconds)
+            losses.append(run.loss)
+        each = 1e6 * spent / (len(losses) - 1) / (rays * 32)
+        parameters = sum(p.numel() for p in volume.parameters())
+        last = losses[-max(1, len(losses) // 10) :]
+        rows.append(
+            [name, f"{parameters:,}", f"{len(losses) - 1}", f"{each:.2f}", f"{losses[0]:.2f}", f"{np.mean(last):.2f}"]
+        )
+        yield Step("bench", "  ".join(rows[-1]), len(rows) / 2, data={"result": rows[-1]})
+    head = ["preset", "parameters", "iterations", "CPU us per sample", "first loss px", "last loss px"]
+    return Table(f"Grid volume and official networks, {seconds:.0f} CPU-seconds each", head, rows)

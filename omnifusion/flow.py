@@ -1,4 +1,4 @@
-"""Optical flow: dense inverse search (DIS) with starts, chains, checks, and the choice of pairs.
+"""Optical flow: dense inverse search (DIS), or RAFT on a GPU, with starts, chains, checks, and the choice of pairs.
 
 Inside this room images are ``(H, W)`` uint8 arrays (``to_bytes``) and flows ``(H, W, 2)`` float32 arrays in pixels
 (dx, dy); ``dis`` and ``Flow`` are the doors for everybody else.
@@ -6,14 +6,18 @@ Inside this room images are ``(H, W)`` uint8 arrays (``to_bytes``) and flows ``(
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
+from omnifusion.geometry import pad_to_multiple
 from omnifusion.state import Flow
 
 Array = np.ndarray
@@ -43,6 +47,33 @@ def raw_dis(source: Array, target: Array, init: Array | None = None) -> Array:
     flow = search.calc(source, target, None if init is None else np.ascontiguousarray(init, np.float32).copy())
     limit = 4.0 * max(height, width)
     return np.nan_to_num(flow, nan=0.0, posinf=limit, neginf=-limit).clip(-limit, limit)
+
+
+Search = Callable[[Array, Array, "Array | None"], Array]
+"""What finds a flow: source and target ``(H, W)`` uint8 and a start or None, to ``(H, W, 2)`` float32 pixels."""
+
+
+def raft(device: str, pretrained: bool = True) -> Search:
+    """RAFT (Teed & Deng 2020; torchvision's large model with its default weights) on ``device``; it takes no start."""
+    from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
+
+    model = raft_large(weights=Raft_Large_Weights.DEFAULT if pretrained else None, progress=False).to(device).eval()
+    lock = Lock()
+
+    def tensor(image: Array) -> Tensor:
+        return (torch.from_numpy(image).to(device).float() / 127.5 - 1).expand(1, 3, *image.shape)
+
+    @torch.no_grad()
+    def search(source: Array, target: Array, init: Array | None = None) -> Array:
+        height, width = source.shape
+        images, _ = pad_to_multiple(torch.cat([tensor(source), tensor(target)]), 8)
+        down, right = (max(0, 128 - side) for side in images.shape[-2:])
+        images = functional.pad(images, (0, right, 0, down), mode="replicate")
+        with lock:
+            flow = model(images[:1], images[1:])[-1]
+        return flow[0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()
+
+    return search
 
 
 def dis(source: Tensor, target: Tensor, init: Tensor | None = None) -> Tensor:

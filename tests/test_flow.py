@@ -78,3 +78,9 @@ def test_checked_flow_trusts_a_pan_and_not_a_cut(texture):
     good, bad = of.checked(clip, 0, 1), of.checked(clip, 0, 2)
     assert (good.source, good.target) == (0, 1)
     assert good.valid.float().mean() > 0.9 > 0.5 > bad.valid.float().mean()
+
+
+def test_raft_answers_in_our_convention(texture):
+    image = of.to_bytes(texture[0, :50, :70])
+    flow = of.raft("cpu", pretrained=False)(image, image, None)
+    assert flow.shape == (50, 70, 2) and flow.dtype == np.float32 and np.isfinite(flow).all()

@@ -181,6 +181,37 @@ def test_still_and_textureless_clips(value):
     assert visible.float().mean() > 0.95
 
 
+@pytest.mark.slow
+def test_long_clips_take_few_pairs():
+    clip = sample.make("pan", frames=44, size=(64, 80))
+    steps = omnimotion.fit(luminance_of(clip), "draft")
+    tracker = drain(steps)
+    grid = pixel_grid(64, 80).reshape(-1, 2)
+    there, _ = tracker.correspond(grid, 20, 43)
+    truth, seen = clip.correspond(grid, 20, 43)
+    assert ((there - truth).norm(dim=1)[seen] < 1).float().mean() > 0.8
+
+
+def test_layers_start_apart():
+    """Two motions in one set of flows become two layers, the larger one last."""
+    frames, (H, W) = 5, (48, 64)
+    near = np.zeros((H, W), bool)
+    near[10:40, 20:50] = True
+    pairs = {(i, j): 0 for i in range(frames) for j in range(frames) if i != j}
+    pairs = {p: k for k, p in enumerate(pairs)}
+    flow = np.zeros((len(pairs), H, W, 2), np.float16)
+    for (i, j), k in pairs.items():
+        flow[k][..., 0] = j - i
+        flow[k][near] = [0, -3 * (j - i)]
+    flows = supervision.Flows(pairs, flow, np.zeros(flow.shape[:3], np.float16))
+    starts = supervision.affine_starts(flows, frames)
+    assert len(starts) == 2
+    unit = max(H, W) / 2
+    for t in range(frames):
+        assert np.allclose(starts[1, t, :, 2] * unit, [2 - t, 0], atol=0.05)
+        assert np.allclose(starts[0, t, :, 2] * unit, [0, -3 * (2 - t)], atol=0.05)
+
+
 def test_bad_input():
     with pytest.raises(InputError, match="preset"):
         drain(omnimotion.fit(torch.zeros(2, 1, 64, 64), "fast"))
@@ -202,6 +233,7 @@ def test_hypotheses_find_two_motions_among_outliers():
     assert np.allclose(found[1][0], [[1, 0, -30], [0, 1, 12]], atol=0.2)
 
 
+@pytest.mark.slow
 def test_paper_preset_takes_the_same_road(clip, monkeypatch):
     paper = replace(PRESETS["paper"], side=96, iterations=(2, 0))
     monkeypatch.setitem(PRESETS, "paper", replace(paper, schedule=replace(paper.schedule, pairs=2, rays=8, samples=4)))

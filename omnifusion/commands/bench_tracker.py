@@ -18,13 +18,16 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     p.add_argument("--frames", type=int, default=24, metavar="N", help="frames per clip (default 24)")
     p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
+    p.add_argument(
+        "--pace", type=float, metavar="SECONDS", help="grid volume and official networks for so many CPU-seconds"
+    )
     p.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables into sections of this page")
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
-    from omnifusion.bench_tracker import carried, made
+    from omnifusion.bench_tracker import carried, made, pace
     from omnifusion.progress import command_line, follow
     from omnifusion.sample import SCENES as KNOWN
     from omnifusion.state import InputError
@@ -38,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
         tables["made"] = follow(made(scenes, args.seeds, args.frames, args.preset))
     if args.clips:
         tables["carried"] = follow(carried(args.clips, args.frames, args.preset))
+    if args.pace:
+        tables["pace"] = follow(pace(args.pace))
     for name, table in tables.items():
         print(table.text())
         if args.markdown:

@@ -123,7 +123,9 @@ class _Run:
 
     def steps(self) -> Iterator[Step]:
         yield Step("fit", "following every pixel from frame to frame", 0.0)
-        flows = supervision.collect(self.small, of.gaps(self.frames))
+        device = str(next(self.volume.parameters()).device)
+        search = of.raw_dis if device == "cpu" else of.raft(device)
+        flows = supervision.collect(self.small, of.gaps(self.frames), search)
         yield Step("fit", "looking for what was hidden and comes back", 0.05)
         reid.reidentify(flows, self.small, self.images)
         preparation = time.monotonic() - self.started

@@ -69,29 +69,31 @@ def chains(step: dict[Pair, Array], frames: int, wanted: list[int]) -> dict[Pair
     return out
 
 
-def collect(images: Array, wanted: list[int]) -> Flows:
+def collect(images: Array, wanted: list[int], search: of.Search = of.raw_dis) -> Flows:
     """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``wanted`` gaps: gap 1 cold, the rest started from
     its chain."""
     frames = len(images)
     ones = [(i, j) for i in range(frames) for j in (i - 1, i + 1) if 0 <= j < frames]
-    step = dict(zip(ones, of.parallel(lambda p: of.raw_dis(images[p[0]], images[p[1]]), ones), strict=True))
+    step = dict(zip(ones, of.parallel(lambda p: search(images[p[0]], images[p[1]], None), ones), strict=True))
     start = chains(step, frames, wanted)
     pairs = {p: k for k, p in enumerate(start)}
     shape = (len(pairs), *images.shape[1:])
     flows = Flows(pairs, np.zeros((*shape, 2), np.float16), np.full(shape, np.inf, np.float16))
-    refine(flows, images, start, cold=False)
+    refine(flows, images, start, search, cold=False)
     return flows
 
 
-def refine(flows: Flows, images: Array, start: dict[Pair, Array], cold: bool = True) -> None:
-    """DIS from each ``start``, forward and back; ``flows`` takes what is better. Gap 1 is kept as it is unless
+def refine(
+    flows: Flows, images: Array, start: dict[Pair, Array], search: of.Search = of.raw_dis, cold: bool = True
+) -> None:
+    """``search`` from each ``start``, forward and back; ``flows`` takes what is better. Gap 1 is kept as it is unless
     ``cold``."""
 
     def one(pair: Pair) -> None:
         i, j = pair
         both = [start[i, j], start[j, i]]
         if cold or j - i > 1:
-            both = [of.raw_dis(images[a], images[b], f) for (a, b), f in zip(((i, j), (j, i)), both, strict=True)]
+            both = [search(images[a], images[b], f) for (a, b), f in zip(((i, j), (j, i)), both, strict=True)]
         flows.improve(images, i, j, *both)
 
     of.parallel(one, [p for p in start if p[0] < p[1]])
