@@ -19,21 +19,20 @@ Departures, and why. Those marked * hold for the grid volume (presets draft and 
 the official networks, sizes, sample counts and schedule, and goes through the same code.
 
 - No colour and no L_pho: only correspondence is used, and colour is what the clip does not have.
-- * Couplings read scale and shift from bilinear grids (made from psi_i by a linear map) instead of MLPs: about 1/2,400
-  of the arithmetic per sample, the composition of five such shears bends enough.
+- * Couplings read scale and shift from bilinear grids (made from psi_i by a linear map) instead of MLPs: under 1/100
+  of the time per sample (docs/tracker.md), and the composition of five such shears bends enough.
 - * Scales are a rational function within (1/3, 3) instead of an exponential: it cannot overflow, and needs no exp.
 - * Density is two trilinear grids instead of a GaborNet, for the same reason.
 - * K = 8 samples, the last one opaque, so that weights sum to 1.
 - L_flo is robust, and three quarters of it are taken per sample and weighted afterwards: with the composited point
   alone, density can hide behind averages of two layers, which measured far worse.
-- The maps start as an affine motion per frame and *layer* (RANSAC over trusted flow: the dominant motion far, what
-  moves
-  apart from it near), where the official code starts at the identity: this decides whether the layers part.
-- Supervision is DIS or RAFT with re-identification, and once more after a first fit (bootstrap); pairs number O(n
-  log n).
+- The maps start as one affine motion per frame and layer (RANSAC over trusted flow: the dominant motion far, what moves
+  apart from it near), where the official code starts at the identity: it decides whether the layers part.
+- Supervision is DIS, or RAFT on a GPU, with re-identification, and DIS started by the first fit (bootstrap); beyond 40
+  frames the pairs number O(n log n).
 - Transmittance at the mapped point decides visibility, as in the paper, but only where direct flow has not answered.
-- Diverging steps are undone: see ``optimise.py``. Nothing divides by what can vanish, which made the NaNs of a first
-  version: affine determinants are kept above a bound, and the gradient of compositing never divides by transmittance.
+- A diverging step is undone (``optimise.py``), and what can overflow or vanish is bounded: scales, determinants of the
+  affine maps, and no transmittance is divided by.
 """
 
 from omnifusion.omnimotion.fitting import PRESETS, fit

@@ -18,9 +18,11 @@ from omnifusion.omnimotion.volume import Volume, trace
 Array = np.ndarray
 Flows2 = list[Array]
 Rough2 = list[tuple[Array, Array]]
-CACHE_BYTES = 400e6
+CACHE_BYTES = 600e6
 CYCLE = 1.0
 """Direct flow that comes back within this many pixels is used as it is."""
+ANSWERED = 0.95
+"""Where direct flow closes its cycle on this share of both frames, the volume does not guide another search."""
 UNLIKE_GUIDED = 10.0
 """Flow guided by the volume must, beyond that, look alike to this many grey levels (of 255)."""
 CYCLE_CAP = 4.0
@@ -80,7 +82,9 @@ class OmniMotion:
         chains = [self._chain(*w) for w in ways]
         direct = chains if abs(i - j) == 1 else self._search(ways, chains)
         rough = [self.volume_flow(*w) for w in ways]
-        guided = self._search(ways, [f for f, _ in rough])
+        closed = [of.cycle_error(direct[k], direct[1 - k]) < CYCLE for k in (0, 1)]
+        enough = min(float(c.mean()) for c in closed) > ANSWERED
+        guided = direct if enough else self._search(ways, [f for f, _ in rough])
         answers = of.parallel(lambda k: self._choose(ways[k], k, direct, guided, rough), [0, 1])
         return [(torch.from_numpy(f).permute(2, 0, 1).contiguous(), torch.from_numpy(seen)) for f, seen in answers]
 
