@@ -29,13 +29,15 @@ class Preset:
     Attributes:
         kind: of volume.
         side: longer side of the flows that supervise it, in pixels.
-        iterations: of the first and the second fit.
+        iterations: of the first and the second fit, of a clip of up to ``frames`` frames.
+        frames: longer clips take more iterations in proportion; None: they do not.
         schedule: rays, samples and learning rates.
     """
 
     kind: Kind = "grid"
     side: int = 192
     iterations: tuple[int, int] = (600, 400)
+    frames: int | None = 24
     schedule: Schedule = field(default_factory=Schedule)
 
 
@@ -46,6 +48,7 @@ PRESETS = {
         kind="mlp",
         side=448,
         iterations=(100_000, 0),
+        frames=None,
         schedule=Schedule(
             pairs=8,
             rays=256,
@@ -167,7 +170,8 @@ class _Run:
         o = Optimiser(self.volume, sampler, self.p.schedule, self.seed + 1000 * stage)
         if self.state is not None and self.state["stage"] == stage:
             o.load_state_dict(self.state["optimiser"])
-        total, begun, first = self.p.iterations[stage], time.monotonic(), o.iteration
+        longer = max(1.0, self.frames / self.p.frames) if self.p.frames else 1.0
+        total, begun, first = round(longer * self.p.iterations[stage]), time.monotonic(), o.iteration
         while True:
             now = time.monotonic()
             share = o.iteration / total
