@@ -169,12 +169,10 @@ def decoded(prior: DiffusionPrior, item: Item, seed: int = 0) -> tuple[Tensor, T
     return picture, compose(item.L, torch.where(item.mask, item.ab, rgb_to_lab(picture)[1:]))
 
 
-def compare(prior: DiffusionPrior, variants: dict[str, Sampling]) -> None:
-    """Whole-frame PSNR of variants of the paper's sampling on the ``short`` holes."""
+def compare(prior: DiffusionPrior, variants: dict[str, Sampling], every: int = 2) -> None:
+    """Whole-frame PSNR of variants of the paper's sampling on the ``short`` holes of frame 10 of every second clip."""
     scores: dict[str, list[tuple[float, ...]]] = {name: [] for name in variants}
-    for item in items(frames=(10,)):
-        if item.kind != "short":
-            continue
+    for item in [i for i in items(frames=(10,)) if i.kind == "short"][::every]:
         truth = compose(item.L, item.truth)
         for name, sampling in variants.items():
             start = time.process_time()
@@ -210,7 +208,7 @@ def sampling(prior: DiffusionPrior) -> None:
         "50 steps, N = 3": replace(paper, optimizations=3),
         "100 steps, N = 1": replace(paper, steps=100),
     }
-    compare(prior, variants)
+    compare(prior, variants, every=4)
 
 
 def eta(prior: DiffusionPrior) -> None:

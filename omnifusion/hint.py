@@ -29,7 +29,7 @@ MAX_QUERIES = 24_000
 MAX_CANDIDATES = 24_000
 """At most so many pixels ask (the others are reached by Levin's equations) and so many per reference answer."""
 
-SCALES = (0.004, 0.012, 0.035)
+SCALES = (0.004, 0.012, 0.035, 0.1)
 """Radii of the grey features' Gaussian windows, as fractions of the frame's longer side."""
 
 POSITION_WEIGHT = (0.2, 0.6)

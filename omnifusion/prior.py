@@ -38,7 +38,7 @@ LARGEST = 1.5
 TAPER = 6.0
 """Distance in pixels from known colour over which the prior's correction of a hint fades in: no seams."""
 
-STRENGTH = 1.0
+STRENGTH = 0.5
 """Share of the prior's correction that is taken where the hint's confidence is 0."""
 
 
