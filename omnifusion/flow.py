@@ -142,7 +142,10 @@ def gaps(frames: int, dense: int = 40) -> list[int]:
 
 
 def parallel(function: Any, jobs: list[Any], threads: int = 2) -> list[Any]:
-    """``function`` over ``jobs`` in order; OpenCV lets go of the interpreter, so threads are enough."""
+    """``function`` over ``jobs`` in order; OpenCV and the kernels let go of the interpreter, so threads are enough.
+
+    They live for this call alone: a forked process would wait in vain for threads kept by its parent.
+    """
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, jobs))
 

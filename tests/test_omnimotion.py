@@ -86,7 +86,7 @@ def test_kernel_loss_and_gradients_are_autograds(samples, smooth):
     volume.zero_grad()
     quick, each_quick = fast.loss(volume, *rays, scale=96.0, smooth=smooth)
     quick.backward()
-    assert float(quick) == pytest.approx(float(slow), rel=1e-5)
+    assert quick.item() == pytest.approx(slow.item(), rel=1e-5)
     assert torch.allclose(each_quick, each_slow, rtol=1e-3, atol=1e-3)
     for name, parameter in volume.named_parameters():
         off = (parameter.grad - expected[name]).norm() / expected[name].norm()

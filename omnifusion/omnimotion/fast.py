@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifusion.flow import parallel
 from omnifusion.omnimotion import kernels
 
 CHUNKS = 2
 """Rays are cut into this many parts, whatever the number of cores, so that sums are taken in one order everywhere."""
-_pool = ThreadPoolExecutor(CHUNKS)
 
 
 def _chunks(total: int, unit: int = 1) -> list[slice]:
@@ -46,7 +45,7 @@ class KernelLoss(torch.autograd.Function):
             cut = [r[part] for r in rays]
             return kernels.loss(shape, *parameters, *cut[:6], *options, *gradients, cut[6]), gradients
 
-        parts = list(_pool.map(run, _chunks(R, options[2])))
+        parts = parallel(run, _chunks(R, options[2]))
         summed = [torch.from_numpy(sum(g) / np.float32(R)) for g in zip(*(g for _, g in parts), strict=True)]
         ctx.gradients = [g.view(p.shape) for g, p in zip(summed, (grids, affine, coarse, fine), strict=True)]
         return torch.tensor(sum(total for total, _ in parts) / R, dtype=torch.float32)
@@ -85,10 +84,9 @@ def trace(volume: Any, xy: Tensor, i: int, j: int, samples: int, near: float) ->
     parameters = (nvp.condition(), nvp.affine, field.coarse, field.fine)
     flat, shape = _flat(*parameters), _shape(*parameters)
     at = xy.contiguous().numpy()
-    list(
-        _pool.map(
-            lambda s: kernels.trace(shape, *flat, at[s], i, j, z, np.float32(near), points[s], front[s]),
-            _chunks(len(at)),
-        )
-    )
+
+    def run(part: slice) -> None:
+        kernels.trace(shape, *flat, at[part], i, j, z, np.float32(near), points[part], front[part])
+
+    parallel(run, _chunks(len(at)))
     return torch.from_numpy(points), torch.from_numpy(front)
