@@ -133,11 +133,11 @@ class Scores:
     """PSNR, SSIM and CIEDE2000 of the frames seen so far, against the truth."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[float, float, float]] = []
+        self._rows: list[list[float]] = []
 
     def add(self, frame: np.ndarray, truth: np.ndarray) -> None:
         """One frame and its truth, ``(3, H, W)`` uint8."""
-        self._rows.append(tuple(float(metric(frame[None], truth[None])[0]) for metric in (psnr, ssim, ciede2000)))
+        self._rows.append([float(metric(frame[None], truth[None])[0]) for metric in (psnr, ssim, ciede2000)])
 
     def means(self) -> dict[str, float]:
         """The means by name; empty where nothing was scored."""

@@ -38,8 +38,9 @@ def exact(made: sample.Sample) -> Stages:
 
 def run(clip, exemplars=(0,), shots=None, **changes) -> tuple[Result, list[Step]]:
     made, lab = clip
-    steps, work = [], colorize(
-        lab[:, :1], {e: lab[e, 1:] for e in exemplars}, choose(**changes), shots, stages=exact(made)
+    steps, work = (
+        [],
+        colorize(lab[:, :1], {e: lab[e, 1:] for e in exemplars}, choose(**changes), shots, stages=exact(made)),
     )
     while True:
         try:
