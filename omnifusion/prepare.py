@@ -81,9 +81,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
             notes.append(f"Exemplar of frame {given.index}: {registered.warning}")
     if not placed and truth:
         placed[0] = np.asarray(video.frames[0])
-        notes.append(
-            "The clip is in colour: it is made grey, its first frame is the exemplar, the result is scored."
-        )
+        notes.append("The clip is in colour: it is made grey, its first frame is the exemplar, the result is scored.")
     elif not placed:
         notes.append("No exemplar was given: the prior invents the colours of the first frame.")
     shots = find_shots(video)
