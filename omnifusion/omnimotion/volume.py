@@ -128,7 +128,7 @@ def _trace(volume: Volume, xy: Tensor, i: int, j: int, samples: int) -> tuple[Te
     z = depths(N, samples).to(xy.device)
     here, there = torch.full((N,), i, device=xy.device), torch.full((N,), j, device=xy.device)
     _, p, w = volume.map(xy, here, there, z)
-    best = p[torch.arange(N), w.argmax(1)]
+    best = p[torch.arange(N, device=xy.device), w.argmax(1)]
     near = torch.exp(-((p - best[:, None])[..., :2] * NEAR).square().sum(-1)) * w
     point = (near[..., None] * p).sum(1) / near.sum(1, keepdim=True)
     _, _, front = volume.map(point[:, :2], there, there, z)
