@@ -205,7 +205,8 @@ def evaluate(
     except that a new run of the first method takes the others along, as all are scored on the regions of the first.
     """
     stages = stages or Stages()
-    store.data |= {"lpips_missing": scorer.lpips_missing, "machine": machine()}
+    store.data["lpips_missing"] = scorer.lpips_missing
+    store.data.setdefault("machine", machine())
     for n, (name, path) in enumerate(clips.items()):
         todo = {m: method for m, method in methods.items() if not store.done(name, m)}
         if not todo:
@@ -254,6 +255,7 @@ def _measure(
             scores = scorer.score(truth, outcome, regions(reference, truth))
             scores |= {"seconds": round(meter.seconds + outcome.borrowed, 2), "peak_mib": round(meter.peak_mib)}
             store.keep(name, method, outcome)
+            store.data["machine"] = machine()
             message = f"{method} {scores['scores']['psnr']:.2f} dB in {scores['seconds']:.0f} s"
         except Exception as error:  # one method's failure must not cost the others their scores
             scores = {"error": _reason(error)}
