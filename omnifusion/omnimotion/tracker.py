@@ -30,11 +30,13 @@ CYCLE_CAP = 4.0
 SURE, PROBABLE, AGREE = 8.0, 12.0, 2.0
 """A pixel that the volume does not hide is seen if the least doubt is below SURE, or below PROBABLE while direct and
 guided flow agree to AGREE pixels. Chosen on four real clips: a looser rule carries wrong colours in fur and leaves."""
+SLIPPED, SLACK = 2.5, 2.0
+"""Direct flow that closes its cycle, but is this many pixels from a proven volume that looks as alike (to SLACK grey
+levels), has slipped along a repeated or smooth texture: the volume answers."""
 NEIGHBOURHOOD, ENOUGH, PROVEN, UNLIKE_PROVEN = 0.16, 0.03, 1.0, 20.0
-"""The volume is proven where it is within PROVEN px of trusted flow on average over a window (NEIGHBOURHOOD of the
-longer
-side, at least ENOUGH of it trusted, else over the frame). There it answers what direct flow does not, and its own
-visibility holds unless the grey levels differ by UNLIKE_PROVEN."""
+"""The volume is proven where it is within PROVEN px of trusted flow on average over a window: NEIGHBOURHOOD of the longer
+side, at least ENOUGH of it trusted, else the frame. There it answers what direct flow does not, and its own visibility
+holds unless the grey levels differ by UNLIKE_PROVEN."""
 
 
 class OmniMotion:
@@ -104,9 +106,11 @@ class OmniMotion:
         known = np.where(trusted[..., None], direct[k], guided[k])
         proven = self._proven(known, trusted | closed, candidates[2])
         closed &= clear | ~proven
+        apart = np.linalg.norm(direct[k] - candidates[2], axis=-1) > SLIPPED
+        slipped = proven & apart & (unlike[2] < np.minimum(unlike[0] + SLACK, UNLIKE_GUIDED))
         doubt = unlike + np.minimum(cycle, CYCLE_CAP)
-        best = np.where(proven, 2, doubt.argmin(0))
-        best = np.where(trusted, 0, np.where(closed, 1, best))
+        best = np.where(proven, 2, np.where(closed, 1, doubt.argmin(0)))
+        best = np.where(trusted & ~slipped, 0, best)
         least, agree = doubt.min(0), np.linalg.norm(direct[k] - guided[k], axis=-1) < AGREE
         likely = np.where(proven, unlike[2] < UNLIKE_PROVEN, (least < SURE) | (agree & (least < PROBABLE)))
         flow = np.take_along_axis(np.stack(candidates), best[None, ..., None], 0)[0]
