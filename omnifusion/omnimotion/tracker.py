@@ -34,9 +34,9 @@ SLIPPED, SLACK = 2.5, 2.0
 """Direct flow that closes its cycle, but is this many pixels from a proven volume that looks as alike (to SLACK grey
 levels), has slipped along a repeated or smooth texture: the volume answers."""
 NEIGHBOURHOOD, ENOUGH, PROVEN, UNLIKE_PROVEN = 0.16, 0.03, 1.0, 20.0
-"""The volume is proven where it is within PROVEN px of trusted flow on average over a window: NEIGHBOURHOOD of the longer
-side, at least ENOUGH of it trusted, else the frame. There it answers what direct flow does not, and its own visibility
-holds unless the grey levels differ by UNLIKE_PROVEN."""
+"""The volume is proven where it is within PROVEN px of trusted flow on average over a window: NEIGHBOURHOOD of the
+longer side, at least ENOUGH of it trusted, else the frame. There it answers what direct flow does not, and its own
+visibility holds unless the grey levels differ by UNLIKE_PROVEN."""
 
 
 class OmniMotion:
