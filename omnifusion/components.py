@@ -51,6 +51,7 @@ class Components:
 
     @property
     def device(self) -> torch.device:
+        """Where the parts are."""
         return self.vae.device
 
     @property
@@ -71,10 +72,12 @@ class Components:
 
     @property
     def input_channels(self) -> int:
+        """4, or 9 for an inpainting denoiser."""
         return self.unet.config.in_channels
 
     @property
     def prediction_type(self) -> PredictionType:
+        """What the denoiser's output is."""
         return self.scheduler.config.prediction_type
 
     def encode(self, rgb: Tensor) -> Tensor:
