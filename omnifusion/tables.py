@@ -140,6 +140,12 @@ def title(data: dict[str, Any]) -> str:
     )
 
 
+def _clips(data: dict[str, Any]) -> str:
+    """How many clips, in words."""
+    count = len(data["clips"])
+    return f"{count} clip{'' if count == 1 else 's'}"
+
+
 def clip_table(data: dict[str, Any], column: Column = PSNR) -> Table:
     """One score of every method on every clip."""
     rows = []
@@ -232,7 +238,7 @@ def paper_table(data: dict[str, Any]) -> Table:
     )
     note = (
         "Not the same protocol: the paper takes the 20 clips of its DAVIS test set, at a size it does not name, with "
-        f"Stable Diffusion on RTX 3090 cards; here {len(data['clips'])} clips, {frames}, frames resized by "
+        f"Stable Diffusion on RTX 3090 cards; here {_clips(data)}, {frames}, frames resized by "
         f"{p['scale']:g}, the {p['settings']['preset']} preset with the {prior} prior on {data['machine']}. Rows that "
         f'say "not run" need Stable Diffusion\'s weights and a GPU: `{command}` (or `--prior sd15`).'
     )
