@@ -135,9 +135,7 @@ def title(data: dict[str, Any]) -> str:
     """What was measured, in one line."""
     p = data["protocol"]
     frames = f"first {p['frames']} frames" if p["frames"] else "whole clips"
-    return (
-        f"{p['dataset']}, {len(data['clips'])} clips, {frames}, scale {p['scale']:g}, {p['settings']['preset']} preset"
-    )
+    return f"{p['dataset']}, {_clips(data)}, {frames}, scale {p['scale']:g}, {p['settings']['preset']} preset"
 
 
 def _clips(data: dict[str, Any]) -> str:
