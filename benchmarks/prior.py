@@ -186,8 +186,8 @@ def compare(prior: DiffusionPrior, variants: dict[str, Sampling], every: int = 2
 
 
 def ablation(prior: DiffusionPrior) -> None:
-    """Table 2 of the paper."""
-    paper = Sampling()
+    """Table 2 of the paper, in 20 steps."""
+    paper = Sampling(steps=20)
     compare(
         prior,
         {
@@ -214,7 +214,7 @@ def sampling(prior: DiffusionPrior) -> None:
 
 def eta(prior: DiffusionPrior) -> None:
     """The learning rate of eq. (4)."""
-    compare(prior, {f"eta {e}": replace(Sampling(steps=20), eta=e) for e in (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)})
+    compare(prior, {f"eta {e}": replace(Sampling(steps=20), eta=e) for e in (0.0067, 0.02, 0.067, 0.2)})
 
 
 def new_object(prior: DiffusionPrior) -> None:
