@@ -38,7 +38,7 @@ class Settings:
     prior: str = "bundled"
     max_side: int = 448
     fit: str = "standard"
-    steps: int = 8
+    steps: int = 6
     eta: float = 0.02
     optimizations: int = 1
     start: float | None = 0.3
@@ -64,7 +64,7 @@ class Settings:
 
 
 PRESETS: dict[str, Settings] = {
-    "draft": Settings(preset="draft", max_side=256, fit="draft", steps=6),
+    "draft": Settings(preset="draft", max_side=256, fit="draft", steps=4),
     "standard": Settings(),
     "paper": Settings(preset="paper", max_side=512, fit="paper", steps=50, start=None, order="next"),
 }
