@@ -172,6 +172,8 @@ MOVES_APART = 2.0
 LEAST_LAYER = 0.015
 """Share of the middle frame that another layer covers at least."""
 LAYERS = 3
+COVERED = 0.5
+"""A hop of the dominant motion needs trusted flow on this share of the frame, if any pair of frames has it."""
 
 
 def affine_starts(flows: Flows, frames: int) -> Array:
@@ -196,7 +198,9 @@ def _to_middle(flows: Flows, nearest: list[int], where: Array | None) -> Array:
     middle = nearest[0]
     out = np.tile(np.eye(3), (len(nearest), 1, 1))
     for n, t in enumerate(nearest[1:], 1):
-        hop = next(m for m in nearest if (m, t) in flows.pairs and abs(m - middle) < abs(t - middle))
+        nearer = [m for m in nearest[:n] if (m, t) in flows.pairs and abs(m - middle) < abs(t - middle)]
+        closest = min(nearer, key=lambda m: abs(m - t))
+        hop = next((m for m in nearer if where is not None or flows.coverage((m, t)) > COVERED), closest)
         found = _affine(flows, (hop, t), where if hop == middle else None)
         before = nearest[max(n - 2, 0)]
         whole = out[before] if found is None else out[hop] @ np.linalg.inv(np.vstack([found, [0, 0, 1]]))
