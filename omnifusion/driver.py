@@ -24,6 +24,9 @@ R = TypeVar("R")
 KEYFRAME_GAP = 5
 """Frames from one keyframe to the next in the order "keyframes"."""
 
+KEYFRAME_GREY = 0.25
+"""A frame with a larger share of grey pixels is no keyframe: nearer ones must bring it colour first."""
+
 
 def device() -> str:
     """Where heavy stages run by default."""
@@ -245,11 +248,13 @@ class _Run:
         if self.settings.order == "greyest":
             return max(frames, key=lambda j: int((~self.state.mask[j]).sum()))
         first = given[0] if given else frames.start
-        onward = [*range(first, frames.stop), *range(first - 1, frames.start - 1, -1)]
-        if self.settings.order == "keyframes":
-            keyframes = [j for j in onward if (j - first) % KEYFRAME_GAP == 0]
-            onward = [j for j in keyframes if not bool(self.state.mask[j].all())] + onward
-        return next(j for j in onward if j not in visited)
+        onward = [j for j in (*range(first, frames.stop), *range(first - 1, frames.start - 1, -1)) if j not in visited]
+        if self.settings.order == "next":
+            return onward[0]
+        grey = {j: float((~self.state.mask[j]).float().mean()) for j in onward}
+        incomplete = [j for j in onward if grey[j] > 0]
+        ahead = [j for j in incomplete if abs(j - incomplete[0]) < KEYFRAME_GAP and grey[j] <= KEYFRAME_GREY]
+        return ahead[-1] if ahead else incomplete[0]
 
 
 def _first_rounds(given: Sequence[int], frames: range) -> list[tuple[int, Sequence[int]]]:
