@@ -25,8 +25,9 @@ class Settings:
         eta: learning rate of eq. (4) (paper: 0.02).
         optimizations: gradient steps of eq. (4) per denoising step (paper: 1).
         start: fraction of the noise schedule at which the noised hint starts; None = pure noise, no hint (paper).
-        order: the frame inpainted next: "next" in time (paper); "keyframes", about five frames
-            ahead and then those between, so that new regions are filled when more of them has come into view; or the "greyest" (fewest diffusion runs).
+        order: the frame inpainted next: "next" in time (paper); "keyframes", about five frames ahead and then those
+            between, so that new regions are filled when more of them has come into view; or the "greyest" (fewest
+            diffusion runs).
         color_condition: eq. (2); off for the ablation.
         grey_constraint: eq. (3)-(4); off for the ablation.
         through_denoiser: whether eq. (4)'s gradient passes the denoiser (paper) or stops at the decoder (cheaper).

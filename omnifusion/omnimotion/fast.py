@@ -37,6 +37,7 @@ class KernelLoss(torch.autograd.Function):
     def forward(
         ctx: Any, grids: Tensor, affine: Tensor, coarse: Tensor, fine: Tensor, rays: tuple, options: tuple
     ) -> Tensor:
+        """The loss, a scalar; its gradients are kept for ``backward``."""
         parameters = _flat(grids, affine, coarse, fine)
         shape, R = _shape(grids, affine, coarse, fine), len(rays[0])
 
@@ -52,6 +53,7 @@ class KernelLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """The kept gradients, scaled by the one from above."""
         return (*(g * upstream[0] for g in ctx.gradients), None, None)
 
 
