@@ -28,6 +28,9 @@ LTAPE, STAPE, SCELL = 7, 7 * LAYERS + 2, LAYERS + 1
 FAST = {"contract", "arcp", "nsz", "reassoc", "afn"}
 """Fast maths that keeps NaN and infinity honest, so that a diverging run is seen."""
 OPTIONS = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+INLINED = OPTIONS | {"forceinline": True}
+"""For the parts of a kernel: called, they would round differently in the process that compiled them and in later ones,
+which load the kernel from disk, since only the first links them from a module of their own."""
 
 
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +41,7 @@ def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(**OPTIONS)(function)
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _cell(x, low, per, size):
     """Lower node, fraction and d(cell)/dx (0 where clamped) of ``x`` on a grid of ``size`` nodes, ``per`` nodes a unit."""
     u = (x - low) * per
@@ -52,7 +55,7 @@ def _cell(x, low, per, size):
     return lower, u - F(lower), slope
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _layer(grids, base, A, B, x, y, z, axis, tape, o, cells, oc):
     """Conditioning of the coupling layer at ``base`` of ``grids``: code r of its scale and shift s; notes its cell."""
     a, fa, sa = _cell(y if axis == 0 else x, -REACH, F(A - 1) / (TWO * REACH), A)
@@ -71,7 +74,7 @@ def _layer(grids, base, A, B, x, y, z, axis, tape, o, cells, oc):
     return r, s
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _layer_back(grids, ggrids, B, tape, o, n, gr, gs):
     """Adds the gradients of r and s to the grid's; returns those of its two conditioning coordinates."""
     fa, fb = tape[o], tape[o + 1]
@@ -93,7 +96,7 @@ def _layer_back(grids, ggrids, B, tape, o, n, gr, gs):
     return tape[o + 2] * ((v10 - v00) * gb + (v11 - v01) * fb), tape[o + 3] * ((v01 - v00) * ga + (v11 - v10) * fa)
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _up(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     """M_theta: a local point of frame ``t`` to the canonical volume."""
     k, f, _ = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
@@ -124,7 +127,7 @@ def _up(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     return x, y, z
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _up_back(grids, ggrids, gaffine, B, gx, gy, gz, px, py, tape, o, cells, oc):
     """Gradients of ``_up`` from that of the canonical point; the ray itself is given and gets none."""
     for layer in range(LAYERS - 1, -1, -1):
@@ -152,7 +155,7 @@ def _up_back(grids, ggrids, gaffine, B, gx, gy, gz, px, py, tape, o, cells, oc):
         gaffine[at + 8] += f * g
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _down(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     """M_theta^-1: a canonical point to the local volume of frame ``t``."""
     for layer in range(LAYERS - 1, -1, -1):
@@ -190,7 +193,7 @@ def _down(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     return (m4 * x - m1 * y) * inv, (m0 * y - m3 * x) * inv, z
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _down_back(affine, grids, gaffine, ggrids, B, gx, gy, gz, x, y, tape, o, cells, oc):
     """Gradients of ``_down``: from that of the local point, which is at (``x``, ``y``), to that of the canonical one."""
     f, slope, n = tape[o + LTAPE * LAYERS], tape[o + LTAPE * LAYERS + 1], cells[oc + LAYERS]
@@ -228,7 +231,7 @@ def _down_back(affine, grids, gaffine, ggrids, B, gx, gy, gz, x, y, tape, o, cel
     return gx, gy, gz
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _density(grid, Y, X, Z, x, y, z, tape, o, cells, oc):
     """Trilinear value of one density grid ``(Y, X, Z)`` at a canonical point."""
     a, fa, sa = _cell(y, -REACH, F(Y - 1) / (TWO * REACH), Y)
@@ -244,7 +247,7 @@ def _density(grid, Y, X, Z, x, y, z, tape, o, cells, oc):
     return (v00 * (ONE - fb) + v01 * fb) * (ONE - fa) + (v10 * (ONE - fb) + v11 * fb) * fa
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _density_back(grid, ggrid, X, Z, tape, o, n, gv):
     """Adds the gradient ``gv`` of one density value to the grid's; returns that of the point."""
     fa, fb, fc = tape[o], tape[o + 1], tape[o + 2]
@@ -264,7 +267,7 @@ def _density_back(grid, ggrid, X, Z, tape, o, n, gv):
     return gv * db * tape[o + 4], gv * da * tape[o + 3], gv * dc * tape[o + 5]
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _clear(v, opacity):
     """1 - alpha of a sample whose density is softplus(v), and the sigmoid of v."""
     e = np.exp(-abs(v))
