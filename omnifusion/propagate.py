@@ -23,29 +23,34 @@ UNLIKE, ALIKE = 8.0, 3.0
 LUMINANCE_SIGMA = 10.0
 """L* difference at which a neighbour's say in the fetched colour falls to 0.6."""
 
-SPATIAL_SIGMA = 0.7
-"""The same for its distance in pixels."""
+STILL_SIGMA, MOVING_SIGMA = 0.3, 0.7
+"""The same for its distance in pixels, where nothing moves (almost a copy) and where something does."""
+
+STILL, MOVING = 0.25, 0.75
+"""Motion in pixels up to which a point is still and from which on it moves."""
 
 
-def fetch(ab: Tensor, L: Tensor, points: Tensor, target_L: Tensor) -> Tensor:
-    """The colour of a frame at ``points``, for pixels whose own luminance is ``target_L``.
+def fetch(ab: Tensor, L: Tensor, points: Tensor, target: Tensor, target_L: Tensor) -> Tensor:
+    """The colour of a frame at ``points``, for pixels at ``target`` of another, whose own luminance is ``target_L``.
 
-    A joint bilateral mean of the 3 x 3 pixels around a point: plain bilinear sampling mixes the two sides of an edge
-    (0.2 dB less on real clips, see docs/propagation.md).
+    A joint bilateral mean of the 3 x 3 pixels around a point: plain bilinear sampling mixes the two sides of an edge.
+    It narrows where nothing moves, so that still parts are copied and stay sharp (docs/propagation.md).
 
     Args:
-        ab: ``(2, H, W)``, L: ``(1, H, W)``, points: ``(N, 2)``, target_L: ``(N,)``.
+        ab: ``(2, H, W)``, L: ``(1, H, W)``, points and target: ``(N, 2)``, target_L: ``(N,)``.
 
     Returns:
         ``(2, N)``.
     """
     lab, centre = torch.cat([L, ab]), points.round()
+    motion = (((points - target).norm(dim=-1) - STILL) / (MOVING - STILL)).clamp(0.0, 1.0)
+    sigma = STILL_SIGMA + (MOVING_SIGMA - STILL_SIGMA) * motion
     total, weight = torch.zeros(2, len(points)), torch.zeros(len(points))
     for dy in (-1.0, 0.0, 1.0):
         for dx in (-1.0, 0.0, 1.0):
             neighbour = centre + torch.tensor([dx, dy])
             there = sample(lab, neighbour, "nearest")
-            distance = ((neighbour - points) ** 2).sum(dim=-1) / SPATIAL_SIGMA**2
+            distance = ((neighbour - points) ** 2).sum(dim=-1) / sigma**2
             difference = ((there[0] - target_L) / LUMINANCE_SIGMA) ** 2
             w = torch.exp(-0.5 * distance) * (torch.exp(-0.5 * difference) + 1e-3)
             total, weight = total + w * there[1:], weight + w
@@ -125,9 +130,10 @@ def propagate(
             where &= _reach(tracker, grid[fresh], i, j, (H, W))
         if not bool(where.any()):
             continue
-        points, visible = tracker.correspond(grid[where], j, i)
+        target = grid[where]
+        points, visible = tracker.correspond(target, j, i)
         target_L = state.L[j, 0][where]
-        colour = fetch(state.ab[i], state.L[i], points, target_L)
+        colour = fetch(state.ab[i], state.L[i], points, target, target_L)
         seen = torch.zeros_like(where)
         seen[where] = _accept(points, visible, mismatch(state.L[i], points, state.L[j], where), (H, W))
         ab = torch.zeros(2, H, W)
@@ -164,7 +170,7 @@ def guess(tracker: Tracker, state: ColorState, frame: int, sources: list[int]) -
         trust = agreement(state.L[source], points, target_L) * torch.where(visible, 1.0, 0.5) * inside(points, H, W)
         better = trust > best
         best = torch.where(better, trust, best)
-        colour = torch.where(better, fetch(state.ab[source], state.L[source], points, target_L), colour)
+        colour = torch.where(better, fetch(state.ab[source], state.L[source], points, grid, target_L), colour)
     ab, confidence = torch.zeros(2, H, W), torch.zeros(H, W)
     ab[:, where], confidence[where] = colour, best
     return Hint(ab, confidence)

@@ -11,7 +11,8 @@ from omnifusion import sample
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import Result, Stages, colorize
 from omnifusion.presets import choose
-from omnifusion.propagate import propagate
+from omnifusion.geometry import pixel_grid
+from omnifusion.propagate import fetch, propagate
 from omnifusion.state import ColorState, Origin, Step, drain
 
 PAINT = torch.tensor([12.0, -34.0])
@@ -157,3 +158,25 @@ def test_propagation_refuses_a_frame_with_grey_pixels(clip) -> None:
     made, lab = clip
     with pytest.raises(ValueError, match="not fully coloured"):
         propagate(made, ColorState.grey(lab[:, :1]), 0, 0)
+
+
+# -- the fetch
+
+
+def test_still_colours_are_copied_and_moving_ones_averaged() -> None:
+    ab = 40 * torch.rand(2, 12, 16, generator=torch.Generator().manual_seed(0))
+    L, grid = torch.full((1, 12, 16), 50.0), pixel_grid(12, 16)
+    inner = ((grid > 2) & (grid < 9)).all(dim=-1)
+    here, luminance = grid[inner], torch.full((int(inner.sum()),), 50.0)
+    truth = ab.reshape(2, -1)[:, inner]
+    torch.testing.assert_close(fetch(ab, L, here, here, luminance), truth, atol=0.5, rtol=0.0)
+    moved = fetch(ab, L, here, here + torch.tensor([3.0, 0.0]), luminance)
+    assert moved.std() < 0.7 * truth.std()
+
+
+def test_a_fetched_colour_stays_on_its_side_of_an_edge() -> None:
+    left = torch.arange(16.0).expand(1, 12, 16) < 8
+    L, ab = torch.where(left, 30.0, 80.0), torch.where(left, -40.0, 40.0).expand(2, 12, 16)
+    points = torch.tensor([[7.5, 6.0], [7.5, 6.0]])
+    colour = fetch(ab, L, points, points + 2.0, torch.tensor([30.0, 80.0]))
+    torch.testing.assert_close(colour, torch.tensor([[-40.0, 40.0], [-40.0, 40.0]]), atol=1.0, rtol=0.0)
