@@ -10,8 +10,8 @@ import torch
 from omnifusion import sample
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import Result, Stages, colorize
-from omnifusion.presets import choose
 from omnifusion.geometry import pixel_grid
+from omnifusion.presets import choose
 from omnifusion.propagate import fetch, propagate
 from omnifusion.state import ColorState, Origin, Step, drain
 
@@ -165,7 +165,7 @@ def test_propagation_refuses_a_frame_with_grey_pixels(clip) -> None:
 
 def test_still_colours_are_copied_and_moving_ones_averaged() -> None:
     ab = 40 * torch.rand(2, 12, 16, generator=torch.Generator().manual_seed(0))
-    L, grid = torch.full((1, 12, 16), 50.0), pixel_grid(12, 16)
+    L, grid = torch.full((1, 12, 16), 50.0), pixel_grid(12, 16).reshape(-1, 2)
     inner = ((grid > 2) & (grid < 9)).all(dim=-1)
     here, luminance = grid[inner], torch.full((int(inner.sum()),), 50.0)
     truth = ab.reshape(2, -1)[:, inner]
