@@ -117,6 +117,56 @@ def appearance_error(source: Array, target: Array, flow: Array) -> Array:
     return cv2.blur(np.abs(cv2.blur(seen - source.astype(np.float32), (3, 3))), (5, 5))
 
 
+LOOKS_ALIKE = 10.0
+"""Grey levels (of 255) by which both ends of a flow may differ, where only its look speaks for it."""
+CYCLE_CAP = 4.0
+"""Cycle error in pixels beyond which it tells no more."""
+
+
+def doubt(cycle: Array, unlike: Array) -> Array:
+    """How doubtful a flow is, from its cycle error in pixels and its appearance error in grey levels."""
+    return unlike + np.minimum(cycle, CYCLE_CAP)
+
+
+def search_both(
+    source: Array,
+    target: Array,
+    there: Array,
+    back: Array,
+    search: Search = raw_dis,
+    threads: int = 1,
+) -> tuple[Array, Array]:
+    """The flows from ``source`` to ``target`` and back, found from the starts ``there`` and ``back`` ``(H, W, 2)``.
+
+    Two searches each way: one begins at the start; the other looks for what is left once the start has warped one
+    frame onto the other, so that it also follows what turns and grows, which square patches do not. Per pixel the less
+    doubtful flow is taken, the warped one only where it looks right.
+    """
+    sides = ((source, target, there), (target, source, back))
+
+    def run(job: tuple[Array, Array, Array, bool]) -> Array:
+        a, b, start, warp = job
+        if not warp:
+            return search(a, b, start)
+        seen = fetch(b, grid(*a.shape) + start)
+        return compose(search(a, seen, np.zeros_like(start)), start)
+
+    plain_there, plain_back, warped_there, warped_back = parallel(
+        run, [(*side, warp) for warp in (False, True) for side in sides], threads
+    )
+    found = []
+    for (a, b, _), plain, plain_return, warped, warped_return in (
+        (sides[0], plain_there, plain_back, warped_there, warped_back),
+        (sides[1], plain_back, plain_there, warped_back, warped_there),
+    ):
+        unlike = appearance_error(a, b, warped)
+        better = doubt(cycle_error(warped, warped_return), unlike) < doubt(
+            cycle_error(plain, plain_return), appearance_error(a, b, plain)
+        )
+        found.append(np.where((better & (unlike < LOOKS_ALIKE))[..., None], warped, plain))
+    return found[0], found[1]
+
+
 def resize_flow(flow: Array, size: tuple[int, int]) -> Array:
     """A flow at another ``size`` (H, W), its vectors scaled along."""
     height, width = flow.shape[:2]
@@ -146,6 +196,8 @@ def parallel(function: Any, jobs: list[Any], threads: int = 2) -> list[Any]:
 
     They live for this call alone: a forked process would wait in vain for threads kept by its parent.
     """
+    if threads == 1:
+        return [function(job) for job in jobs]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, jobs))
 

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,26 @@ def test_a_start_reaches_what_a_cold_search_cannot(texture):
     start[0] = 60
     flow = of.dis(texture, moved, start)
     assert (flow[0, :, :90] - 60).abs().median() < 0.1
+
+
+def test_a_warped_start_follows_a_turn(texture):
+    image = of.to_bytes(texture[0])
+    height, width = image.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 40.0, 1.0).astype(np.float32)
+    turned = cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    points = of.grid(height, width)
+    truth = points @ turn[:, :2].T + turn[:, 2] - points
+    inverse = cv2.invertAffineTransform(turn)
+    back = points @ inverse[:, :2].T + inverse[:, 2] - points
+    off = np.array([1.5, -1.0], np.float32)
+    found, returned = of.search_both(image, turned, truth + off, back - off)
+    inner = np.isfinite(of.cycle_error(truth, back))
+    share = [
+        (np.linalg.norm(f - truth, axis=-1)[inner] < 0.5).mean()
+        for f in (found, of.raw_dis(image, turned, truth + off))
+    ]
+    assert share[0] > 0.9 > 0.6 > share[1]
+    assert (of.cycle_error(found, returned)[inner] < 1.0).mean() > 0.9
 
 
 @pytest.mark.parametrize("size", [(5, 7), (16, 64), (3, 200)])

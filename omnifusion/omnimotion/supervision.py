@@ -91,9 +91,9 @@ def refine(
 
     def one(pair: Pair) -> None:
         i, j = pair
-        both = [start[i, j], start[j, i]]
+        both = start[i, j], start[j, i]
         if cold or j - i > 1:
-            both = [search(images[a], images[b], f) for (a, b), f in zip(((i, j), (j, i)), both, strict=True)]
+            both = of.search_both(images[i], images[j], *both, search)
         flows.improve(images, i, j, *both)
 
     of.parallel(one, [p for p in start if p[0] < p[1]])

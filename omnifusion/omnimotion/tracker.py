@@ -23,10 +23,6 @@ CYCLE = 1.0
 """Direct flow that comes back within this many pixels is used as it is."""
 ANSWERED = 0.95
 """Where direct flow closes its cycle on this share of both frames, the volume does not guide another search."""
-UNLIKE_GUIDED = 10.0
-"""Flow guided by the volume must, beyond that, look alike to this many grey levels (of 255)."""
-CYCLE_CAP = 4.0
-"""Elsewhere a candidate's doubt is its difference in grey levels plus its cycle error, counted up to this."""
 SURE, PROBABLE, AGREE = 8.0, 12.0, 2.0
 """A pixel that the volume does not hide is seen if the least doubt is below SURE, or below PROBABLE while direct and
 guided flow agree to AGREE pixels. Chosen on four real clips: a looser rule carries wrong colours in fur and leaves."""
@@ -82,11 +78,11 @@ class OmniMotion:
         """The dense answers there and back."""
         ways = [(i, j), (j, i)]
         chains = [self._chain(*w) for w in ways]
-        direct = chains if abs(i - j) == 1 else self._search(ways, chains)
+        direct = chains if abs(i - j) == 1 else self._search(i, j, chains)
         rough = [self.volume_flow(*w) for w in ways]
         closed = [of.cycle_error(direct[k], direct[1 - k]) < CYCLE for k in (0, 1)]
         enough = min(float(c.mean()) for c in closed) > ANSWERED
-        guided = direct if enough else self._search(ways, [f for f, _ in rough])
+        guided = direct if enough else self._search(i, j, [f for f, _ in rough])
         answers = of.parallel(lambda k: self._choose(ways[k], k, direct, guided, rough), [0, 1])
         return [(torch.from_numpy(f).permute(2, 0, 1).contiguous(), torch.from_numpy(seen)) for f, seen in answers]
 
@@ -102,13 +98,13 @@ class OmniMotion:
         unlike = np.stack([of.appearance_error(source, target, f) for f in candidates])
         clear = rough[k][1] > 0.5
         trusted = cycle[0] < CYCLE
-        closed = (cycle[1] < CYCLE) & (unlike[1] < UNLIKE_GUIDED)
+        closed = (cycle[1] < CYCLE) & (unlike[1] < of.LOOKS_ALIKE)
         known = np.where(trusted[..., None], direct[k], guided[k])
         proven = self._proven(known, trusted | closed, candidates[2])
         closed &= clear | ~proven
         apart = np.linalg.norm(direct[k] - candidates[2], axis=-1) > SLIPPED
-        slipped = proven & apart & (unlike[2] < np.minimum(unlike[0] + SLACK, UNLIKE_GUIDED))
-        doubt = unlike + np.minimum(cycle, CYCLE_CAP)
+        slipped = proven & apart & (unlike[2] < np.minimum(unlike[0] + SLACK, of.LOOKS_ALIKE))
+        doubt = of.doubt(cycle, unlike)
         best = np.where(proven, 2, np.where(closed, 1, doubt.argmin(0)))
         best = np.where(trusted & ~slipped, 0, best)
         least, agree = doubt.min(0), np.linalg.norm(direct[k] - guided[k], axis=-1) < AGREE
@@ -124,12 +120,10 @@ class OmniMotion:
         mean = cv2.blur(off.astype(np.float32), window) / np.maximum(share, 1e-3)
         return np.where(share > ENOUGH, mean, off.sum() / max(where.sum(), 1)) < PROVEN
 
-    def _search(self, ways: list[tuple[int, int]], starts: list[Array]) -> list[Array]:
-        """DIS along ``ways`` from ``starts``."""
-        return of.parallel(
-            lambda job: of.raw_dis(self.images[job[0][0]], self.images[job[0][1]], job[1]),
-            list(zip(ways, starts, strict=True)),
-        )
+    def _search(self, i: int, j: int, starts: Flows2) -> Flows2:
+        """Flow from ``i`` to ``j`` and back, from ``starts``."""
+        there, back = starts
+        return list(of.search_both(self.images[i], self.images[j], there, back, threads=2))
 
     def _chain(self, i: int, j: int) -> np.ndarray:
         """Gap-1 flows composed from ``i`` to ``j``."""
@@ -157,8 +151,6 @@ class OmniMotion:
         at, clear = trace(self.volume, xy, i, j)
         there = to_pixels(at.numpy(), (H, W))
         flow = there - to_pixels(xy.numpy(), (H, W))
-        import cv2
-
         flow = cv2.resize(flow.reshape(h, w, 2), (W, H), interpolation=cv2.INTER_LINEAR)
         return flow, cv2.resize(clear.numpy().reshape(h, w), (W, H), interpolation=cv2.INTER_LINEAR)
 
