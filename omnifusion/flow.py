@@ -119,8 +119,8 @@ def appearance_error(source: Array, target: Array, flow: Array) -> Array:
 
 LOOKS_ALIKE = 10.0
 """Grey levels (of 255) by which both ends of a flow may differ, where only its look speaks for it."""
-CYCLE_CAP = 4.0
-"""Cycle error in pixels beyond which it tells no more."""
+CYCLE, CYCLE_CAP = 1.0, 4.0
+"""Cycle error in pixels within which a flow closes, and beyond which it tells no more."""
 
 
 def doubt(cycle: Array, unlike: Array) -> Array:
@@ -140,7 +140,7 @@ def search_both(
 
     Two searches each way: one begins at the start; the other looks for what is left once the start has warped one
     frame onto the other, so that it also follows what turns and grows, which square patches do not. Per pixel the less
-    doubtful flow is taken, the warped one only where it looks right.
+    doubtful flow is taken; the warped one only where it looks right, and not where the plain one alone closes its cycle.
     """
     sides = ((source, target, there), (target, source, back))
 
@@ -159,11 +159,11 @@ def search_both(
         (sides[0], plain_there, plain_back, warped_there, warped_back),
         (sides[1], plain_back, plain_there, warped_back, warped_there),
     ):
-        unlike = appearance_error(a, b, warped)
-        better = doubt(cycle_error(warped, warped_return), unlike) < doubt(
-            cycle_error(plain, plain_return), appearance_error(a, b, plain)
-        )
-        found.append(np.where((better & (unlike < LOOKS_ALIKE))[..., None], warped, plain))
+        cycles = cycle_error(plain, plain_return), cycle_error(warped, warped_return)
+        unlike = appearance_error(a, b, plain), appearance_error(a, b, warped)
+        better = (doubt(cycles[1], unlike[1]) < doubt(cycles[0], unlike[0])) & (unlike[1] < LOOKS_ALIKE)
+        better &= (cycles[1] < CYCLE) | (cycles[0] >= CYCLE)
+        found.append(np.where(better[..., None], warped, plain))
     return found[0], found[1]
 
 

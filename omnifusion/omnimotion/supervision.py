@@ -12,10 +12,8 @@ from omnifusion import flow as of
 
 Array = np.ndarray
 Pair = tuple[int, int]
-CYCLE = 1.0
-"""A flow is trusted where going there and back ends within this many pixels."""
 UNLIKE = 20.0
-"""... and the grey levels (of 255) around both ends differ by no more than this."""
+"""A flow is trusted where its cycle closes and the grey levels (of 255) around both ends differ by no more than this."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def trusted(images: Array, pair: Pair, there: Array, back: Array) -> Array:
     """Cycle error ``(H, W)`` of the flow ``there`` from ``pair[0]`` to ``pair[1]``; inf where a check fails."""
     error = of.cycle_error(there, back)
     alike = of.appearance_error(images[pair[0]], images[pair[1]], there) < UNLIKE
-    return np.where((error < CYCLE) & alike, error, np.float32(np.inf))
+    return np.where((error < of.CYCLE) & alike, error, np.float32(np.inf))
 
 
 def chains(step: dict[Pair, Array], frames: int, wanted: list[int]) -> dict[Pair, Array]:

@@ -19,8 +19,6 @@ Array = np.ndarray
 Flows2 = list[Array]
 Rough2 = list[tuple[Array, Array]]
 CACHE_BYTES = 600e6
-CYCLE = 1.0
-"""Direct flow that comes back within this many pixels is used as it is."""
 ANSWERED = 0.95
 """Where direct flow closes its cycle on this share of both frames, the volume does not guide another search."""
 SURE, PROBABLE, AGREE = 8.0, 12.0, 2.0
@@ -80,7 +78,7 @@ class OmniMotion:
         chains = [self._chain(*w) for w in ways]
         direct = chains if abs(i - j) == 1 else self._search(i, j, chains)
         rough = [self.volume_flow(*w) for w in ways]
-        closed = [of.cycle_error(direct[k], direct[1 - k]) < CYCLE for k in (0, 1)]
+        closed = [of.cycle_error(direct[k], direct[1 - k]) < of.CYCLE for k in (0, 1)]
         enough = min(float(c.mean()) for c in closed) > ANSWERED
         guided = direct if enough else self._search(i, j, [f for f, _ in rough])
         answers = of.parallel(lambda k: self._choose(ways[k], k, direct, guided, rough), [0, 1])
@@ -97,8 +95,8 @@ class OmniMotion:
         cycle = np.stack([of.cycle_error(f, b) for f, b in zip(candidates, back, strict=True)])
         unlike = np.stack([of.appearance_error(source, target, f) for f in candidates])
         clear = rough[k][1] > 0.5
-        trusted = cycle[0] < CYCLE
-        closed = (cycle[1] < CYCLE) & (unlike[1] < of.LOOKS_ALIKE)
+        trusted = cycle[0] < of.CYCLE
+        closed = (cycle[1] < of.CYCLE) & (unlike[1] < of.LOOKS_ALIKE)
         known = np.where(trusted[..., None], direct[k], guided[k])
         proven = self._proven(known, trusted | closed, candidates[2])
         closed &= clear | ~proven
