@@ -140,7 +140,7 @@ def search_both(
 
     Two searches each way: one begins at the start; the other looks for what is left once the start has warped one
     frame onto the other, so that it also follows what turns and grows, which square patches do not. Per pixel the less
-    doubtful flow is taken; the warped one only where it looks right, and not where the plain one alone closes its cycle.
+    doubtful flow is taken; the warped one only where it looks right, and not where only the plain one closes its cycle.
     """
     sides = ((source, target, there), (target, source, back))
 

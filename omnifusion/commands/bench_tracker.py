@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
     scenes = [s for s in args.scenes.split(",") if s]
     if unknown := set(scenes) - set(KNOWN):
         raise InputError(f"There is no scene {', '.join(sorted(unknown))}; choose from {', '.join(KNOWN)}.")
+    if args.seeds < 1 or args.frames < 2:
+        raise InputError("Give at least 1 seed and 2 frames.")
     tables = {}
     if scenes:
         tables["made"] = follow(made(scenes, args.seeds, args.frames, args.preset))

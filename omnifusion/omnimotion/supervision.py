@@ -13,7 +13,7 @@ from omnifusion import flow as of
 Array = np.ndarray
 Pair = tuple[int, int]
 UNLIKE = 20.0
-"""A flow is trusted where its cycle closes and the grey levels (of 255) around both ends differ by no more than this."""
+"""A flow is trusted where its cycle closes and the grey levels (of 255) around both ends differ no more."""
 
 
 @dataclass(frozen=True)
