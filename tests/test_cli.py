@@ -180,6 +180,24 @@ def test_a_full_disk_is_told_before_the_run(
     assert "MiB" in refused(capsys, "colorize", clips / "colour.mp4", "--out", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "demo --frames 0",
+        "evaluate X --scale 0",
+        "evaluate X --frames 1",
+        "bench-tracker --seeds 0",
+        "track X --budget x",
+    ],
+)
+def test_a_number_out_of_range_is_told_before_anything_starts(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(given.split())
+    assert stop.value.code == 2
+    option, number = given.split()[-2:]
+    assert f"argument {option}: {number!r} is not a" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["colorize", "demo", "track", "inpaint", "train-prior", "evaluate", "ablate"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from omnifusion.commands import at_least
 from omnifusion.commands.colorize import settings_of
 from omnifusion.commands.evaluate import add_protocol, measure, scores_file
 
@@ -14,7 +15,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p = subparsers.add_parser("ablate", help="the paper's ablation on one prior", description=__doc__)
     add_protocol(p)
     p.add_argument("--sheet", type=Path, metavar="PNG", help="write the regions where the rows differ most")
-    p.add_argument("--regions", type=int, default=6, metavar="N", help="how many regions, one per clip (default 6)")
+    p.add_argument("--regions", type=at_least(1), default=6, metavar="N", help="regions, one per clip (default 6)")
     p.set_defaults(run=run)
 
 

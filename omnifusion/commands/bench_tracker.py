@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from omnifusion.commands import above_zero, at_least
+
 SCENES = "pan,zoom,rotation,nonrigid,two-layers,three-layers,occlusion,thin,repeated"
 
 
@@ -12,14 +14,14 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     """Declare the command."""
     p = subparsers.add_parser("bench-tracker", help="accuracy of the tracker", description=__doc__)
     p.add_argument("--scenes", default=SCENES, metavar="A,B", help="made scenes (default: all of the tracker's)")
-    p.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds per scene (default 3)")
+    p.add_argument("--seeds", type=at_least(1), default=3, metavar="N", help="seeds per scene (default 3)")
     p.add_argument(
         "--clips", type=Path, nargs="*", default=[], metavar="DIR", help="real clips: folders of frames in colour"
     )
-    p.add_argument("--frames", type=int, default=24, metavar="N", help="frames per clip (default 24)")
+    p.add_argument("--frames", type=at_least(2), default=24, metavar="N", help="frames per clip (default 24)")
     p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
     p.add_argument(
-        "--pace", type=float, metavar="SECONDS", help="grid volume and official networks for so many CPU-seconds"
+        "--pace", type=above_zero, metavar="SECONDS", help="grid volume and official networks for so many CPU-seconds"
     )
     p.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables into sections of this page")
     p.set_defaults(run=run)
@@ -36,8 +38,6 @@ def run(args: argparse.Namespace) -> None:
     scenes = [s for s in args.scenes.split(",") if s]
     if unknown := set(scenes) - set(KNOWN):
         raise InputError(f"There is no scene {', '.join(sorted(unknown))}; choose from {', '.join(KNOWN)}.")
-    if args.seeds < 1 or args.frames < 2:
-        raise InputError("Give at least 1 seed and 2 frames.")
     tables = {}
     if scenes:
         tables["made"] = follow(made(scenes, args.seeds, args.frames, args.preset))

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from omnifusion.commands import above_zero, at_least
 from omnifusion.commands.colorize import add_settings, settings_of
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def add_protocol(p: argparse.ArgumentParser) -> None:
         "dataset", metavar="DATASET", type=Path, help="a folder of clips; DAVIS' and Videvo's are recognised"
     )
     p.add_argument("--clips", metavar="A,B", help="only these clips, or those that a text file lists")
-    p.add_argument("--frames", type=int, metavar="N", help="only the first N frames of each clip")
-    p.add_argument("--scale", type=float, default=1.0, metavar="S", help="resize frames first, such as 0.5")
+    p.add_argument("--frames", type=at_least(2), metavar="N", help="only the first N frames of each clip")
+    p.add_argument("--scale", type=above_zero, default=1.0, metavar="S", help="resize frames first, such as 0.5")
     p.add_argument("--lpips-weights", type=Path, metavar="PATH", help="AlexNet's state dict as torchvision has it")
     p.add_argument("--json", type=Path, metavar="OUT", help="keep the scores here, and the frames beside it; resumes")
     p.add_argument("--html", type=Path, metavar="OUT", help="write a report with curves and pictures")

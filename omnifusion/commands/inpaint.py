@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnifusion.commands import at_least
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,7 +25,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--steps", type=int, help="denoising steps; the paper's are 50")
     p.add_argument("--optimizations", type=int, metavar="N", help="gradient steps per denoising step; the paper's is 1")
     p.add_argument("--max-side", type=int, metavar="PX", help="longest side at which colour is worked on")
-    p.add_argument("--samples", type=int, default=1, metavar="N", help="draw N fills and save them as OUT-1.png, ...")
+    p.add_argument("--samples", type=at_least(1), default=1, metavar="N", help="save N fills as OUT-1.png, ...")
     p.add_argument("--average", action="store_true", help="save the mean of the N fills instead")
     p.add_argument("--prompt", help="what the picture shows, for priors that read text")
     p.add_argument("--negative-prompt", help="what it does not show")

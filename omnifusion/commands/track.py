@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnifusion.commands import above_zero, at_least
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -23,9 +25,9 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
     p.add_argument(
-        "--budget", type=float, metavar="SECONDS", help="time for the fit, instead of the preset's iterations"
+        "--budget", type=above_zero, metavar="SECONDS", help="time for the fit, instead of the preset's iterations"
     )
-    p.add_argument("--frames", type=int, metavar="N", help="use only the first N frames")
+    p.add_argument("--frames", type=at_least(2), metavar="N", help="use only the first N frames")
     p.add_argument(
         "--max-side", type=int, default=448, metavar="PX", help="longest side of the working size (default 448)"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from omnifusion.commands import at_least
+
 
 def add(subparsers: argparse._SubParsersAction) -> None:
     """Describe the command."""
@@ -15,8 +17,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     p.add_argument("photos", nargs="+", type=Path, metavar="PHOTOS.tar", help="tar files of JPEG photos")
     p.add_argument("--out", type=Path, required=True, help="folder for the prior (diffusers layout) and its checkpoint")
-    p.add_argument("--steps", type=int, help="training steps of the denoiser")
-    p.add_argument("--autoencoder-steps", type=int, help="training steps of the autoencoder")
+    p.add_argument("--steps", type=at_least(1), help="training steps of the denoiser")
+    p.add_argument("--autoencoder-steps", type=at_least(1), help="training steps of the autoencoder")
     p.add_argument("--seed", type=int, default=0, help="fixes the result")
     p.set_defaults(run=run)
 
