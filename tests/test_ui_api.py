@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import urllib.error
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 from ui_server import ROOT, Server, serve
 
 from omnifusion.state import Video
@@ -26,7 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("page"), OMNIFUSION_MAX_MEGABYTES="2", OMNIFUSION_MAX_FRAMES="4") as running:
+    caps = {"OMNIFUSION_MAX_MEGABYTES": "2", "OMNIFUSION_MAX_FRAMES": "4"}
+    with serve(tmp_path_factory.mktemp("page"), "--mcp", **caps) as running:
         yield running
 
 
@@ -71,6 +75,22 @@ def test_endpoints_are_named_and_documented(client: Client) -> None:
         "exemplar": None, "exemplar_frame": 0, "prior": "bundled", "eta": None, "steps": None, "preset": "draft",
         "frames": None, "seed": 0,
     }  # fmt: skip
+
+
+def test_endpoints_are_mcp_tools_and_speak_the_same_sentences(server: Server) -> None:
+    async def ask() -> tuple[set[str], str]:
+        async with (
+            streamablehttp_client(f"{server.url}/gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name for tool in (await session.list_tools()).tools}
+            answer = await session.call_tool("result", {"token": "0" * 32})
+            return tools, answer.content[0].text
+
+    tools, sentence = asyncio.run(ask())
+    assert {"colorize", "estimate", "result"} <= tools
+    assert "expired" in sentence
 
 
 def test_colorize_gives_films_and_a_report(client: Client, tmp_path: Path) -> None:

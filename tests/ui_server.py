@@ -33,8 +33,8 @@ class Server:
 
 
 @contextmanager
-def serve(folder: Path, **environment: str) -> Iterator[Server]:
-    """Start ``app.py`` on a free port with all its data under ``folder``; stop it at the end."""
+def serve(folder: Path, *flags: str, **environment: str) -> Iterator[Server]:
+    """Start ``app.py`` with ``flags`` on a free port with all its data under ``folder``; stop it at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,7 +48,9 @@ def serve(folder: Path, **environment: str) -> Iterator[Server]:
     }
     log = (folder / "app.log").open("w")
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, str(ROOT / "app.py")], cwd=ROOT, env=env, stdout=log, stderr=log)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), *flags], cwd=ROOT, env=env, stdout=log, stderr=log
+    )
     try:
         while not _answers(url):
             if process.poll() is not None or time.monotonic() - start > START_SECONDS:
