@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -129,42 +130,37 @@ def doubt(cycle: Array, unlike: Array) -> Array:
 
 
 def search_both(
-    source: Array,
-    target: Array,
-    there: Array,
-    back: Array,
-    search: Search = raw_dis,
-    threads: int = 1,
+    source: Array, target: Array, there: Array, back: Array, search: Search = raw_dis, threads: int = 1
 ) -> tuple[Array, Array]:
     """The flows from ``source`` to ``target`` and back, found from the starts ``there`` and ``back`` ``(H, W, 2)``.
 
-    Two searches each way: one begins at the start; the other looks for what is left once the start has warped one
-    frame onto the other, so that it also follows what turns and grows, which square patches do not. Per pixel the less
-    doubtful flow is taken; the warped one only where it looks right, and not where only the plain one closes its cycle.
+    Two searches each way, one that begins at the start and one through its warp; per pixel the less doubtful holds
+    (docs/tracker.md).
     """
-    sides = ((source, target, there), (target, source, back))
-
-    def run(job: tuple[Array, Array, Array, bool]) -> Array:
-        a, b, start, warp = job
-        if not warp:
-            return search(a, b, start)
-        seen = fetch(b, grid(*a.shape) + start)
-        return compose(search(a, seen, np.zeros_like(start)), start)
-
-    plain_there, plain_back, warped_there, warped_back = parallel(
-        run, [(*side, warp) for warp in (False, True) for side in sides], threads
+    ways = (search, partial(through_warp, search))
+    jobs = [(way, *side) for way in ways for side in ((source, target, there), (target, source, back))]
+    plain_there, plain_back, warped_there, warped_back = parallel(lambda job: job[0](*job[1:]), jobs, threads)
+    return (
+        _less_doubtful(source, target, (plain_there, plain_back), (warped_there, warped_back)),
+        _less_doubtful(target, source, (plain_back, plain_there), (warped_back, warped_there)),
     )
-    found = []
-    for (a, b, _), plain, plain_return, warped, warped_return in (
-        (sides[0], plain_there, plain_back, warped_there, warped_back),
-        (sides[1], plain_back, plain_there, warped_back, warped_there),
-    ):
-        cycles = cycle_error(plain, plain_return), cycle_error(warped, warped_return)
-        unlike = appearance_error(a, b, plain), appearance_error(a, b, warped)
-        better = (doubt(cycles[1], unlike[1]) < doubt(cycles[0], unlike[0])) & (unlike[1] < LOOKS_ALIKE)
-        better &= (cycles[1] < CYCLE) | (cycles[0] >= CYCLE)
-        found.append(np.where(better[..., None], warped, plain))
-    return found[0], found[1]
+
+
+def through_warp(search: Search, source: Array, target: Array, start: Array) -> Array:
+    """``search`` for what is left once ``start`` has warped the target onto the source: unlike a start alone, it also
+    follows what turns and grows, which square patches do not."""
+    seen = fetch(target, grid(*source.shape) + start)
+    return compose(search(source, seen, np.zeros_like(start)), start)
+
+
+def _less_doubtful(source: Array, target: Array, plain: tuple[Array, Array], warped: tuple[Array, Array]) -> Array:
+    """Of two flows, each with its way back: the first, and per pixel the second where it is less doubtful, looks right
+    and closes its cycle unless neither does."""
+    cycles = [cycle_error(there, back) for there, back in (plain, warped)]
+    unlike = [appearance_error(source, target, there) for there, _ in (plain, warped)]
+    better = doubt(cycles[1], unlike[1]) < doubt(cycles[0], unlike[0])
+    better &= (unlike[1] < LOOKS_ALIKE) & ((cycles[1] < CYCLE) | (cycles[0] >= CYCLE))
+    return np.where(better[..., None], warped[0], plain[0])
 
 
 def resize_flow(flow: Array, size: tuple[int, int]) -> Array:

@@ -60,7 +60,6 @@ def test_track_writes_points_visibility_and_a_picture(folder, tmp_path, capsys):
     [
         (["--query-frame", "9"], "no frame 9"),
         (["--max-side", "20"], "64 pixels"),
-        (["--budget", "0"], "seconds"),
         (["--preset", "fast"], "preset"),
     ],
 )

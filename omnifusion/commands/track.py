@@ -50,8 +50,6 @@ def run(args: argparse.Namespace) -> None:
 
     if args.max_side < 64:
         raise InputError(f"max-side is {args.max_side}; the working size needs at least 64 pixels.")
-    if args.budget is not None and args.budget <= 0:
-        raise InputError(f"budget is {args.budget}; give the fit some seconds.")
     if args.out.suffix != ".npz":
         raise InputError(f"{args.out} does not end in .npz; name the output like tracks.npz.")
     video = read(args.input, max_frames=args.frames)
