@@ -20,6 +20,10 @@ PATCH_SIGMA = 2.0
 UNLIKE, ALIKE = 8.0, 3.0
 """Mean difference in L* above which a visible point is not believed, and below which a hidden one is."""
 
+COMPANY, COMPANY_SIGMA, LIKE = 0.5, 4.0, 8.0
+"""Of the pixels within about COMPANY_SIGMA whose L* is within LIKE, the share COMPANY must be coloured along: a speck
+alone is not believed."""
+
 LUMINANCE_SIGMA = 10.0
 """L* difference at which a neighbour's say in the fetched colour falls to 0.6."""
 
@@ -76,6 +80,20 @@ def mismatch(L: Tensor, points: Tensor, target_L: Tensor, where: Tensor) -> Tens
     pair[1][where] = 1.0
     difference, weight = blur(pair, PATCH_SIGMA)
     return (difference / weight.clamp(min=1e-6))[where]
+
+
+def company(L: Tensor, colored: Tensor) -> Tensor:
+    """Share of the pixels around each one, of like luminance, that are ``colored``.
+
+    Args:
+        L: ``(1, H, W)``, colored: ``(H, W)`` bool.
+
+    Returns:
+        ``(H, W)`` in [0, 1]; a bilateral mean, by blurring levels of luminance one by one.
+    """
+    levels = torch.arange(0.0, 100.0 + LIKE, LIKE).view(-1, 1, 1)
+    like = (1 - (L - levels).abs() / LIKE).clamp(min=0.0)
+    return (like * blur(like * colored, COMPANY_SIGMA) / blur(like, COMPANY_SIGMA).clamp(min=1e-6)).sum(dim=0)
 
 
 def _accept(points: Tensor, visible: Tensor, difference: Tensor, size: tuple[int, int]) -> Tensor:
@@ -136,6 +154,7 @@ def propagate(
         colour = fetch(state.ab[i], state.L[i], points, target, target_L)
         seen = torch.zeros_like(where)
         seen[where] = _accept(points, visible, mismatch(state.L[i], points, state.L[j], where), (H, W))
+        seen &= company(state.L[j], seen | state.mask[j]) > COMPANY
         ab = torch.zeros(2, H, W)
         ab[:, where] = colour
         updates[j] = (seen, ab)

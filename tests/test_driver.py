@@ -12,7 +12,7 @@ from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import Result, Stages, colorize
 from omnifusion.geometry import pixel_grid
 from omnifusion.presets import choose
-from omnifusion.propagate import fetch, propagate
+from omnifusion.propagate import company, fetch, propagate
 from omnifusion.state import ColorState, Origin, Step, drain
 
 PAINT = torch.tensor([12.0, -34.0])
@@ -180,3 +180,12 @@ def test_a_fetched_colour_stays_on_its_side_of_an_edge() -> None:
     points = torch.tensor([[7.5, 6.0], [7.5, 6.0]])
     colour = fetch(ab, L, points, points + 2.0, torch.tensor([30.0, 80.0]))
     torch.testing.assert_close(colour, torch.tensor([[-40.0, 40.0], [-40.0, 40.0]]), atol=1.0, rtol=0.0)
+
+
+def test_a_speck_has_no_company_and_a_small_thing_of_its_own_grey_has() -> None:
+    L, colored = torch.full((1, 40, 60), 80.0), torch.zeros(40, 60, dtype=torch.bool)
+    colored[20:22, 30:32] = True
+    assert float(company(L, colored)[20, 30]) < 0.1
+    L[0, 20:22, 30:32] = 30.0
+    assert float(company(L, colored)[20, 30]) > 0.9
+    torch.testing.assert_close(company(L, torch.ones_like(colored)), torch.ones(40, 60), atol=1e-5, rtol=0.0)
