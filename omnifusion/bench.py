@@ -79,7 +79,7 @@ def _clip_rows(clip: Clip, settings: Settings, stages: Stages) -> Steps[tuple[Tr
             flow.dis(clip.L[t - 1], clip.L[t])
     dis = ("DIS flow between neighbours", reference.seconds)
     with Meter() as fit:
-        tracker = yield from stages.fit(clip.L, settings)
+        tracker = yield from stages.track(clip.L, settings)
     rows.append(Row("tracker", frames, fit.seconds, *dis, fit.peak_mib, fit.added_mib))
     yield rows[-1].step()
     with Meter() as meter:

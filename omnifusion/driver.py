@@ -14,6 +14,7 @@ from torch import Tensor
 
 from omnifusion import omnimotion
 from omnifusion.inpaint import Task, make_hint_for, paint_frame
+from omnifusion.omnimotion import Flows
 from omnifusion.presets import Settings
 from omnifusion.prior import load, sampling_of
 from omnifusion.propagate import propagate
@@ -33,9 +34,14 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def fit_here(L: Tensor, settings: Settings) -> Steps[Tracker]:
-    """Fit OmniMotion to ``L`` ``(T, 1, h, w)`` in this process."""
-    return omnimotion.fit(L, settings.fit, seed=settings.seed, device=device())
+def flow_here(L: Tensor, settings: Settings) -> Steps[Flows]:
+    """The flows of ``L`` ``(T, 1, h, w)`` that the tracker learns from, in this process."""
+    return omnimotion.find_flows(L, settings.fit, device=device())
+
+
+def fit_here(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
+    """Fit OmniMotion to ``L`` ``(T, 1, h, w)`` and its flows in this process."""
+    return omnimotion.fit(L, settings.fit, flows=flows, seed=settings.seed, device=device())
 
 
 class InpaintHere:
@@ -63,8 +69,15 @@ class InpaintHere:
 class Stages:
     """Where the heavy stages run: this process, or whatever the caller puts in their place (a GPU call, a worker)."""
 
-    fit: Callable[[Tensor, Settings], Steps[Tracker]] = fit_here
+    flow: Callable[[Tensor, Settings], Steps[Flows]] = flow_here
+    fit: Callable[[Tensor, Flows, Settings], Steps[Tracker]] = fit_here
     inpaint: Callable[[Task, Settings], Steps[Tensor]] = field(default_factory=InpaintHere)
+
+    def track(self, L: Tensor, settings: Settings) -> Steps[Tracker]:
+        """Flow, then fit."""
+        flows = yield from self.flow(L, settings)
+        tracker = yield from self.fit(L, flows, settings)
+        return tracker
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ class Result:
         state: every pixel coloured, at the working size.
         trackers: the fitted tracker of each shot, by its first frame.
         iterations: the rounds of Algorithm 1.
-        seconds: time spent per stage ("fit", "propagate", "inpaint").
+        seconds: time spent per stage ("flow", "fit", "propagate", "inpaint").
         peak_mib: the process's peak memory at the end of each stage.
     """
 
@@ -115,7 +128,7 @@ def colorize(
         exemplars: frame index -> ab ``(2, h, w)`` of the whole frame.
         settings: the choices of the run.
         shots: ranges that cover the clip; None = one shot.
-        stages: where fit and inpaint run; None = here.
+        stages: where the heavy stages run; None = here.
         trackers: fitted trackers by first frame of their shot, from an earlier run on the same clip.
 
     Raises:
@@ -185,8 +198,9 @@ class _Run:
     def color_shot(self, frames: range) -> Steps[None]:
         """Algorithm 1 on one shot."""
         if frames.start not in self.trackers:
-            fit = self.stages.fit(self.state.L[frames.start : frames.stop], self.settings)
-            self.trackers[frames.start] = yield from self.timed("fit", fit)
+            L = self.state.L[frames.start : frames.stop]
+            flows = yield from self.timed("flow", self.stages.flow(L, self.settings))
+            self.trackers[frames.start] = yield from self.timed("fit", self.stages.fit(L, flows, self.settings))
             fitted = {"start": frames.start, "tracker": self.trackers[frames.start]}
             yield Step("fit", "the tracker is fitted", done=1.0, data=fitted)
         tracker = _ShotTracker(self.trackers[frames.start], frames.start)

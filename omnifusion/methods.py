@@ -41,7 +41,7 @@ class Case:
     Attributes:
         truth: ``(T, 3, H, W)`` uint8; methods see its luminance and the colour of its first frame alone.
         settings: the choices of OmniFusion.
-        stages: where fit and inpaint run; shared by the clips of a run, so that the prior is loaded once.
+        stages: where the heavy stages run; shared by the clips of a run, so that the prior is loaded once.
         trackers: fitted trackers by the first frame of their shot.
         fit_seconds: what fitting them took.
     """
@@ -72,7 +72,7 @@ def omnifusion(case: Case) -> Steps[Outcome]:
     borrowed, clip = case.fit_seconds, case.clip()
     result = yield from colorize(clip.L, clip.exemplar_ab(), case.settings, clip.shots, case.stages, case.trackers)
     case.trackers = result.trackers
-    case.fit_seconds += result.seconds.get("fit", 0.0)
+    case.fit_seconds += sum(result.seconds.get(stage, 0.0) for stage in ("flow", "fit"))
     return _outcome(clip, result.state, borrowed)
 
 
@@ -82,7 +82,7 @@ def omnimotion_only(case: Case) -> Steps[Outcome]:
     shot = clip.shots[0]
     if shot.start not in case.trackers:
         start = time.perf_counter()
-        case.trackers[shot.start] = yield from case.stages.fit(clip.L[shot.start : shot.stop], case.settings)
+        case.trackers[shot.start] = yield from case.stages.track(clip.L[shot.start : shot.stop], case.settings)
         case.fit_seconds += time.perf_counter() - start
     everywhere = torch.ones(clip.L.shape[-2:], dtype=torch.bool)
     state = ColorState.grey(clip.L).paint({0: (everywhere, clip.exemplar_ab()[0])}, 0, Origin.EXEMPLAR)

@@ -158,7 +158,7 @@ class Step:
     """One sign of life from long work: all that the page, the command line and the tests see of a run.
 
     Attributes:
-        stage: "load", "fit", "propagate", "inpaint", "finish"...
+        stage: "load", "flow", "fit", "propagate", "inpaint", "finish"...
         message: one short line for people.
         done: fraction of the stage that is done, in [0, 1].
         seconds_left: estimate for the stage, or None.

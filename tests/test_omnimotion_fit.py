@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from omnifusion import flow as of
 from omnifusion import omnimotion, sample
 from omnifusion.color import from_uint8, luminance
 from omnifusion.geometry import inside, pixel_grid
@@ -91,6 +92,14 @@ def test_the_seed_fixes_everything(clip, tracker):
     assert not torch.equal(weights_of(tracker), weights_of(other))
 
 
+def test_flows_found_beforehand_give_the_same_fit_and_stay_as_they_are(clip, tracker):
+    L = luminance_of(clip)
+    flows = drain(omnimotion.find_flows(L, "draft"))
+    before = flows.flow.copy(), flows.error.copy()
+    assert torch.equal(weights_of(drain(omnimotion.fit(L, "draft", flows=flows))), weights_of(tracker))
+    assert np.array_equal(flows.flow, before[0]) and np.array_equal(flows.error, before[1])
+
+
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, stage, monkeypatch):
     monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
@@ -106,12 +115,12 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, stage, monkeyp
 def test_steps_tell_of_progress(clip, monkeypatch):
     monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
     steps = list(omnimotion.fit(luminance_of(clip), "draft"))
-    done = [s.done for s in steps]
+    done = [s.done for s in steps if s.stage == "fit"]
     assert done == sorted(done) and done[0] >= 0 and done[-1] <= 1
     told = [s for s in steps if "loss" in s.data]
     assert told and all(np.isfinite(s.data["loss"]) and s.seconds_left >= 0 for s in told)
     assert all(s.picture.shape == (*SIZE, 3) and s.picture.dtype == np.uint8 for s in told)
-    assert {s.stage for s in steps} == {"fit"}
+    assert [s.stage for s in steps if s.stage == "flow"] and {s.stage for s in steps} == {"flow", "fit"}
 
 
 def test_a_budget_ends_the_fit(clip, monkeypatch):
@@ -210,6 +219,34 @@ def test_layers_start_apart():
     for t in range(frames):
         assert np.allclose(starts[1, t, :, 2] * unit, [2 - t, 0], atol=0.05)
         assert np.allclose(starts[0, t, :, 2] * unit, [0, -3 * (2 - t)], atol=0.05)
+
+
+def test_affine_flow_leads_to_the_same_point_of_the_middle_frame():
+    rng, size = np.random.default_rng(0), (24, 32)
+    maps = np.eye(2, 3) + rng.normal(0, 0.1, (2, 2, 3))
+    landed = of.grid(*size) + supervision.affine_flow(maps[0], maps[1], size)
+    start, end = (supervision.to_volume(p.reshape(-1, 2), size) for p in (of.grid(*size), landed))
+    there, back = (p @ m[:, :2].T + m[:, 2] for p, m in ((start, maps[0]), (end, maps[1])))
+    assert np.allclose(there, back, atol=1e-5)
+    assert np.allclose(supervision.affine_flow(maps[0], maps[0], size), 0, atol=1e-4)
+
+
+def test_smooth_regions_follow_the_dominant_motion():
+    """Chains settle on wrong answers on the smooth cup that turns; a start from its turn finds most of them."""
+    clip, last = sample.make("rotation", frames=13, size=SIZE), 12
+    images = of.to_bytes(luminance_of(clip)[:, 0])
+    flows = supervision.collect(images, of.gaps(len(images)))
+    grid = pixel_grid(*SIZE).reshape(-1, 2)
+    truth, seen = (v.numpy() for v in clip.correspond(grid, 0, last))
+
+    def right():
+        k = flows.pairs[0, last]
+        there = grid.numpy() + flows.flow[k].reshape(-1, 2)
+        return (np.isfinite(flows.error[k]).ravel() & (np.linalg.norm(there - truth, axis=1) < 1))[seen].mean()
+
+    before = right()
+    supervision.steady(flows, images)
+    assert before < 0.75 and right() > 0.9, (before, right())
 
 
 def test_bad_input():

@@ -158,7 +158,7 @@ def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> Non
             stages.add(next(steps).stage)
     except StopIteration as stop:
         second = stop.value
-    assert "fit" not in stages and second.report["complete"]
+    assert not {"flow", "fit"} & stages and second.report["complete"]
     assert [s["name"] for s in second.report["stages"]].count("fit") == 0
     seen = {what: results.compared(second, what, 1, Limits()) for what in ("", "grey", "truth", "classical")}
     assert {picture.shape for picture in seen.values()} == {(48, 64, 3)}
@@ -327,10 +327,13 @@ def test_stages_across_processes_give_the_same_as_here() -> None:
     ready = prepare(clip.video, [], 64)
     settings = choose("draft", max_side=64, steps=2)
     calls: list[str] = []
-    far = gpu.stages(across(gpu.fit_chunk, 120, calls), across(gpu.inpaint_frame, 120, calls), budget=0.0)
+    far = gpu.stages(
+        *(across(call, 120, calls) for call in (gpu.find_flows, gpu.fit_chunk, gpu.inpaint_frame)), budget=0.0
+    )
     here = gpu.stages()
-    one = drain(here.fit(ready.L, settings))
-    two = drain(far.fit(ready.L, settings))
+    one = drain(here.track(ready.L, settings))
+    two = drain(far.track(ready.L, settings))
+    assert calls.count("find_flows") == 1
     assert calls.count("fit_chunk") >= 2, "the fit was not cut into chunks"
     for a, b in zip(one.state_dict()["weights"].values(), two.state_dict()["weights"].values(), strict=True):
         assert torch.equal(a, b)
@@ -352,7 +355,9 @@ def _sleepy() -> Iterator[Any]:
 
 def test_durations_stay_within_what_a_call_may_ask_for() -> None:
     L = torch.zeros(500, 1, 8, 8)
-    assert 0 < gpu.fit_duration(L, "draft", 0, gpu.BUDGET, None) <= 240
+    flows = omnimotion.Flows({}, np.zeros((0, 8, 8, 2), np.float16), np.zeros((0, 8, 8), np.float16))
+    assert 0 < gpu.flow_duration(L, "draft") <= 240
+    assert 0 < gpu.fit_duration(L, flows, "draft", 0, gpu.BUDGET, None) <= 240
     task = Task(L[0], torch.zeros(2, 8, 8), torch.ones(8, 8, dtype=torch.bool), None, 0)
     assert 0 < gpu.inpaint_duration(task, PRESETS["paper"]) <= 240
 

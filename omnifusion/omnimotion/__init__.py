@@ -35,7 +35,8 @@ the official networks, sizes, sample counts and schedule, and goes through the s
   affine maps, and no transmittance is divided by.
 """
 
-from omnifusion.omnimotion.fitting import PRESETS, fit
+from omnifusion.omnimotion.fitting import PRESETS, find_flows, fit
+from omnifusion.omnimotion.supervision import Flows
 from omnifusion.omnimotion.tracker import OmniMotion
 
-__all__ = ["PRESETS", "OmniMotion", "fit"]
+__all__ = ["PRESETS", "Flows", "OmniMotion", "find_flows", "fit"]

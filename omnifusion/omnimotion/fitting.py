@@ -17,6 +17,7 @@ from omnifusion.geometry import fit_size, resize
 from omnifusion.omnimotion import reid, supervision
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
 from omnifusion.omnimotion.picture import draw
+from omnifusion.omnimotion.supervision import Flows
 from omnifusion.omnimotion.tracker import OmniMotion
 from omnifusion.omnimotion.volume import Kind, Volume
 from omnifusion.state import InputError, Step, Steps
@@ -62,10 +63,33 @@ SHOW_EVERY = 2.0
 """Seconds between two pictures and saved states."""
 
 
+def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> Steps[Flows]:
+    """Follow every pixel of luminance ``L`` ``(T, 1, H, W)`` through the clip: what ``fit`` of that preset learns from.
+
+    DIS on a CPU, RAFT on a GPU; what was hidden and comes back included.
+
+    Raises:
+        InputError: unknown preset, or frames smaller than 16 px.
+    """
+    p = _checked(L, preset)
+    images = of.to_bytes(L[:, 0])
+    small = _small(L, p)
+    yield Step("flow", "following every pixel from frame to frame", 0.0)
+    search = of.raw_dis if device == "cpu" else of.raft(device)
+    flows = supervision.collect(small, of.gaps(len(L)), search)
+    yield Step("flow", "following again, starting from the dominant motion", 0.5)
+    if len(L) > 1:
+        supervision.steady(flows, small, search)
+    yield Step("flow", "looking for what was hidden and comes back", 0.8)
+    reid.reidentify(flows, small, images)
+    return flows
+
+
 def fit(
     L: Tensor,
     preset: str = "standard",
     *,
+    flows: Flows | None = None,
     seed: int = 0,
     budget: float | None = None,
     device: str = "cpu",
@@ -79,26 +103,39 @@ def fit(
 
     Args:
         preset: "draft", "standard" or "paper".
+        flows: what ``find_flows`` returned for this clip and preset; None = find them now.
         budget: seconds for all of it, instead of the preset's iterations (then the result depends on the machine).
 
     Raises:
         InputError: unknown preset, frames smaller than 16 px, or a state of another clip.
     """
-    if preset not in PRESETS:
-        raise InputError(f"There is no tracker preset {preset!r}; choose one of {', '.join(PRESETS)}.")
-    T, _, H, W = L.shape
-    if min(H, W) < 16:
-        raise InputError(
-            f"The frames are {W}x{H}; the tracker needs at least 16 pixels each way, so use larger frames."
-        )
-    p = PRESETS[preset]
+    p, T = _checked(L, preset), len(L)
     if state is not None and (state["frames"], state["preset"]) != (T, preset):
         raise InputError("The saved fit belongs to another clip or preset; start a new fit.")
     images = of.to_bytes(L[:, 0])
     volume = Volume(T, p.kind, seed).to(device)
+    started = time.monotonic()
+    if flows is None:
+        flows = yield from find_flows(L, preset, device=device)
     if T > 1:
-        yield from _Run(L, images, volume, p, preset, seed, budget, state).steps()
+        yield from _Run(images, _small(L, p), flows, volume, p, preset, seed, budget, started, state).steps()
     return OmniMotion(images, volume)
+
+
+def _checked(L: Tensor, preset: str) -> Preset:
+    if preset not in PRESETS:
+        raise InputError(f"There is no tracker preset {preset!r}; choose one of {', '.join(PRESETS)}.")
+    H, W = L.shape[-2:]
+    if min(H, W) < 16:
+        raise InputError(
+            f"The frames are {W}x{H}; the tracker needs at least 16 pixels each way, so use larger frames."
+        )
+    return PRESETS[preset]
+
+
+def _small(L: Tensor, p: Preset) -> np.ndarray:
+    """The frames at the fit size."""
+    return of.to_bytes(resize(L, small_size((L.shape[-2], L.shape[-1]), p.side))[:, 0])
 
 
 class _Run:
@@ -106,34 +143,28 @@ class _Run:
 
     def __init__(
         self,
-        L: Tensor,
         images: np.ndarray,
+        small: np.ndarray,
+        flows: Flows,
         volume: Volume,
         p: Preset,
         name: str,
         seed: int,
         budget: float | None,
+        started: float,
         state: dict[str, Any] | None,
     ) -> None:
-        self.images, self.volume, self.p, self.name, self.seed = images, volume, p, name, seed
-        self.frames = len(images)
-        self.size = small_size(images.shape[1:], p.side)
-        self.small = of.to_bytes(resize(L, self.size)[:, 0])
-        self.started, self.budget = time.monotonic(), budget
+        self.images, self.small, self.flows, self.volume = images, small, flows, volume
+        self.p, self.name, self.seed, self.frames = p, name, seed, len(images)
+        self.started, self.budget = started, budget
         self.state = state
         self.first: dict[str, Any] | None = None if state is None else state["first"]
         self.shown = 0.0
 
     def steps(self) -> Iterator[Step]:
-        yield Step("fit", "following every pixel from frame to frame", 0.0)
-        device = str(next(self.volume.parameters()).device)
-        search = of.raw_dis if device == "cpu" else of.raft(device)
-        flows = supervision.collect(self.small, of.gaps(self.frames), search)
-        yield Step("fit", "looking for what was hidden and comes back", 0.05)
-        reid.reidentify(flows, self.small, self.images)
         preparation = time.monotonic() - self.started
         if self.p.kind == "grid":
-            self._start_affine(flows)
+            self._start_affine(self.flows)
         ends = self._deadlines(preparation)
         stages = [k for k in (0, 1) if self.p.iterations[k]]
         for stage in stages:
@@ -145,12 +176,12 @@ class _Run:
                     self.first = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
                 else:
                     self.volume.load_state_dict(self.first)
-                bootstrap(flows, self.small, OmniMotion(self.small, self.volume))
-            sampler = supervision.Sampler(flows)
+                self.flows = bootstrap(self.flows, self.small, OmniMotion(self.small, self.volume))
+            sampler = supervision.Sampler(self.flows)
             if sampler.weight.sum() > 0:
                 yield from self._optimise(stage, len(stages), sampler, ends[stage])
 
-    def _start_affine(self, flows: supervision.Flows) -> None:
+    def _start_affine(self, flows: Flows) -> None:
         """Depth is cut into as many slabs as there are layers; each starts with its layer's motion, the largest
         behind."""
         starts = torch.from_numpy(supervision.affine_starts(flows, self.frames)).flatten(2)
@@ -202,10 +233,12 @@ class _Run:
         return Step("fit", f"motion explained to {o.loss:.2f} px", done, left, picture=picture, data=data)
 
 
-def bootstrap(flows: supervision.Flows, small: np.ndarray, tracker: OmniMotion) -> None:
-    """Start DIS again from the fitted volume's own flow, for every pair."""
+def bootstrap(flows: Flows, small: np.ndarray, tracker: OmniMotion) -> Flows:
+    """Flows improved by DIS that starts from the fitted volume's own flow, for every pair."""
     start = {pair: tracker.volume_flow(*pair)[0] for pair in flows.pairs}
-    supervision.refine(flows, small, start)
+    better = Flows(flows.pairs, flows.flow.copy(), flows.error.copy())
+    supervision.refine(better, small, start)
+    return better
 
 
 def small_size(size: tuple[int, int], side: int) -> tuple[int, int]:

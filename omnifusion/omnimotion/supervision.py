@@ -40,11 +40,14 @@ class Flows:
         return float(np.isfinite(self.error[self.pairs[pair]]).mean())
 
     def improve(self, images: Array, i: int, j: int, there: Array, back: Array) -> None:
-        """Takes the flows ``there`` (i to j) and ``back`` where they close the cycle better than the flows held."""
+        """Takes the flows ``there`` (i to j) and ``back`` where they are trusted and less doubtful than those held."""
         for pair, f, b in (((i, j), there, back), ((j, i), back, there)):
             k = self.pairs[pair]
+            source, target = images[pair[0]], images[pair[1]]
             error = trusted(images, pair, f, b)
-            better = error < self.error[k]
+            held = of.appearance_error(source, target, self.flow[k].astype(np.float32))
+            doubt = of.doubt(error, of.appearance_error(source, target, f))
+            better = np.isfinite(error) & (~np.isfinite(self.error[k]) | (doubt < of.doubt(self.error[k], held)))
             self.error[k][better] = error[better]
             self.flow[k][better] = f[better]
 
@@ -95,6 +98,22 @@ def refine(
         flows.improve(images, i, j, *both)
 
     of.parallel(one, [p for p in start if p[0] < p[1]])
+
+
+def steady(flows: Flows, images: Array, search: of.Search = of.raw_dis) -> None:
+    """``search`` for what is left once the dominant affine motion has warped one frame onto the other, for every pair;
+    ``flows`` takes what is better: along chains, smooth regions drift and settle on a wrong answer."""
+    maps = affine_starts(flows, len(images))[-1]
+
+    def one(pair: Pair) -> None:
+        i, j = pair
+        starts = affine_flow(maps[i], maps[j], flows.size), affine_flow(maps[j], maps[i], flows.size)
+        there, back = (
+            of.through_warp(search, images[a], images[b], s) for a, b, s in ((i, j, starts[0]), (j, i, starts[1]))
+        )
+        flows.improve(images, i, j, there, back)
+
+    of.parallel(one, [p for p in flows.pairs if p[0] < p[1]])
 
 
 class Sampler:
@@ -188,6 +207,14 @@ def affine_starts(flows: Flows, frames: int) -> Array:
             break
         layers.append(_to_middle(flows, nearest, apart))
     return np.stack(layers[::-1]).astype(np.float32)
+
+
+def affine_flow(source: Array, target: Array, size: tuple[int, int]) -> Array:
+    """The flow ``(H, W, 2)`` between two frames whose affine maps ``(2, 3)`` lead to the same middle one."""
+    whole = np.linalg.inv(np.vstack([target, [0, 0, 1]])) @ np.vstack([source, [0, 0, 1]])
+    start = of.grid(*size)
+    p = to_volume(start.reshape(-1, 2), size)
+    return to_pixels((p @ whole[:2, :2].T + whole[:2, 2]).astype(np.float32), size).reshape(start.shape) - start
 
 
 def _to_middle(flows: Flows, nearest: list[int], where: Array | None) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 from omnifusion.geometry import fit_size
 from omnifusion.presets import Settings
 
-RATES = {"fit:draft": 0.6, "fit": 2.0, "propagate": 1.0, "inpaint": 3.0, "finish": 0.35}
+RATES = {"flow": 0.3, "fit:draft": 0.4, "fit": 1.4, "propagate": 1.0, "inpaint": 3.0, "finish": 0.35}
 """Seconds per unit of ``_units`` on two CPU cores, until a run of one's own is known."""
 
 BASE_MIB = 900
@@ -66,7 +66,7 @@ class Rates:
         known = self.known()
         units = _units(settings, frames, size)
         if fitted:
-            units["fit"] = 0.0
+            units |= {"flow": 0.0, "fit": 0.0}
         seconds = sum(known.get(_key(name, settings), RATES[name]) * amount for name, amount in units.items())
         working = frames * _area(settings, size)
         mib = BASE_MIB + (6 * frames * size[0] * size[1] + 60 * working) / 2**20 + 300 * _area(settings, size) / 2**17
@@ -83,6 +83,7 @@ def _units(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, 
     working = _area(settings, size) / 1e6
     denoising = settings.steps * (1.0 if settings.start is None else settings.start) * (1 + settings.optimizations)
     return {
+        "flow": frames,
         "fit": frames,
         "propagate": frames * working * 10,
         "inpaint": frames * max(1.0, denoising) * working * 10,

@@ -1,6 +1,6 @@
 """The heavy stages as calls of limited length: on a ZeroGPU Space each runs on a GPU in a process of its own.
 
-``spaces.GPU`` does nothing elsewhere. Only CPU tensors and plain values cross the border, in both directions.
+``spaces.GPU`` does nothing elsewhere. Only CPU tensors, arrays and plain values cross the border, in both directions.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from omnifusion import omnimotion
 from omnifusion.components import Components
 from omnifusion.driver import Stages, device
 from omnifusion.inpaint import Task
+from omnifusion.omnimotion import Flows
 from omnifusion.presets import Settings
 from omnifusion.prior import PRIORS, DiffusionPrior, load, sampling_of
 from omnifusion.state import InputError, Prior, Steps, Tracker
@@ -35,8 +36,15 @@ Message = tuple[str, Any]
 Call = Callable[..., Iterator[Message]]
 
 
-def fit_duration(L: Tensor, preset: str, seed: int, budget: float | None, state: dict[str, Any] | None) -> int:
-    """Seconds that a call of ``fit_chunk`` may take: its budget, and its optical flow by the clip's length."""
+def flow_duration(L: Tensor, preset: str) -> int:
+    """Seconds that a call of ``find_flows`` may take, by the clip's length."""
+    return int(min(240, 30 + 0.8 * len(L)))
+
+
+def fit_duration(
+    L: Tensor, flows: Flows, preset: str, seed: int, budget: float | None, state: dict[str, Any] | None
+) -> int:
+    """Seconds that a call of ``fit_chunk`` may take: its budget, and what comes before its first step."""
     return int(min(240, (budget or BUDGET) + 15 + 0.5 * len(L)))
 
 
@@ -45,20 +53,27 @@ def inpaint_duration(task: Task, settings: Settings) -> int:
     return int(min(240, 20 + 0.6 * settings.steps * (1 + settings.optimizations)))
 
 
+@spaces.GPU(duration=flow_duration)
+def find_flows(L: Tensor, preset: str) -> Iterator[Message]:
+    """The flows that a fit to ``L`` ``(T, 1, H, W)`` learns from: Steps, then ``Flows``."""
+    yield from _sent(omnimotion.find_flows(L, preset, device=device()))
+
+
 @spaces.GPU(duration=fit_duration)
 def fit_chunk(
-    L: Tensor, preset: str, seed: int, budget: float | None, state: dict[str, Any] | None
+    L: Tensor, flows: Flows, preset: str, seed: int, budget: float | None, state: dict[str, Any] | None
 ) -> Iterator[Message]:
     """A part of a fit: Steps, then either the whole tracker ("result") or where the next call goes on ("state").
 
     Args:
         L: ``(T, 1, H, W)`` in [0, 100].
+        flows: from ``find_flows``.
         preset: the tracker's.
         budget: seconds after which the fit stops at its next saved state; None = fit to the end.
         state: where an earlier call stopped.
     """
     started = time.monotonic()
-    steps = omnimotion.fit(L, preset, seed=seed, device=device(), state=state)
+    steps = omnimotion.fit(L, preset, flows=flows, seed=seed, device=device(), state=state)
     while True:
         try:
             step = next(steps)
@@ -88,37 +103,47 @@ def prior_of(settings: Settings) -> Prior:
 @spaces.GPU(duration=inpaint_duration)
 def inpaint_frame(task: Task, settings: Settings) -> Iterator[Message]:
     """One frame filled by the prior: Steps, then its ab."""
-    steps = task.run(prior_of(settings))
+    yield from _sent(task.run(prior_of(settings)))
+
+
+def _sent(steps: Steps[Any]) -> Iterator[Message]:
+    """A stage's steps and its result as messages."""
     while True:
         try:
             yield "step", next(steps)
         except StopIteration as stop:
-            yield "result", stop.value.cpu()
+            yield "result", stop.value
             return
 
 
-def stages(fit: Call = fit_chunk, inpaint: Call = inpaint_frame, budget: float | None = None) -> Stages:
+def stages(
+    flow: Call = find_flows, fit: Call = fit_chunk, inpaint: Call = inpaint_frame, budget: float | None = None
+) -> Stages:
     """The driver's stages as such calls.
 
     Args:
-        fit, inpaint: ``fit_chunk`` and ``inpaint_frame``, or what runs them elsewhere.
+        flow, fit, inpaint: ``find_flows``, ``fit_chunk`` and ``inpaint_frame``, or what runs them elsewhere.
         budget: seconds of fitting in one call; None = ``BUDGET`` on a ZeroGPU Space, elsewhere the whole fit in one.
     """
     if budget is None and zero_gpu():
         budget = BUDGET
 
-    def run_fit(L: Tensor, settings: Settings) -> Steps[Tracker]:
+    def run_flow(L: Tensor, settings: Settings) -> Steps[Flows]:
+        _, flows = yield from _last(flow(L, settings.fit))
+        return flows
+
+    def run_fit(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
         kind: str = "state"
         value: Any = None
         while kind == "state":
-            kind, value = yield from _last(fit(L, settings.fit, settings.seed, budget, value))
+            kind, value = yield from _last(fit(L, flows, settings.fit, settings.seed, budget, value))
         return omnimotion.OmniMotion.from_state(value)
 
     def run_inpaint(task: Task, settings: Settings) -> Steps[Tensor]:
         _, ab = yield from _last(inpaint(task, settings))
         return ab
 
-    return Stages(run_fit, run_inpaint)
+    return Stages(run_flow, run_fit, run_inpaint)
 
 
 def _last(messages: Iterator[Message]) -> Steps[Any]:

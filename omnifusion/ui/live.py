@@ -15,7 +15,7 @@ from omnifusion.geometry import pixel_grid
 from omnifusion.picture import TINTS, overlay
 from omnifusion.state import ColorState, Origin, Step, Tracker
 
-STAGES = {"fit": "Track", "colour": "Colour", "finish": "Film"}
+STAGES = {"flow": "Flow", "fit": "Track", "colour": "Colour", "finish": "Film"}
 """What a run goes through, and the word on its bar; propagation and inpainting take turns in "colour"."""
 
 PAUSE = 0.4
