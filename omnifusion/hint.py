@@ -29,6 +29,13 @@ MAX_QUERIES = 24_000
 MAX_CANDIDATES = 24_000
 """At most so many pixels ask (the others are reached by Levin's equations) and so many per reference answer."""
 
+MAX_TESTS, TEST_WINDOW, LONELY = 3000, 15, 0.2
+"""Known pixels are tested (so many of each kind) where a window of this side holds unknown ones; they are lonely where
+it is known on less than this share."""
+
+CONTRADICTION_SIGMA = 6.0
+"""Error in ab, at known pixels around, at which what the witnesses say falls to 0.6."""
+
 SCALES = (0.004, 0.012, 0.035, 0.1)
 """Radii of the grey features' Gaussian windows, as fractions of the frame's longer side."""
 
@@ -75,43 +82,61 @@ def make_hint(L: Tensor, ab: Tensor, mask: Tensor, references: Sequence[Referenc
         ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled towards the suggestions;
         ``confidence``: in [0, 1], 1 at known pixels.
     """
-    witnesses = [lookup(L, mask, [*references, Reference(L, ab, mask)])]
-    witnesses += [along_flow(L, mask, r) for r in references if r.mask.shape == mask.shape]
+    tested = _test_pixels(mask)
+    asked = torch.from_numpy(_subset(~mask.numpy(), MAX_QUERIES))
+    witnesses = [lookup(L, asked, [*references, Reference(L, ab, mask)])]
+    witnesses += [lookup(L, tested, [*references, Reference(L, ab, mask & ~tested)])]
+    witnesses += [along_flow(L, r) for r in references if r.mask.shape == mask.shape]
     if guess is not None:
         witnesses.append(guess)
     weight = torch.stack([w.confidence for w in witnesses]).sum(0)
     colour = torch.stack([w.ab * w.confidence for w in witnesses]).sum(0) / weight.clamp_min(1e-6)
+    weight = weight * torch.exp(-0.5 * (_contradiction(L, ab, mask, colour, weight) / CONTRADICTION_SIGMA) ** 2)
     filled = levin(L, ab, mask, colour, DATA_WEIGHT * weight)
     return Hint(filled, torch.where(mask, torch.ones(()), 1 - torch.exp(-weight)))
 
 
-def along_flow(L: Tensor, mask: Tensor, reference: Reference) -> Hint:
+def _test_pixels(mask: Tensor) -> Tensor:
+    """Known pixels ``(H, W)`` bool at which the witnesses are put to the test: near the hole, above all lonely ones."""
+    known = mask.numpy()
+    share = cv2.blur(known.astype(np.float32), (TEST_WINDOW, TEST_WINDOW))
+    lonely = _subset(known & (share < LONELY), MAX_TESTS)
+    return torch.from_numpy(lonely | _subset(known & (share >= LONELY) & (share < 1), MAX_TESTS))
+
+
+def _contradiction(L: Tensor, ab: Tensor, mask: Tensor, colour: Tensor, weight: Tensor) -> Tensor:
+    """How far ``(H, W)`` the witnesses' ``colour`` is off: seen where it is known, carried on by Levin's equations."""
+    heard = mask & (weight > 0)
+    return levin(L, colour - ab, heard).norm(dim=0) if bool(heard.any()) else torch.zeros(mask.shape)
+
+
+def along_flow(L: Tensor, reference: Reference) -> Hint:
     """Colour fetched from a reference of the same size along optical flow, trusted where luminance and cycle agree.
 
-    Confidence reaches ``FLOW_WEIGHT`` and is 0 at the pixels of ``mask`` and where the reference has no colour.
+    Confidence reaches ``FLOW_WEIGHT`` and is 0 where the reference has no colour.
     """
-    H, W = mask.shape
+    H, W = reference.mask.shape
     there, back = dis(L, reference.L), dis(reference.L, L)
     fetched = warp(torch.cat([reference.L, reference.ab, reference.mask[None].float()]), there)
     square = ((fetched[:1] - L) ** 2)[0].numpy()
     difference = torch.from_numpy(cv2.GaussianBlur(square, (0, 0), WINDOW_SIGMA)) / AGREEMENT_SIGMA**2
     gap = ((there + warp(back, there)) ** 2).sum(0) / CYCLE_SIGMA**2
-    seen = inside(pixel_grid(H, W) + there.permute(1, 2, 0), H, W) & (fetched[3] > 0.99) & ~mask
+    seen = inside(pixel_grid(H, W) + there.permute(1, 2, 0), H, W) & (fetched[3] > 0.99)
     return Hint(fetched[1:3], FLOW_WEIGHT * torch.exp(-0.5 * (difference + gap)) * seen)
 
 
-def lookup(L: Tensor, mask: Tensor, references: Sequence[Reference]) -> Hint:
-    """For unknown pixels, the mean colour of the most alike coloured pixels; zero confidence where nobody was asked.
+def lookup(L: Tensor, asked: Tensor, references: Sequence[Reference]) -> Hint:
+    """For the pixels ``asked``, the mean colour of the most alike coloured pixels; zero confidence elsewhere.
 
-    Exact nearest neighbours among grey features on a regular subset of the pixels.
+    Exact nearest neighbours among grey features on a regular subset of each reference's pixels.
 
     Args:
-        L: ``(1, H, W)``, mask: ``(H, W)`` bool, true where nothing is to be looked up.
+        L: ``(1, H, W)``, asked: ``(H, W)`` bool.
     """
-    H, W = mask.shape
+    H, W = asked.shape
     result = Hint(torch.zeros(2, H, W), torch.zeros(H, W))
     candidates = [_candidates(r) for r in references if bool(r.mask.any())]
-    queries = _subset(~mask.numpy(), MAX_QUERIES)
+    queries = asked.numpy()
     if not candidates or not queries.any():
         return result
     features, colours = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
@@ -125,9 +150,8 @@ def lookup(L: Tensor, mask: Tensor, references: Sequence[Reference]) -> Hint:
     spread = np.sqrt((weights[..., None] * (votes - mean[:, None]) ** 2).sum(1).mean(1))
     nearest = distance.mean(1)
     trust = np.exp(-0.5 * (nearest / DISTANCE_SIGMA) ** 2 - 0.5 * (spread / SPREAD_SIGMA) ** 2)
-    where = torch.from_numpy(queries)
-    result.ab[:, where] = torch.from_numpy(mean.T).float()
-    result.confidence[where] = torch.from_numpy(trust).float()
+    result.ab[:, asked] = torch.from_numpy(mean.T).float()
+    result.confidence[asked] = torch.from_numpy(trust).float()
     return result
 
 

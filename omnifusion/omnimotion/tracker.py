@@ -104,7 +104,7 @@ class OmniMotion:
         slipped = proven & apart & (unlike[2] < np.minimum(unlike[0] + SLACK, of.LOOKS_ALIKE))
         doubt = of.doubt(cycle, unlike)
         best = np.where(proven, 2, np.where(closed, 1, doubt.argmin(0)))
-        best = np.where(trusted & ~slipped, 0, best)
+        best = np.where(trusted & ~slipped, closed & (doubt[1] < doubt[0]), best)
         least, agree = doubt.min(0), np.linalg.norm(direct[k] - guided[k], axis=-1) < AGREE
         likely = np.where(proven, unlike[2] < UNLIKE_PROVEN, (least < SURE) | (agree & (least < PROBABLE)))
         flow = np.take_along_axis(np.stack(candidates), best[None, ..., None], 0)[0]
