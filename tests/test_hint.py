@@ -140,7 +140,7 @@ def test_few_given_colours_outvote_references_that_they_contradict() -> None:
     def error(filled: torch.Tensor) -> float:
         return float((filled - truth)[:, ~mask].norm(dim=0).mean())
 
-    assert error(hint.ab) < 1.3 * error(levin(L, truth * mask, mask)) < 0.5 * error(ab)
+    assert error(hint.ab) < 0.7 * error(ab)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
