@@ -29,6 +29,7 @@ from torch import Tensor
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.flow import dis
 from omnifusion.geometry import warp
+from omnifusion.guidance import Network
 from omnifusion.hint import Reference, levin, make_hint
 from omnifusion.peers import consistent
 from omnifusion.picture import sheet
@@ -252,6 +253,45 @@ def seconds(prior: DiffusionPrior) -> None:
         print(f"{size[1]} x {size[0]}: hint {h:.2f} s, fill {f:.2f} s")
 
 
+def step(prior: DiffusionPrior) -> None:
+    """A guided step beside its bare parts: denoiser and decoder, forward and backward; medians of seconds."""
+    standard = sampling_of(choose("standard"))
+    for size in ((144, 256), (240, 427)):
+        item = next(items(size, frames=(10,)))
+        canvas = prior.canvas(item.L, item.ab, item.mask, None)
+        z = prior.components.encode(canvas.known)
+        extra = torch.cat([torch.ones_like(z[:, :1]), torch.zeros_like(z)], dim=1)
+        network = prior.components.network(extra)
+
+        def denoiser(z: Tensor = z, network: Network = network) -> None:
+            leaf = z.detach().requires_grad_()
+            torch.autograd.grad(network(leaf, 100).sum(), leaf)
+
+        def decoder(z: Tensor = z) -> None:
+            leaf = z.detach().requires_grad_()
+            torch.autograd.grad(prior.components.decode(leaf).sum(), leaf)
+
+        parts = sum(median_seconds(part) for part in (denoiser, decoder))
+        print(f"{size[1]} x {size[0]}: bare parts {parts:.3f} s", end="")
+        for share in (True, False):
+            sampling = replace(standard, steps=12, share=share)
+            guided = DiffusionPrior(prior.components, sampling).latents(canvas, False, torch.Generator().manual_seed(0))
+            next(guided)  # the first one encodes as well
+            seconds_each = median_seconds(lambda guided=guided: next(guided), 9)
+            print(f", {'shared' if share else 'literal'} {seconds_each:.3f} s ({seconds_each / parts:.2f})", end="")
+        print()
+
+
+def median_seconds(work: Callable[[], object], times: int = 9) -> float:
+    """The median wall time of a call."""
+    spent = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        spent.append(time.perf_counter() - start)
+    return float(np.median(spent))
+
+
 def contact(prior: DiffusionPrior, out: Path) -> None:
     """Twelve fills: truth, semi-coloured, Levin, hint, hint + prior."""
     prior = DiffusionPrior(prior.components, sampling_of(choose("standard")))
@@ -279,6 +319,7 @@ def main() -> None:
         "eta": eta,
         "object": new_object,
         "time": seconds,
+        "step": step,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*tables, "sheet"])

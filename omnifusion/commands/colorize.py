@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnifusion.commands import at_least
+
 if TYPE_CHECKING:
     from omnifusion.presets import Settings
     from omnifusion.state import Exemplar
@@ -23,7 +25,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         default=[],
         help="a coloured frame and its index; may be repeated",
     )
-    p.add_argument("--frames", type=int, metavar="N", help="colour only the first N frames")
+    p.add_argument("--frames", type=at_least(1), metavar="N", help="colour only the first N frames")
     p.add_argument("--force", action="store_true", help="accept an exemplar that does not seem to show its frame")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier run in DIR")
     add_settings(p)
