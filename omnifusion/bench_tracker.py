@@ -20,9 +20,9 @@ from torch import Tensor
 
 from omnifusion import flow as of
 from omnifusion import omnimotion, sample
-from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
+from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.dataset import load
-from omnifusion.geometry import inside, pixel_grid
+from omnifusion.geometry import fit_size, inside, pixel_grid, resize
 from omnifusion.geometry import sample as read_at
 from omnifusion.levin import levin
 from omnifusion.measure import Meter
@@ -30,7 +30,8 @@ from omnifusion.metrics import psnr
 from omnifusion.omnimotion import OmniMotion, supervision
 from omnifusion.omnimotion.optimise import Optimiser
 from omnifusion.omnimotion.volume import Volume
-from omnifusion.state import Step, Steps
+from omnifusion.presets import choose
+from omnifusion.state import InputError, Step, Steps
 from omnifusion.tables import Table
 
 CHAIN_CYCLE = 4.0
@@ -183,6 +184,29 @@ def compare(tracker: OmniMotion, chains: Chains, video: np.ndarray, L: Tensor, a
         shares = [100 * float(m.float().mean()) for m in (trusted, seen)]
         figures.append([shares[0], score(theirs, trusted), score(ours, trusted), shares[1], *filled, score(ours)])
     return [float(v) for v in np.nanmean(np.array(figures), axis=0)]
+
+
+def growth(clip: Path, lengths: Sequence[int], preset: str) -> Steps[Table]:
+    """Seconds and memory of whole fits to more and more frames of one clip at the product's working size."""
+    size = fit_size(load(clip, 2).shape[2:], choose().max_side)
+    rows: list[list[str]] = []
+    for n, frames in enumerate(sorted(lengths)):
+        yield Step("bench", f"{frames} frames", n / len(lengths))
+        L = _working_luminance(clip, frames, size)
+        with Meter() as meter:
+            yield from omnimotion.fit(L, preset)
+        each = meter.seconds / frames
+        rows.append([str(frames), f"{meter.seconds:.1f}", f"{each:.2f}", f"{meter.peak_mib:.0f}"])
+        yield Step("bench", "  ".join(rows[-1]), (n + 1) / len(lengths), data={"result": rows[-1]})
+    title = f"Whole fits to {clip.name}, {size[1]}x{size[0]}, {preset}"
+    return Table(title, ["frames", "seconds", "seconds per frame", "peak MiB"], rows)
+
+
+def _working_luminance(clip: Path, frames: int, size: tuple[int, int]) -> Tensor:
+    pictures = load(clip, frames)
+    if len(pictures) < frames:
+        raise InputError(f"{clip} has {len(pictures)} frames, not {frames}; ask for fewer.")
+    return torch.cat([resize(luminance(from_uint8(torch.from_numpy(f[None].copy()))), size) for f in pictures])
 
 
 def pace(seconds: float, rays: int = 64) -> Steps[Table]:

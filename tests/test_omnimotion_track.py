@@ -82,6 +82,16 @@ def test_kernels_work_where_no_cache_can_be_written(monkeypatch):
 
 
 @pytest.mark.slow
+def test_bench_shows_growth(folder, tmp_path, capsys):
+    words = ["bench-tracker", "--scenes", "", "--preset", "draft", "--growth", str(folder), "--lengths", "3", "2"]
+    page = tmp_path / "tracker.md"
+    assert main([*words, "--markdown", str(page)]) == 0
+    rows = [line.split("|")[1:3] for line in page.read_text().splitlines() if line.startswith(("| 2 ", "| 3 "))]
+    assert [int(frames) for frames, _ in rows] == [2, 3] and all(float(seconds) > 0 for _, seconds in rows)
+    assert main([*words[:-2], "99"]) == 2
+    assert "ask for fewer" in capsys.readouterr().err
+
+
 def test_bench_writes_its_tables(tmp_path):
     page = tmp_path / "tracker.md"
     assert (

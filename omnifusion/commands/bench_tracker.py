@@ -23,13 +23,17 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--pace", type=above_zero, metavar="SECONDS", help="grid volume and official networks for so many CPU-seconds"
     )
+    p.add_argument("--growth", type=Path, metavar="CLIP", help="whole fits to --lengths frames of this clip")
+    p.add_argument(
+        "--lengths", type=at_least(2), nargs="*", default=[24, 80, 160], metavar="N", help="default: 24 80 160"
+    )
     p.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables into sections of this page")
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
-    from omnifusion.bench_tracker import carried, made, pace
+    from omnifusion.bench_tracker import carried, growth, made, pace
     from omnifusion.progress import command_line, follow
     from omnifusion.sample import SCENES as KNOWN
     from omnifusion.state import InputError
@@ -43,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
         tables["made"] = follow(made(scenes, args.seeds, args.frames, args.preset))
     if args.clips:
         tables["carried"] = follow(carried(args.clips, args.frames, args.preset))
+    if args.growth:
+        tables["growth"] = follow(growth(args.growth, args.lengths, args.preset))
     if args.pace:
         tables["pace"] = follow(pace(args.pace))
     for name, table in tables.items():
