@@ -235,9 +235,8 @@ class _Run:
 
 def bootstrap(flows: Flows, small: np.ndarray, tracker: OmniMotion) -> Flows:
     """Flows improved by DIS that starts from the fitted volume's own flow, for every pair."""
-    start = {pair: tracker.volume_flow(*pair)[0] for pair in flows.pairs}
     better = Flows(flows.pairs, flows.flow.copy(), flows.error.copy())
-    supervision.refine(better, small, start)
+    supervision.refine(better, small, lambda pair: tracker.volume_flow(*pair)[0])
     return better
 
 

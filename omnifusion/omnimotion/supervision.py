@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -80,24 +81,24 @@ def collect(images: Array, wanted: list[int], search: of.Search = of.raw_dis) ->
     pairs = {p: k for k, p in enumerate(start)}
     shape = (len(pairs), *images.shape[1:])
     flows = Flows(pairs, np.zeros((*shape, 2), np.float16), np.full(shape, np.inf, np.float16))
-    refine(flows, images, start, search, cold=False)
+    refine(flows, images, start.__getitem__, search, cold=False)
     return flows
 
 
 def refine(
-    flows: Flows, images: Array, start: dict[Pair, Array], search: of.Search = of.raw_dis, cold: bool = True
+    flows: Flows, images: Array, start: Callable[[Pair], Array], search: of.Search = of.raw_dis, cold: bool = True
 ) -> None:
-    """``search`` from each ``start``, forward and back; ``flows`` takes what is better. Gap 1 is kept as it is unless
-    ``cold``."""
+    """``search`` from each pair's ``start``, forward and back; ``flows`` takes what is better. Gap 1 is kept as it is
+    unless ``cold``."""
 
     def one(pair: Pair) -> None:
         i, j = pair
-        both = start[i, j], start[j, i]
+        both = start((i, j)), start((j, i))
         if cold or j - i > 1:
             both = of.search_both(images[i], images[j], *both, search)
         flows.improve(images, i, j, *both)
 
-    of.parallel(one, [p for p in start if p[0] < p[1]])
+    of.parallel(one, [p for p in flows.pairs if p[0] < p[1]])
 
 
 def steady(flows: Flows, images: Array, search: of.Search = of.raw_dis) -> None:
@@ -133,8 +134,7 @@ class Sampler:
         self.ij = np.array(list(flows.pairs), np.int64).reshape(-1, 2)
         finite = np.isfinite(flows.error).reshape(P, -1)
         self.count = finite.sum(1)
-        self.where = np.flatnonzero(finite) - np.repeat(np.arange(P) * (H * W), self.count)
-        self.where = self.where.astype(np.int32)
+        self.where = np.concatenate([np.flatnonzero(of_pair).astype(np.int32) for of_pair in finite])
         self.offset = np.concatenate([[0], np.cumsum(self.count)[:-1]])
         self.gap = np.abs(self.ij[:, 0] - self.ij[:, 1])
         self.weight = self.count * self.gap**0.5
