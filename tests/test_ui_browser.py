@@ -105,7 +105,7 @@ def test_a_run_moves_ends_can_be_recoloured_compared_and_shared(
     prepare_short_run(page)
     page.click("#run")
     expect(page.locator("#cancel")).to_be_enabled(timeout=30 * SECOND)
-    bar = page.locator("#progress [role=progressbar]").first
+    bar = page.locator("#progress").get_by_role("progressbar", name="Track")
     expect(bar).to_have_attribute("aria-valuenow", re.compile(r"^([1-9]\d?)$"), timeout=RUN)
     expect(page.locator("#coverage svg")).to_be_visible(timeout=RUN)
     expect(progress(page)).to_contain_text("Finished in", timeout=RUN)
