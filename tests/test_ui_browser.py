@@ -139,6 +139,7 @@ def test_a_run_moves_ends_can_be_recoloured_compared_and_shared(
     shared = open_page(visitor, link)
     expect(shared.locator("#heading")).to_contain_text("3 frames", timeout=60 * SECOND)
     expect(shared.locator("#colorized video")).to_be_visible()
+    expect(shared.locator("#heading")).to_be_in_viewport()
     expect(shared.locator("#frames input[type=number]")).to_have_value("3")
     visitor.close()
 

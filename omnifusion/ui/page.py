@@ -17,6 +17,11 @@ from omnifusion.ui.texts import ASSETS, text
 from omnifusion.ui.visit import Turns, Visit
 
 HOUR = 3600
+SHOW_SHARED = """() => {
+  if (new URLSearchParams(location.search).has("run")) document.getElementById("outcome")?.scrollIntoView();
+}"""
+"""Whoever opens a link sees the result first, not the form above it (on a phone, screens away)."""
+
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 SYSTEM_FONTS = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
 MONOSPACE = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
@@ -69,7 +74,8 @@ def build(service: Service) -> gr.Blocks:
         _wire_clip(handlers)
         _wire_run(handlers, limits)
         _wire_results(handlers)
-        page.load(toast(handlers.open_link), visit, _everything(handlers), **QUIET)
+        opened = page.load(toast(handlers.open_link), visit, _everything(handlers), **QUIET)
+        opened.then(None, js=SHOW_SHARED, **QUIET)
         page.unload(handlers.leave)
     page.queue(default_concurrency_limit=8, max_size=64)
     return page
