@@ -1,4 +1,4 @@
-"""Measures of the colour prior on real clips: ``python benchmarks/prior.py WHAT`` (``-h`` names them).
+"""Measures of the colour prior on real clips: ``PYTHONPATH=. python benchmarks/prior.py WHAT`` (``-h`` names them).
 
 Needs the environment variable OMNIFUSION_CLIPS: a folder with ``davis/CLIP/*.jpg``. Frames 10 and 30 of every clip at
 256 x 144; three kinds of holes:
