@@ -198,9 +198,7 @@ class _Run:
     def color_shot(self, frames: range) -> Steps[None]:
         """Algorithm 1 on one shot."""
         if frames.start not in self.trackers:
-            L = self.state.L[frames.start : frames.stop]
-            flows = yield from self.timed("flow", self.stages.flow(L, self.settings))
-            self.trackers[frames.start] = yield from self.timed("fit", self.stages.fit(L, flows, self.settings))
+            self.trackers[frames.start] = yield from self.track(self.state.L[frames.start : frames.stop])
             fitted = {"start": frames.start, "tracker": self.trackers[frames.start]}
             yield Step("fit", "the tracker is fitted", done=1.0, data=fitted)
         tracker = _ShotTracker(self.trackers[frames.start], frames.start)
@@ -215,6 +213,12 @@ class _Run:
             if bool(grey.any()):
                 yield from self.inpaint(tracker, i, frames)
             yield from self.round(tracker, i, frames, inpainted=grey)
+
+    def track(self, L: Tensor) -> Steps[Tracker]:
+        """Flow, then fit, of one shot."""
+        flows = yield from self.timed("flow", self.stages.flow(L, self.settings))
+        tracker = yield from self.timed("fit", self.stages.fit(L, flows, self.settings))
+        return tracker
 
     def round(self, tracker: Tracker, i: int, targets: Sequence[int], inpainted: Tensor | None) -> Steps[None]:
         """The inter-frame propagation step from frame ``i``, whose ``inpainted`` pixels are new; ends the iteration."""

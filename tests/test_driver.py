@@ -29,12 +29,16 @@ def clip() -> tuple[sample.Sample, torch.Tensor]:
     return made, rgb_to_lab(from_uint8(torch.from_numpy(made.video.frames)))
 
 
+def no_flow(L, settings):
+    yield Step("flow", done=1.0)
+
+
 def exact(made: sample.Sample) -> Stages:
-    def fit(L, settings):
+    def fit(L, flows, settings):
         yield Step("fit", done=1.0)
         return made
 
-    return Stages(fit, paint_known)
+    return Stages(no_flow, fit, paint_known)
 
 
 def run(clip, exemplars=(0,), shots=None, **changes) -> tuple[Result, list[Step]]:
@@ -111,7 +115,7 @@ def test_shots_are_tracked_apart(clip) -> None:
             asked.append((i, j))
             return made.correspond(points, i, j)
 
-    def fit(L, settings):
+    def fit(L, flows, settings):
         yield Step("fit")
         return Spy()
 

@@ -164,7 +164,7 @@ class _Run:
     def steps(self) -> Iterator[Step]:
         preparation = time.monotonic() - self.started
         if self.p.kind == "grid":
-            self._start_affine(self.flows)
+            self._start_affine()
         ends = self._deadlines(preparation)
         stages = [k for k in (0, 1) if self.p.iterations[k]]
         for stage in stages:
@@ -181,10 +181,10 @@ class _Run:
             if sampler.weight.sum() > 0:
                 yield from self._optimise(stage, len(stages), sampler, ends[stage])
 
-    def _start_affine(self, flows: Flows) -> None:
+    def _start_affine(self) -> None:
         """Depth is cut into as many slabs as there are layers; each starts with its layer's motion, the largest
         behind."""
-        starts = torch.from_numpy(supervision.affine_starts(flows, self.frames)).flatten(2)
+        starts = torch.from_numpy(supervision.affine_starts(self.flows, self.frames)).flatten(2)
         affine = self.volume.nvp.affine.data
         slab = torch.arange(affine.shape[1]) * len(starts) // affine.shape[1]
         affine.copy_(starts[slab].transpose(0, 1))
