@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omnifusion.flow import gaps
 from omnifusion.geometry import fit_size
+from omnifusion.omnimotion import PRESETS
 from omnifusion.presets import Settings
 
 RATES = {"flow": 0.3, "fit:draft": 0.4, "fit": 1.4, "propagate": 1.0, "inpaint": 3.0, "finish": 0.35}
 """Seconds per unit of ``_units`` on two CPU cores, until a run of one's own is known."""
 
-BASE_MIB = 900
+BASE_MIB = 1100
 """Resident memory of the page with torch and a bundled prior at work."""
+
+FLOW_BYTES = 16
+"""Bytes that the tracker's flows take per pair of frames and pixel of the fit size."""
 
 PATIENCE = 600.0
 """A run longer than this many seconds is offered a trim."""
@@ -68,9 +73,7 @@ class Rates:
         if fitted:
             units |= {"flow": 0.0, "fit": 0.0}
         seconds = sum(known.get(_key(name, settings), RATES[name]) * amount for name, amount in units.items())
-        working = frames * _area(settings, size)
-        mib = BASE_MIB + (6 * frames * size[0] * size[1] + 60 * working) / 2**20 + 300 * _area(settings, size) / 2**17
-        return Estimate(seconds, mib, free_mib())
+        return Estimate(seconds, _mib(settings, frames, size), free_mib())
 
 
 def _key(stage: str, settings: Settings) -> str:
@@ -89,6 +92,15 @@ def _units(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, 
         "inpaint": frames * max(1.0, denoising) * working * 10,
         "finish": frames * size[0] * size[1] / 1e6,
     }
+
+
+def _mib(settings: Settings, frames: int, size: tuple[int, int]) -> float:
+    """Peak memory: the films, the working clip, the tracker's flows, and one frame in the prior."""
+    films, working = 6 * frames * size[0] * size[1], 60 * frames * _area(settings, size)
+    pairs = 2 * sum(frames - gap for gap in gaps(frames))
+    h, w = fit_size(size, PRESETS[settings.fit].side)
+    prior = 300 * _area(settings, size) / 2**17
+    return BASE_MIB + (films + working + FLOW_BYTES * pairs * h * w) / 2**20 + prior
 
 
 def _area(settings: Settings, size: tuple[int, int]) -> int:
