@@ -31,6 +31,7 @@ from omnifusion.flow import dis
 from omnifusion.geometry import warp
 from omnifusion.guidance import Network
 from omnifusion.hint import Reference, levin, make_hint
+from omnifusion.measure import median_seconds
 from omnifusion.peers import consistent
 from omnifusion.picture import sheet
 from omnifusion.presets import choose
@@ -271,7 +272,7 @@ def step(prior: DiffusionPrior) -> None:
             leaf = z.detach().requires_grad_()
             torch.autograd.grad(prior.components.decode(leaf).sum(), leaf)
 
-        parts = sum(median_seconds(part) for part in (denoiser, decoder))
+        parts = sum(median_seconds(part, 9) for part in (denoiser, decoder))
         print(f"{size[1]} x {size[0]}: bare parts {parts:.3f} s", end="")
         for share in (True, False):
             sampling = replace(standard, steps=12, share=share)
@@ -280,16 +281,6 @@ def step(prior: DiffusionPrior) -> None:
             seconds_each = median_seconds(lambda guided=guided: next(guided), 9)
             print(f", {'shared' if share else 'literal'} {seconds_each:.3f} s ({seconds_each / parts:.2f})", end="")
         print()
-
-
-def median_seconds(work: Callable[[], object], times: int = 9) -> float:
-    """The median wall time of a call."""
-    spent = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - start)
-    return float(np.median(spent))
 
 
 def contact(prior: DiffusionPrior, out: Path) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from omnifusion import flow, sample
 from omnifusion.driver import Stages, colorize, device
 from omnifusion.geometry import resize
 from omnifusion.inpaint import make_hint_for
-from omnifusion.measure import Meter
+from omnifusion.measure import Meter, median_seconds
 from omnifusion.prepare import Clip, prepare
 from omnifusion.presets import Settings
 from omnifusion.prior import DiffusionPrior, load, sampling_of
@@ -126,7 +124,7 @@ def guided_step(clip: Clip, tracker: Tracker, settings: Settings) -> Row:
     steps = prior.inpaint(state.L[frame], state.ab[frame], state.mask[frame], hint, generator)
     next(steps)  # the first step encodes the frame, too
     with Meter() as meter:
-        guided = _median(lambda: next(steps), min(REPEATS, settings.steps - 1))
+        guided = median_seconds(lambda: next(steps), min(REPEATS, settings.steps - 1))
     name = "denoiser and decoder, once"
     return Row("guided denoising step", 1, guided, name, plain_pass(prior), meter.peak_mib, meter.added_mib)
 
@@ -146,16 +144,7 @@ def plain_pass(prior: DiffusionPrior) -> float:
             parts.decode(z)
 
     once()
-    return _median(once, REPEATS)
-
-
-def _median(work: Callable[[], object], times: int) -> float:
-    seconds = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - begin)
-    return float(np.median(seconds))
+    return median_seconds(once, REPEATS)
 
 
 def table(rows: Sequence[Row], settings: Settings, machine: str) -> Table:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from omnifusion import flow as of
 from omnifusion import omnimotion, sample
-from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
+from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.dataset import load
-from omnifusion.geometry import fit_size, inside, pixel_grid, resize
+from omnifusion.geometry import fit_size, inside, pixel_grid
 from omnifusion.geometry import sample as read_at
 from omnifusion.levin import levin
 from omnifusion.measure import Meter
@@ -30,6 +30,7 @@ from omnifusion.metrics import psnr
 from omnifusion.omnimotion import OmniMotion, supervision
 from omnifusion.omnimotion.optimise import Optimiser
 from omnifusion.omnimotion.volume import Volume
+from omnifusion.prepare import working_luminance
 from omnifusion.presets import choose
 from omnifusion.state import InputError, Step, Steps
 from omnifusion.tables import Table
@@ -192,7 +193,7 @@ def growth(clip: Path, lengths: Sequence[int], preset: str) -> Steps[Table]:
     rows: list[list[str]] = []
     for n, frames in enumerate(sorted(lengths)):
         yield Step("bench", f"{frames} frames", n / len(lengths))
-        L = _working_luminance(clip, frames, size)
+        L = working_luminance(_first(clip, frames), size)
         with Meter() as meter:
             yield from omnimotion.fit(L, preset)
         each = meter.seconds / frames
@@ -202,11 +203,11 @@ def growth(clip: Path, lengths: Sequence[int], preset: str) -> Steps[Table]:
     return Table(title, ["frames", "seconds", "seconds per frame", "peak MiB"], rows)
 
 
-def _working_luminance(clip: Path, frames: int, size: tuple[int, int]) -> Tensor:
+def _first(clip: Path, frames: int) -> np.ndarray:
     pictures = load(clip, frames)
     if len(pictures) < frames:
         raise InputError(f"{clip} has {len(pictures)} frames, not {frames}; ask for fewer.")
-    return torch.cat([resize(luminance(from_uint8(torch.from_numpy(f[None].copy()))), size) for f in pictures])
+    return pictures
 
 
 def pace(seconds: float, rays: int = 64) -> Steps[Table]:

@@ -8,9 +8,11 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 
 import torch
@@ -46,6 +48,16 @@ class Meter:
         self.seconds = time.perf_counter() - self._start
         self.peak_mib = peak_mib()
         self.added_mib = self.peak_mib - self._held
+
+
+def median_seconds(work: Callable[[], object], times: int) -> float:
+    """The median wall time of so many calls."""
+    seconds = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return float(median(seconds))
 
 
 def peak_mib() -> float:

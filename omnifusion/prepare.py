@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,8 +91,12 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
             f"The clip has cuts at frame {cuts}: each shot is tracked by itself, best with an exemplar of its own."
         )
     size = fit_size(video.size, max_side)
-    L = torch.cat([resize(_L(frame)[None], size) for frame in video.frames])
-    return Clip(video, L, placed, shots, truth, tuple(notes))
+    return Clip(video, working_luminance(video.frames, size), placed, shots, truth, tuple(notes))
+
+
+def working_luminance(frames: Iterable[np.ndarray], size: tuple[int, int]) -> Tensor:
+    """L* ``(T, 1, h, w)`` at the working ``size`` (h, w) of ``frames``, each ``(3, H, W)`` uint8."""
+    return torch.cat([resize(_L(frame)[None], size) for frame in frames])
 
 
 def _L(frame: np.ndarray) -> Tensor:

@@ -92,6 +92,7 @@ def test_bench_shows_growth(folder, tmp_path, capsys):
     assert "ask for fewer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bench_writes_its_tables(tmp_path):
     page = tmp_path / "tracker.md"
     assert (

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from omnifusion import omnimotion
-    from omnifusion.color import from_uint8, luminance
-    from omnifusion.geometry import fit_size, resize
+    from omnifusion.geometry import fit_size
+    from omnifusion.prepare import working_luminance
     from omnifusion.progress import follow
     from omnifusion.state import InputError
     from omnifusion.video import read
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     if not 0 <= args.query_frame < len(video):
         raise InputError(f"The clip has frames 0 to {len(video) - 1}; there is no frame {args.query_frame} to follow.")
     size = fit_size(video.size, args.max_side)
-    L = torch.cat([resize(luminance(from_uint8(torch.from_numpy(f[None].copy()))), size) for f in video.frames])
+    L = working_luminance(video.frames, size)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tracker = follow(omnimotion.fit(L, args.preset, seed=args.seed, budget=args.budget, device=device))
     points, visible = tracks(tracker, L, args.query_frame)

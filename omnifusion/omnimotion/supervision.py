@@ -45,19 +45,12 @@ class Flows:
         for pair, f, b in (((i, j), there, back), ((j, i), back, there)):
             k = self.pairs[pair]
             source, target = images[pair[0]], images[pair[1]]
-            error = trusted(images, pair, f, b)
             held = of.appearance_error(source, target, self.flow[k].astype(np.float32))
-            doubt = of.doubt(error, of.appearance_error(source, target, f))
-            better = np.isfinite(error) & (~np.isfinite(self.error[k]) | (doubt < of.doubt(self.error[k], held)))
+            error, unlike = of.cycle_error(f, b), of.appearance_error(source, target, f)
+            less = of.doubt(error, unlike) < of.doubt(self.error[k], held)
+            better = (error < of.CYCLE) & (unlike < UNLIKE) & (~np.isfinite(self.error[k]) | less)
             self.error[k][better] = error[better]
             self.flow[k][better] = f[better]
-
-
-def trusted(images: Array, pair: Pair, there: Array, back: Array) -> Array:
-    """Cycle error ``(H, W)`` of the flow ``there`` from ``pair[0]`` to ``pair[1]``; inf where a check fails."""
-    error = of.cycle_error(there, back)
-    alike = of.appearance_error(images[pair[0]], images[pair[1]], there) < UNLIKE
-    return np.where((error < of.CYCLE) & alike, error, np.float32(np.inf))
 
 
 def chains(step: dict[Pair, Array], frames: int, wanted: list[int]) -> dict[Pair, Array]:
