@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
+from omnifusion.evaluation.peers import consistent
 from omnifusion.flow import dis
 from omnifusion.geometry import warp
-from omnifusion.guidance import Network
 from omnifusion.hint import Reference, levin, make_hint
-from omnifusion.measure import median_seconds
-from omnifusion.peers import consistent
+from omnifusion.meter import median_seconds
 from omnifusion.picture import sheet
-from omnifusion.presets import choose
-from omnifusion.prior import DiffusionPrior, Sampling, load, sampling_of
+from omnifusion.prior.diffusion import DiffusionPrior, Sampling, load, sampling_of
+from omnifusion.prior.guidance import Network
+from omnifusion.settings import choose
 from omnifusion.state import Hint, drain
 from omnifusion.video import write_image
 

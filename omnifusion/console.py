@@ -7,9 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from omnifusion.clip.prepare import Clip
 from omnifusion.driver import InpaintHere, Stages, colorize
-from omnifusion.prepare import Clip
-from omnifusion.presets import Settings
+from omnifusion.settings import Settings
 from omnifusion.state import Step, Steps
 from omnifusion.store import RunFolder
 

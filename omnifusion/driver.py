@@ -15,9 +15,9 @@ from torch import Tensor
 from omnifusion import omnimotion
 from omnifusion.inpaint import Task, make_hint_for, paint_frame
 from omnifusion.omnimotion import Flows
-from omnifusion.presets import Settings
-from omnifusion.prior import load, sampling_of
+from omnifusion.prior.diffusion import load, sampling_of
 from omnifusion.propagate import propagate
+from omnifusion.settings import Settings
 from omnifusion.state import ColorState, Origin, Prior, Step, Steps, Tracker
 
 R = TypeVar("R")

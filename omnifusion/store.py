@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from omnifusion import __version__
+from omnifusion.clip.prepare import Clip
 from omnifusion.color import compose, to_uint8
 from omnifusion.driver import Iteration, Result
 from omnifusion.metrics import ciede2000, psnr, ssim
 from omnifusion.picture import overlay
-from omnifusion.prepare import Clip
-from omnifusion.presets import Settings
+from omnifusion.settings import Settings
 from omnifusion.state import ColorState, InputError, Origin, Step, Steps
 from omnifusion.video import Writer, write_image
 

@@ -12,15 +12,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: list[set[str]] = [
     {"state"},
-    {"color", "geometry", "presets", "progress", "picture", "measure"},
-    {"video", "sample", "flow", "levin", "guidance", "components", "metrics", "shots"},
-    {"omnimotion", "hint", "register", "peers", "examples", "dataset"},
-    {"propagate", "prior", "prepare"},
-    {"inpaint", "train"},
+    {"color", "geometry", "settings", "progress", "picture", "meter"},
+    {"video", "synthetic", "flow", "levin", "metrics"},
+    {"clip", "omnimotion", "hint"},
+    {"propagate", "prior"},
+    {"inpaint"},
     {"driver"},
-    {"store", "methods"},
-    {"console", "evaluate"},
-    {"report", "tables", "figures", "ablation", "bench", "bench_tracker"},
+    {"store"},
+    {"console", "evaluation"},
     {"commands", "ui"},
     {"__main__"},
 ]
@@ -28,7 +27,7 @@ LAYERS: list[set[str]] = [
 
 ONLY_IN = {
     "gradio": {"ui"},
-    "diffusers": {"components", "prior", "train"},
+    "diffusers": {"prior"},
     "av": {"video"},
     "kornia": {"color"},
     "spaces": {"ui"},

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import sample
+from omnifusion import synthetic
 from omnifusion.__main__ import main
 from omnifusion.color import from_uint8, grey, luminance, to_uint8
 from omnifusion.state import Video
@@ -26,7 +26,7 @@ FRAMES = 5
 
 @pytest.fixture(scope="module")
 def truth() -> np.ndarray:
-    return np.asarray(sample.make("two-layers", frames=FRAMES, size=(72, 96), seed=3).video.frames)
+    return np.asarray(synthetic.make("two-layers", frames=FRAMES, size=(72, 96), seed=3).video.frames)
 
 
 @pytest.fixture(scope="module")

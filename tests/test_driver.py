@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omnifusion import sample
+from omnifusion import synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import Result, Stages, colorize
 from omnifusion.geometry import pixel_grid
-from omnifusion.presets import choose
 from omnifusion.propagate import company, fetch, propagate
+from omnifusion.settings import choose
 from omnifusion.state import ColorState, Origin, Step, drain
 
 PAINT = torch.tensor([12.0, -34.0])
@@ -24,8 +24,8 @@ def paint_known(task, settings):
 
 
 @pytest.fixture(scope="module")
-def clip() -> tuple[sample.Sample, torch.Tensor]:
-    made = sample.make("two-layers", frames=10, size=(48, 80), seed=1)
+def clip() -> tuple[synthetic.Sample, torch.Tensor]:
+    made = synthetic.make("two-layers", frames=10, size=(48, 80), seed=1)
     return made, rgb_to_lab(from_uint8(torch.from_numpy(made.video.frames)))
 
 
@@ -33,7 +33,7 @@ def no_flow(L, settings):
     yield Step("flow", done=1.0)
 
 
-def exact(made: sample.Sample) -> Stages:
+def exact(made: synthetic.Sample) -> Stages:
     def fit(L, flows, settings):
         yield Step("fit", done=1.0)
         return made
@@ -152,7 +152,7 @@ def test_a_closed_run_keeps_what_it_had(clip) -> None:
 
 
 def test_a_single_frame_needs_no_rounds_beyond_its_own() -> None:
-    made = sample.make("pan", frames=1, size=(48, 80))
+    made = synthetic.make("pan", frames=1, size=(48, 80))
     lab = rgb_to_lab(from_uint8(torch.from_numpy(made.video.frames)))
     result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=exact(made)))
     assert result.state.mask.all()

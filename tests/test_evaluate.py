@@ -13,14 +13,24 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import ablation, dataset, figures, methods, picture, sample, tables
+from omnifusion import picture, synthetic
 from omnifusion.__main__ import main
 from omnifusion.driver import Stages
-from omnifusion.evaluate import Protocol, Scorer, Store, evaluate, frames_file, full_size, pooled, read_frames
-from omnifusion.measure import Meter
-from omnifusion.methods import Case, Outcome
-from omnifusion.presets import choose
-from omnifusion.report import html_report
+from omnifusion.evaluation import ablation, dataset, figures, methods, tables
+from omnifusion.evaluation.evaluate import (
+    Protocol,
+    Scorer,
+    Store,
+    evaluate,
+    frames_file,
+    full_size,
+    pooled,
+    read_frames,
+)
+from omnifusion.evaluation.methods import Case, Outcome
+from omnifusion.evaluation.report import html_report
+from omnifusion.meter import Meter
+from omnifusion.settings import choose
 from omnifusion.state import InputError, Origin, Step, drain
 from omnifusion.video import write_image
 
@@ -42,12 +52,12 @@ def no_download() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made() -> sample.Sample:
-    return sample.make("two-layers", frames=6, size=(48, 80), seed=1)
+def made() -> synthetic.Sample:
+    return synthetic.make("two-layers", frames=6, size=(48, 80), seed=1)
 
 
 @pytest.fixture(scope="module")
-def clips(made: sample.Sample, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def clips(made: synthetic.Sample, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One clip that can be measured, one that is a broken file."""
     folder = tmp_path_factory.mktemp("set")
     (folder / "whole").mkdir()
@@ -60,7 +70,7 @@ def clips(made: sample.Sample, tmp_path_factory: pytest.TempPathFactory) -> dict
 class Exact:
     """The sample's own correspondence as tracker, one colour as prior; counts what is asked of it."""
 
-    def __init__(self, made: sample.Sample) -> None:
+    def __init__(self, made: synthetic.Sample) -> None:
         self.made, self.fits, self.settings = made, 0, []
         self.stages = Stages(self.flow, self.fit, self.paint)
 
@@ -382,7 +392,7 @@ def test_a_broken_clip_ends_in_status_1(clips, capsys) -> None:
 
 @pytest.mark.slow
 def test_bench_measures_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("omnifusion.bench.SIZE", (64, 96))
+    monkeypatch.setattr("omnifusion.evaluation.bench.SIZE", (64, 96))
     figures_file = tmp_path / "bench.json"
     assert main(["bench", "--preset", "draft", "--frames", "2,4", "--json", str(figures_file)]) == 0
     rows = json.loads(figures_file.read_text())["rows"]

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from omnifusion import flow as of
-from omnifusion import sample
+from omnifusion import synthetic
 from omnifusion.color import from_uint8, luminance
 
 
 @pytest.fixture(scope="module")
 def texture():
-    clip = sample.make("pan", frames=1, size=(96, 160), noise=0.0)
+    clip = synthetic.make("pan", frames=1, size=(96, 160), noise=0.0)
     return luminance(from_uint8(torch.from_numpy(clip.video.frames)))[0]
 
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from omnifusion.guidance import (
+from omnifusion.prior.guidance import (
     ColorCondition,
     GreyConstraint,
     PredictionType,

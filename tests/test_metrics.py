@@ -15,7 +15,7 @@ from scipy.spatial.distance import jensenshannon
 
 from omnifusion import metrics
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.evaluate import Scorer
+from omnifusion.evaluation.evaluate import Scorer
 from omnifusion.state import InputError
 
 

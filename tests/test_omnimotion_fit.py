@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from omnifusion import flow as of
-from omnifusion import omnimotion, sample
+from omnifusion import omnimotion, synthetic
 from omnifusion.color import from_uint8, luminance
 from omnifusion.geometry import inside, pixel_grid
 from omnifusion.omnimotion import OmniMotion, reid, supervision
@@ -29,7 +29,7 @@ def luminance_of(clip):
 
 @pytest.fixture(scope="module")
 def clip():
-    return sample.make("two-layers", frames=5, size=SIZE)
+    return synthetic.make("two-layers", frames=5, size=SIZE)
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +173,7 @@ def test_the_affine_maps_stay_invertible(clip):
 
 @pytest.mark.parametrize(("frames", "size"), [(1, (64, 64)), (2, (64, 100)), (3, (64, 400)), (3, (20, 30))])
 def test_any_length_and_size(frames, size):
-    clip = sample.make("pan", frames=frames, size=size)
+    clip = synthetic.make("pan", frames=frames, size=size)
     tracker = drain(omnimotion.fit(luminance_of(clip), "draft"))
     there, visible = tracker.correspond(pixel_grid(*size).reshape(-1, 2), 0, frames - 1)
     assert torch.isfinite(there).all() and visible.float().mean() > 0.5
@@ -181,7 +181,7 @@ def test_any_length_and_size(frames, size):
 
 @pytest.mark.parametrize("value", ["still", "blank"])
 def test_still_and_textureless_clips(value):
-    one = luminance_of(sample.make("pan", frames=1, size=(64, 80)))
+    one = luminance_of(synthetic.make("pan", frames=1, size=(64, 80)))
     L = one.expand(4, -1, -1, -1) if value == "still" else torch.full((4, 1, 64, 80), 40.0)
     tracker = drain(omnimotion.fit(L, "draft"))
     grid = pixel_grid(64, 80).reshape(-1, 2)
@@ -192,7 +192,7 @@ def test_still_and_textureless_clips(value):
 
 @pytest.mark.slow
 def test_long_clips_take_few_pairs():
-    clip = sample.make("pan", frames=44, size=(64, 80))
+    clip = synthetic.make("pan", frames=44, size=(64, 80))
     steps = omnimotion.fit(luminance_of(clip), "draft")
     tracker = drain(steps)
     grid = pixel_grid(64, 80).reshape(-1, 2)
@@ -233,7 +233,7 @@ def test_affine_flow_leads_to_the_same_point_of_the_middle_frame():
 
 def test_smooth_regions_follow_the_dominant_motion():
     """Chains settle on wrong answers on the smooth cup that turns; a start from its turn finds most of them."""
-    clip, last = sample.make("rotation", frames=13, size=SIZE), 12
+    clip, last = synthetic.make("rotation", frames=13, size=SIZE), 12
     images = of.to_bytes(luminance_of(clip)[:, 0])
     flows = supervision.collect(images, of.gaps(len(images)))
     grid = pixel_grid(*SIZE).reshape(-1, 2)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from omnifusion import sample
+from omnifusion import synthetic
 from omnifusion.__main__ import main
 from omnifusion.omnimotion import PRESETS, kernels
 from omnifusion.omnimotion.optimise import Schedule
@@ -20,7 +20,7 @@ def _short(monkeypatch):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("clip")
-    for t, frame in enumerate(sample.make("pan", frames=4, size=(72, 96)).video.frames):
+    for t, frame in enumerate(synthetic.make("pan", frames=4, size=(72, 96)).video.frames):
         write_image(place / f"{t:03d}.png", frame)
     return place
 
@@ -46,7 +46,7 @@ def test_track_writes_points_visibility_and_a_picture(folder, tmp_path, capsys):
     assert data["size"].tolist() == [72, 96]
     y, x = np.mgrid[:72, :96]
     assert np.array_equal(data["points"][1], np.stack([x, y], -1)) and data["visible"][1].all()
-    truth = sample.make("pan", frames=4, size=(72, 96))
+    truth = synthetic.make("pan", frames=4, size=(72, 96))
     assert read_image(picture).shape == (3, 144, 288)
     import torch
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from omnifusion import dataset, metrics, peers
+from omnifusion import metrics
+from omnifusion.evaluation import dataset, peers
 
 
 @pytest.fixture(scope="module")

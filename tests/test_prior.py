@@ -15,10 +15,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from omnifusion.guidance import sample
 from omnifusion.hint import make_hint
-from omnifusion.presets import choose
-from omnifusion.prior import BUNDLED, PRIORS, DiffusionPrior, Sampling, load, sampling_of
+from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, Sampling, load, sampling_of
+from omnifusion.prior.guidance import sample
+from omnifusion.settings import choose
 from omnifusion.state import Hint, InputError, drain
 
 Make = Callable[..., Path]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import sample, video
+from omnifusion import synthetic, video
+from omnifusion.clip.register import correlation, register
 from omnifusion.color import from_uint8, grey, to_uint8
-from omnifusion.register import correlation, register
 from omnifusion.state import InputError
 
 SIZE = (144, 256)
@@ -20,7 +20,7 @@ SIZE = (144, 256)
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    return sample.make("demo", frames=1, size=SIZE).video.frames[0]
+    return synthetic.make("demo", frames=1, size=SIZE).video.frames[0]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_what_is_displaced_is_put_in_place(picture: np.ndarray, frame: np.ndarra
 
 
 def test_another_picture_is_refused_unless_forced(frame: np.ndarray) -> None:
-    other = sample.make("pan", frames=1, size=SIZE).video.frames[0]
+    other = synthetic.make("pan", frames=1, size=SIZE).video.frames[0]
     with pytest.raises(InputError, match=r"correlates at -?0\.\d\d .*--force"):
         register(other, frame)
     assert register(other, frame, force=True).image.shape == other.shape

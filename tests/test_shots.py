@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnifusion import sample, video
-from omnifusion.shots import find_shots
+from omnifusion import synthetic, video
+from omnifusion.clip.shots import find_shots
 from omnifusion.state import Video
 
 
 def test_shots_cover_the_clip_and_part_at_its_cuts() -> None:
     scenes = [
-        sample.make(name, frames=n, size=(54, 96)).video.frames
+        synthetic.make(name, frames=n, size=(54, 96)).video.frames
         for name, n in (("pan", 12), ("cartoon", 9), ("thin", 8))
     ]
     assert find_shots(Video(np.concatenate(scenes))) == [range(12), range(12, 21), range(21, 29)]
@@ -23,11 +23,11 @@ def test_shots_cover_the_clip_and_part_at_its_cuts() -> None:
 
 @pytest.mark.parametrize("name", ["three-layers", "occlusion", "zoom"])
 def test_motion_is_no_cut(name: str) -> None:
-    assert find_shots(sample.make(name, frames=16, size=(54, 96)).video) == [range(16)]
+    assert find_shots(synthetic.make(name, frames=16, size=(54, 96)).video) == [range(16)]
 
 
 def test_one_frame_and_still_clips() -> None:
-    frame = sample.make("pan", frames=1, size=(54, 96)).video.frames
+    frame = synthetic.make("pan", frames=1, size=(54, 96)).video.frames
     assert find_shots(Video(frame)) == [range(1)]
     assert find_shots(Video(np.repeat(frame, 10, 0))) == [range(10)]
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from omnifusion.__main__ import main
 from omnifusion.color import luminance
-from omnifusion.examples import CROP, HINT_SIDE, Photos, crop, hole_mask, make_example
-from omnifusion.prior import Sampling, load
+from omnifusion.prior.diffusion import Sampling, load
+from omnifusion.prior.examples import CROP, HINT_SIDE, Photos, crop, hole_mask, make_example
+from omnifusion.prior.train import Plan, new_denoiser, train
 from omnifusion.state import InputError, drain
-from omnifusion.train import Plan, new_denoiser, train
 
 PLAN = Plan(autoencoder_steps=3, denoiser_steps=4, batch=2, fresh=1, pool=4, save_every=2)
 

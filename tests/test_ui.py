@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import omnimotion, sample
+from omnifusion import omnimotion, synthetic
 from omnifusion.inpaint import Task
-from omnifusion.presets import PRESETS, Settings, choose
+from omnifusion.settings import PRESETS, Settings, choose
 from omnifusion.state import ColorState, InputError, Origin, Step, Video, drain
 from omnifusion.ui import given, gpu, live, results, work
 from omnifusion.ui.archive import Archive, Request, load, save_request
@@ -321,8 +321,8 @@ def across(call: Any, limit: float, calls: list[str]) -> Any:
 @pytest.mark.usefixtures("quick")
 def test_stages_across_processes_give_the_same_as_here() -> None:
     torch.manual_seed(0)
-    clip = sample.make(next(iter(sample.SCENES)), frames=3, size=(48, 64))
-    from omnifusion.prepare import prepare
+    clip = synthetic.make(next(iter(synthetic.SCENES)), frames=3, size=(48, 64))
+    from omnifusion.clip.prepare import prepare
 
     ready = prepare(clip.video, [], 64)
     settings = choose("draft", max_side=64, steps=2)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnifusion import sample, video
+from omnifusion import synthetic, video
 from omnifusion.state import InputError, Video
 
 PATTERN = "testsrc2=size=64x48:rate=25:duration=2"
@@ -31,7 +31,7 @@ def made(path: Path, *arguments: str, source: str = PATTERN, sound: bool = False
 
 @pytest.fixture(scope="module")
 def clip() -> Video:
-    return sample.make("demo", frames=4, size=(96, 128)).video
+    return synthetic.make("demo", frames=4, size=(96, 128)).video
 
 
 @pytest.fixture(scope="module")
@@ -261,15 +261,15 @@ def test_films_that_are_cut_short(tmp_path: Path, name: str, flags: str) -> None
 # --- grey or not ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sample.SCENES)
+@pytest.mark.parametrize("name", synthetic.SCENES)
 def test_colour_is_no_grey(name: str) -> None:
-    assert not video.is_grey(sample.make(name, frames=1, size=(108, 192)).video)
+    assert not video.is_grey(synthetic.make(name, frames=1, size=(108, 192)).video)
 
 
 @pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.87, 0.68), (0.75, 0.9, 1)], ids=["grey", "sepia", "blue"])
 def test_toned_and_noisy_film_is_grey(tint: tuple[float, float, float]) -> None:
     rng = np.random.default_rng(0)
-    tone = sample.make("demo", frames=2, size=(108, 192)).video.frames.mean(axis=1, keepdims=True) / 255
+    tone = synthetic.make("demo", frames=2, size=(108, 192)).video.frames.mean(axis=1, keepdims=True) / 255
     toned = 255 * tone ** np.reshape((0.8, 1, 1.25), (1, 3, 1, 1)) * np.reshape(tint, (1, 3, 1, 1))
     frames = np.clip(toned + rng.normal(0, 5, toned.shape), 0, 255).astype(np.uint8)
     assert video.is_grey(Video(frames))

@@ -24,11 +24,11 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     from PIL import Image
 
-    from omnifusion.ablation import METHODS, ROWS, table
-    from omnifusion.figures import details, most_different, outcomes
+    from omnifusion.evaluation.ablation import METHODS, ROWS, table
+    from omnifusion.evaluation.figures import details, most_different, outcomes
+    from omnifusion.evaluation.report import html_report
+    from omnifusion.evaluation.tables import clip_table, failures, put_section, title
     from omnifusion.progress import command_line
-    from omnifusion.report import html_report
-    from omnifusion.tables import clip_table, failures, put_section, title
 
     with scores_file(args.json) as scores:
         data = measure(args, METHODS, scores)

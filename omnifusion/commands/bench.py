@@ -23,11 +23,11 @@ def run(args: argparse.Namespace) -> None:
     import json
     from dataclasses import asdict
 
-    from omnifusion.bench import bench, table
-    from omnifusion.measure import machine
+    from omnifusion.evaluation.bench import bench, table
+    from omnifusion.evaluation.tables import put_section
+    from omnifusion.meter import machine
     from omnifusion.progress import command_line, follow
     from omnifusion.state import InputError
-    from omnifusion.tables import put_section
 
     lengths = args.frames.split(",")
     if not all(n.isdecimal() and int(n) >= 2 for n in lengths):

@@ -33,11 +33,11 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
-    from omnifusion.bench_tracker import carried, growth, made, pace
+    from omnifusion.evaluation.bench_tracker import carried, growth, made, pace
+    from omnifusion.evaluation.tables import put_section
     from omnifusion.progress import command_line, follow
-    from omnifusion.sample import SCENES as KNOWN
     from omnifusion.state import InputError
-    from omnifusion.tables import put_section
+    from omnifusion.synthetic import SCENES as KNOWN
 
     scenes = [s for s in args.scenes.split(",") if s]
     if unknown := set(scenes) - set(KNOWN):

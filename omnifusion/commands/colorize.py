@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omnifusion.commands import at_least
 
 if TYPE_CHECKING:
-    from omnifusion.presets import Settings
+    from omnifusion.settings import Settings
     from omnifusion.state import Exemplar
 
 
@@ -47,7 +47,7 @@ def add_settings(p: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The chosen Settings."""
-    from omnifusion.presets import choose
+    from omnifusion.settings import choose
 
     names = ("prior", "eta", "steps", "optimizations", "max_side", "order", "prompt", "seed")
     return choose(args.preset, **{name: getattr(args, name) for name in names})
@@ -70,8 +70,8 @@ def parse_exemplar(text: str) -> Exemplar:
 
 def run(args: argparse.Namespace) -> int:
     """Colour a clip and print where the results are."""
+    from omnifusion.clip.prepare import prepare
     from omnifusion.console import color_to_folder
-    from omnifusion.prepare import prepare
     from omnifusion.video import read
 
     settings = settings_of(args)

@@ -22,16 +22,17 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the clip, colour it, and print a table."""
-    from omnifusion import metrics, peers, sample
+    from omnifusion import metrics, synthetic
+    from omnifusion.clip.prepare import prepare
     from omnifusion.commands.colorize import settings_of
     from omnifusion.console import color_to_folder
-    from omnifusion.prepare import prepare
+    from omnifusion.evaluation import peers
     from omnifusion.state import InputError
 
-    if args.scene not in sample.SCENES:
-        raise InputError(f"There is no scene {args.scene!r}; choose one of {', '.join(sample.SCENES)}.")
+    if args.scene not in synthetic.SCENES:
+        raise InputError(f"There is no scene {args.scene!r}; choose one of {', '.join(synthetic.SCENES)}.")
     settings = settings_of(args)
-    video = sample.make(args.scene, frames=args.frames, size=(216, 384)).video
+    video = synthetic.make(args.scene, frames=args.frames, size=(216, 384)).video
     clip = prepare(video, [], settings.max_side)
     report = color_to_folder(clip, settings, args.out, args.overwrite)
     if not report["complete"] or len(video) < 2:

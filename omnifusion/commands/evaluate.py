@@ -13,7 +13,7 @@ from omnifusion.commands import above_zero, at_least
 from omnifusion.commands.colorize import add_settings, settings_of
 
 if TYPE_CHECKING:
-    from omnifusion.methods import Method
+    from omnifusion.evaluation.methods import Method
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
@@ -56,10 +56,10 @@ def scores_file(chosen: Path | None) -> Iterator[Path]:
 
 def measure(args: argparse.Namespace, methods: dict[str, Method], scores: Path) -> dict[str, Any]:
     """Run methods under the protocol that the options describe, with the scores in a file; returns its content."""
-    from omnifusion.dataset import discover
     from omnifusion.driver import InpaintHere, Stages
-    from omnifusion.evaluate import Protocol, Scorer, Store, evaluate
-    from omnifusion.peers import PEERS
+    from omnifusion.evaluation.dataset import discover
+    from omnifusion.evaluation.evaluate import Protocol, Scorer, Store, evaluate
+    from omnifusion.evaluation.peers import PEERS
     from omnifusion.progress import follow
 
     clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
@@ -73,9 +73,9 @@ def measure(args: argparse.Namespace, methods: dict[str, Method], scores: Path) 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the reports; 1 where something failed."""
+    from omnifusion.evaluation.report import html_report
+    from omnifusion.evaluation.tables import evaluation_tables, failures, paper_table, put_section, title
     from omnifusion.progress import command_line
-    from omnifusion.report import html_report
-    from omnifusion.tables import evaluation_tables, failures, paper_table, put_section, title
 
     with scores_file(args.json) as scores:
         data = measure(args, parse_methods(args.methods), scores)
@@ -95,7 +95,7 @@ def parse_methods(text: str) -> dict[str, Method]:
     Raises:
         InputError: there is no such method.
     """
-    from omnifusion.methods import METHODS
+    from omnifusion.evaluation.methods import METHODS
     from omnifusion.state import InputError
 
     names = text.split(",")

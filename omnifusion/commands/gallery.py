@@ -23,10 +23,10 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     from PIL import Image
 
-    from omnifusion.evaluate import read_scores
-    from omnifusion.figures import gallery, outcomes
+    from omnifusion.evaluation.evaluate import read_scores
+    from omnifusion.evaluation.figures import gallery, outcomes
+    from omnifusion.evaluation.tables import measured
     from omnifusion.state import InputError
-    from omnifusion.tables import measured
 
     data = read_scores(args.scores)
     methods = args.methods.split(",") if args.methods else measured(data)

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from omnifusion.color import compose, to_uint8
     from omnifusion.geometry import fit_size, resize
     from omnifusion.hint import Reference, make_hint
-    from omnifusion.presets import choose
-    from omnifusion.prior import load, sampling_of
+    from omnifusion.prior.diffusion import load, sampling_of
+    from omnifusion.settings import choose
     from omnifusion.state import InputError, drain
     from omnifusion.video import write_image
 

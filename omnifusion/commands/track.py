@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from omnifusion import omnimotion
+    from omnifusion.clip.prepare import working_luminance
     from omnifusion.geometry import fit_size
-    from omnifusion.prepare import working_luminance
     from omnifusion.progress import follow
     from omnifusion.state import InputError
     from omnifusion.video import read

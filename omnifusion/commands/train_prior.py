@@ -25,8 +25,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and report progress, one line every 20 steps."""
+    from omnifusion.prior.train import Plan, train
     from omnifusion.state import InputError, drain
-    from omnifusion.train import Plan, train
 
     given = {"denoiser_steps": args.steps, "autoencoder_steps": args.autoencoder_steps}
     if any(v is not None and v < 1 for v in given.values()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from omnifusion.presets import PRESETS, choose
+from omnifusion.settings import PRESETS, choose
 from omnifusion.state import InputError, Steps
 from omnifusion.ui import given, gpu, work
 from omnifusion.ui.archive import Request, Stored

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnifusion.presets import Settings
+from omnifusion.settings import Settings
 from omnifusion.state import ColorState, InputError, Tracker
 from omnifusion.video import read, read_image
 

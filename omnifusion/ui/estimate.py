@@ -11,7 +11,7 @@ from typing import Any
 from omnifusion.flow import gaps
 from omnifusion.geometry import fit_size
 from omnifusion.omnimotion import PRESETS
-from omnifusion.presets import Settings
+from omnifusion.settings import Settings
 
 RATES = {"flow": 0.3, "fit:draft": 0.4, "fit": 1.4, "propagate": 1.0, "inpaint": 3.0, "finish": 0.35}
 """Seconds per unit of ``_units`` on two CPU cores, until a run of one's own is known."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from omnifusion.register import register
-from omnifusion.shots import find_shots
+from omnifusion.clip.register import register
+from omnifusion.clip.shots import find_shots
 from omnifusion.state import InputError
 from omnifusion.ui.archive import Stored, exemplar_name
 from omnifusion.ui.limits import Limits

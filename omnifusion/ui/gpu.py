@@ -17,12 +17,12 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from omnifusion import omnimotion
-from omnifusion.components import Components
 from omnifusion.driver import Stages, device
 from omnifusion.inpaint import Task
 from omnifusion.omnimotion import Flows
-from omnifusion.presets import Settings
-from omnifusion.prior import PRIORS, DiffusionPrior, load, sampling_of
+from omnifusion.prior.components import Components
+from omnifusion.prior.diffusion import PRIORS, DiffusionPrior, load, sampling_of
+from omnifusion.settings import Settings
 from omnifusion.state import InputError, Prior, Steps, Tracker
 
 BUDGET = 40.0

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from omnifusion.presets import PRESETS, choose
+from omnifusion.settings import PRESETS, choose
 from omnifusion.state import InputError
 from omnifusion.ui import given, gpu, work
 from omnifusion.ui.archive import Request, Stored

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from omnifusion.presets import PRESETS
+from omnifusion.settings import PRESETS
 from omnifusion.ui.examples import thumbnails
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import message

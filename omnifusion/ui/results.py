@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnifusion import peers
+from omnifusion.clip.prepare import Clip
 from omnifusion.color import from_uint8, to_uint8
 from omnifusion.color import grey as grey_of
+from omnifusion.evaluation import peers
 from omnifusion.metrics import ciede2000, psnr, ssim
 from omnifusion.picture import overlay
-from omnifusion.prepare import Clip
 from omnifusion.state import ColorState, Origin
 from omnifusion.ui.archive import Stored
 from omnifusion.ui.limits import Limits

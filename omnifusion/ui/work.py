@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Result, Stages, colorize
-from omnifusion.prepare import Clip, prepare
-from omnifusion.presets import Settings
+from omnifusion.settings import Settings
 from omnifusion.state import ColorState, Exemplar, Step, Steps, Tracker, Video
 from omnifusion.store import RunFolder
 from omnifusion.ui.archive import Archive, Request, Stored, exemplar_name, load, save_request, save_state

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from omnifusion.presets import choose
+from omnifusion.settings import choose
 from omnifusion.ui.archive import Archive, Request
 from omnifusion.ui.examples import EXAMPLES, FOLDER, Example
 from omnifusion.ui.limits import Limits

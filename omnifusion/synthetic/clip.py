@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from omnifusion import geometry
-from omnifusion.sample.layers import Layer
-from omnifusion.sample.scenes import SCENES
 from omnifusion.state import Video
+from omnifusion.synthetic.layers import Layer
+from omnifusion.synthetic.scenes import SCENES
 
 SUPERSAMPLES = 3  # per pixel and axis: soft outlines from hard masks
 TEXELS = 1.5  # per pixel: fine enough to keep a frame sharp, coarse enough not to alias

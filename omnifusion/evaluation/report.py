@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from omnifusion.evaluate import frames_file, full_size, read_frames
+from omnifusion.evaluation.evaluate import frames_file, full_size, read_frames
+from omnifusion.evaluation.tables import Table, entries, label, measured, title
 from omnifusion.picture import TINTS, overlay, sheet
 from omnifusion.state import Origin
-from omnifusion.tables import Table, entries, label, measured, title
 
 INKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 """One colour per method: Okabe and Ito's palette."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from omnifusion.guidance import Network, PredictionType
+from omnifusion.prior.guidance import Network, PredictionType
 from omnifusion.state import InputError
 
 if TYPE_CHECKING:

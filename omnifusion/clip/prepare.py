@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifusion.clip.register import register
+from omnifusion.clip.shots import find_shots
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.geometry import fit_size, resize
-from omnifusion.register import register
-from omnifusion.shots import find_shots
 from omnifusion.state import ColorState, Exemplar, InputError, Video
 from omnifusion.video import is_grey
 

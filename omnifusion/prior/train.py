@@ -23,7 +23,7 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import Tensor, nn
 
 from omnifusion.color import rgb_to_lab
-from omnifusion.examples import Example, Photos, crop, make_example
+from omnifusion.prior.examples import Example, Photos, crop, make_example
 from omnifusion.state import InputError, Step, Steps
 
 DROPPED = 0.25

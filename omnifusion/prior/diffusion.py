@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omnifusion.color import compose, lab_to_rgb, luminance, rgb_to_lab
-from omnifusion.components import Components, load_components
 from omnifusion.geometry import pad_to_multiple, resize
-from omnifusion.guidance import ColorCondition, GreyConstraint, Schedule, noise, sample
-from omnifusion.presets import Settings
+from omnifusion.prior.components import Components, load_components
+from omnifusion.prior.guidance import ColorCondition, GreyConstraint, Schedule, noise, sample
+from omnifusion.settings import Settings
 from omnifusion.state import Hint, Step, Steps
 
-BUNDLED = Path(__file__).parent.parent / "assets" / "prior"
+BUNDLED = Path(__file__).parents[2] / "assets" / "prior"
 
 PRIORS: dict[str, tuple[str, str]] = {
     "bundled": (str(BUNDLED), "OMNIFUSION_BUNDLED"),

@@ -12,11 +12,11 @@ import numpy as np
 from torch import nn
 
 from omnifusion import metrics
-from omnifusion.dataset import load
 from omnifusion.driver import Stages
-from omnifusion.measure import Meter, machine
-from omnifusion.methods import Case, Method, Outcome
-from omnifusion.presets import Settings
+from omnifusion.evaluation.dataset import load
+from omnifusion.evaluation.methods import Case, Method, Outcome
+from omnifusion.meter import Meter, machine
+from omnifusion.settings import Settings
 from omnifusion.state import InputError, Origin, Step, Steps
 
 REGIONS = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}

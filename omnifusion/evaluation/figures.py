@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from omnifusion.evaluate import frames_file, full_size, read_frames
-from omnifusion.methods import Outcome
+from omnifusion.evaluation.evaluate import frames_file, full_size, read_frames
+from omnifusion.evaluation.methods import Outcome
 from omnifusion.picture import crop, frame_box, resize, sheet
 from omnifusion.state import InputError, Origin
 

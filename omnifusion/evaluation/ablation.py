@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from omnifusion.methods import Case, Method, Outcome, omnifusion
-from omnifusion.presets import Settings
+from omnifusion.evaluation.methods import Case, Method, Outcome, omnifusion
+from omnifusion.evaluation.tables import COMPARED, PSNR, SSIM, Table, entries
+from omnifusion.settings import Settings
 from omnifusion.state import Steps
-from omnifusion.tables import COMPARED, PSNR, SSIM, Table, entries
 
 Change = Callable[[Settings], Settings]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import geometry, sample
+from omnifusion import geometry, synthetic
 
 SIZE = (54, 96)
 
@@ -15,9 +15,9 @@ def grid(size: tuple[int, int] = SIZE) -> torch.Tensor:
     return geometry.pixel_grid(*size).reshape(-1, 2)
 
 
-@pytest.mark.parametrize("name", sample.SCENES)
+@pytest.mark.parametrize("name", synthetic.SCENES)
 def test_truth_of_every_scene(name: str) -> None:
-    made = sample.make(name, frames=13, size=SIZE, seed=1, noise=0.0)
+    made = synthetic.make(name, frames=13, size=SIZE, seed=1, noise=0.0)
     frames = torch.from_numpy(made.video.frames).float()
     points = grid()
     same, seen = made.correspond(points, 5, 5)
@@ -37,7 +37,7 @@ def test_truth_of_every_scene(name: str) -> None:
 
 
 def test_a_hidden_layer_returns() -> None:
-    made = sample.make("occlusion", frames=24, size=(108, 192))
+    made = synthetic.make("occlusion", frames=24, size=(108, 192))
     points = grid((108, 192))
     visible = torch.tensor([int((made.layer_of(points, t) == 1).sum()) for t in range(24)])
     assert visible[0] > 500 and visible[10:16].max() == 0 and visible[23] > 0.9 * visible[0]
@@ -47,25 +47,25 @@ def test_a_hidden_layer_returns() -> None:
 
 
 def test_a_short_clip_is_the_beginning_of_a_long_one() -> None:
-    short, long = (sample.make("demo", frames=n, size=SIZE).video.frames for n in (3, 6))
+    short, long = (synthetic.make("demo", frames=n, size=SIZE).video.frames for n in (3, 6))
     assert np.array_equal(short, long[:3])
 
 
 def test_seeds_fix_and_vary() -> None:
-    a, b, c = (sample.make("three-layers", frames=1, size=SIZE, seed=s).video.frames for s in (0, 0, 1))
+    a, b, c = (synthetic.make("three-layers", frames=1, size=SIZE, seed=s).video.frames for s in (0, 0, 1))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
 def test_noise_has_its_deviation() -> None:
-    clean, noisy = (sample.make("nonrigid", frames=2, size=SIZE, noise=s).video.frames for s in (0.0, 4.0))
+    clean, noisy = (synthetic.make("nonrigid", frames=2, size=SIZE, noise=s).video.frames for s in (0.0, 4.0))
     assert 3.6 < (noisy.astype(float) - clean).std() < 4.4
 
 
 def test_cartoon_is_flat() -> None:
-    frame = sample.make("cartoon", frames=1, size=(108, 192), noise=0.0).video.frames[0]
+    frame = synthetic.make("cartoon", frames=1, size=(108, 192), noise=0.0).video.frames[0]
     _, counts = np.unique(frame.reshape(3, -1), axis=1, return_counts=True)
     assert np.sort(counts)[-12:].sum() > 0.7 * counts.sum()
 
 
 def test_odd_and_portrait_sizes() -> None:
-    assert sample.make("pan", frames=1, size=(91, 37)).video.frames.shape == (1, 3, 91, 37)
+    assert synthetic.make("pan", frames=1, size=(91, 37)).video.frames.shape == (1, 3, 91, 37)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Stages, colorize
-from omnifusion.peers import PEERS, join, split
-from omnifusion.prepare import Clip, prepare
-from omnifusion.presets import Settings
+from omnifusion.evaluation.peers import PEERS, join, split
 from omnifusion.propagate import propagate
+from omnifusion.settings import Settings
 from omnifusion.state import ColorState, InputError, Origin, Step, Steps, Tracker, Video
 
 

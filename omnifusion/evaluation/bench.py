@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from omnifusion import flow, sample
+from omnifusion import flow, synthetic
+from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Stages, colorize, device
+from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import resize
 from omnifusion.inpaint import make_hint_for
-from omnifusion.measure import Meter, median_seconds
-from omnifusion.prepare import Clip, prepare
-from omnifusion.presets import Settings
-from omnifusion.prior import DiffusionPrior, load, sampling_of
+from omnifusion.meter import Meter, median_seconds
+from omnifusion.prior.diffusion import DiffusionPrior, load, sampling_of
 from omnifusion.propagate import propagate
+from omnifusion.settings import Settings
 from omnifusion.state import ColorState, Origin, Step, Steps, Tracker
-from omnifusion.tables import Table
 
 LENGTHS = (12, 24, 48, 80)
 """Frames of the clips, from the shortest the paper would meet to the longest of DAVIS that are common."""
@@ -57,7 +57,7 @@ def bench(settings: Settings, lengths: Sequence[int] = LENGTHS) -> Steps[list[Ro
     rows: list[Row] = []
     stages = Stages()
     for frames in lengths:
-        video = sample.make(SCENE, frames, (2 * SIZE[0], 2 * SIZE[1])).video
+        video = synthetic.make(SCENE, frames, (2 * SIZE[0], 2 * SIZE[1])).video
         clip = prepare(video, [], SIZE[1])
         clip = Clip(clip.video, clip.L, clip.exemplars, [range(frames)], clip.truth, ())
         tracker, of_clip = yield from _clip_rows(clip, settings, stages)

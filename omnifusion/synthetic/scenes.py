@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from omnifusion import geometry
-from omnifusion.sample.layers import Layer, Motion
-from omnifusion.sample.pictures import (
+from omnifusion.synthetic.layers import Layer, Motion
+from omnifusion.synthetic.pictures import (
     ASTRONAUT,
     balloon,
     blob,

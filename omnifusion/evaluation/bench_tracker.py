@@ -19,21 +19,21 @@ import torch
 from torch import Tensor
 
 from omnifusion import flow as of
-from omnifusion import omnimotion, sample
+from omnifusion import omnimotion, synthetic
+from omnifusion.clip.prepare import working_luminance
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
-from omnifusion.dataset import load
+from omnifusion.evaluation.dataset import load
+from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import fit_size, inside, pixel_grid
 from omnifusion.geometry import sample as read_at
 from omnifusion.levin import levin
-from omnifusion.measure import Meter
+from omnifusion.meter import Meter
 from omnifusion.metrics import psnr
 from omnifusion.omnimotion import OmniMotion, supervision
 from omnifusion.omnimotion.optimise import Optimiser
 from omnifusion.omnimotion.volume import Volume
-from omnifusion.prepare import working_luminance
-from omnifusion.presets import choose
+from omnifusion.settings import choose
 from omnifusion.state import InputError, Step, Steps
-from omnifusion.tables import Table
 
 CHAIN_CYCLE = 4.0
 HEIGHT = 240
@@ -70,7 +70,7 @@ class Chains:
         return torch.from_numpy(back), torch.from_numpy(of.cycle_error(back, there) < 1.0)
 
 
-def accuracy(truth: sample.Sample, answer: Answer) -> tuple[float, float, float]:
+def accuracy(truth: synthetic.Sample, answer: Answer) -> tuple[float, float, float]:
     """From frame 0 to all others, pooled: % of seen pixels within 1 px, within 3 px; % of right visibility inside
     the frame."""
     T, (H, W) = len(truth.video), truth.video.size
@@ -94,7 +94,7 @@ def made(scenes: Sequence[str], seeds: int, frames: int, preset: str) -> Steps[T
         results: list[tuple[float, ...]] = []
         for seed in range(seeds):
             yield Step("bench", f"{scene}, seed {seed}", (n + seed / seeds) / len(scenes))
-            truth = sample.make(scene, frames, seed=seed)
+            truth = synthetic.make(scene, frames, seed=seed)
             L = rgb_to_lab(from_uint8(torch.from_numpy(truth.video.frames)))[:, :1]
             with Meter() as meter:
                 tracker = yield from omnimotion.fit(L, preset, seed=seed)
@@ -216,7 +216,7 @@ def pace(seconds: float, rays: int = 64) -> Steps[Table]:
     Both see the flows of one made scene and ``rays`` rays per iteration of the official 32 samples (a 32nd of an
     official iteration, which would not end in time), so that their losses compare.
     """
-    truth = sample.make("two-layers", 8)
+    truth = synthetic.make("two-layers", 8)
     images = of.to_bytes(rgb_to_lab(from_uint8(torch.from_numpy(truth.video.frames)))[:, 0])
     flows = supervision.collect(images, of.gaps(len(images)))
     rows = []
