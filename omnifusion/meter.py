@@ -24,21 +24,25 @@ class Meter:
 
     Attributes:
         seconds: wall-clock time.
+        cpu_seconds: what the process's threads computed together, in user and system time.
         peak_mib: the process's peak resident memory in MiB meanwhile; where the system cannot restart that count
             (anything but Linux, and some containers), since the process began.
         added_mib: how far that lies above what the process held when it entered.
     """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_mib: float = 0.0
     added_mib: float = 0.0
     _start: float = field(default=0.0, repr=False)
+    _computed: float = field(default=0.0, repr=False)
     _held: float = field(default=0.0, repr=False)
 
     def __enter__(self) -> Meter:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
         self._held = peak_mib()
+        self._computed = time.process_time()
         self._start = time.perf_counter()
         return self
 
@@ -46,6 +50,7 @@ class Meter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds = time.perf_counter() - self._start
+        self.cpu_seconds = time.process_time() - self._computed
         self.peak_mib = peak_mib()
         self.added_mib = self.peak_mib - self._held
 
