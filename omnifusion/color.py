@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import kornia.color
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +21,10 @@ def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
     return kornia.color.lab_to_rgb(lab, clip=clip)
 
 
-def from_uint8(image: Tensor) -> Tensor:
-    """uint8 sRGB to float32 in [0, 1]."""
-    return image.float() / 255.0
+def from_uint8(image: np.ndarray | Tensor) -> Tensor:
+    """uint8 sRGB, an array (of any strides) or a tensor, to a float32 tensor in [0, 1]."""
+    tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+    return tensor.float() / 255.0
 
 
 def to_uint8(rgb: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def paint_known(task, settings):
 @pytest.fixture(scope="module")
 def clip() -> tuple[synthetic.Sample, torch.Tensor]:
     made = synthetic.make("two-layers", frames=10, size=(48, 80), seed=1)
-    return made, rgb_to_lab(from_uint8(torch.from_numpy(made.video.frames)))
+    return made, rgb_to_lab(from_uint8(made.video.frames))
 
 
 def no_flow(L, settings):
@@ -153,7 +153,7 @@ def test_a_closed_run_keeps_what_it_had(clip) -> None:
 
 def test_a_single_frame_needs_no_rounds_beyond_its_own() -> None:
     made = synthetic.make("pan", frames=1, size=(48, 80))
-    lab = rgb_to_lab(from_uint8(torch.from_numpy(made.video.frames)))
+    lab = rgb_to_lab(from_uint8(made.video.frames))
     result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=exact(made)))
     assert result.state.mask.all()
 

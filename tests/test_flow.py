@@ -15,7 +15,7 @@ from omnifusion.color import from_uint8, luminance
 @pytest.fixture(scope="module")
 def texture():
     clip = synthetic.make("pan", frames=1, size=(96, 160), noise=0.0)
-    return luminance(from_uint8(torch.from_numpy(clip.video.frames)))[0]
+    return luminance(from_uint8(clip.video.frames))[0]
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-5, 4)])

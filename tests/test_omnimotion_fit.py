@@ -24,7 +24,7 @@ SHORT = replace(PRESETS["draft"], iterations=(40, 20), schedule=Schedule(pairs=8
 
 
 def luminance_of(clip):
-    return luminance(from_uint8(torch.from_numpy(clip.video.frames)))
+    return luminance(from_uint8(clip.video.frames))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from omnifusion import synthetic, video
 from omnifusion.clip.register import correlation, register
@@ -25,7 +24,7 @@ def picture() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def frame(picture: np.ndarray) -> np.ndarray:
-    return to_uint8(grey(from_uint8(torch.from_numpy(picture)))).numpy()
+    return to_uint8(grey(from_uint8(picture))).numpy()
 
 
 def displaced(picture: np.ndarray, wave: float) -> np.ndarray:

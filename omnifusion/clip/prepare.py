@@ -100,11 +100,11 @@ def working_luminance(frames: Iterable[np.ndarray], size: tuple[int, int]) -> Te
 
 
 def _L(frame: np.ndarray) -> Tensor:
-    return luminance(from_uint8(torch.from_numpy(np.ascontiguousarray(frame))))
+    return luminance(from_uint8(frame))
 
 
 def _ab(image: np.ndarray) -> Tensor:
-    return rgb_to_lab(from_uint8(torch.from_numpy(np.ascontiguousarray(image))))[1:]
+    return rgb_to_lab(from_uint8(image))[1:]
 
 
 def _grey(frame: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from omnifusion.color import from_uint8, luminance, to_uint8
 from omnifusion.geometry import fit_size, resize
@@ -69,7 +68,7 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Regis
     if color_spread(image) < GREY_SPREAD:
         raise InputError("The exemplar is grey or of a single tint; give a picture in colour.")
     if (h, w) != (H, W):
-        image = to_uint8(resize(from_uint8(torch.from_numpy(np.ascontiguousarray(image)))[None], (H, W)))[0].numpy()
+        image = to_uint8(resize(from_uint8(image)[None], (H, W)))[0].numpy()
     source, target = _luminance(image), _luminance(frame)
     before = correlation(source, target)
     size = fit_size((H, W), WORKING_SIDE)
@@ -104,7 +103,7 @@ def _warning(before: float, after: float) -> str | None:
 
 def _luminance(image: np.ndarray) -> np.ndarray:
     """L* ``(H, W)`` float32."""
-    return luminance(from_uint8(torch.from_numpy(np.ascontiguousarray(image))))[0].numpy()
+    return luminance(from_uint8(image))[0].numpy()
 
 
 def _detail(L: np.ndarray) -> np.ndarray:

@@ -79,12 +79,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _lab(path: Path) -> torch.Tensor:
     """A picture file as CIELAB ``(3, H, W)``."""
-    import torch
 
     from omnifusion.color import from_uint8, rgb_to_lab
     from omnifusion.video import read_image
 
-    return rgb_to_lab(from_uint8(torch.from_numpy(read_image(path))))
+    return rgb_to_lab(from_uint8(read_image(path)))
 
 
 def _mask(path: Path) -> torch.Tensor:

@@ -95,7 +95,7 @@ def made(scenes: Sequence[str], seeds: int, frames: int, preset: str) -> Steps[T
         for seed in range(seeds):
             yield Step("bench", f"{scene}, seed {seed}", (n + seed / seeds) / len(scenes))
             truth = synthetic.make(scene, frames, seed=seed)
-            L = rgb_to_lab(from_uint8(torch.from_numpy(truth.video.frames)))[:, :1]
+            L = rgb_to_lab(from_uint8(truth.video.frames))[:, :1]
             with Meter() as meter:
                 tracker = yield from omnimotion.fit(L, preset, seed=seed)
             grid = pixel_grid(*truth.video.size).reshape(-1, 2)
@@ -131,7 +131,7 @@ def carried(clips: Sequence[Path], frames: int, preset: str) -> Steps[Table]:
         yield Step("bench", path.name, n / len(clips))
         height = load(path, 2).shape[2]
         video = load(path, frames, HEIGHT / height)
-        lab = rgb_to_lab(from_uint8(torch.from_numpy(np.ascontiguousarray(video))))
+        lab = rgb_to_lab(from_uint8(video))
         L, ab = lab[:, :1].contiguous(), lab[:, 1:].contiguous()
         with Meter() as meter:
             tracker = yield from omnimotion.fit(L, preset)
@@ -217,7 +217,7 @@ def pace(seconds: float, rays: int = 64) -> Steps[Table]:
     official iteration, which would not end in time), so that their losses compare.
     """
     truth = synthetic.make("two-layers", 8)
-    images = of.to_bytes(rgb_to_lab(from_uint8(torch.from_numpy(truth.video.frames)))[:, 0])
+    images = of.to_bytes(rgb_to_lab(from_uint8(truth.video.frames))[:, 0])
     flows = supervision.collect(images, of.gaps(len(images)))
     rows = []
     for name in ("standard", "paper"):

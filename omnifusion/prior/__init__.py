@@ -1,1 +1,1 @@
-"""Colour priors: diffusion models that complete one frame, their guidance (eq. 2-4), the training of the bundled one."""
+"""Colour priors: diffusion models that complete one frame, guided by eq. (2)-(4), and how the bundled one is trained."""

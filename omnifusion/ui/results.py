@@ -53,7 +53,7 @@ def _origin(folder: Path) -> np.ndarray:
 
 def grey(picture: np.ndarray) -> np.ndarray:
     """A picture ``(H, W, 3)`` uint8 without its colour, its L* kept."""
-    rgb = from_uint8(torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))))
+    rgb = from_uint8(picture.transpose(2, 0, 1))
     return to_uint8(grey_of(rgb)).permute(1, 2, 0).numpy()
 
 

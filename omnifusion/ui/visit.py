@@ -79,7 +79,7 @@ def receive(visit: Visit, file: Path, name: str, video: Video, color: bool, home
     clip = folder / f"clip{suffix}"
     shutil.copyfile(file, clip)
     size = fit_size(video.size, PREVIEW)
-    frames = [to_uint8(grey(resize(from_uint8(torch.from_numpy(np.array(f)))[None], size))[0]) for f in video.frames]
+    frames = [to_uint8(grey(resize(from_uint8(f)[None], size))[0]) for f in video.frames]
     np.save(folder / "preview.npy", torch.stack(frames).permute(0, 2, 3, 1).numpy())
     return Visit(folder, clip, name, len(video), video.size, color, token=visit.token, runs=visit.runs)
 

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageCms, ImageOps
 
 from omnifusion.color import from_uint8, rgb_to_lab
@@ -76,7 +75,7 @@ def color_spread(image: np.ndarray) -> float:
     A tinted or toned picture has one colour for each lightness. So: the 99th percentile of the distance between a
     pixel's ab and the median ab of its lightness, at a size at which noise averages out.
     """
-    rgb = from_uint8(torch.from_numpy(np.ascontiguousarray(image)))[None]
+    rgb = from_uint8(image)[None]
     lab = rgb_to_lab(resize(rgb, fit_size(image.shape[1:], 128)))[0].reshape(3, -1).numpy()
     lab = lab[:, np.argsort(lab[0])]
     knots = np.stack([np.median(part, axis=1) for part in np.array_split(lab, min(24, lab.shape[1]), axis=1)], axis=1)
