@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
+import sys
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -143,6 +146,19 @@ def test_a_part_of_a_film_takes_its_part_of_the_sound(tmp_path: Path, film: Path
     assert 0.75 < loudness(tmp_path / "b.mp4")[0] < 0.87
 
 
+def test_every_track_comes_along_and_in_time(tmp_path: Path) -> None:
+    """A beep from 1.0 to 1.2 s beside noise, in a film that begins at 0.4 s of its own clock."""
+    beep = "aevalsrc=if(between(t\\,1\\,1.2)\\,sin(2000*t)\\,0):s=44100:d=2"
+    tracks = ["-f", "lavfi", "-i", beep, "-map", "0", "-map", "1", "-map", "2", "-c:a:0", "aac", "-c:a:1", "pcm_s16le"]
+    made(tmp_path / "a.mkv", *tracks, "-output_ts_offset", "0.4", sound=True)
+    video.write(tmp_path / "b.mp4", video.read(tmp_path / "a.mkv", start=10))
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert [track.codec_context.name for track in container.streams.audio] == ["aac", "aac"]
+        frames = list(container.decode(audio=1))
+    loud = [float(frame.pts * frame.time_base) for frame in frames if np.abs(frame.to_ndarray()).max() > 0.1]
+    assert loud[0] == pytest.approx(0.6, abs=0.05) and loud[-1] == pytest.approx(0.8, abs=0.05)
+
+
 # --- kinds of film ----------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +262,39 @@ def test_bad_films(tmp_path: Path, film: Path) -> None:
         video.read(film, start=99)
     with pytest.raises(InputError, match="at least one"):
         video.read(film, max_frames=0)
+
+
+@pytest.mark.slow
+def test_what_is_too_large_is_refused_undecoded(tmp_path: Path, film: Path) -> None:
+    """In a process of its own, whose peak memory tells; the pictures have few bytes."""
+    for side in (6000, 13_000):
+        Image.new("1", (side, side)).save(tmp_path / f"{side}.png")
+    head = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)  # beyond what Pillow itself opens
+    chunk = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    (tmp_path / "30000.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\x09IDAT" + bytes(9))
+    for name in ("a.jpg", "a.gif"):
+        Image.new("L", (6000, 6000)).save(tmp_path / name)
+    huge = "color=black:size=6000x6000"
+    made(tmp_path / "a.mov", "-frames:v", "1", "-c:v", "png", source=huge)
+    made(tmp_path / "a.ts", "-frames:v", "1", "-c:v", "libx264", "-preset", "ultrafast", source=huge)
+    script = """
+import resource, sys
+from omnifusion import state, video
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    try:
+        video.read(path)
+    except state.InputError as error:
+        print(error)
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 64 * 1024
+"""
+    paths = [*sorted(tmp_path.glob("*.*")), tmp_path]
+    run = subprocess.run([sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True, check=True)
+    told = run.stdout.splitlines()
+    assert len(told) == len(paths) and all("more than 33.6 million pixels; make it smaller." in line for line in told)
+    assert f"{tmp_path / '13000.png'} is 13000x13000, more than" in run.stdout
+    with pytest.raises(InputError, match=r"film.mp4 is 64x48, more than 0.0 million"):
+        video.read(film, max_pixels=3000)
 
 
 @pytest.mark.parametrize(("name", "flags"), [("a.mp4", ""), ("b.mp4", "+faststart"), ("c.mkv", ""), ("d.webm", "")])

@@ -1,7 +1,8 @@
 """Pictures and clips in and out; nothing else in the package touches a codec.
 
-Films are decoded and encoded through PyAV (FFmpeg's libraries), pictures through Pillow. Decoded frames lie in a
-temporary file that is mapped into memory, so that a clip may be longer than the memory is large.
+Films are decoded and encoded through PyAV (FFmpeg's libraries), the sound is added by the ffmpeg of imageio-ffmpeg,
+pictures go through Pillow. Sizes are read before pixels are decoded. Decoded frames lie in a temporary file that is
+mapped into memory, so that a clip may be longer than the memory is large.
 """
 
 from omnifusion.video.pictures import GREY_SPREAD, PICTURES, color_spread, is_grey, read_image, write_image

@@ -12,6 +12,24 @@ from omnifusion.state import InputError
 SWSCALE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """Interpolates chroma and rounds it: 7 dB better in colour, there and back, than the default."""
 
+MAX_PIXELS = 2**25
+"""Largest frame and picture that is decoded: a little more than 8K (7680 x 4320)."""
+
+
+def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    """Refuse, before a pixel is decoded, what would take the memory of the machine.
+
+    Raises:
+        InputError: more than ``max_pixels``.
+    """
+    if width * height > max_pixels:
+        raise too_large(path, f"is {width}x{height},", max_pixels)
+
+
+def too_large(path: Path, what: str, max_pixels: int) -> InputError:
+    """What to tell the user of a picture or film of too many pixels."""
+    return InputError(f"{path} {what} more than {max_pixels / 1e6:.1f} million pixels; make it smaller.")
+
 
 def reason(error: Exception) -> str:
     """The system's words for an error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.geometry import fit_size, resize
 from omnifusion.state import InputError, Video
-from omnifusion.video.common import refused
+from omnifusion.video.common import MAX_PIXELS, check_size, refused, too_large
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
 """Endings of the files in a folder that are its frames."""
@@ -22,17 +23,21 @@ GREY_SPREAD = 10.0
 blotches of 4 (of 255) stays below 8.4; each of ten real colour clips has a frame above 18."""
 
 
-def read_image(path: Path | str) -> np.ndarray:
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked here, in words of our own
+
+
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A picture as ``(3, H, W)`` uint8 sRGB: upright by its EXIF data, alpha over black, 16 bits rounded to 8.
 
     Raises:
-        InputError: no such file, or not a picture.
+        InputError: no such file, not a picture, or one of more than ``max_pixels`` (seen in its head, undecoded).
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no picture {path}; check the name.")
     try:
         with Image.open(path) as opened:
+            check_size(path, *opened.size, max_pixels)
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I"):
                 image = Image.fromarray(((np.asarray(image).clip(0, 65535) + 128.0) / 257).astype(np.uint8))
@@ -41,7 +46,11 @@ def read_image(path: Path | str) -> np.ndarray:
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # so many that Pillow does not even tell how many
+        raise too_large(path, "has far", max_pixels) from error
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a picture; save it as PNG or JPEG.") from error
 
 

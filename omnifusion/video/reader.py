@@ -14,13 +14,19 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from omnifusion.state import InputError, Video
-from omnifusion.video.common import SWSCALE, reason
+from omnifusion.video.common import MAX_PIXELS, SWSCALE, check_size, reason, too_large
 from omnifusion.video.pictures import PICTURES, read_image
 
 _NOT_FILMS = frozenset({"tty", "hls", "dash", "concat"})  # text, and lists of other files
 
 
-def read(path: Path | str, max_frames: int | None = None, start: int = 0, fps: Fraction = Fraction(24)) -> Video:
+def read(
+    path: Path | str,
+    max_frames: int | None = None,
+    start: int = 0,
+    fps: Fraction = Fraction(24),
+    max_pixels: int = MAX_PIXELS,
+) -> Video:
     """Decode a film, a folder of frames (in natural order: 2 before 10), or a single picture.
 
     Rotation metadata is applied, alpha is laid over black, more than 8 bits are rounded to 8.
@@ -29,9 +35,10 @@ def read(path: Path | str, max_frames: int | None = None, start: int = 0, fps: F
         max_frames: decode at most so many.
         start: skip so many.
         fps: the frame rate of a folder; a film knows its own.
+        max_pixels: largest frame; what is larger by its head is not decoded.
 
     Raises:
-        InputError: there is nothing that can be decoded, or less of it than the file promises.
+        InputError: there is nothing that can be decoded, or less of it than the file promises, or it is too large.
     """
     path = Path(path)
     if not path.exists():
@@ -40,9 +47,11 @@ def read(path: Path | str, max_frames: int | None = None, start: int = 0, fps: F
         raise InputError(f"Cannot read {max_frames} frames from frame {start}; ask for at least one, from frame 0 on.")
     if path.is_dir() or path.suffix.lower() in PICTURES:
         files = natural_sort(path) if path.is_dir() else [path]
-        pictures = (read_image(file) for file in files[start : None if max_frames is None else start + max_frames])
+        pictures = (
+            read_image(file, max_pixels) for file in files[start : None if max_frames is None else start + max_frames]
+        )
         return Video(_gather(_same_size(pictures, path), path, start), fps)
-    film = _Film(path)
+    film = _Film(path, max_pixels)
     stop = None if max_frames is None else start + max_frames
     frames = _gather(islice(film.frames(), start, stop), path, start)
     times = film.times[start : start + len(frames)]
@@ -102,11 +111,12 @@ def _gather(frames: Iterable[np.ndarray], path: Path, start: int) -> np.ndarray:
 class _Film:
     """A film that is being decoded; ``times`` fills up with the frames' presentation times in seconds."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_pixels: int) -> None:
         self.path = path
+        bound = {"max_pixels": str(max_pixels)}  # for the decoder, which sees the first frame in order to name its kind
         self.times: list[Fraction] = []
         try:
-            self.container = av.open(str(path), options={"protocol_whitelist": "file"})
+            self.container = av.open(str(path), options={"protocol_whitelist": "file", **bound})
         except (av.FFmpegError, OSError) as error:
             raise InputError(
                 f"{path} cannot be read as a video ({reason(error)}); "
@@ -120,6 +130,10 @@ class _Film:
         if not streams:
             raise InputError(f"{path} holds sound but no pictures; give a file with a video track.")
         self.stream = streams[0]
+        if not self.stream.width:
+            raise too_large(path, "holds no frame that can be read, or one of", max_pixels)
+        check_size(path, self.stream.width, self.stream.height, max_pixels)
+        self.stream.codec_context.options = bound  # frames may grow on the way
         self.stream.thread_type = "AUTO"
         # PyAV crashes where a stream is asked after its container is closed
         self.time_base = Fraction(self.stream.time_base)

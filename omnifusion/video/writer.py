@@ -1,13 +1,16 @@
-"""``Video`` to films."""
+"""``Video`` to films: PyAV encodes the frames at their exact times, imageio-ffmpeg's ffmpeg adds the sound."""
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
+import imageio_ffmpeg
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
@@ -28,7 +31,7 @@ class Writer:
 
     Args:
         path: the file to write.
-        like: a clip whose frame rate or times, pixel shape and sound the film takes.
+        like: a clip whose frame rate or times, pixel shape and sound tracks the film takes.
         overwrite: replace an existing file.
         crf: x264's quality, smaller is better.
 
@@ -42,11 +45,12 @@ class Writer:
             raise InputError(f"{self.path} exists already; name another file, or say that it may be overwritten.")
         if not self.path.parent.is_dir():
             raise InputError(f"Cannot write {self.path}: there is no such folder; make it, or name another.")
-        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._part, self._silent = (self.path.with_name(f".{self.path.name}.{end}") for end in ("part", "silent"))
         self._stream: av.VideoStream | None = None
         self._count = 0
+        self._time_base = 1 / like.fps if like.times is None else Fraction(1, 90_000)
         try:
-            self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = av.open(str(self._silent), "w", format="mp4", options={"movflags": "+faststart"})
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"Cannot write {self.path} ({reason(error)}); name another folder.") from error
 
@@ -56,16 +60,18 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        complete = self._stream if kind is None else None
         try:
-            if kind is None and self._count:
-                self._finish()
-                os.replace(self._part, self.path)
-            else:
-                self._container.close()
+            if complete:
+                self._container.mux(complete.encode(None))
+            self._container.close()
+            if complete:
+                os.replace(self._with_sound(self.like.audio) if self.like.audio else self._silent, self.path)
         except (av.FFmpegError, OSError) as problem:
             raise refused(self.path, problem) from problem
         finally:
             self._part.unlink(missing_ok=True)
+            self._silent.unlink(missing_ok=True)
 
     def add(self, frame: np.ndarray) -> None:
         """Append a frame, ``(3, H, W)`` uint8 sRGB; the first one sets the size."""
@@ -85,10 +91,6 @@ class Writer:
         except (av.FFmpegError, OSError) as error:
             raise refused(self.path, error) from error
 
-    @property
-    def _time_base(self) -> Fraction:
-        return 1 / self.like.fps if self.like.times is None else Fraction(1, 90_000)
-
     def _pts(self, index: int) -> int:
         return index if self.like.times is None else round(self.like.times[index] / self._time_base)
 
@@ -101,46 +103,25 @@ class Writer:
         context.time_base = stream.time_base = self._time_base
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = ColorRange.MPEG
-        self._sound = _Sound(self.like, self._container) if self.like.audio else None
         return stream
 
-    def _finish(self) -> None:
-        assert self._stream is not None
-        self._container.mux(self._stream.encode(None))
-        if self._sound is not None:
-            last = self._pts(self._count - 1) * self._time_base
-            self._sound.copy(self.like.audio_start, self.like.audio_start + last + 1 / self.like.fps)
-        self._container.close()
-
-
-class _Sound:
-    """The sound track on its way from ``like.audio`` into ``target``, as it is where MP4 allows, else as AAC."""
-
-    def __init__(self, like: Video, target: av.container.OutputContainer) -> None:
-        self.source, self.target = av.open(str(like.audio)), target
-        self.track = self.source.streams.audio[0]
-        self.as_is = self.track.codec_context.codec.canonical_name in COPIED_AUDIO
-        if self.as_is:
-            self.stream = target.add_stream_from_template(self.track)
-        else:
-            self.stream = target.add_stream("aac", rate=self.track.codec_context.sample_rate)
-
-    def copy(self, start: Fraction, end: Fraction) -> None:
-        """Bring over what sounds from ``start`` to ``end``, in seconds of the source."""
-        with self.source:
-            offset = round(start / Fraction(self.track.time_base))
-            for packet in self.source.demux(self.track):
-                if packet.dts is None or not start <= packet.pts * Fraction(self.track.time_base) < end:
-                    continue
-                if self.as_is:
-                    packet.pts, packet.dts, packet.stream = packet.pts - offset, packet.dts - offset, self.stream
-                    self.target.mux(packet)
-                    continue
-                for frame in packet.decode():
-                    frame.pts -= offset
-                    self.target.mux(self.stream.encode(frame))
-            if not self.as_is:
-                self.target.mux(self.stream.encode(None))
+    def _with_sound(self, source: Path) -> Path:
+        """Join the silent film, untouched, with every sound track of ``source`` for as long as the film lasts."""
+        with av.open(str(source)) as container:
+            known = [(n, t.codec_context.codec) for n, t in enumerate(container.streams.audio) if t.codec_context]
+        how = ["copy" if codec.canonical_name in COPIED_AUDIO else "aac" for _, codec in known]
+        tracks = " ".join(f"-map 1:a:{n} -c:a:{k} {how[k]}" for k, (n, _) in enumerate(known))
+        seconds = self._pts(self._count - 1) * self._time_base + 1 / self.like.fps
+        start = float(self.like.audio_start)
+        heard = f"-protocol_whitelist file -seek_timestamp 1 -ss {start:f} -t {float(seconds):f} -i"
+        kept = f"-map 0:v -c:v copy {tracks} -copypriorss 0 -movflags +faststart -f mp4"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-i", f"file:{self._silent}"]
+        command += [*heard.split(), f"file:{source}", *kept.split(), f"file:{self._part}"]
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if run.returncode:
+            full = os.strerror(errno.ENOSPC) in run.stderr
+            raise OSError(errno.ENOSPC if full else errno.EIO, run.stderr.strip().rpartition("\n")[2])
+        return self._part
 
 
 def write(path: Path | str, video: Video, overwrite: bool = False) -> None:
