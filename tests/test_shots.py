@@ -26,6 +26,23 @@ def test_motion_is_no_cut(name: str) -> None:
     assert find_shots(synthetic.make(name, frames=16, size=(54, 96)).video) == [range(16)]
 
 
+@pytest.mark.parametrize("cut", [1, 2, 8, 9])
+def test_a_cut_near_the_ends_is_found(cut: int) -> None:
+    a, b = (synthetic.make(name, frames=10, size=(54, 96)).video.frames for name in ("pan", "cartoon"))
+    assert find_shots(Video(np.concatenate([a[:cut], b[cut:]]))) == [range(cut), range(cut, 10)]
+
+
+@pytest.mark.parametrize("into", ["black", "cartoon"])
+def test_fades_and_dissolves_are_no_cuts(into: str) -> None:
+    a = synthetic.make("pan", frames=16, size=(54, 96)).video.frames
+    b = synthetic.make(into, frames=16, size=(54, 96)).video.frames if into != "black" else np.zeros_like(a)
+    share = np.clip((np.arange(16.0) - 4) / 8, 0, 1).reshape(-1, 1, 1, 1)
+    frames = (a * (1 - share) + b * share).astype(np.uint8)
+    for end in range(2, 17):  # whole, and ending in the midst of it
+        assert find_shots(Video(frames[:end])) == [range(end)]
+        assert find_shots(Video(frames[::-1][:end])) == [range(end)]
+
+
 def test_one_frame_and_still_clips() -> None:
     frame = synthetic.make("pan", frames=1, size=(54, 96)).video.frames
     assert find_shots(Video(frame)) == [range(1)]
