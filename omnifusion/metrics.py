@@ -7,7 +7,8 @@ come per frame, ``(T,)``; ``where`` ``(T, H, W)`` bool restricts them to some pi
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ import scipy.stats
 import skimage.color
 import skimage.metrics
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from omnifusion.color import from_uint8
 from omnifusion.state import InputError
 
 EXACT = 100.0
@@ -28,51 +30,43 @@ GAPS = (1, 2, 4)
 
 def psnr(result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
     """Peak signal-to-noise ratio over all three channels in dB, at most ``EXACT``."""
+    pairs = zip(result, truth, strict=True)
+    return _decibels(_means(((r.astype(np.float64) - t) ** 2 for r, t in pairs), where))
 
-    def one(a: np.ndarray, b: np.ndarray) -> float:
-        if a.size == 0:
-            return np.nan
-        if np.array_equal(a, b):
-            return EXACT
-        return min(EXACT, float(skimage.metrics.peak_signal_noise_ratio(a, b, data_range=255)))
 
-    if where is None:
-        return np.array([one(t, r) for r, t in zip(result, truth, strict=True)])
-    return np.array([one(t[:, w], r[:, w]) for r, t, w in zip(result, truth, where, strict=True)])
+def psnr_uint8(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """PSNR in dB as ColorMNet's released script computes it: differences and their squares wrap at 256.
+
+    Far from the truth it is far too kind (a difference of 16 counts as none); only for comparison with figures that
+    were published on that ruler. An exact frame gets ``EXACT`` where the script has infinity.
+    """
+    return _decibels(_means(((r - t) ** 2 for r, t in zip(result, truth, strict=True)), None))
 
 
 def ssim(result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004) with scikit-image's 7x7 window, mean of the channels."""
-    scores = []
-    for t in range(len(truth)):
-        mean, full = skimage.metrics.structural_similarity(
-            truth[t], result[t], channel_axis=0, data_range=255, full=True
-        )
-        scores.append(mean if where is None else _mean(full[:, where[t]]))
-    return np.array(scores)
+    """Structural similarity (Wang et al. 2004) with scikit-image's 7x7 window, mean of the channels.
+
+    Without ``where``, over all pixels whose window lies in the frame.
+    """
+    similarity = partial(skimage.metrics.structural_similarity, channel_axis=0, data_range=255, full=True)
+    maps = (similarity(t, r)[1] for r, t in zip(result, truth, strict=True))
+    return _means(maps if where is not None else (m[:, 3:-3, 3:-3] for m in maps), where)
 
 
 def ciede2000(result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
     """Mean colour difference CIEDE2000 (Sharma et al. 2005); 1 is about what people just notice."""
-    scores = []
-    for t in range(len(truth)):
-        a, b = (skimage.color.rgb2lab(f, channel_axis=0) for f in (truth[t], result[t]))
-        distance = skimage.color.deltaE_ciede2000(a, b, channel_axis=0)
-        scores.append(_mean(distance if where is None else distance[where[t]]))
-    return np.array(scores)
+    lab = partial(skimage.color.rgb2lab, channel_axis=0)
+    pairs = zip(result, truth, strict=True)
+    return _means((skimage.color.deltaE_ciede2000(lab(t), lab(r), channel_axis=0) for r, t in pairs), where)
 
 
-def colourfulness(clip: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+def colourfulness(clip: np.ndarray) -> np.ndarray:
     """M3 of Hasler and Suesstrunk 2003, per frame: 0 = grey, 33 = moderately, 82 = highly colourful."""
     scores = []
-    for t, frame in enumerate(clip):
-        pixels = frame.reshape(3, -1) if where is None else frame[:, where[t]]
-        if pixels.size == 0:
-            scores.append(np.nan)
-            continue
-        r, g, b = pixels.astype(np.float64)
+    for frame in clip:
+        r, g, b = frame.astype(np.float64)
         rg, yb = r - g, 0.5 * (r + g) - b
-        scores.append(float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())))
+        scores.append(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
     return np.array(scores)
 
 
@@ -84,7 +78,8 @@ def cdc(clip: np.ndarray, gaps: Sequence[int] = GAPS) -> float:
     """
     counts = np.stack([[np.bincount(c.ravel(), minlength=256) for c in frame] for frame in clip])
     p = counts / counts.sum(-1, keepdims=True)
-    return _mean(np.array([jensen_shannon(p[:-gap], p[gap:]).mean() for gap in gaps if gap < len(p)]))
+    jumps = [jensen_shannon(p[:-gap], p[gap:]).mean() for gap in gaps if gap < len(p)]
+    return float(np.mean(jumps)) if jumps else float("nan")
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -93,9 +88,16 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return (scipy.stats.entropy(p, middle, axis=-1) + scipy.stats.entropy(q, middle, axis=-1)) / 2
 
 
-def _mean(values: np.ndarray) -> float:
-    """The mean, NaN without values."""
-    return float(np.mean(values)) if np.size(values) else float("nan")
+def _means(maps: Iterable[np.ndarray], where: np.ndarray | None) -> np.ndarray:
+    """The mean of each map ``(..., H, W)``, or of the pixels in its mask; NaN without any."""
+    if where is not None:
+        maps = (values[..., mask] for values, mask in zip(maps, where, strict=True))
+    return np.array([values.mean(dtype=np.float64) if values.size else np.nan for values in maps])
+
+
+def _decibels(squares: np.ndarray) -> np.ndarray:
+    """The PSNR of mean squared errors of 8-bit values."""
+    return np.minimum(EXACT, 10 * np.log10(255**2 / np.maximum(squares, 1e-9)))
 
 
 def lpips_network(weights: Path | None = None) -> nn.Module:
@@ -115,15 +117,12 @@ def lpips_network(weights: Path | None = None) -> nn.Module:
             state = alexnet(weights=AlexNet_Weights.DEFAULT, progress=False).state_dict()
         else:
             state = torch.load(weights, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        network = _NoTrainLpips(net="alex", pnet_rand=True)
+        layers = {name: state[f"features.{name.split('.', 1)[1]}"] for name in network.net.state_dict()}
+        network.net.load_state_dict(layers)
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
         source = "torchvision's download" if weights is None else str(weights)
-        raise InputError(f"LPIPS needs AlexNet's weights, but {source} cannot be read ({error}).") from error
-    network = _NoTrainLpips(net="alex", pnet_rand=True)
-    backbone = {name: state.get(f"features.{name.split('.', 1)[1]}") for name in network.net.state_dict()}
-    try:
-        network.net.load_state_dict(backbone)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise InputError(f"{weights} does not hold the layers of torchvision's AlexNet.") from error
+        raise InputError(f"LPIPS needs AlexNet's weights, but {source} cannot be read as them ({error}).") from error
     return network
 
 
@@ -133,15 +132,6 @@ def lpips(network: nn.Module, result: np.ndarray, truth: np.ndarray, where: np.n
 
     With ``where``, the mean over those pixels of the distance map (its layers upsampled bilinearly).
     """
-    scores = []
     network.spatial = where is not None
-    for t in range(len(truth)):
-        a, b = (_unit(f[t]) for f in (result, truth))
-        distance = network(a, b, normalize=True)[0, 0].numpy()
-        scores.append(_mean(distance if where is None else distance[where[t]]))
-    return np.array(scores)
-
-
-def _unit(frame: np.ndarray) -> Tensor:
-    """A uint8 frame ``(3, H, W)`` as a batch ``(1, 3, H, W)`` in [0, 1]."""
-    return torch.from_numpy(frame.astype(np.float32) / 255.0)[None]
+    pairs = ((from_uint8(f)[None] for f in pair) for pair in zip(result, truth, strict=True))
+    return _means((network(*pair, normalize=True)[0, 0].numpy() for pair in pairs), where)

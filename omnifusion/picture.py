@@ -45,15 +45,13 @@ def resize(image: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), how))
 
 
-def crop(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+def crop(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
     """The part of ``image`` inside ``box`` = (left, top, right, bottom)."""
     left, top, right, bottom = box
     return image[top:bottom, left:right]
 
 
-def frame_box(
-    image: np.ndarray, box: tuple[int, int, int, int], ink: tuple[int, int, int] = (213, 94, 0)
-) -> np.ndarray:
+def frame_box(image: np.ndarray, box: Sequence[int], ink: tuple[int, int, int] = (213, 94, 0)) -> np.ndarray:
     """``image`` with the outline of ``box`` = (left, top, right, bottom) drawn on it, two pixels thick."""
     left, top, right, bottom = box
     picture = Image.fromarray(image)

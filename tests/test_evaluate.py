@@ -17,18 +17,10 @@ from omnifusion import picture, synthetic
 from omnifusion.__main__ import main
 from omnifusion.driver import Stages
 from omnifusion.evaluation import ablation, dataset, figures, methods, tables
-from omnifusion.evaluation.evaluate import (
-    Protocol,
-    Scorer,
-    Store,
-    evaluate,
-    frames_file,
-    full_size,
-    pooled,
-    read_frames,
-)
+from omnifusion.evaluation.evaluate import Evaluation, Scorer, pooled
 from omnifusion.evaluation.methods import Case, Outcome
 from omnifusion.evaluation.report import html_report
+from omnifusion.evaluation.scores import Protocol, Scores
 from omnifusion.meter import Meter
 from omnifusion.settings import choose
 from omnifusion.state import InputError, Origin, Step, drain
@@ -89,10 +81,17 @@ class Exact:
 
 
 @pytest.fixture(scope="module")
-def measured(made, clips, tmp_path_factory) -> tuple[dict, Path]:
+def measured(made, clips, tmp_path_factory) -> Scores:
     """Every method on both clips."""
-    path = tmp_path_factory.mktemp("scores") / "scores.json"
-    return drain(evaluate(clips, methods.METHODS, PROTOCOL, Store(path, PROTOCOL), Scorer(), Exact(made).stages)), path
+    return measure(clips, methods.METHODS, tmp_path_factory.mktemp("scores") / "scores.json", Exact(made).stages)
+
+
+def measure(clips, methods, path: Path, stages: Stages | None = None) -> Scores:
+    return drain(Evaluation(PROTOCOL, Scores.begin(path, PROTOCOL), Scorer(), stages or Stages()).run(clips, methods))
+
+
+def kept(scores: Scores, method: str) -> Outcome:
+    return scores.outcomes("whole", [method])[method]
 
 
 # --- clips ---
@@ -120,11 +119,11 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
 
 
 def test_load_resizes_by_area(clips, made) -> None:
-    small = dataset.load(clips["whole"], frames=3, scale=0.5)
+    small = dataset.read_clip(clips["whole"], frames=3, scale=0.5)
     assert small.shape == (3, 3, 24, 40)
     blocks = made.video.frames[:3].reshape(3, 3, 24, 2, 40, 2).mean((3, 5))
     assert np.abs(small - blocks).max() <= 0.5
-    assert np.array_equal(dataset.load(clips["whole"]), made.video.frames)
+    assert np.array_equal(dataset.read_clip(clips["whole"]), made.video.frames)
 
 
 # --- scores ---
@@ -140,28 +139,28 @@ def test_pooled_scores_are_those_of_all_pixels_together() -> None:
 
 
 def test_a_measurement_is_whole(measured, made) -> None:
-    data, path = measured
-    assert json.loads(path.read_text()) == data
-    whole = data["clips"]["whole"]
+    assert Scores.read(measured.path).data == measured.data
+    whole = measured.clips["whole"]
     assert set(whole["methods"]) == set(methods.METHODS)
     for name, entry in whole["methods"].items():
         assert "error" not in entry, entry
-        assert set(entry["scores"]) >= {"psnr", "ssim", "ciede2000", "cdc", "colour"}
+        assert set(entry["scores"]) >= {"psnr", "psnr_uint8", "ssim", "ciede2000", "cdc", "colour"}
+        assert entry["seconds"] >= 0 and entry["peak_mib"] > 0
         assert len(entry["curves"]["psnr"]) == 5
         assert entry["scores"]["psnr"] == pytest.approx(np.mean(entry["curves"]["psnr"]), abs=1e-4)
-        kept = read_frames(frames_file(path, "whole", name))
-        assert kept.frames.shape == made.video.frames.shape
-        assert np.abs(kept.frames[0].astype(int) - made.video.frames[0]).max() <= (255 if name == "grey" else 3)
+        frames = kept(measured, name).frames
+        assert frames.shape == made.video.frames.shape
+        assert np.abs(frames[0].astype(int) - made.video.frames[0]).max() <= (255 if name == "grey" else 3)
     assert whole["methods"]["grey"]["scores"]["colour"] < 0.02
+    assert whole["methods"]["omnifusion"]["cpu_seconds"] > 0
 
 
 def test_shares_and_regions(measured) -> None:
-    data, path = measured
-    entries, whole = data["clips"]["whole"]["methods"], read_frames(frames_file(path, "whole", "omnifusion"))
+    entries, whole = measured.clips["whole"]["methods"], kept(measured, "omnifusion")
     shares = entries["omnifusion"]["shares"]
     assert shares["propagated"] + shares["inpainted"] == pytest.approx(1.0)
     assert shares["inpainted"] == pytest.approx((whole.kind[1:] == Origin.INPAINTED).mean())
-    alone = read_frames(frames_file(path, "whole", "omnimotion-only"))
+    alone = kept(measured, "omnimotion-only")
     assert set(np.unique(alone.kind[1:])) == {-1, Origin.PROPAGATED}
     grey = alone.frames.transpose(0, 2, 3, 1)[alone.kind < 0].astype(int)
     assert np.ptp(grey, axis=1).max() <= 2
@@ -170,7 +169,7 @@ def test_shares_and_regions(measured) -> None:
     assert (
         entries["omnimotion-only"]["regions"]["propagated"]["psnr"] > entries["grey"]["regions"]["propagated"]["psnr"]
     )
-    truth, inside = read_frames(frames_file(path, "whole", "truth")).frames, whole.kind == Origin.INPAINTED
+    truth, inside = kept(measured, "truth").frames, whole.kind == Origin.INPAINTED
     error = (whole.frames.astype(float) - truth).transpose(0, 2, 3, 1)[inside]
     assert entries["omnifusion"]["regions"]["inpainted"]["psnr"] == pytest.approx(
         10 * np.log10(255**2 / (error**2).mean())
@@ -183,13 +182,13 @@ def test_a_failure_is_noted_and_the_rest_goes_on(made, clips, tmp_path: Path) ->
         raise RuntimeError("no luck today")
 
     wanted = {"fails": fails, "grey": methods.METHODS["grey"]}
-    data = drain(evaluate(clips, wanted, PROTOCOL, Store(tmp_path / "s.json", PROTOCOL), Scorer()))
-    assert "no luck today" in data["clips"]["whole"]["methods"]["fails"]["error"]
-    assert "scores" in data["clips"]["whole"]["methods"]["grey"]
-    assert data["clips"]["broken"]["error"]
-    notes = tables.failures(data)
+    scores = measure(clips, wanted, tmp_path / "s.json")
+    assert "no luck today" in scores.clips["whole"]["methods"]["fails"]["error"]
+    assert "scores" in scores.clips["whole"]["methods"]["grey"]
+    assert scores.clips["broken"]["error"]
+    notes = scores.failures()
     assert len(notes) == 2 and any("broken" in note for note in notes)
-    assert "no luck today" in tables.main_table(data).text()
+    assert "no luck today" in str(tables.main_table(scores))
 
 
 def test_a_measurement_resumes(made, clips, tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ def test_a_measurement_resumes(made, clips, tmp_path: Path) -> None:
 
     def again(*names: str) -> list[str]:
         ran.clear()
-        drain(evaluate(one, {n: counted(n) for n in names}, PROTOCOL, Store(path, PROTOCOL), Scorer(), exact.stages))
+        measure(one, {n: counted(n) for n in names}, path, exact.stages)
         return list(ran)
 
     exact = Exact(made)
@@ -214,10 +213,10 @@ def test_a_measurement_resumes(made, clips, tmp_path: Path) -> None:
     assert again("omnifusion", "static", "grey") == ["omnifusion", "static", "grey"]
     assert "inpainted" in json.loads(path.read_text())["clips"]["whole"]["methods"]["grey"]["regions"]
     with pytest.raises(InputError, match="other choices"):
-        Store(path, replace(PROTOCOL, scale=0.5))
+        Scores.begin(path, replace(PROTOCOL, scale=0.5))
     path.write_text("{}")
     with pytest.raises(InputError, match="not a file"):
-        Store(path, PROTOCOL)
+        Scores.begin(path, PROTOCOL)
 
 
 def test_a_clip_without_colour_has_no_truth(made) -> None:
@@ -228,10 +227,10 @@ def test_a_clip_without_colour_has_no_truth(made) -> None:
 
 def test_meter_sees_time_and_memory() -> None:
     with Meter() as meter:
-        np.ones(100 << 17)
+        np.ones(100 << 17).sum()
     with Meter() as after:
         pass
-    assert meter.seconds > 0
+    assert meter.seconds > 0 and meter.cpu_seconds > 0
     assert 90 <= meter.added_mib <= meter.peak_mib
     assert after.added_mib < 50
 
@@ -240,16 +239,15 @@ def test_meter_sees_time_and_memory() -> None:
 
 
 def test_tables(measured) -> None:
-    data, _ = measured
-    text = tables.main_table(data).text()
+    text = str(tables.main_table(measured))
     assert all(name in text for name in methods.METHODS)
     assert "broken could not be measured" in text
-    levin = data["clips"]["whole"]["methods"]["levin"]["scores"]["psnr"]
-    assert f"{levin:.2f}" in tables.clip_table(data).markdown()
-    beside = tables.paper_table(data).markdown()
+    levin = measured.entries("levin")["whole"]["scores"]["psnr"]
+    assert f"{levin:.2f}" in str(tables.clip_table(measured))
+    beside = str(tables.paper_table(measured))
     assert "no backbone here" in text
     assert "27.87" in beside and beside.count("not run") >= 8
-    assert tables.region_table(data) is not None
+    assert tables.region_table(measured) is not None
 
 
 def test_gains_over_the_better_peer() -> None:
@@ -260,11 +258,11 @@ def test_gains_over_the_better_peer() -> None:
         "a": {"omnifusion": entry(32, 3.0), "levin": entry(30, 4.0), "flow-warp": entry(31, 5.0)},
         "b": {"omnifusion": entry(29, 6.0), "levin": entry(30, 5.0), "flow-warp": entry(20, 8.0)},
     }
-    table = tables.gain_table({"clips": {name: {"methods": m} for name, m in clips.items()}})
+    table = tables.gain_table(Scores(Path(), {"clips": {name: {"methods": m} for name, m in clips.items()}}))
     rows = {row[0]: row[1:] for row in table.rows}
     # means: 30.5 against levin's 30, 4.5 against levin's 4.5
     assert rows["PSNR, dB"] == ["+1.00", "-1.00", "+0.50"]
-    assert rows["ΔE00"] == ["-25.0 %", "+20.0 %", "+0.0 %"]
+    assert rows["ΔE00"] == ["-25.0%", "+20.0%", "+0.0%"]
     assert rows["PSNR of inpainted pixels, dB"] == ["+1.00", "-1.00", "+0.50"]
     assert rows["PSNR of propagated pixels, dB"] == ["–"] * 3
 
@@ -278,8 +276,7 @@ def test_sections_are_replaced_in_place(tmp_path: Path) -> None:
 
 
 def test_report_opens_offline(measured) -> None:
-    data, path = measured
-    page = html_report(data, path, tables.evaluation_tables(data))
+    page = html_report(measured, tables.evaluation_tables(measured))
     assert not re.search(r"https?:|<script|<link|src='(?!data:)", page)
     assert page.count("<svg") == 2 and page.count("<polyline") == len(methods.METHODS) + 2
     assert "data:image/jpeg;base64," in page
@@ -324,18 +321,18 @@ def test_partly_coloured_is_grey_where_inpainted() -> None:
     assert np.array_equal(image[4:], frames[0].transpose(1, 2, 0)[4:])
 
 
-def test_full_size_repeats_pixels() -> None:
+def test_origins_are_stretched_to_the_frames() -> None:
     kind = np.array([[[0, 1], [2, -1]]])
-    assert np.array_equal(full_size(kind, (4, 4))[0], np.kron(kind[0], np.ones((2, 2), int)))
+    where = Outcome(np.zeros((1, 3, 4, 4), np.uint8), kind).came_by(Origin.INPAINTED)
+    assert np.array_equal(where[0], np.kron(kind[0] == 2, np.ones((2, 2), bool)))
 
 
 # --- commands ---
 
 
 def test_ablation_changes_what_it_says(made, clips, tmp_path: Path) -> None:
-    exact, path = Exact(made), tmp_path / "s.json"
-    one = {"whole": clips["whole"]}
-    data = drain(evaluate(one, ablation.METHODS, PROTOCOL, Store(path, PROTOCOL), Scorer(), exact.stages))
+    exact = Exact(made)
+    scores = measure({"whole": clips["whole"]}, ablation.rows_of_table_2(), tmp_path / "s.json", exact.stages)
     assert exact.fits == 1
     seen = list(dict.fromkeys((s.steps, s.optimizations, s.color_condition, s.grey_constraint) for s in exact.settings))
     S = SETTINGS.steps
@@ -347,11 +344,36 @@ def test_ablation_changes_what_it_says(made, clips, tmp_path: Path) -> None:
         (S, 1, True, False),
         (S, 1, False, False),
     ]
-    table = ablation.table(data, SETTINGS)
+    table = ablation.paper_ablation(scores, SETTINGS)
     assert [row[0] for row in table.rows] == list(ablation.ROWS)
-    outcomes = {"whole": figures.outcomes(path, "whole", ["truth", *ablation.ROWS])}
-    region = figures.Region("whole", 4, (10, 10, 30, 22), 1.0)
-    assert figures.details([region], outcomes, "whole method").shape[1] > 8 * 190
+    assert figures.details(scores, list(ablation.ROWS), 6).shape[1] > 8 * 190
+
+
+def test_each_part_is_measured_alone(made, clips, tmp_path: Path) -> None:
+    exact = Exact(made)
+    settings = replace(SETTINGS, order="next")
+    rows = ablation.without_each_part(settings)
+    assert set(rows) == {ablation.WHOLE, *ablation.PARTS} - {"keyframes first"}
+    scores = measure({"whole": clips["whole"]}, ablation.without_each_part(SETTINGS), tmp_path / "s.json", exact.stages)
+    assert exact.fits == 1 + len(ablation.PARTS)
+    assert SETTINGS in exact.settings and all(part(SETTINGS) in exact.settings for part in ablation.PARTS.values())
+    assert [row[0].removeprefix("without ") for row in ablation.part_table(scores).rows] == scores.methods
+
+
+def test_what_a_part_earns_and_takes() -> None:
+    def entry(psnr: float, seconds: float) -> dict:
+        return {"scores": {"psnr": psnr, "ciede2000": 3.0, "cdc": 0.01}, "regions": {}, "cpu_seconds": seconds}
+
+    clips = {
+        "a": {ablation.WHOLE: entry(32, 100), "volume": entry(31, 60), "order": entry(32.5, 100)},
+        "b": {ablation.WHOLE: entry(30, 60), "volume": entry(29, 20), "order": {"error": "no luck"}},
+    }
+    table = ablation.part_table(Scores(Path(), {"clips": {name: {"methods": m} for name, m in clips.items()}}))
+    whole, volume, order = (dict(zip(table.head, row, strict=True)) for row in table.rows)
+    assert whole["PSNR ↑"] == "31.00" and whole["it earns, dB"] == ""
+    assert volume["it earns, dB"] == "+1.00"
+    assert volume["of the CPU time"] == "50.0%" and volume["dB per tenth of the time"] == "+0.20"
+    assert order["it earns, dB"] == "-0.50" and order["dB per tenth of the time"] == "costs nothing"
 
 
 def test_evaluate_and_gallery_from_the_command_line(clips, tmp_path: Path, capsys) -> None:

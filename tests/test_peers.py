@@ -93,7 +93,7 @@ PUBLISHED = {
 def test_published_rows(clip: str) -> None:
     if "OMNIFUSION_CLIPS" not in os.environ:
         pytest.skip("set OMNIFUSION_CLIPS to the folder with the clips")
-    truth = dataset.load(Path(os.environ["OMNIFUSION_CLIPS"]) / "davis" / clip, frames=24, scale=0.5)
+    truth = dataset.read_clip(Path(os.environ["OMNIFUSION_CLIPS"]) / "davis" / clip, frames=24, scale=0.5)
     L, ab = peers.split(truth)
     for name, published in PUBLISHED[clip].items():
         result = peers.join(L, peers.PEERS[name](L, ab[0]))

@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     rows = follow(bench(settings, [int(n) for n in lengths]))
     result = table(rows, settings, machine())
-    print(result.text())
+    print(result)
     if args.json:
         figures = [asdict(row) | {"ratio": row.ratio} for row in rows]
         args.json.write_text(json.dumps({"machine": machine(), "rows": figures}, indent=1) + "\n")
     if args.markdown:
-        put_section(args.markdown, "bench", "Cost", f"{result.markdown()}\n{command_line()}")
+        put_section(args.markdown, "bench", "Cost", f"{result}\n{command_line()}")

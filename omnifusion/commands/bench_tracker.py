@@ -52,6 +52,6 @@ def run(args: argparse.Namespace) -> None:
     if args.pace:
         tables["pace"] = follow(pace(args.pace))
     for name, table in tables.items():
-        print(table.text())
+        print(table)
         if args.markdown:
-            put_section(args.markdown, name, table.title, f"{table.markdown()}\n{command_line()}")
+            put_section(args.markdown, name, table.title, f"{table}\n{command_line()}")

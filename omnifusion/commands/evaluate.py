@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omnifusion.commands import above_zero, at_least
 from omnifusion.commands.colorize import add_settings, settings_of
 
 if TYPE_CHECKING:
     from omnifusion.evaluation.methods import Method
+    from omnifusion.evaluation.scores import Scores
+    from omnifusion.evaluation.tables import Table
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
@@ -45,48 +47,47 @@ def add_protocol(p: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def scores_file(chosen: Path | None) -> Iterator[Path]:
-    """The file for scores and, beside it, frames: the one chosen, or one that is gone afterwards."""
-    if chosen is not None:
-        yield chosen
-        return
-    with TemporaryDirectory() as folder:
-        yield Path(folder) / "scores.json"
-
-
-def measure(args: argparse.Namespace, methods: dict[str, Method], scores: Path) -> dict[str, Any]:
-    """Run methods under the protocol that the options describe, with the scores in a file; returns its content."""
+def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[Scores]:
+    """The scores of methods under the protocol that the options describe; unless they are to be kept, only inside."""
     from omnifusion.driver import InpaintHere, Stages
     from omnifusion.evaluation.dataset import discover
-    from omnifusion.evaluation.evaluate import Protocol, Scorer, Store, evaluate
+    from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scorer, Scores
     from omnifusion.evaluation.peers import PEERS
     from omnifusion.progress import follow
 
     clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
     weights = str(args.lpips_weights) if args.lpips_weights else None
     protocol = Protocol(args.dataset.resolve().name, args.frames, args.scale, settings_of(args), weights)
-    store, scorer, inpaint = Store(scores, protocol), Scorer(args.lpips_weights), InpaintHere()
+    inpaint = InpaintHere()
     if set(methods) - {*PEERS, "omnimotion-only"}:
         inpaint.load(protocol.settings)  # a prior that cannot be had must cost nobody a fit
-    return follow(evaluate(clips, methods, protocol, store, scorer, Stages(inpaint=inpaint)))
+    with TemporaryDirectory() as folder:
+        scores = Scores.begin(args.json or Path(folder) / "scores.json", protocol)
+        run = Evaluation(protocol, scores, Scorer(args.lpips_weights), Stages(inpaint=inpaint)).run(clips, methods)
+        yield follow(run)
+
+
+def tell(args: argparse.Namespace, scores: Scores, key: str, heading: str, tables: Sequence[Table]) -> int:
+    """Print tables, write the report and the section ``key`` that are asked for; 1 where something failed."""
+    from omnifusion.evaluation.report import html_report
+    from omnifusion.evaluation.tables import put_section
+    from omnifusion.progress import command_line
+
+    text = "\n".join(str(table) for table in tables)
+    print(f"\n{scores.title()}\n\n{text}")
+    if args.html:
+        args.html.write_text(html_report(scores, tables))
+    if args.markdown:
+        put_section(args.markdown, key, heading, f"{text}\n{command_line()}")
+    return 1 if scores.failures() else 0
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the reports; 1 where something failed."""
-    from omnifusion.evaluation.report import html_report
-    from omnifusion.evaluation.tables import evaluation_tables, failures, paper_table, put_section, title
-    from omnifusion.progress import command_line
+    from omnifusion.evaluation.tables import evaluation_tables
 
-    with scores_file(args.json) as scores:
-        data = measure(args, parse_methods(args.methods), scores)
-        tables = evaluation_tables(data)
-        print("\n\n".join(["", title(data), *(table.text() for table in tables)]))
-        if args.html:
-            args.html.write_text(html_report(data, scores, [*tables, paper_table(data)]))
-    if args.markdown:
-        body = "\n".join(table.markdown() for table in [*tables, paper_table(data)])
-        put_section(args.markdown, f"evaluate {title(data)}", title(data), f"{body}\n{command_line()}")
-    return 1 if failures(data) else 0
+    with measured(args, parse_methods(args.methods)) as scores:
+        return tell(args, scores, f"evaluate {scores.title()}", scores.title(), evaluation_tables(scores))
 
 
 def parse_methods(text: str) -> dict[str, Method]:

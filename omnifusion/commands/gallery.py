@@ -18,33 +18,27 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Draw and write the pictures."""
-    import numpy as np
-    from PIL import Image
-
-    from omnifusion.evaluation.evaluate import read_scores
-    from omnifusion.evaluation.figures import gallery, outcomes
-    from omnifusion.evaluation.tables import measured
+    from omnifusion.evaluation.figures import gallery
+    from omnifusion.evaluation.scores import Scores
     from omnifusion.state import InputError
+    from omnifusion.video import write_image
 
-    data = read_scores(args.scores)
-    methods = args.methods.split(",") if args.methods else measured(data)
+    scores = Scores.read(args.scores)
+    methods = args.methods.split(",") if args.methods else scores.methods
     box = _numbers(args.box, "--box", 4) if args.box else None
     args.out.mkdir(parents=True, exist_ok=True)
-    for clip in args.clips.split(",") if args.clips else data["clips"]:
-        if "frames" not in data["clips"].get(clip, {}):
-            raise InputError(f"{args.scores} has no clip {clip}; it has {', '.join(data['clips'])}.")
-        last = data["clips"][clip]["frames"] - 1
+    for clip in args.clips.split(",") if args.clips else scores.clips:
+        if "frames" not in scores.clips.get(clip, {}):
+            raise InputError(f"{args.scores} has no clip {clip}; it has {', '.join(scores.clips)}.")
+        last = scores.clips[clip]["frames"] - 1
         frames = _numbers(args.frames, "--frames") if args.frames else [round(last * k / 3) for k in (1, 2, 3)]
         if max(frames) > last:
             raise InputError(f"{clip} has frames 0 to {last}; there is no frame {max(frames)}.")
-        made = outcomes(args.scores, clip, ["truth", *methods])
-        picture = gallery(clip, made, frames, (box[0], box[1], box[2], box[3]) if box else None)
         path = args.out / f"{clip}.png"
-        Image.fromarray(np.ascontiguousarray(picture)).save(path)
+        write_image(path, gallery(clip, scores.outcomes(clip, ["truth", *methods]), frames, box).transpose(2, 0, 1))
         print(path)
-    return 0
 
 
 def _numbers(text: str, option: str, count: int | None = None) -> list[int]:

@@ -53,7 +53,7 @@ def is_clip(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def load(path: Path, frames: int | None = None, scale: float = 1.0) -> np.ndarray:
+def read_clip(path: Path, frames: int | None = None, scale: float = 1.0) -> np.ndarray:
     """The first ``frames`` frames of a clip, ``(T, 3, H, W)`` uint8, resized by ``scale`` with area averaging.
 
     Raises:

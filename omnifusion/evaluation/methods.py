@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +15,12 @@ from torch import Tensor
 
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Stages, colorize
-from omnifusion.evaluation.peers import PEERS, join, split
+from omnifusion.evaluation.peers import PEERS, Peer, join, split
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.state import ColorState, InputError, Origin, Step, Steps, Tracker, Video
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,26 @@ class Outcome:
     Attributes:
         frames: ``(T, 3, H, W)`` uint8.
         kind: ``(T, h, w)`` integer at the working size, each pixel's ``Origin`` or -1 = left grey; None for peers.
-        borrowed: seconds of work that another method had done before on this clip (the tracker's fit).
+        borrowed: wall-clock and CPU seconds that another method had spent before on this clip (the trackers' fit).
     """
 
     frames: np.ndarray
     kind: np.ndarray | None = None
-    borrowed: float = 0.0
+    borrowed: Sequence[float] = (0.0, 0.0)
+
+    def picture(self, t: int) -> np.ndarray:
+        """Frame ``t`` as ``(H, W, 3)`` uint8."""
+        return np.ascontiguousarray(self.frames[t].transpose(1, 2, 0))
+
+    def came_by(self, origin: Origin) -> np.ndarray | None:
+        """Which pixels of the frames have their colour from ``origin``: ``(T, H, W)`` bool."""
+        if self.kind is None:
+            return None
+        rows, columns = (np.arange(n) * k // n for n, k in zip(self.frames.shape[2:], self.kind.shape[1:], strict=True))
+        return self.kind[:, rows[:, None], columns[None]] == origin
 
 
-@dataclass
+@dataclass(frozen=True)
 class Case:
     """One clip under test, and the trackers that its methods share.
 
@@ -43,14 +58,14 @@ class Case:
         settings: the choices of OmniFusion.
         stages: where the heavy stages run; shared by the clips of a run, so that the prior is loaded once.
         trackers: fitted trackers by the first frame of their shot.
-        fit_seconds: what fitting them took.
+        spent: wall-clock and CPU seconds that fitting them took.
     """
 
     truth: np.ndarray
     settings: Settings
     stages: Stages = field(default_factory=Stages)
     trackers: dict[int, Tracker] = field(default_factory=dict)
-    fit_seconds: float = 0.0
+    spent: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
     def clip(self) -> Clip:
         """The clip as the product prepares it.
@@ -63,31 +78,40 @@ class Case:
             raise InputError("The clip is in black and white; only a clip in colour can be scored.")
         return clip
 
+    def counting(self) -> Stages:
+        """The stages, with the seconds of fitting added to ``spent``."""
+
+        def counted(stage: Callable[..., Steps[R]]) -> Callable[..., Steps[R]]:
+            def run(*given: object) -> Steps[R]:
+                start = np.array([time.perf_counter(), time.process_time()])
+                result = yield from stage(*given)
+                self.spent[:] += [time.perf_counter(), time.process_time()] - start
+                return result
+
+            return run
+
+        return replace(self.stages, flow=counted(self.stages.flow), fit=counted(self.stages.fit))
+
 
 Method = Callable[[Case], Steps[Outcome]]
 
 
 def omnifusion(case: Case) -> Steps[Outcome]:
     """The whole of Algorithm 1."""
-    borrowed, clip = case.fit_seconds, case.clip()
-    result = yield from colorize(clip.L, clip.exemplar_ab(), case.settings, clip.shots, case.stages, case.trackers)
-    case.trackers = result.trackers
-    case.fit_seconds += sum(result.seconds.get(stage, 0.0) for stage in ("flow", "fit"))
+    borrowed, clip = case.spent.copy(), case.clip()
+    result = yield from colorize(clip.L, clip.exemplar_ab(), case.settings, clip.shots, case.counting(), case.trackers)
+    case.trackers.update(result.trackers)
     return _outcome(clip, result.state, borrowed)
 
 
 def omnimotion_only(case: Case) -> Steps[Outcome]:
     """One propagation from the exemplar; what it does not reach stays grey."""
-    borrowed, clip = case.fit_seconds, case.clip()
+    borrowed, clip = case.spent.copy(), case.clip()
     shot = clip.shots[0]
     if shot.start not in case.trackers:
-        start = time.perf_counter()
-        case.trackers[shot.start] = yield from case.stages.track(clip.L[shot.start : shot.stop], case.settings)
-        case.fit_seconds += time.perf_counter() - start
-    everywhere = torch.ones(clip.L.shape[-2:], dtype=torch.bool)
-    state = ColorState.grey(clip.L).paint({0: (everywhere, clip.exemplar_ab()[0])}, 0, Origin.EXEMPLAR)
+        case.trackers[shot.start] = yield from case.counting().track(clip.L[shot.start : shot.stop], case.settings)
     yield Step("propagate", "from the exemplar to every frame")
-    return _outcome(clip, propagate(case.trackers[shot.start], state, 0, 0, shot), borrowed)
+    return _outcome(clip, propagate(case.trackers[shot.start], beginning(clip), 0, 0, shot), borrowed)
 
 
 def inpainting_only(case: Case) -> Steps[Outcome]:
@@ -106,24 +130,28 @@ class Blind:
         return torch.full_like(points, -1e6), torch.zeros(len(points), dtype=torch.bool)
 
 
-def _outcome(clip: Clip, state: ColorState, borrowed: float = 0.0) -> Outcome:
+def beginning(clip: Clip) -> ColorState:
+    """The state before the first iteration: frame 0 in colour, and nothing else."""
+    everywhere = torch.ones(clip.L.shape[-2:], dtype=torch.bool)
+    return ColorState.grey(clip.L).paint({0: (everywhere, clip.exemplar_ab()[0])}, 0, Origin.EXEMPLAR)
+
+
+def _outcome(clip: Clip, state: ColorState, borrowed: Sequence[float] = (0.0, 0.0)) -> Outcome:
     frames = np.stack([clip.full_size(state, t) for t in range(len(state))])
     return Outcome(frames, state.kind.numpy().astype(np.int8), borrowed)
 
 
-def _peer(name: str) -> Method:
-    def run(case: Case) -> Steps[Outcome]:
-        yield Step("peer", name)
-        L, ab = split(case.truth)
-        return Outcome(join(L, PEERS[name](L, ab[0])))
-
-    return run
+def classical(peer: Peer, case: Case) -> Steps[Outcome]:
+    """A classical peer, at the clip's own size."""
+    yield Step("peer", peer.__name__)
+    L, ab = split(case.truth)
+    return Outcome(join(L, peer(L, ab[0])))
 
 
 METHODS: dict[str, Method] = {
     "omnifusion": omnifusion,
     "omnimotion-only": omnimotion_only,
     "inpainting-only": inpainting_only,
-    **{name: _peer(name) for name in reversed(PEERS)},
+    **{name: partial(classical, PEERS[name]) for name in reversed(PEERS)},
 }
 """All methods by name, in the order of the tables; OmniFusion first, as the others are also scored on its pixels."""

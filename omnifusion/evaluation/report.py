@@ -6,19 +6,21 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from omnifusion.evaluation.evaluate import frames_file, full_size, read_frames
-from omnifusion.evaluation.tables import Table, entries, label, measured, title
+from omnifusion.evaluation.scores import Scores
+from omnifusion.evaluation.tables import Table
 from omnifusion.picture import TINTS, overlay, sheet
 from omnifusion.state import Origin
 
 INKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 """One colour per method: Okabe and Ito's palette."""
+
+SHARES = {origin.name.lower(): f"rgb{TINTS[origin]}" for origin in (Origin.PROPAGATED, Origin.INPAINTED)}
+"""The curves of shares, in the tints of tinted pictures."""
 
 WORST = 2
 """How many frames of each clip are shown."""
@@ -34,116 +36,81 @@ figure{margin:1rem 0}figcaption{font-size:13px;color:#555}
 """
 
 
-def html_report(data: dict[str, Any], scores: Path, tables: Sequence[Table]) -> str:
-    """The page for the content ``data`` of the file ``scores``, beside which its pictures lie, with ``tables``."""
-    name = html.escape(title(data))
-    parts = [f"<h1>{name}</h1>"]
-    parts += [table.html() for table in tables]
-    parts += ["<h2>Frame by frame</h2>", legend(data)]
-    for clip in data["clips"]:
-        parts.append(clip_section(data, clip, scores))
-    body = "\n".join(parts)
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{name}</title>"
-    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n"
-
-
-def legend(data: dict[str, Any]) -> str:
-    """Which ink is which method, which tint which origin."""
-    inks = [(ink, label(data, method)) for method, ink in zip(measured(data), INKS, strict=False)]
-    tints = [(_ink(origin), origin.name.lower()) for origin in Origin]
-
-    def key(name: str, items: list[tuple[str, str]]) -> str:
-        spans = "".join(f"<span style='background:{ink}'></span>{html.escape(text)}" for ink, text in items)
-        return f"<p class=key>{name}{spans}</p>"
-
-    return key("PSNR curves:", inks) + key("Share curves and tinted pictures:", tints)
-
-
-def clip_section(data: dict[str, Any], clip: str, scores: Path) -> str:
-    """Curves and worst frames of one clip."""
-    methods = measured(data)
-    found = {m: entries(data, m)[clip] for m in methods if clip in entries(data, m)}
-    if not found:
-        return ""
-    psnr = [(INKS[methods.index(m)], e["curves"]["psnr"]) for m, e in found.items()]
-    charts = chart("PSNR in dB", psnr)
-    ours = next((e for e in found.values() if "propagated" in e["curves"]), None)
-    if ours:
-        shares = [(_ink(Origin.PROPAGATED), "propagated"), (_ink(Origin.INPAINTED), "inpainted")]
-        charts += chart("share of pixels", [(ink, ours["curves"][name]) for ink, name in shares], bounds=(0.0, 1.0))
-    pictures = worst_frames(list(found), found, scores, clip)
-    return f"<h3>{html.escape(clip)}</h3><div class=charts>{charts}</div>{pictures}"
-
-
-def _ink(origin: Origin) -> str:
-    return "#" + "".join(f"{c:02x}" for c in TINTS[origin])
-
-
-def chart(
-    name: str,
-    curves: Sequence[tuple[str, Sequence[float]]],
-    bounds: tuple[float, float] | None = None,
-    size: tuple[int, int] = (460, 200),
-) -> str:
-    """Curves over frames, from frame 1 on, as inline SVG: (ink, values) each."""
-    width, height, left, bottom = *size, 42, 24
-    values = [v for _, curve in curves for v in curve]
-    low, high = bounds or (float(np.floor(min(values))), float(np.ceil(max(values))))
-    high = max(high, low + 1e-6)
-    last = max(len(curve) for _, curve in curves)
-
-    def x(frame: float) -> float:
-        return left + (frame - 1) / max(last - 1, 1) * (width - left - 8)
-
-    def y(value: float) -> float:
-        return 18 + (high - value) / (high - low) * (height - bottom - 18)
-
-    lines = []
-    for value in np.linspace(low, high, 5):
-        lines.append(f"<path d='M{left} {y(value):.1f}H{width - 8}' stroke='#ddd'/>")
-        lines.append(f"<text x='{left - 5}' y='{y(value) + 4:.1f}' text-anchor='end'>{value:.4g}</text>")
-    for frame in sorted({1, last, *range(10, last, 10)}):
-        lines.append(f"<text x='{x(frame):.1f}' y='{height - 8}' text-anchor='middle'>{frame}</text>")
-    for ink, curve in curves:
-        points = " ".join(f"{x(t + 1):.1f},{y(v):.1f}" for t, v in enumerate(curve))
-        lines.append(f"<polyline points='{points}' fill='none' stroke='{ink}' stroke-width='1.8'/>")
-    text = f"<text x='{left}' y='12' font-weight='600'>{html.escape(name)}</text>"
+def html_report(scores: Scores, tables: Sequence[Table]) -> str:
+    """The page for ``scores``, with ``tables``."""
+    name, inks = html.escape(scores.title()), dict(zip(scores.methods, INKS, strict=False))
+    key = {scores.label(method): ink for method, ink in inks.items()} | SHARES
+    spans = "".join(f"<span style='background:{ink}'></span>{html.escape(text)}" for text, ink in key.items())
+    clips = "\n".join(clip_section(scores, clip, inks) for clip in scores.clips)
     return (
-        f"<svg viewBox='0 0 {width} {height}' width='{width}' role='img' aria-label='{html.escape(name)} over frames' "
-        f"font-size='11' font-family='system-ui,sans-serif' fill='#444'>{text}{''.join(lines)}</svg>"
+        f"<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>"
+        + "\n".join(table.html() for table in tables)
+        + f"<h2>Frame by frame</h2><p class=key>{spans}</p>{clips}</body></html>\n"
     )
 
 
-def worst_frames(methods: list[str], found: dict[str, Any], scores: Path, clip: str) -> str:
+def clip_section(scores: Scores, clip: str, inks: dict[str, str]) -> str:
+    """Curves and worst frames of one clip; ``inks`` by method."""
+    found = {m: scores.entries(m)[clip]["curves"] for m in inks if clip in scores.entries(m)}
+    if not found:
+        return ""
+    charts = chart("PSNR in dB", {inks[method]: curves["psnr"] for method, curves in found.items()})
+    if ours := next((curves for curves in found.values() if "propagated" in curves), None):
+        charts += chart("share of pixels", {ink: ours[name] for name, ink in SHARES.items()}, (0.0, 1.0))
+    pictures = worst_frames(scores, clip, found)
+    return f"<h3>{html.escape(clip)}</h3><div class=charts>{charts}</div>{pictures}"
+
+
+def chart(name: str, curves: dict[str, Sequence[float]], bounds: tuple[float, float] | None = None) -> str:
+    """Curves over frames, from frame 1 on, as inline SVG: values by ink."""
+    width, height, left, top = 400, 150, 42, 18  # of the plot; the picture has margins for labels
+    values = np.concatenate(list(curves.values()))
+    low, high = bounds or (np.floor(values.min()), np.floor(values.max()) + 1)
+    last = max(len(curve) for curve in curves.values())
+
+    def x(frame: int) -> float:
+        return left + width * (frame - 1) / max(last - 1, 1)
+
+    def y(value: float) -> float:
+        return top + height * (high - value) / (high - low)
+
+    def text(x: float, y: float, words: str, anchor: str) -> str:
+        return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}'>{words}</text>"
+
+    drawn = [text(left, 12, name, "start")]
+    for value in np.linspace(low, high, 5):
+        drawn.append(f"<path d='M{left} {y(value):.1f}h{width}' stroke='#ddd'/>")
+        drawn.append(text(left - 5, y(value) + 4, f"{value:.4g}", "end"))
+    drawn += [text(x(frame), top + height + 16, str(frame), "middle") for frame in {1, last, *range(10, last, 10)}]
+    for ink, curve in curves.items():
+        points = " ".join(f"{x(t):.1f},{y(value):.1f}" for t, value in enumerate(curve, 1))
+        drawn.append(f"<polyline points='{points}' fill='none' stroke='{ink}' stroke-width='1.8'/>")
+    size = f"width='{left + width + 12}' height='{top + height + 22}'"
+    return f"<svg {size} role='img' aria-label='{name} over frames' font-size='11' fill='#444'>{''.join(drawn)}</svg>"
+
+
+def worst_frames(scores: Scores, clip: str, curves: dict[str, Any]) -> str:
     """The frames where the first method scores lowest: the truth, every method, and where its colours come from."""
-    first = methods[0]
-    pick = _lowest(found[first]["curves"]["psnr"])
-    outcomes = {name: read_frames(frames_file(scores, clip, name)) for name in ["truth", *methods]}
-    rows = [[outcome.frames[t].transpose(1, 2, 0) for outcome in outcomes.values()] for t in pick]
-    labels = list(outcomes)
-    own = outcomes[first]
-    if own.kind is not None:
-        kind = full_size(own.kind, (own.frames.shape[2], own.frames.shape[3]))
-        for row, t in zip(rows, pick, strict=True):
-            row.append(overlay(own.frames[t].transpose(1, 2, 0), kind[t]))
-        labels.append("origin")
-    picture = sheet(rows, [f"{t}" for t in pick], labels, width=230)
-    caption = f"The frames of {clip} where {first} is farthest from the truth"
-    return f"<figure>{inline(picture, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    first = next(iter(curves))
+    outcomes = scores.outcomes(clip, ["truth", *curves])
+    pick, kind = lowest(curves[first]["psnr"]), outcomes[first].kind
+    rows = [[outcome.picture(t) for outcome in outcomes.values()] for t in pick]
+    if kind is not None:
+        rows = [[*row, overlay(outcomes[first].picture(t), kind[t])] for row, t in zip(rows, pick, strict=True)]
+    picture = io.BytesIO()
+    page = sheet(rows, [str(t) for t in pick], [*outcomes, *(["origin"] if kind is not None else [])], width=230)
+    Image.fromarray(page).save(picture, "JPEG", quality=85)
+    code = base64.b64encode(picture.getvalue()).decode()
+    caption = html.escape(f"The frames of {clip} where {first} is farthest from the truth")
+    image = f"<img alt='{caption}' src='data:image/jpeg;base64,{code}'>"
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def _lowest(curve: Sequence[float]) -> list[int]:
+def lowest(curve: Sequence[float]) -> list[int]:
     """The ``WORST`` frames with the lowest values (the curve starts at frame 1), a quarter of the clip apart."""
     pick: list[int] = []
-    for t in np.argsort(curve):
-        if all(abs(int(t) + 1 - other) >= len(curve) / 4 for other in pick):
-            pick.append(int(t) + 1)
+    for t in np.argsort(curve) + 1:
+        if all(abs(int(t) - other) >= len(curve) / 4 for other in pick):
+            pick.append(int(t))
     return sorted(pick[:WORST])
-
-
-def inline(picture: np.ndarray, alt: str) -> str:
-    """``(H, W, 3)`` uint8 as an image tag that carries its own JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=85)
-    code = base64.b64encode(buffer.getvalue()).decode()
-    return f"<img alt='{html.escape(alt)}' src='data:image/jpeg;base64,{code}'>"

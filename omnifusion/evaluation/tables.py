@@ -1,44 +1,34 @@
-"""Tables of measurements as text, Markdown and HTML, the paper's own rows beside ours."""
+"""Tables of measurements, the paper's own rows beside ours."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from omnifusion.evaluation.scores import Scores
 from omnifusion.state import InputError
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text; the first column is a name, the others are figures."""
+    """Cells are text; the first column is a name, the others are figures. As text it is Markdown, columns aligned."""
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
 
-    def text(self) -> str:
-        """For a terminal."""
-        lines = [self.head, *self.rows]
-        widths = [max(len(line[c]) for line in lines) for c in range(len(self.head))]
-        body = [
-            "  ".join(
-                cell.rjust(w) if c else cell.ljust(w) for c, (cell, w) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in lines
-        ]
-        return "\n".join([self.title, *body, *self.notes])
-
-    def markdown(self) -> str:
-        """For a page of the documentation."""
-        lines = [f"| {' | '.join(line)} |" for line in [self.head, ["---"] * len(self.head), *self.rows]]
-        notes = [f"\n{note}" for note in self.notes]
-        return "\n".join([f"**{self.title}**", "", *lines, *notes]) + "\n"
+    def __str__(self) -> str:
+        widths = [max(3, *(len(cell) for cell in column)) for column in zip(self.head, *self.rows, strict=True)]
+        rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+        form = "| " + " | ".join(f"{{:{'>' if k else '<'}{width}}}" for k, width in enumerate(widths)) + " |"
+        lines = [form.format(*row) for row in [self.head, rule, *self.rows]]
+        return "\n".join([f"**{self.title}**", "", *lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
     def html(self) -> str:
         """For the report."""
@@ -53,25 +43,52 @@ class Table:
 
 @dataclass(frozen=True)
 class Column:
-    """A score: its key in an entry's ``scores``, its heading, and how to write it."""
+    """A figure of an entry: its key, its heading, how to write it, and the part of the entry that has it.
+
+    ``part`` is "scores", "shares", "cost", or a region.
+    """
 
     key: str
     head: str
     form: str
+    part: str = "scores"
 
-    def cell(self, values: Iterable[float | None]) -> str:
-        """The mean of what was measured, or a dash."""
-        mean = _mean(v for v in values if v is not None)
-        return format(mean, self.form) if np.isfinite(mean) else "–"
+    def of(self, entry: dict[str, Any]) -> float:
+        """The figure, NaN where it was not measured."""
+        parts = {"cost": entry, "scores": entry["scores"], "shares": entry.get("shares", {}), **entry["regions"]}
+        return parts.get(self.part, {}).get(self.key, np.nan)
+
+    def mean(self, entries: Iterable[dict[str, Any]]) -> float:
+        """The mean of what was measured."""
+        return _mean(self.of(entry) for entry in entries)
+
+    def cell(self, entries: Iterable[dict[str, Any]]) -> str:
+        """The mean, or a dash."""
+        return written(self.mean(entries), self.form)
+
+
+def written(value: float, form: str) -> str:
+    """A figure, or a dash where there is none."""
+    return format(value, form) if np.isfinite(value) else "–"
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean of what is known, NaN where nothing is."""
+    known = [v for v in values if np.isfinite(v)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 PSNR = Column("psnr", "PSNR ↑", ".2f")
+PSNR_UINT8 = Column("psnr_uint8", "uint8 PSNR ↑", ".2f")
 SSIM = Column("ssim", "SSIM ↑", ".4f")
 LPIPS = Column("lpips", "LPIPS ↓", ".4f")
 CDC = Column("cdc", "CDC ↓", ".6f")
 DELTA_E = Column("ciede2000", "ΔE00 ↓", ".2f")
 COLOUR = Column("colour", "colour", ".2f")
-SCORES = (PSNR, SSIM, LPIPS, CDC, DELTA_E, COLOUR)
+SHARES = tuple(Column(region, region, ".1%", "shares") for region in ("propagated", "inpainted"))
+SECONDS = Column("seconds", "s per clip", ".1f", "cost")
+CPU_SECONDS = Column("cpu_seconds", "CPU s per clip", ".1f", "cost")
+SUMMARY = (PSNR, PSNR_UINT8, SSIM, LPIPS, CDC, DELTA_E, COLOUR, *SHARES, SECONDS, CPU_SECONDS)
 COMPARED = (PSNR, SSIM, LPIPS, DELTA_E)
 
 PAPER_DAVIS = {
@@ -82,193 +99,134 @@ PAPER_DAVIS = {
 """PSNR, SSIM, LPIPS and CDC of the paper's table 1, DAVIS."""
 
 
-def entries(data: dict[str, Any], method: str) -> dict[str, dict[str, Any]]:
-    """The scored entries of a method by clip."""
-    every = {clip: about["methods"].get(method, {}) for clip, about in data["clips"].items()}
-    return {clip: entry for clip, entry in every.items() if "scores" in entry}
-
-
-def measured(data: dict[str, Any]) -> list[str]:
-    """The methods that have scores, in the order they were run."""
-    return list(
-        dict.fromkeys(m for about in data["clips"].values() for m, e in about["methods"].items() if "scores" in e)
-    )
-
-
-def failures(data: dict[str, Any]) -> list[str]:
-    """One sentence for everything that failed."""
-    clips = data["clips"].items()
-    whole = [f"{clip} could not be measured: {about['error']}" for clip, about in clips if "error" in about]
-    single = [
-        f"{m} failed on {clip}: {e['error']}" for clip, a in clips for m, e in a["methods"].items() if "error" in e
-    ]
-    return whole + single
-
-
-def label(data: dict[str, Any], method: str) -> str:
-    """A method's name, with the prior where it has one."""
-    prior = data["protocol"]["settings"]["prior"]
-    return f"{method}, {prior} prior" if method in ("omnifusion", "inpainting-only") else method
-
-
-def main_table(data: dict[str, Any]) -> Table:
+def main_table(scores: Scores) -> Table:
     """Means over the clips, every method a row."""
     rows = []
-    for method in measured(data):
-        found = entries(data, method).values()
-        shares = [
-            Column("", "", ".1%").cell(e.get("shares", {}).get(region) for e in found)
-            for region in ("propagated", "inpainted")
-        ]
-        scores = [column.cell(e["scores"].get(column.key) for e in found) for column in SCORES]
-        cost = [Column("", "", ".1f").cell(e["seconds"] for e in found), f"{max(e['peak_mib'] for e in found)}"]
-        rows.append([label(data, method), str(len(found)), *scores, *shares, *cost])
-    cdc = Column("", "", ".6f").cell(about["truth"]["cdc"] for about in data["clips"].values() if "truth" in about)
-    rows.append(["the truth", str(len(data["clips"])), "", "", "", cdc, "", "1.00", "", "", "", ""])
-    head = ["method", "clips", *(c.head for c in SCORES), "propagated", "inpainted", "s per clip", "peak MiB"]
-    missing = data.get("lpips_missing")
-    notes = [f"No LPIPS: {missing}"] if missing else []
-    return Table("Means over the clips", head, rows, notes + failures(data))
+    for method in scores.methods:
+        found = scores.entries(method).values()
+        means = [column.cell(found) for column in SUMMARY]
+        rows.append([scores.label(method), str(len(found)), *means, str(max(e["peak_mib"] for e in found))])
+    truth = {CDC: written(_mean(a["truth"]["cdc"] for a in scores.clips.values() if "truth" in a), CDC.form)}
+    truth[COLOUR] = "1.00"
+    rows.append(["the truth", str(len(scores.clips)), *(truth.get(column, "") for column in SUMMARY), ""])
+    head = ["method", "clips", *(column.head for column in SUMMARY), "peak MiB"]
+    ruler = (
+        "uint8 PSNR is ColorMNet's released formula, in which differences and their squares wrap at 256: the ruler of "
+        "some published figures, on which grey scores about 6 dB more than it has."
+    )
+    return Table("Means over the clips", head, rows, [ruler, *no_lpips(scores), *scores.failures()])
 
 
-def title(data: dict[str, Any]) -> str:
-    """What was measured, in one line."""
-    p = data["protocol"]
-    frames = f"first {p['frames']} frames" if p["frames"] else "whole clips"
-    return f"{p['dataset']}, {_clips(data)}, {frames}, scale {p['scale']:g}, {p['settings']['preset']} preset"
+def no_lpips(scores: Scores) -> list[str]:
+    """A note on the empty column, where it is."""
+    missing = scores.data.get("lpips_missing")
+    return [f"No LPIPS: {missing}"] if missing else []
 
 
-def _clips(data: dict[str, Any]) -> str:
-    """How many clips, in words."""
-    count = len(data["clips"])
-    return f"{count} clip{'' if count == 1 else 's'}"
-
-
-def clip_table(data: dict[str, Any], column: Column = PSNR) -> Table:
+def clip_table(scores: Scores, column: Column = PSNR) -> Table:
     """One score of every method on every clip."""
     rows = []
-    for method in measured(data):
-        found = entries(data, method)
-        one = [column.cell([found.get(clip, {}).get("scores", {}).get(column.key)]) for clip in data["clips"]]
-        rows.append([label(data, method), *one, column.cell(e["scores"].get(column.key) for e in found.values())])
-    return Table(f"{column.head} per clip", ["method", *data["clips"], "mean"], rows)
+    for method in scores.methods:
+        found = scores.entries(method)
+        every = [column.cell([found[clip]] if clip in found else []) for clip in scores.clips]
+        rows.append([scores.label(method), *every, column.cell(found.values())])
+    return Table(f"{column.head} per clip", ["method", *scores.clips, "mean"], rows)
 
 
-PEERS = ("levin", "flow-warp")
+RIVALS = ("levin", "flow-warp")
 """The classical rows that OmniFusion is held against."""
 
 
-def gain_table(data: dict[str, Any]) -> Table | None:
-    """OmniFusion against the better of the classical peers, per clip, or None where either was not run.
+def gain_table(scores: Scores) -> Table | None:
+    """OmniFusion against the better of its rivals, per clip, or None where either was not run.
 
-    The last column compares means over the clips: the better peer is then the one with the better mean.
+    The last column compares means over the clips: the better rival is then the one with the better mean.
     """
-    ours, peers = entries(data, "omnifusion"), [entries(data, peer) for peer in PEERS]
-    clips = [clip for clip in ours if any(clip in peer for peer in peers)]
+    ours, rivals = scores.entries("omnifusion"), [scores.entries(rival) for rival in RIVALS]
+    clips = [clip for clip in ours if any(clip in rival for rival in rivals)]
     if not clips:
         return None
 
-    def gains(
-        key: str, better: Callable[[Iterable[float]], float], region: str | None = None
-    ) -> list[tuple[float, float]]:
-        def score(entry: dict[str, Any]) -> float:
-            return (entry["regions"].get(region, {}) if region else entry["scores"]).get(key, np.nan)
+    def pairs(column: Column, better: Callable[[Iterable[float]], float]) -> list[tuple[float, float]]:
+        each = [(column.of(ours[c]), better(column.of(rival[c]) for rival in rivals if c in rival)) for c in clips]
+        means = [column.mean(rival[c] for c in clips) for rival in rivals if all(c in rival for c in clips)]
+        return [*each, (column.mean(ours[c] for c in clips), better(means) if means else np.nan)]
 
-        pairs = [(score(ours[c]), better(score(peer[c]) for peer in peers if c in peer)) for c in clips]
-        whole = [[score(peer[c]) for c in clips] for peer in peers if all(c in peer for c in clips)]
-        mean = better(_mean(row) for row in whole) if whole else np.nan
-        return [*pairs, (_mean([score(ours[c]) for c in clips]), mean)]
-
-    def decibels(region: str | None = None) -> list[str]:
-        return [f"{a - b:+.2f}" if np.isfinite(a - b) else "–" for a, b in gains("psnr", max, region)]
-
-    def percents(key: str) -> list[str]:
-        return [f"{100 * (a / b - 1):+.1f} %" for a, b in gains(key, min)]
-
+    regions = {f"PSNR of {region} pixels, dB": replace(PSNR, part=region) for region in ("inpainted", "propagated")}
     rows = [
-        ["PSNR, dB", *decibels()],
-        ["PSNR of inpainted pixels, dB", *decibels("inpainted")],
-        ["PSNR of propagated pixels, dB", *decibels("propagated")],
-        ["ΔE00", *percents("ciede2000")],
-        ["CDC", *percents("cdc")],
+        [name, *(written(a - b, "+.2f") for a, b in pairs(column, max))]
+        for name, column in ({"PSNR, dB": PSNR} | regions).items()
+    ] + [
+        [name, *(written(a / b - 1, "+.1%") for a, b in pairs(column, min))]
+        for name, column in {"ΔE00": DELTA_E, "CDC": CDC}.items()
     ]
+    title = f"OmniFusion against the better of {' and '.join(RIVALS)}"
     note = (
         "Targets: PSNR at least 1.5 dB up and ΔE00 at least 8 % down in the mean, CDC no worse, no clip below its peer."
     )
-    return Table(
-        f"OmniFusion against the better of {' and '.join(PEERS)}", ["difference", *clips, "mean"], rows, [note]
-    )
+    return Table(title, ["difference", *clips, "mean"], rows, [note])
 
 
-def _mean(values: Iterable[float]) -> float:
-    """The mean of what is known, NaN where nothing is."""
-    known = [v for v in values if np.isfinite(v)]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def region_table(data: dict[str, Any]) -> Table | None:
+def region_table(scores: Scores) -> Table | None:
     """Scores on OmniFusion's inpainted and propagated pixels alone, or None where it was not run."""
     rows = []
     for region in ("inpainted", "propagated"):
-        for method in measured(data):
-            found = [e["regions"][region] for e in entries(data, method).values() if region in e["regions"]]
+        columns = [replace(column, part=region) for column in COMPARED]
+        for method in scores.methods:
+            found = [entry for entry in scores.entries(method).values() if region in entry["regions"]]
             if found:
-                cells = [column.cell(e.get(column.key) for e in found) for column in COMPARED]
-                rows.append([f"{region}: {label(data, method)}", str(len(found)), *cells])
-    head = ["pixels and method", "clips", *(c.head for c in COMPARED)]
+                name = f"{region}: {scores.label(method)}"
+                rows.append([name, str(len(found)), *(column.cell(found) for column in columns)])
+    head = ["pixels and method", "clips", *(column.head for column in COMPARED)]
     note = "All methods on the same pixels: those that OmniFusion inpainted, and those that it propagated."
     return Table("By where OmniFusion's colour comes from", head, rows, [note]) if rows else None
 
 
-def paper_table(data: dict[str, Any]) -> Table:
+def paper_table(scores: Scores) -> Table:
     """Our row beside the paper's, and what differs between them."""
-    p, columns = data["protocol"], (PSNR, SSIM, LPIPS, CDC)
-    found = list(entries(data, "omnifusion").values())
-    prior = p["settings"]["prior"]
-    ours = {prior: [c.cell(e["scores"].get(c.key) for e in found) for c in columns]} if found else {}
+    p, columns = scores.protocol, (PSNR, SSIM, LPIPS, CDC)
+    found, prior = scores.entries("omnifusion").values(), p["settings"]["prior"]
+    ours = {prior: [column.cell(found) for column in columns]} if found else {}
     names = {"bundled": "ours, bundled prior", "sd15": "ours, SD v1.5", "sd20": "ours, SD v2.0"}
     rows = [[f"paper: {name}", *row] for name, row in PAPER_DAVIS.items()]
-    rows += [[name, *ours.get(key, ["not run"] * 4)] for key, name in names.items()]
-    frames = f"the first {p['frames']} frames" if p["frames"] else "whole clips"
+    rows += [[name, *ours.get(key, ["not run"] * len(columns))] for key, name in names.items()]
     command = (
         "python -m omnifusion evaluate DAVIS --clips DAVIS/ImageSets/2016/val.txt "
         "--methods omnifusion,levin,flow-warp --preset paper --prior sd20 --json sd20.json"
     )
     note = (
         "Not the same protocol: the paper takes the 20 clips of its DAVIS test set, at a size it does not name, with "
-        f"Stable Diffusion on RTX 3090 cards; here {_clips(data)}, {frames}, frames resized by "
-        f"{p['scale']:g}, the {p['settings']['preset']} preset with the {prior} prior on {data['machine']}. Rows that "
-        f'say "not run" need Stable Diffusion\'s weights and a GPU: `{command}` (or `--prior sd15`).'
+        f"Stable Diffusion on RTX 3090 cards; here {scores.title()} with the {prior} prior on {scores.data['machine']}."
+        f' Rows that say "not run" need Stable Diffusion\'s weights and a GPU: `{command}` (or `--prior sd15`).'
     )
-    return Table("Beside table 1 of the paper (DAVIS)", ["row", *(c.head for c in columns)], rows, [note])
+    return Table("Beside table 1 of the paper (DAVIS)", ["row", *(column.head for column in columns)], rows, [note])
 
 
-def evaluation_tables(data: dict[str, Any]) -> list[Table]:
+def evaluation_tables(scores: Scores) -> list[Table]:
     """All that one measurement has to say."""
-    tables = [main_table(data), gain_table(data), clip_table(data), clip_table(data, DELTA_E), region_table(data)]
+    tables = [
+        main_table(scores),
+        gain_table(scores),
+        clip_table(scores),
+        clip_table(scores, DELTA_E),
+        region_table(scores),
+        paper_table(scores),
+    ]
     return [table for table in tables if table is not None]
-
-
-PAGE_HEAD = "# Results\n\nThe commands at the end of each section wrote it; nothing here is typed by hand.\n"
 
 
 def put_section(page: Path, key: str, heading: str, body: str) -> None:
     """Write a section of a Markdown page that commands keep: the one named ``key`` is replaced, a new one is appended.
 
-    A page that is not there begins with ``PAGE_HEAD``.
-
     Raises:
         InputError: the page cannot be written.
     """
     begin, end = f"<!-- begin {key} -->", f"<!-- end {key} -->"
-    section = f"{begin}\n## {heading}\n\n{body.strip()}\n{end}"
-    old = page.read_text() if page.exists() else PAGE_HEAD
-    before, found, rest = old.partition(begin)
-    new = (
-        before + section + rest.partition(end)[2] if found else old.rstrip() + ("\n\n" if old else "") + section + "\n"
-    )
     try:
+        old = page.read_text() if page.exists() else "# Results\n"
+        before, found, rest = old.partition(begin)
+        after = rest.partition(end)[2] if found else "\n"
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(new)
+        page.write_text(f"{before.rstrip()}\n\n{begin}\n## {heading}\n\n{body.strip()}\n{end}{after}")
     except OSError as error:
         raise InputError(f"{page} cannot be written ({error}).") from error

@@ -1,0 +1,161 @@
+"""The scores of a measurement: a JSON file, and beside it the frames that every method made of every clip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnifusion.evaluation.methods import Outcome
+from omnifusion.settings import Settings
+from omnifusion.state import InputError
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured and how; results under different protocols are not mixed.
+
+    Attributes:
+        dataset: name of the set.
+        frames: the first so many of each clip; None = whole clips.
+        scale: frames are resized by this with area averaging, before anything else.
+        settings: OmniFusion's choices.
+        lpips: file with the backbone's weights; None = torchvision's own.
+    """
+
+    dataset: str
+    frames: int | None
+    scale: float
+    settings: Settings
+    lpips: str | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores in the JSON file ``path``, pictures in ``NAME.frames/CLIP/METHOD.npz`` beside it; resumable.
+
+    ``data`` has "protocol", "machine", "lpips_missing", and "clips": clip -> {"frames", "size", "truth", "methods":
+    method -> entry} or {"error", "methods"}; an entry is what ``Scorer.score`` made and the cost, or {"error"}.
+    """
+
+    path: Path
+    data: dict[str, Any]
+
+    @classmethod
+    def begin(cls, path: Path, protocol: Protocol) -> Scores:
+        """A new measurement, or the one in ``path`` to go on with.
+
+        Raises:
+            InputError: the file holds something else.
+        """
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return cls(path, {"protocol": asdict(protocol), "clips": {}})
+        found = cls.read(path)
+        if found.protocol != asdict(protocol):
+            raise InputError(f"{path} holds a measurement with other choices; name another file.")
+        return found
+
+    @classmethod
+    def read(cls, path: Path) -> Scores:
+        """A measurement that was kept.
+
+        Raises:
+            InputError: the file holds none.
+        """
+        try:
+            data = json.loads(path.read_text())
+            data["protocol"]["settings"], data["clips"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a file that `evaluate --json` wrote.") from error
+        return cls(path, data)
+
+    def save(self) -> None:
+        """Write the file, whole or not at all."""
+        draft = self.path.with_suffix(".part")
+        draft.write_text(json.dumps(self.data, indent=1) + "\n")
+        draft.replace(self.path)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The fields of ``Protocol``."""
+        return self.data["protocol"]
+
+    @property
+    def clips(self) -> dict[str, Any]:
+        """What is known of each clip."""
+        return self.data["clips"]
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that have scores, in the order they were run."""
+        every = (m for about in self.clips.values() for m, entry in about["methods"].items() if "scores" in entry)
+        return list(dict.fromkeys(every))
+
+    def entries(self, method: str) -> dict[str, dict[str, Any]]:
+        """The scored entries of a method by clip."""
+        every = {clip: about["methods"].get(method, {}) for clip, about in self.clips.items()}
+        return {clip: entry for clip, entry in every.items() if "scores" in entry}
+
+    def values(self, method: str, key: str) -> list[float]:
+        """One score of a method on every clip that has it."""
+        return [e["scores"][key] for e in self.entries(method).values() if key in e["scores"]]
+
+    def failures(self) -> list[str]:
+        """One sentence for everything that failed."""
+        clips = self.clips.items()
+        whole = [f"{clip} could not be measured: {about['error']}" for clip, about in clips if "error" in about]
+        single = [
+            f"{method} failed on {clip}: {entry['error']}"
+            for clip, about in clips
+            for method, entry in about["methods"].items()
+            if "error" in entry
+        ]
+        return whole + single
+
+    def size(self) -> str:
+        """How many clips, in words."""
+        return f"{len(self.clips)} clip{'' if len(self.clips) == 1 else 's'}"
+
+    def title(self) -> str:
+        """What was measured, in one line."""
+        p = self.protocol
+        frames = f"first {p['frames']} frames" if p["frames"] else "whole clips"
+        return f"{p['dataset']}, {self.size()}, {frames}, scale {p['scale']:g}, {p['settings']['preset']} preset"
+
+    def label(self, method: str) -> str:
+        """A method's name, with the prior where it has one."""
+        prior = self.protocol["settings"]["prior"]
+        return f"{method}, {prior} prior" if method in ("omnifusion", "inpainting-only") else method
+
+    def keep(self, clip: str, method: str, outcome: Outcome) -> None:
+        """Keep what a method made of a clip."""
+        file = self._file(clip, method)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kind = np.zeros(0, np.int8) if outcome.kind is None else outcome.kind
+        np.savez_compressed(file, frames=outcome.frames, kind=kind)
+
+    def outcomes(self, clip: str, methods: Sequence[str]) -> dict[str, Outcome]:
+        """What was kept of a clip, by method; "truth" is one.
+
+        Raises:
+            InputError: nothing of a method.
+        """
+        files = {method: self._file(clip, method) for method in methods}
+        if missing := [method for method, file in files.items() if not file.exists()]:
+            raise InputError(
+                f"{self.path} has no frames of {', '.join(missing)} on {clip}; run `evaluate --json` with it first."
+            )
+        return {method: _read(file) for method, file in files.items()}
+
+    def _file(self, clip: str, method: str) -> Path:
+        return self.path.with_suffix(".frames") / clip / f"{method}.npz"
+
+
+def _read(path: Path) -> Outcome:
+    with np.load(path) as file:
+        return Outcome(file["frames"], file["kind"] if file["kind"].size else None)
