@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from omnifusion import flow as of
 from omnifusion.color import from_uint8, luminance, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.state import InputError
@@ -119,22 +120,17 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if size[0] < len(image) else cv2.INTER_LINEAR)
 
 
-def _identity(shape: tuple[int, ...]) -> np.ndarray:
-    """Every pixel's own coordinates, ``(H, W, 2)`` float32."""
-    return np.dstack(np.meshgrid(np.arange(shape[1]), np.arange(shape[0]))).astype(np.float32)
-
-
 def _moved(image: np.ndarray, move: np.ndarray) -> np.ndarray:
     """``image`` ``(H, W)`` fetched along ``move`` ``(h, w, 2)``, which is px of its own size; the border repeats."""
     H, W = image.shape
     h, w = move.shape[:2]
     full = _resize(move, (H, W)) * np.array([W / w, H / h], np.float32)
-    return cv2.remap(image, _identity((H, W)) + full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(image, of.grid(H, W) + full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Where ``target``'s pixels are in ``source`` by the best affine map, ``(h, w, 2)`` px; no movement if in doubt."""
-    pixels = _identity(target.shape)
+    pixels = of.grid(*target.shape)
     best, most = np.zeros_like(pixels), correlation(source, target) + WORTHWHILE
     for matrix in (_by_features(source, target), _by_correlation(source, target)):
         if matrix is None or np.abs(matrix[:, :2] - np.eye(2)).max() > STRETCH:
@@ -185,17 +181,11 @@ def _by_correlation(source: np.ndarray, target: np.ndarray) -> np.ndarray | None
 def _add_flow(source: np.ndarray, target: np.ndarray, move: np.ndarray) -> np.ndarray:
     """Add flow to ``move`` where forward and backward flow agree, fading out elsewhere; none if it gains little."""
     moved = _moved(source, move)
-    forward, backward = _dis(target, moved), _dis(moved, target)
-    back = np.dstack([_moved(np.ascontiguousarray(backward[..., k]), forward) for k in (0, 1)])
-    sure = np.linalg.norm(forward + back, axis=-1) < IN_PLACE
+    forward, backward = of.raw_dis(target, moved), of.raw_dis(moved, target)
+    sure = of.cycle_error(forward, backward) < IN_PLACE
     sure &= np.linalg.norm(forward, axis=-1) < REACH * max(target.shape)
     radius = max(target.shape) / 64
     weight = cv2.GaussianBlur(sure.astype(np.float32), (0, 0), radius)
     smooth = cv2.GaussianBlur(forward * sure[..., None], (0, 0), radius) / (weight + 0.1)[..., None]
     gain = correlation(_moved(source, move + smooth), target) - correlation(moved, target)
     return move + smooth if gain > WORTHWHILE else move
-
-
-def _dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return search.calc(a, b, None)
