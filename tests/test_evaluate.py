@@ -259,7 +259,7 @@ def test_gains_over_the_better_peer() -> None:
         "b": {"omnifusion": entry(29, 6.0), "levin": entry(30, 5.0), "flow-warp": entry(20, 8.0)},
     }
     table = tables.gain_table(Scores(Path(), {"clips": {name: {"methods": m} for name, m in clips.items()}}))
-    rows = {row[0]: row[1:] for row in table.rows}
+    rows = {row[0]: row[1:] for row in table.cells()}
     # means: 30.5 against levin's 30, 4.5 against levin's 4.5
     assert rows["PSNR, dB"] == ["+1.00", "-1.00", "+0.50"]
     assert rows["ΔE00"] == ["-25.0%", "+20.0%", "+0.0%"]
@@ -369,7 +369,7 @@ def test_what_a_part_earns_and_takes() -> None:
         "b": {ablation.WHOLE: entry(30, 60), "volume": entry(29, 20), "order": {"error": "no luck"}},
     }
     table = ablation.part_table(Scores(Path(), {"clips": {name: {"methods": m} for name, m in clips.items()}}))
-    whole, volume, order = (dict(zip(table.head, row, strict=True)) for row in table.rows)
+    whole, volume, order = (dict(zip(table.forms, row, strict=True)) for row in table.cells())
     assert whole["PSNR ↑"] == "31.00" and whole["it earns, dB"] == ""
     assert volume["it earns, dB"] == "+1.00"
     assert volume["of the CPU time"] == "50.0%" and volume["dB per tenth of the time"] == "+0.20"

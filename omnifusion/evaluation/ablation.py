@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from omnifusion.evaluation.methods import Case, Method, Outcome, omnifusion
 from omnifusion.evaluation.scores import Scores
-from omnifusion.evaluation.tables import (
-    CDC,
-    COMPARED,
-    CPU_SECONDS,
-    DELTA_E,
-    PSNR,
-    SECONDS,
-    SSIM,
-    Table,
-    no_lpips,
-    written,
-)
+from omnifusion.evaluation.tables import CDC, COMPARED, CPU_SECONDS, DELTA_E, PSNR, SECONDS, SSIM, Table, forms
 from omnifusion.settings import Settings
 from omnifusion.state import Steps
 
 Change = Callable[[Settings], Settings]
 
 WHOLE = "whole method"
-
-ROWS: dict[str, Change] = {
-    WHOLE: lambda s: replace(s, optimizations=1),
-    "twice the steps": lambda s: replace(s, optimizations=1, steps=2 * s.steps),
-    "3 optimisations": lambda s: replace(s, optimizations=3),
-    "no colour condition": lambda s: replace(s, optimizations=1, color_condition=False),
-    "no grey constraint": lambda s: replace(s, optimizations=1, grey_constraint=False),
-    "neither": lambda s: replace(s, optimizations=1, color_condition=False, grey_constraint=False),
-}
-"""The rows of table 2, from the last to the first: what becomes of the settings."""
-
-PAPER = {
-    WHOLE: ("27.87", "0.970", "0.070"),
-    "twice the steps": ("27.99", "0.965", "0.075"),
-    "3 optimisations": ("27.17", "0.941", "0.103"),
-    "no colour condition": ("25.37", "0.922", "0.111"),
-    "no grey constraint": ("26.24", "0.904", "0.127"),
-    "neither": ("24.78", "0.892", "0.155"),
-}
-"""PSNR, SSIM and LPIPS of the paper's table 2."""
 
 PARTS: dict[str, Change] = {
     "colour condition, eq. (2)": lambda s: replace(s, color_condition=False),
@@ -54,63 +25,82 @@ PARTS: dict[str, Change] = {
 }
 """Our own parts: what becomes of the settings without each. A part that the settings do not use is not measured."""
 
+ROWS: dict[str, tuple[Change, tuple[str, str, str]]] = {
+    WHOLE: (lambda s: replace(s, optimizations=1), ("27.87", "0.970", "0.070")),
+    "twice the steps": (lambda s: replace(s, optimizations=1, steps=2 * s.steps), ("27.99", "0.965", "0.075")),
+    "3 optimisations": (lambda s: replace(s, optimizations=3), ("27.17", "0.941", "0.103")),
+    "no colour condition": (
+        lambda s: replace(s, optimizations=1, color_condition=False),
+        ("25.37", "0.922", "0.111"),
+    ),
+    "no grey constraint": (
+        lambda s: replace(s, optimizations=1, grey_constraint=False),
+        ("26.24", "0.904", "0.127"),
+    ),
+    "neither": (
+        lambda s: replace(s, optimizations=1, color_condition=False, grey_constraint=False),
+        ("24.78", "0.892", "0.155"),
+    ),
+}
+"""The rows of table 2, from the last to the first: what becomes of the settings, and the paper's PSNR, SSIM, LPIPS."""
+
 
 def rows_of_table_2() -> dict[str, Method]:
-    """The rows as methods that share each clip's tracker; the whole first, whose inpainted pixels all are scored on."""
-
-    def under(change: Change) -> Method:
-        return lambda case: omnifusion(replace(case, settings=change(case.settings)))
-
-    return {name: under(change) for name, change in ROWS.items()}
+    """The rows as methods; the whole first, as the others are also scored on the pixels that it inpainted."""
+    return {name: partial(_sharing, change) for name, (change, _) in ROWS.items()}
 
 
 def without_each_part(settings: Settings) -> dict[str, Method]:
-    """The whole method, and it without each part that ``settings`` use; each fits its own tracker, as parts may be
-    the tracker's."""
+    """The whole method, and it without each part that ``settings`` use."""
+    parts = {name: change for name, change in PARTS.items() if change(settings) != settings}
+    return {name: partial(_alone, change) for name, change in ({WHOLE: replace} | parts).items()}
 
-    def under(change: Change) -> Method:
-        def run(case: Case) -> Steps[Outcome]:
-            return omnifusion(Case(case.truth, change(case.settings), case.stages))
 
-        return run
+def _sharing(change: Change, case: Case) -> Steps[Outcome]:
+    """OmniFusion under changed settings, with the clip's own trackers."""
+    return omnifusion(replace(case, settings=change(case.settings)))
 
-    used = {name: under(change) for name, change in PARTS.items() if change(settings) != settings}
-    return {WHOLE: under(lambda s: s), **used}
+
+def _alone(change: Change, case: Case) -> Steps[Outcome]:
+    """OmniFusion under changed settings, with trackers of its own: the change may concern them, and they cost."""
+    return omnifusion(Case(case.truth, change(case.settings), case.stages))
 
 
 def paper_ablation(scores: Scores, settings: Settings) -> Table:
     """Table 2 with the paper's figures beside ours."""
     columns = [*COMPARED, *(replace(c, head=f"inpainted {c.head}", part="inpainted") for c in (PSNR, SSIM)), SECONDS]
-    rows = []
-    for name, change in ROWS.items():
+    rows: list[Sequence[Any]] = []
+    for name, (change, paper) in ROWS.items():
         s, found = change(settings), scores.entries(name).values()
         switches = ["✓" if on else "×" for on in (s.color_condition, s.grey_constraint)]
-        ours = [column.cell(found) for column in columns]
-        rows.append([name, str(s.steps), str(s.optimizations), *switches, *ours, *PAPER[name]])
-    head = ["row", "steps", "optim.", "inpaint", "L_gray", *(column.head for column in columns)]
-    head += ["paper PSNR", "paper SSIM", "paper LPIPS"]
+        rows.append([name, s.steps, s.optimizations, *switches, *(column.mean(found) for column in columns), *paper])
+    heads = dict.fromkeys(["row", "steps", "optim.", "inpaint", "L_gray"], "") | forms(columns)
+    heads |= dict.fromkeys(["paper PSNR", "paper SSIM", "paper LPIPS"], "")
     note = (
         "Columns as in the paper's table 2; its figures are of Stable Diffusion v2.0 on the 20 clips of DAVIS with 50 "
         "and 100 steps. All rows share each clip's tracker; inpainted pixels are those that the whole method inpainted."
     )
-    return Table("Beside table 2 of the paper", head, rows, [note, *no_lpips(scores), *scores.failures()])
+    return Table("Beside table 2 of the paper", heads, rows, [note, *scores.notes()])
 
 
 def part_table(scores: Scores) -> Table:
     """What each part earns and takes: scores and CPU seconds without it, beside the whole method's."""
     columns = (PSNR, DELTA_E, CDC, CPU_SECONDS)
-    whole, rows = scores.entries(WHOLE), []
+    whole = scores.entries(WHOLE)
+    rows: list[Sequence[Any]] = [[WHOLE, *(column.mean(whole.values()) for column in columns), "", "", ""]]
     for name in scores.methods:
         without = scores.entries(name)
         both = whole.keys() & without.keys()
+        if name == WHOLE or not both:
+            continue
         psnr, seconds = (
-            (column.mean(whole[clip] for clip in both), column.mean(without[clip] for clip in both))
+            [column.mean(entries[clip] for clip in both) for entries in (whole, without)]
             for column in (PSNR, CPU_SECONDS)
         )
-        earned, share = psnr[0] - psnr[1], (seconds[0] - seconds[1]) / seconds[0]
-        worth = written(earned / (10 * share), "+.2f") if share > 0 else "costs nothing"
-        gain = ["", "", ""] if name == WHOLE else [written(earned, "+.2f"), written(share, ".1%"), worth]
-        rows.append([name if name == WHOLE else f"without {name}", *(c.cell(without.values()) for c in columns), *gain])
-    head = ["row", *(column.head for column in columns), "it earns, dB", "of the CPU time", "dB per tenth of the time"]
+        earned, share = psnr[0] - psnr[1], 1 - seconds[1] / seconds[0]
+        worth = earned / (10 * share) if share > 0 else "costs nothing"
+        rows.append([f"without {name}", *(c.mean(without.values()) for c in columns), earned, share, worth])
+    gains = {"it earns, dB": "+.2f", "of the CPU time": ".1%", "dB per tenth of the time": "+.2f"}
     note = "A row is the method without one part; what the part earns is the whole method's PSNR above that row's."
-    return Table("Our own parts, switched off one by one", head, rows, [note, *scores.failures()])
+    heads = {"row": "", **forms(columns), **gains}
+    return Table("Our own parts, switched off one by one", heads, rows, [note, *scores.notes()])

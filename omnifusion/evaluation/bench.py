@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -119,16 +120,14 @@ def plain_pass(prior: DiffusionPrior) -> float:
 def table(rows: Sequence[Row], settings: Settings, machine: str) -> Table:
     """The rows, stage by stage, so that growth with the length is visible."""
     order = list(dict.fromkeys(row.stage for row in rows))
-    cells = [
-        [row.stage, str(row.frames), *written, f"{row.ratio:.1f}", row.reference, *memory]
-        for row in sorted(rows, key=lambda row: (order.index(row.stage), row.frames))
-        for written in [[f"{seconds:.3g}" for seconds in (row.seconds, row.seconds / row.frames)]]
-        for memory in [[f"{mib:.0f}" for mib in (row.peak_mib, row.added_mib)]]
+    forms = {"stage": "", "frames": "", "s": ".3g", "s per frame": ".3g", "ratio to reference": ".1f", "reference": ""}
+    cells: list[Sequence[Any]] = [
+        [r.stage, r.frames, r.seconds, r.seconds / r.frames, r.ratio, r.reference, r.peak_mib, r.added_mib]
+        for r in sorted(rows, key=lambda row: (order.index(row.stage), row.frames))
     ]
-    head = ["stage", "frames", "s", "s per frame", "ratio to reference", "reference", "peak MiB", "added MiB"]
     note = (
         f"Scene {SCENE!r} at {SIZE[1]}x{SIZE[0]}, {settings.preset} preset, {settings.prior} prior, on {machine}. "
         "The whole run is fit and Algorithm 1. Peak memory is the process's, libraries included; added is how far "
         "it rises above what the process held before the stage."
     )
-    return Table("Seconds and memory", head, cells, [note])
+    return Table("Seconds and memory", forms | {"peak MiB": ".0f", "added MiB": ".0f"}, cells, [note])

@@ -7,10 +7,11 @@ begins at the chain, trusted where its cycle closes to 1 px).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,17 +79,17 @@ def accuracy(truth: synthetic.Sample, answer: Callable[[int], tuple[Tensor, Tens
 
 def made(scenes: Sequence[str], seeds: int, frames: int, preset: str) -> Steps[Table]:
     """Accuracy, visibility and seconds on made scenes of 192x108: medians over seeds."""
+    heads = ["scene", "< 1 px", "< 3 px", "visibility", "chain < 1", "chain < 3", "chain vis.", "fit s"]
+    title = f"Made scenes, {frames} frames of 192x108, {seeds} seeds, {preset}"
+    table = Table(title, dict.fromkeys(heads, ".1f") | {"peak MiB": ".0f"}, [])
     figures = np.zeros((len(scenes), seeds, 8))
-    rows: list[list[str]] = []
     for n, scene in enumerate(scenes):
         for seed in range(seeds):
             yield Step("bench", f"{scene}, seed {seed}", (n + seed / seeds) / len(scenes))
             figures[n, seed] = yield from _made_once(synthetic.make(scene, frames, seed=seed), preset, seed)
-        rows.append([scene, *_written(np.median(figures[n], axis=0), ".1f", {6: ".1f", 7: ".0f"})])
-        yield _row(rows, len(scenes))
-    rows.append(["median", *_written(np.median(figures, axis=(0, 1)), ".1f", {7: ".0f"})])
-    head = ["scene", "< 1 px", "< 3 px", "visibility", "chain < 1", "chain < 3", "chain vis.", "fit s", "peak MiB"]
-    return Table(f"Made scenes, {frames} frames of 192x108, {seeds} seeds, {preset}", head, rows)
+        yield _row(table, len(scenes), [scene, *np.median(figures[n], axis=0)])
+    table.rows.append(["median", *np.median(figures, axis=(0, 1))])
+    return table
 
 
 def _made_once(truth: synthetic.Sample, preset: str, seed: int) -> Steps[list[float]]:
@@ -105,20 +106,17 @@ def _made_once(truth: synthetic.Sample, preset: str, seed: int) -> Steps[list[fl
     return [*ours, *accuracy(truth, chained), meter.seconds, meter.peak_mib]
 
 
-def _written(figures: Iterable[float], form: str, others: dict[int, str]) -> list[str]:
-    """Figures as text, all in one form but ``others`` by their place."""
-    return [format(value, others.get(k, form)) for k, value in enumerate(figures)]
-
-
-def _row(rows: Sequence[Sequence[str]], count: int) -> Step:
-    """The last of ``count`` rows has been measured."""
-    return Step("bench", "  ".join(rows[-1]), len(rows) / count, data={"result": rows[-1]})
+def _row(table: Table, count: int, row: Sequence[Any]) -> Step:
+    """Another of ``count`` rows has been measured."""
+    table.rows.append(row)
+    return Step("bench", "  ".join(table.cells()[-1]), len(table.rows) / count, data={"result": row})
 
 
 def carried(clips: Sequence[Path], frames: int, preset: str) -> Steps[Table]:
     """PSNR of frames that fetch their colour from frame 0 (their own luminance kept), ours and started DIS."""
-    forms = {1: ".0f"} | dict.fromkeys((3, 4, 6, 7, 8), ".2f")
-    figures, rows = [], []
+    forms = {"clip": "", "fit s": ".1f", "peak MiB": ".0f", "trusted %": ".1f", "DIS there": ".2f", "ours there": ".2f"}
+    forms |= {"seen %": ".1f", "DIS filled": ".2f", "ours filled": ".2f", "ours all": ".2f"}
+    table = Table(f"Colour carried from frame 0, {frames} frames of {HEIGHT} px, {preset}", forms, [])
     for n, path in enumerate(clips):
         yield Step("bench", path.name, n / len(clips))
         video = read_clip(path, frames, HEIGHT / read_clip(path, 2).shape[2])
@@ -126,13 +124,10 @@ def carried(clips: Sequence[Path], frames: int, preset: str) -> Steps[Table]:
         L, ab = lab[:, :1].contiguous(), lab[:, 1:].contiguous()
         with Meter() as meter:
             tracker = yield from omnimotion.fit(L, preset)
-        figures.append([meter.seconds, meter.peak_mib, *compare(tracker, Chains(of.to_bytes(L[:, 0])), video, L, ab)])
-        rows.append([path.name, *_written(figures[-1], ".1f", forms)])
-        yield _row(rows, len(clips))
-    rows.append(["mean", *_written(np.mean(figures, axis=0), ".1f", forms)])
-    head = ["clip", "fit s", "peak MiB", "trusted %", "DIS there", "ours there", "seen %"]
-    head += ["DIS filled", "ours filled", "ours all"]
-    return Table(f"Colour carried from frame 0, {frames} frames of {HEIGHT} px, {preset}", head, rows)
+        figures = compare(tracker, Chains(of.to_bytes(L[:, 0])), video, L, ab)
+        yield _row(table, len(clips), [path.name, meter.seconds, meter.peak_mib, *figures])
+    table.rows.append(["mean", *np.mean([row[1:] for row in table.rows], axis=0)])
+    return table
 
 
 def compare(tracker: Tracker, chains: Chains, video: np.ndarray, L: Tensor, ab: Tensor) -> list[float]:
@@ -159,7 +154,8 @@ def compare(tracker: Tracker, chains: Chains, video: np.ndarray, L: Tensor, ab: 
 def growth(clip: Path, lengths: Sequence[int], preset: str) -> Steps[Table]:
     """Seconds and memory of whole fits to more and more frames of one clip at the product's working size."""
     size = fit_size(read_clip(clip, 2).shape[2:], choose().max_side)
-    rows: list[list[str]] = []
+    forms = {"frames": "", "seconds": ".1f", "seconds per frame": ".2f", "peak MiB": ".0f"}
+    table = Table(f"Whole fits to {clip.name}, {size[1]}x{size[0]}, {preset}", forms, [])
     for n, frames in enumerate(sorted(lengths)):
         yield Step("bench", f"{frames} frames", n / len(lengths))
         pictures = read_clip(clip, frames)
@@ -168,11 +164,8 @@ def growth(clip: Path, lengths: Sequence[int], preset: str) -> Steps[Table]:
         L = working_luminance(pictures, size)
         with Meter() as meter:
             yield from omnimotion.fit(L, preset)
-        figures = (frames, meter.seconds, meter.seconds / frames, meter.peak_mib)
-        rows.append(_written(figures, ".0f", {1: ".1f", 2: ".2f"}))
-        yield _row(rows, len(lengths))
-    title = f"Whole fits to {clip.name}, {size[1]}x{size[0]}, {preset}"
-    return Table(title, ["frames", "seconds", "seconds per frame", "peak MiB"], rows)
+        yield _row(table, len(lengths), [frames, meter.seconds, meter.seconds / frames, meter.peak_mib])
+    return table
 
 
 def pace(seconds: float, rays: int = 64) -> Steps[Table]:
@@ -183,7 +176,9 @@ def pace(seconds: float, rays: int = 64) -> Steps[Table]:
     """
     images = of.to_bytes(rgb_to_lab(from_uint8(synthetic.make("two-layers", 8).video.frames))[:, 0])
     flows = supervision.collect(images, of.gaps(len(images)))
-    rows: list[list[str]] = []
+    forms = {"preset": "", "parameters": ",", "iterations": "", "CPU us per sample": ".2f"}
+    forms |= {"first loss px": ".2f", "last loss px": ".2f"}
+    table = Table(f"Grid volume and official networks, {seconds:.0f} CPU-seconds each", forms, [])
     for name in ("standard", "paper"):
         preset = omnimotion.PRESETS[name]
         schedule = replace(preset.schedule, pairs=4, rays=rays // 4, samples=32)
@@ -196,8 +191,6 @@ def pace(seconds: float, rays: int = 64) -> Steps[Table]:
             losses.append(run.loss)
         iterations, parameters = len(losses) - 1, sum(p.numel() for p in volume.parameters())
         last = float(np.mean(losses[-max(1, len(losses) // 10) :]))
-        figures = (parameters, iterations, 1e6 * spent / (iterations * rays * 32), losses[0], last)
-        rows.append([name, *_written(figures, ".2f", {0: ",", 1: "d"})])
-        yield _row(rows, 2)
-    head = ["preset", "parameters", "iterations", "CPU us per sample", "first loss px", "last loss px"]
-    return Table(f"Grid volume and official networks, {seconds:.0f} CPU-seconds each", head, rows)
+        each = 1e6 * spent / (iterations * rays * 32)
+        yield _row(table, 2, [name, parameters, iterations, each, losses[0], last])
+    return table

@@ -86,6 +86,11 @@ class Scores:
         return self.data["protocol"]
 
     @property
+    def prior(self) -> str:
+        """The prior of OmniFusion."""
+        return self.protocol["settings"]["prior"]
+
+    @property
     def clips(self) -> dict[str, Any]:
         """What is known of each clip."""
         return self.data["clips"]
@@ -101,10 +106,6 @@ class Scores:
         every = {clip: about["methods"].get(method, {}) for clip, about in self.clips.items()}
         return {clip: entry for clip, entry in every.items() if "scores" in entry}
 
-    def values(self, method: str, key: str) -> list[float]:
-        """One score of a method on every clip that has it."""
-        return [e["scores"][key] for e in self.entries(method).values() if key in e["scores"]]
-
     def failures(self) -> list[str]:
         """One sentence for everything that failed."""
         clips = self.clips.items()
@@ -117,20 +118,21 @@ class Scores:
         ]
         return whole + single
 
-    def size(self) -> str:
-        """How many clips, in words."""
-        return f"{len(self.clips)} clip{'' if len(self.clips) == 1 else 's'}"
+    def notes(self) -> list[str]:
+        """What a reader of the figures has to know: what is missing, and why."""
+        missing = self.data.get("lpips_missing")
+        return [*([f"No LPIPS: {missing}"] if missing else []), *self.failures()]
 
     def title(self) -> str:
         """What was measured, in one line."""
-        p = self.protocol
+        p, count = self.protocol, len(self.clips)
         frames = f"first {p['frames']} frames" if p["frames"] else "whole clips"
-        return f"{p['dataset']}, {self.size()}, {frames}, scale {p['scale']:g}, {p['settings']['preset']} preset"
+        clips = f"{count} clip{'' if count == 1 else 's'}"
+        return f"{p['dataset']}, {clips}, {frames}, scale {p['scale']:g}, {p['settings']['preset']} preset"
 
     def label(self, method: str) -> str:
         """A method's name, with the prior where it has one."""
-        prior = self.protocol["settings"]["prior"]
-        return f"{method}, {prior} prior" if method in ("omnifusion", "inpainting-only") else method
+        return f"{method}, {self.prior} prior" if method in ("omnifusion", "inpainting-only") else method
 
     def keep(self, clip: str, method: str, outcome: Outcome) -> None:
         """Keep what a method made of a clip."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,47 @@ from omnifusion.state import InputError
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text; the first column is a name, the others are figures. As text it is Markdown, columns aligned."""
+    """Figures under headings; as text it is Markdown, its columns aligned.
+
+    Attributes:
+        forms: heading -> how figures below it are written, as ``format`` has it; the first column holds names.
+        rows: figures (None or NaN = a dash), or text that stands as it is.
+        notes: paragraphs below.
+    """
 
     title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    forms: Mapping[str, str]
+    rows: list[Sequence[Any]]
     notes: Sequence[str] = ()
 
+    def cells(self) -> list[list[str]]:
+        """The rows as text."""
+        return [[written(v, form) for v, form in zip(row, self.forms.values(), strict=True)] for row in self.rows]
+
     def __str__(self) -> str:
-        widths = [max(3, *(len(cell) for cell in column)) for column in zip(self.head, *self.rows, strict=True)]
+        cells = self.cells()
+        widths = [max(3, *(len(cell) for cell in column)) for column in zip(self.forms, *cells, strict=True)]
         rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
         form = "| " + " | ".join(f"{{:{'>' if k else '<'}{width}}}" for k, width in enumerate(widths)) + " |"
-        lines = [form.format(*row) for row in [self.head, rule, *self.rows]]
+        lines = [form.format(*row) for row in (self.forms, rule, *cells)]
         return "\n".join([f"**{self.title}**", "", *lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
     def html(self) -> str:
         """For the report."""
 
-        def row(cells: Sequence[str], tag: str) -> str:
+        def row(cells: Iterable[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-        body = "".join(row(cells, "td") for cells in self.rows)
+        body = row(self.forms, "th") + "".join(row(cells, "td") for cells in self.cells())
         notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in self.notes)
-        return f"<h2>{html.escape(self.title)}</h2><table>{row(self.head, 'th')}{body}</table>{notes}"
+        return f"<h2>{html.escape(self.title)}</h2><table>{body}</table>{notes}"
+
+
+def written(value: Any, form: str) -> str:
+    """A figure as text, a dash where there is none; text stands as it is."""
+    if isinstance(value, str):
+        return value
+    return "–" if value is None or np.isnan(value) else format(value, form)
 
 
 @dataclass(frozen=True)
@@ -60,22 +78,18 @@ class Column:
 
     def mean(self, entries: Iterable[dict[str, Any]]) -> float:
         """The mean of what was measured."""
-        return _mean(self.of(entry) for entry in entries)
-
-    def cell(self, entries: Iterable[dict[str, Any]]) -> str:
-        """The mean, or a dash."""
-        return written(self.mean(entries), self.form)
+        return mean(self.of(entry) for entry in entries)
 
 
-def written(value: float, form: str) -> str:
-    """A figure, or a dash where there is none."""
-    return format(value, form) if np.isfinite(value) else "–"
-
-
-def _mean(values: Iterable[float]) -> float:
+def mean(values: Iterable[float]) -> float:
     """The mean of what is known, NaN where nothing is."""
     known = [v for v in values if np.isfinite(v)]
     return float(np.mean(known)) if known else float("nan")
+
+
+def forms(columns: Iterable[Column]) -> dict[str, str]:
+    """The headings of columns and their forms."""
+    return {column.head: column.form for column in columns}
 
 
 PSNR = Column("psnr", "PSNR ↑", ".2f")
@@ -101,36 +115,30 @@ PAPER_DAVIS = {
 
 def main_table(scores: Scores) -> Table:
     """Means over the clips, every method a row."""
-    rows = []
+    rows: list[Sequence[Any]] = []
     for method in scores.methods:
         found = scores.entries(method).values()
-        means = [column.cell(found) for column in SUMMARY]
-        rows.append([scores.label(method), str(len(found)), *means, str(max(e["peak_mib"] for e in found))])
-    truth = {CDC: written(_mean(a["truth"]["cdc"] for a in scores.clips.values() if "truth" in a), CDC.form)}
-    truth[COLOUR] = "1.00"
-    rows.append(["the truth", str(len(scores.clips)), *(truth.get(column, "") for column in SUMMARY), ""])
-    head = ["method", "clips", *(column.head for column in SUMMARY), "peak MiB"]
+        means = [column.mean(found) for column in SUMMARY]
+        rows.append([scores.label(method), len(found), *means, max(entry["peak_mib"] for entry in found)])
+    truth = {CDC: mean(about["truth"]["cdc"] for about in scores.clips.values() if "truth" in about), COLOUR: 1.0}
+    rows.append(["the truth", len(scores.clips), *(truth.get(column, "") for column in SUMMARY), ""])
     ruler = (
         "uint8 PSNR is ColorMNet's released formula, in which differences and their squares wrap at 256: the ruler of "
         "some published figures, on which grey scores about 6 dB more than it has."
     )
-    return Table("Means over the clips", head, rows, [ruler, *no_lpips(scores), *scores.failures()])
-
-
-def no_lpips(scores: Scores) -> list[str]:
-    """A note on the empty column, where it is."""
-    missing = scores.data.get("lpips_missing")
-    return [f"No LPIPS: {missing}"] if missing else []
+    heads = {"method": "", "clips": "", **forms(SUMMARY), "peak MiB": ""}
+    return Table("Means over the clips", heads, rows, [ruler, *scores.notes()])
 
 
 def clip_table(scores: Scores, column: Column = PSNR) -> Table:
     """One score of every method on every clip."""
-    rows = []
+    rows: list[Sequence[Any]] = []
     for method in scores.methods:
         found = scores.entries(method)
-        every = [column.cell([found[clip]] if clip in found else []) for clip in scores.clips]
-        rows.append([scores.label(method), *every, column.cell(found.values())])
-    return Table(f"{column.head} per clip", ["method", *scores.clips, "mean"], rows)
+        every = [column.of(found[clip]) if clip in found else None for clip in scores.clips]
+        rows.append([scores.label(method), *every, column.mean(found.values())])
+    heads = ["method", *scores.clips, "mean"]
+    return Table(f"{column.head} per clip", dict.fromkeys(heads, column.form), rows)
 
 
 RIVALS = ("levin", "flow-warp")
@@ -153,42 +161,38 @@ def gain_table(scores: Scores) -> Table | None:
         return [*each, (column.mean(ours[c] for c in clips), better(means) if means else np.nan)]
 
     regions = {f"PSNR of {region} pixels, dB": replace(PSNR, part=region) for region in ("inpainted", "propagated")}
-    rows = [
-        [name, *(written(a - b, "+.2f") for a, b in pairs(column, max))]
-        for name, column in ({"PSNR, dB": PSNR} | regions).items()
-    ] + [
-        [name, *(written(a / b - 1, "+.1%") for a, b in pairs(column, min))]
-        for name, column in {"ΔE00": DELTA_E, "CDC": CDC}.items()
-    ]
+    rows: list[Sequence[Any]] = []
+    for name, column in ({"PSNR, dB": PSNR} | regions).items():
+        rows.append([name, *(a - b for a, b in pairs(column, max))])
+    for name, column in {"ΔE00": DELTA_E, "CDC": CDC}.items():
+        rows.append([name, *(written(a / b - 1, "+.1%") for a, b in pairs(column, min))])
     title = f"OmniFusion against the better of {' and '.join(RIVALS)}"
     note = (
         "Targets: PSNR at least 1.5 dB up and ΔE00 at least 8 % down in the mean, CDC no worse, no clip below its peer."
     )
-    return Table(title, ["difference", *clips, "mean"], rows, [note])
+    return Table(title, dict.fromkeys(["difference", *clips, "mean"], "+.2f"), rows, [note])
 
 
 def region_table(scores: Scores) -> Table | None:
     """Scores on OmniFusion's inpainted and propagated pixels alone, or None where it was not run."""
-    rows = []
+    rows: list[Sequence[Any]] = []
     for region in ("inpainted", "propagated"):
-        columns = [replace(column, part=region) for column in COMPARED]
         for method in scores.methods:
             found = [entry for entry in scores.entries(method).values() if region in entry["regions"]]
             if found:
-                name = f"{region}: {scores.label(method)}"
-                rows.append([name, str(len(found)), *(column.cell(found) for column in columns)])
-    head = ["pixels and method", "clips", *(column.head for column in COMPARED)]
+                means = [replace(column, part=region).mean(found) for column in COMPARED]
+                rows.append([f"{region}: {scores.label(method)}", len(found), *means])
+    heads = {"pixels and method": "", "clips": "", **forms(COMPARED)}
     note = "All methods on the same pixels: those that OmniFusion inpainted, and those that it propagated."
-    return Table("By where OmniFusion's colour comes from", head, rows, [note]) if rows else None
+    return Table("By where OmniFusion's colour comes from", heads, rows, [note]) if rows else None
 
 
 def paper_table(scores: Scores) -> Table:
     """Our row beside the paper's, and what differs between them."""
-    p, columns = scores.protocol, (PSNR, SSIM, LPIPS, CDC)
-    found, prior = scores.entries("omnifusion").values(), p["settings"]["prior"]
-    ours = {prior: [column.cell(found) for column in columns]} if found else {}
+    columns, found, prior = (PSNR, SSIM, LPIPS, CDC), scores.entries("omnifusion").values(), scores.prior
+    ours = {prior: [column.mean(found) for column in columns]} if found else {}
     names = {"bundled": "ours, bundled prior", "sd15": "ours, SD v1.5", "sd20": "ours, SD v2.0"}
-    rows = [[f"paper: {name}", *row] for name, row in PAPER_DAVIS.items()]
+    rows: list[Sequence[Any]] = [[f"paper: {name}", *row] for name, row in PAPER_DAVIS.items()]
     rows += [[name, *ours.get(key, ["not run"] * len(columns))] for key, name in names.items()]
     command = (
         "python -m omnifusion evaluate DAVIS --clips DAVIS/ImageSets/2016/val.txt "
@@ -199,7 +203,7 @@ def paper_table(scores: Scores) -> Table:
         f"Stable Diffusion on RTX 3090 cards; here {scores.title()} with the {prior} prior on {scores.data['machine']}."
         f' Rows that say "not run" need Stable Diffusion\'s weights and a GPU: `{command}` (or `--prior sd15`).'
     )
-    return Table("Beside table 1 of the paper (DAVIS)", ["row", *(column.head for column in columns)], rows, [note])
+    return Table("Beside table 1 of the paper (DAVIS)", {"row": "", **forms(columns)}, rows, [note])
 
 
 def evaluation_tables(scores: Scores) -> list[Table]:
