@@ -68,7 +68,7 @@ def _alone(change: Change, case: Case) -> Steps[Outcome]:
 
 def paper_ablation(scores: Scores, settings: Settings) -> Table:
     """Table 2 with the paper's figures beside ours."""
-    columns = [*COMPARED, *(replace(c, head=f"inpainted {c.head}", part="inpainted") for c in (PSNR, SSIM)), SECONDS]
+    columns = [*COMPARED, PSNR.within("inpainted"), SSIM.within("inpainted"), SECONDS]
     rows: list[Sequence[Any]] = []
     for name, (change, paper) in ROWS.items():
         s, found = change(settings), scores.entries(name).values()

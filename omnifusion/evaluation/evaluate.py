@@ -56,25 +56,27 @@ class Scorer:
             reference: says which pixels are propagated and inpainted, if it knows.
 
         Returns:
-            "scores", means over frames; "curves" over frames; "regions" and "shares" of propagation and inpainting.
+            The figures by name, means over frames: scores, those of a region as "REGION SCORE", the share of a region
+            under its name; and "curves", those that are known per frame.
         """
         result, true = outcome.frames[1:], truth[1:]
         curves = self.compare(result, true)
-        means = {name: float(values.mean()) for name, values in curves.items()}
-        means["psnr_uint8"] = float(metrics.psnr_uint8(result, true).mean())
-        means["cdc"] = metrics.cdc(outcome.frames)
-        means["colour"] = float(metrics.colourfulness(result).mean() / metrics.colourfulness(true).mean())
-        entry: dict[str, Any] = {"scores": means, "regions": {}}
-        for name, origin in REGIONS.items():
+        regions: dict[str, float] = {}
+        for region, origin in REGIONS.items():
             where = reference.came_by(origin)
             if where is not None and where[1:].any():
-                counts = where[1:].sum((1, 2))
-                scores = self.compare(result, true, where[1:])
-                entry["regions"][name] = {key: pooled(key, values, counts) for key, values in scores.items()}
+                counts, scores = where[1:].sum((1, 2)), self.compare(result, true, where[1:])
+                regions |= {f"{region} {name}": pooled(name, values, counts) for name, values in scores.items()}
             if outcome.kind is not None:
-                curves[name] = (outcome.kind[1:] == origin).mean((1, 2))
-                entry.setdefault("shares", {})[name] = float(curves[name].mean())
-        return entry | {"curves": {name: np.round(values, 4).tolist() for name, values in curves.items()}}
+                curves[region] = (outcome.kind[1:] == origin).mean((1, 2))
+        return {
+            **{name: float(values.mean()) for name, values in curves.items()},
+            "psnr_uint8": float(metrics.psnr_uint8(result, true).mean()),
+            "cdc": metrics.cdc(outcome.frames),
+            "colour": float(metrics.colourfulness(result).mean() / metrics.colourfulness(true).mean()),
+            **regions,
+            "curves": {name: np.round(values, 4).tolist() for name, values in curves.items()},
+        }
 
 
 def pooled(name: str, values: np.ndarray, counts: np.ndarray) -> float:
@@ -101,7 +103,7 @@ class Evaluation:
         except that a new run of the first method takes the others along, as all are scored on the regions of the first.
         """
         first = next(iter(methods))
-        self.scores.data["lpips_missing"] = self.scorer.lpips_missing
+        self.scores.lpips_missing = self.scorer.lpips_missing
         for n, (clip, path) in enumerate(clips.items()):
             todo = {m: run for m, run in methods.items() if clip not in self.scores.entries(m)}
             if first in todo:
@@ -122,7 +124,7 @@ class Evaluation:
             yield Step("evaluate", f"cannot be read: {_reason(error)}", data={"result": scores.clips[clip]})
             return
         entries = scores.clips.get(clip, {}).get("methods", {})
-        about = {"frames": len(truth), "size": list(truth.shape[2:]), "truth": {"cdc": metrics.cdc(truth)}}
+        about = {"frames": len(truth), "size": list(truth.shape[2:]), "cdc": metrics.cdc(truth)}
         scores.clips[clip] = about | {"methods": entries}
         scores.keep(clip, "truth", Outcome(truth))
         case = Case(truth, self.protocol.settings, self.stages)
@@ -136,12 +138,12 @@ class Evaluation:
                 spent = np.add([meter.seconds, meter.cpu_seconds], outcome.borrowed).round(2).tolist()
                 cost = dict(zip(("seconds", "cpu_seconds"), spent, strict=True)) | {"peak_mib": round(meter.peak_mib)}
                 entry = self.scorer.score(truth, outcome, reference) | cost
-                message = f"{method} {entry['scores']['psnr']:.2f} dB in {entry['seconds']:.0f} s"
+                message = f"{method} {entry['psnr']:.2f} dB in {entry['seconds']:.0f} s"
             except Exception as error:  # one method's failure must not cost the others their scores
                 entry = {"error": _reason(error)}
                 message = f"{method} failed: {entry['error']}"
             entries[method] = entry
-            scores.data["machine"] = machine()
+            scores.machine = machine()
             scores.save()
             yield Step("evaluate", message, data={"result": entry})
 

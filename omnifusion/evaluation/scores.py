@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,23 @@ class Protocol:
     lpips: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scores:
     """Scores in the JSON file ``path``, pictures in ``NAME.frames/CLIP/METHOD.npz`` beside it; resumable.
 
-    ``data`` has "protocol", "machine", "lpips_missing", and "clips": clip -> {"frames", "size", "truth", "methods":
-    method -> entry} or {"error", "methods"}; an entry is what ``Scorer.score`` made and the cost, or {"error"}.
+    Attributes:
+        protocol: the fields of a ``Protocol``.
+        clips: clip -> {"frames", "size", "cdc" of the truth, "methods": method -> figures as ``Scorer.score`` names
+            them, or {"error"}}, or {"error", "methods"}.
+        machine: what it ran on.
+        lpips_missing: why there is no LPIPS, if so.
     """
 
     path: Path
-    data: dict[str, Any]
+    protocol: dict[str, Any]
+    clips: dict[str, dict[str, Any]] = field(default_factory=dict)
+    machine: str = ""
+    lpips_missing: str | None = None
 
     @classmethod
     def begin(cls, path: Path, protocol: Protocol) -> Scores:
@@ -52,13 +59,11 @@ class Scores:
         Raises:
             InputError: the file holds something else.
         """
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return cls(path, {"protocol": asdict(protocol), "clips": {}})
-        found = cls.read(path)
-        if found.protocol != asdict(protocol):
+        scores = cls.read(path) if path.exists() else cls(path, asdict(protocol))
+        if scores.protocol != asdict(protocol):
             raise InputError(f"{path} holds a measurement with other choices; name another file.")
-        return found
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return scores
 
     @classmethod
     def read(cls, path: Path) -> Scores:
@@ -68,22 +73,17 @@ class Scores:
             InputError: the file holds none.
         """
         try:
-            data = json.loads(path.read_text())
-            data["protocol"]["settings"], data["clips"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            scores = cls(path, **json.loads(path.read_text()))
+            scores.prior, scores.methods
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise InputError(f"{path} is not a file that `evaluate --json` wrote.") from error
-        return cls(path, data)
+        return scores
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
         draft = self.path.with_suffix(".part")
-        draft.write_text(json.dumps(self.data, indent=1) + "\n")
+        draft.write_text(json.dumps({k: v for k, v in vars(self).items() if k != "path"}, indent=1) + "\n")
         draft.replace(self.path)
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """The fields of ``Protocol``."""
-        return self.data["protocol"]
 
     @property
     def prior(self) -> str:
@@ -91,20 +91,15 @@ class Scores:
         return self.protocol["settings"]["prior"]
 
     @property
-    def clips(self) -> dict[str, Any]:
-        """What is known of each clip."""
-        return self.data["clips"]
-
-    @property
     def methods(self) -> list[str]:
         """The methods that have scores, in the order they were run."""
-        every = (m for about in self.clips.values() for m, entry in about["methods"].items() if "scores" in entry)
-        return list(dict.fromkeys(every))
+        every = dict.fromkeys(method for about in self.clips.values() for method in about["methods"])
+        return [method for method in every if self.entries(method)]
 
     def entries(self, method: str) -> dict[str, dict[str, Any]]:
-        """The scored entries of a method by clip."""
+        """The figures of a method by clip, where it did not fail."""
         every = {clip: about["methods"].get(method, {}) for clip, about in self.clips.items()}
-        return {clip: entry for clip, entry in every.items() if "scores" in entry}
+        return {clip: entry for clip, entry in every.items() if "psnr" in entry}
 
     def failures(self) -> list[str]:
         """One sentence for everything that failed."""
@@ -120,8 +115,7 @@ class Scores:
 
     def notes(self) -> list[str]:
         """What a reader of the figures has to know: what is missing, and why."""
-        missing = self.data.get("lpips_missing")
-        return [*([f"No LPIPS: {missing}"] if missing else []), *self.failures()]
+        return [*([f"No LPIPS: {self.lpips_missing}"] if self.lpips_missing else []), *self.failures()]
 
     def title(self) -> str:
         """What was measured, in one line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +61,19 @@ def written(value: Any, form: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of an entry: its key, its heading, how to write it, and the part of the entry that has it.
-
-    ``part`` is "scores", "shares", "cost", or a region.
-    """
+    """A figure of an entry: its key, its heading, and how to write it."""
 
     key: str
     head: str
     form: str
-    part: str = "scores"
 
-    def of(self, entry: dict[str, Any]) -> float:
-        """The figure, NaN where it was not measured."""
-        parts = {"cost": entry, "scores": entry["scores"], "shares": entry.get("shares", {}), **entry["regions"]}
-        return parts.get(self.part, {}).get(self.key, np.nan)
+    def within(self, region: str) -> Column:
+        """The same figure of a region's pixels alone."""
+        return Column(f"{region} {self.key}", f"{region} {self.head}", self.form)
 
     def mean(self, entries: Iterable[dict[str, Any]]) -> float:
-        """The mean of what was measured."""
-        return mean(self.of(entry) for entry in entries)
+        """The mean over the entries that have it."""
+        return mean(entry.get(self.key, np.nan) for entry in entries)
 
 
 def mean(values: Iterable[float]) -> float:
@@ -99,9 +94,9 @@ LPIPS = Column("lpips", "LPIPS ↓", ".4f")
 CDC = Column("cdc", "CDC ↓", ".6f")
 DELTA_E = Column("ciede2000", "ΔE00 ↓", ".2f")
 COLOUR = Column("colour", "colour", ".2f")
-SHARES = tuple(Column(region, region, ".1%", "shares") for region in ("propagated", "inpainted"))
-SECONDS = Column("seconds", "s per clip", ".1f", "cost")
-CPU_SECONDS = Column("cpu_seconds", "CPU s per clip", ".1f", "cost")
+SHARES = tuple(Column(region, region, ".1%") for region in ("propagated", "inpainted"))
+SECONDS = Column("seconds", "s per clip", ".1f")
+CPU_SECONDS = Column("cpu_seconds", "CPU s per clip", ".1f")
 SUMMARY = (PSNR, PSNR_UINT8, SSIM, LPIPS, CDC, DELTA_E, COLOUR, *SHARES, SECONDS, CPU_SECONDS)
 COMPARED = (PSNR, SSIM, LPIPS, DELTA_E)
 
@@ -120,7 +115,7 @@ def main_table(scores: Scores) -> Table:
         found = scores.entries(method).values()
         means = [column.mean(found) for column in SUMMARY]
         rows.append([scores.label(method), len(found), *means, max(entry["peak_mib"] for entry in found)])
-    truth = {CDC: mean(about["truth"]["cdc"] for about in scores.clips.values() if "truth" in about), COLOUR: 1.0}
+    truth = {CDC: CDC.mean(scores.clips.values()), COLOUR: 1.0}
     rows.append(["the truth", len(scores.clips), *(truth.get(column, "") for column in SUMMARY), ""])
     ruler = (
         "uint8 PSNR is ColorMNet's released formula, in which differences and their squares wrap at 256: the ruler of "
@@ -135,7 +130,7 @@ def clip_table(scores: Scores, column: Column = PSNR) -> Table:
     rows: list[Sequence[Any]] = []
     for method in scores.methods:
         found = scores.entries(method)
-        every = [column.of(found[clip]) if clip in found else None for clip in scores.clips]
+        every = [found.get(clip, {}).get(column.key) for clip in scores.clips]
         rows.append([scores.label(method), *every, column.mean(found.values())])
     heads = ["method", *scores.clips, "mean"]
     return Table(f"{column.head} per clip", dict.fromkeys(heads, column.form), rows)
@@ -156,11 +151,11 @@ def gain_table(scores: Scores) -> Table | None:
         return None
 
     def pairs(column: Column, better: Callable[[Iterable[float]], float]) -> list[tuple[float, float]]:
-        each = [(column.of(ours[c]), better(column.of(rival[c]) for rival in rivals if c in rival)) for c in clips]
+        each = [(column.mean([ours[c]]), better(column.mean([r[c]]) for r in rivals if c in r)) for c in clips]
         means = [column.mean(rival[c] for c in clips) for rival in rivals if all(c in rival for c in clips)]
         return [*each, (column.mean(ours[c] for c in clips), better(means) if means else np.nan)]
 
-    regions = {f"PSNR of {region} pixels, dB": replace(PSNR, part=region) for region in ("inpainted", "propagated")}
+    regions = {f"PSNR of {region} pixels, dB": PSNR.within(region) for region in ("inpainted", "propagated")}
     rows: list[Sequence[Any]] = []
     for name, column in ({"PSNR, dB": PSNR} | regions).items():
         rows.append([name, *(a - b for a, b in pairs(column, max))])
@@ -178,9 +173,9 @@ def region_table(scores: Scores) -> Table | None:
     rows: list[Sequence[Any]] = []
     for region in ("inpainted", "propagated"):
         for method in scores.methods:
-            found = [entry for entry in scores.entries(method).values() if region in entry["regions"]]
+            found = [entry for entry in scores.entries(method).values() if f"{region} psnr" in entry]
             if found:
-                means = [replace(column, part=region).mean(found) for column in COMPARED]
+                means = [column.within(region).mean(found) for column in COMPARED]
                 rows.append([f"{region}: {scores.label(method)}", len(found), *means])
     heads = {"pixels and method": "", "clips": "", **forms(COMPARED)}
     note = "All methods on the same pixels: those that OmniFusion inpainted, and those that it propagated."
@@ -200,7 +195,7 @@ def paper_table(scores: Scores) -> Table:
     )
     note = (
         "Not the same protocol: the paper takes the 20 clips of its DAVIS test set, at a size it does not name, with "
-        f"Stable Diffusion on RTX 3090 cards; here {scores.title()} with the {prior} prior on {scores.data['machine']}."
+        f"Stable Diffusion on RTX 3090 cards; here {scores.title()} with the {prior} prior on {scores.machine}."
         f' Rows that say "not run" need Stable Diffusion\'s weights and a GPU: `{command}` (or `--prior sd15`).'
     )
     return Table("Beside table 1 of the paper (DAVIS)", {"row": "", **forms(columns)}, rows, [note])
