@@ -74,8 +74,8 @@ class Scores:
         """
         try:
             scores = cls(path, **json.loads(path.read_text()))
-            scores.prior, scores.methods
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            scores.title()  # fails where a part is missing
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise InputError(f"{path} is not a file that `evaluate --json` wrote.") from error
         return scores
 
