@@ -8,7 +8,7 @@ import pkgutil
 import sys
 
 from omnifusion import __version__, commands
-from omnifusion.state import InputError
+from omnifusion.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:

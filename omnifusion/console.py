@@ -10,7 +10,7 @@ from tqdm import tqdm
 from omnifusion.clip.prepare import Clip
 from omnifusion.driver import InpaintHere, Stages, colorize
 from omnifusion.settings import Settings
-from omnifusion.state import Step, Steps
+from omnifusion.state import Colored, Step, drain
 from omnifusion.store import RunFolder
 
 
@@ -30,7 +30,7 @@ class Bar:
             self._bar = tqdm(
                 total=100, desc=f"{stage:9}", bar_format="{desc} {percentage:3.0f}% |{bar:30}| {elapsed}{postfix}"
             )
-        if stage != "colour" or step.state is not None:
+        if stage != "colour" or isinstance(step, Colored):
             self._bar.update(max(0.0, 100 * step.done - self._bar.n))
         left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
         self._bar.set_postfix_str(f"{step.message}{left}")
@@ -56,25 +56,19 @@ def color_to_folder(clip: Clip, settings: Settings, out: Path, overwrite: bool) 
     bar, result = Bar(), None
     try:
         run = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, Stages(inpaint=inpaint))
-        result = _follow(run, bar, folder)
+
+        def show(step: Step) -> None:
+            bar.show(step)
+            folder.watch(step)
+
+        result = drain(run, show)
     except KeyboardInterrupt:
         print("\nInterrupted: writing what is coloured so far.")
-    report = _follow(folder.finish(clip, settings, result), bar)
+    report = drain(folder.finish(clip, settings, result), bar.show)
     bar.close()
     print(summary(report))
     print(f"Results: {folder.path}")
     return report
-
-
-def _follow(steps: Steps[Any], bar: Bar, folder: RunFolder | None = None) -> Any:
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        bar.show(step)
-        if folder is not None:
-            folder.watch(step)
 
 
 def summary(report: dict[str, Any]) -> str:

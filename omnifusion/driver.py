@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -15,10 +15,22 @@ from torch import Tensor
 from omnifusion import omnimotion
 from omnifusion.inpaint import Task, make_hint_for, paint_frame
 from omnifusion.omnimotion import Flows
-from omnifusion.prior.diffusion import load, sampling_of
+from omnifusion.prior.diffusion import load
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
-from omnifusion.state import ColorState, Origin, Prior, Step, Steps, Tracker
+from omnifusion.state import (
+    Colored,
+    ColorState,
+    Fitted,
+    Followed,
+    Iteration,
+    Origin,
+    Prior,
+    Round,
+    Step,
+    Steps,
+    Tracker,
+)
 
 R = TypeVar("R")
 
@@ -57,7 +69,7 @@ class InpaintHere:
             InputError: its weights cannot be had.
         """
         if self._loaded is None or self._loaded[0] != settings:
-            self._loaded = (settings, load(settings.prior, device(), sampling_of(settings)))
+            self._loaded = (settings, load(settings, device()))
         return self._loaded[1]
 
     def __call__(self, task: Task, settings: Settings) -> Steps[Tensor]:
@@ -78,17 +90,6 @@ class Stages:
         flows = yield from self.flow(L, settings)
         tracker = yield from self.fit(L, flows, settings)
         return tracker
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """One round of Algorithm 1: what was coloured, in pixels at the working size."""
-
-    index: int
-    frame: int
-    propagated: int
-    inpainted: int
-    remaining: int
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def colorize(
     run = _Run(ColorState.grey(L), settings, stages, list(exemplars), trackers=dict(trackers or {}))
     everywhere = torch.ones(L.shape[-2:], dtype=torch.bool)
     run.state = run.state.paint({e: (everywhere, ab) for e, ab in exemplars.items()}, 0, Origin.EXEMPLAR)
-    yield run.step("propagate", "exemplars in place")
+    yield run.colored("propagate", "exemplars in place")
     for frames in sorted(shots, key=lambda shot: not any(e in shot for e in exemplars)):
         yield from run.color_shot(frames)
     return Result(run.state, run.trackers, tuple(run.iterations), run.seconds, run.peak_mib)
@@ -169,38 +170,32 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_mib: dict[str, float] = field(default_factory=dict)
 
-    def step(self, stage: str, message: str, frame: int | None = None, **data: object) -> Step:
+    def colored(self, stage: str, message: str, frame: int | None = None) -> Colored:
         """A Step that shows the colours so far."""
-        coverage = float(self.state.mask.float().mean())
-        return Step(
-            stage,
-            message,
-            done=coverage,
-            iteration=len(self.iterations),
-            frame=frame,
-            state=self.state,
-            data={"coverage": coverage, **data},
-        )
+        return Colored(stage, message, self.coverage(), state=self.state, frame=frame, iteration=len(self.iterations))
+
+    def coverage(self) -> float:
+        return float(self.state.mask.float().mean())
 
     def timed(self, stage: str, steps: Steps[R]) -> Steps[R]:
         """Pass a stage's steps on, counting only the time spent inside it."""
-        while True:
-            start = time.perf_counter()
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            finally:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-                self.peak_mib[stage] = peak_memory()
+        work, start = Followed(steps), time.perf_counter()
+        for step in work:
+            self.spent(stage, time.perf_counter() - start)
             yield step
+            start = time.perf_counter()
+        self.spent(stage, time.perf_counter() - start)
+        return work.result
+
+    def spent(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.peak_mib[stage] = peak_memory()
 
     def color_shot(self, frames: range) -> Steps[None]:
         """Algorithm 1 on one shot."""
         if frames.start not in self.trackers:
             self.trackers[frames.start] = yield from self.track(self.state.L[frames.start : frames.stop])
-            fitted = {"start": frames.start, "tracker": self.trackers[frames.start]}
-            yield Step("fit", "the tracker is fitted", done=1.0, data=fitted)
+            yield Fitted("fit", "the tracker is fitted", 1.0, start=frames.start, tracker=self.trackers[frames.start])
         tracker = _ShotTracker(self.trackers[frames.start], frames.start)
         given = [e for e in self.exemplars if e in frames]
         for i, targets in _first_rounds(given, frames):
@@ -232,8 +227,17 @@ class _Run:
         coloured = int(self.state.mask.sum())
         filled = 0 if inpainted is None else int(inpainted.sum())
         iteration = Iteration(len(self.iterations), i, coloured - before, filled, self.state.mask.numel() - coloured)
-        yield self.step("propagate", f"frame {i} gave its colour to {coloured - before} pixels", i, result=iteration)
+        message = f"frame {i} gave its colour to {coloured - before} pixels"
         self.iterations.append(iteration)
+        yield Round(
+            "propagate",
+            message,
+            self.coverage(),
+            state=self.state,
+            frame=i,
+            iteration=iteration.index,
+            result=iteration,
+        )
 
     def inpaint(self, tracker: Tracker, i: int, frames: range) -> Steps[None]:
         """The intra-frame inpainting step on frame ``i``."""
@@ -241,28 +245,22 @@ class _Run:
         def work() -> Steps[Tensor]:
             hint = None
             if self.settings.start is not None:
-                yield Step("inpaint", "looking up colours", frame=i)
+                yield Step("inpaint", "looking up colours")
                 hint = make_hint_for(self.state, i, tracker, frames, self.exemplars)
-            seed = self.settings.seed * 1_000_003 + i
+            seed = (self.settings.seed * 1_000_003 + i) % 2**63
             task = Task(self.state.L[i], self.state.ab[i], self.state.mask[i], hint, seed)
             ab = yield from self.stages.inpaint(task, self.settings)
             return ab
 
-        iteration = len(self.iterations)
-        fill = self.timed("inpaint", work())
-        while True:
-            try:
-                yield replace(next(fill), iteration=iteration, frame=i)
-            except StopIteration as stop:
-                self.state = paint_frame(self.state, i, stop.value, iteration)
-                break
-        yield self.step("inpaint", f"frame {i} is complete", i)
+        ab = yield from self.timed("inpaint", work())
+        self.state = paint_frame(self.state, i, ab, len(self.iterations))
+        yield self.colored("inpaint", f"frame {i} is complete", i)
 
     def complete(self, frames: range) -> bool:
         return bool(self.state.mask[frames.start : frames.stop].all())
 
     def next_frame(self, frames: range, given: Sequence[int], visited: set[int]) -> int:
-        """What Algorithm 1 takes next; see ``presets.Settings.order``."""
+        """What Algorithm 1 takes next; see ``Settings.order``."""
         if self.settings.order == "greyest":
             return max(frames, key=lambda j: int((~self.state.mask[j]).sum()))
         first = given[0] if given else frames.start

@@ -10,27 +10,23 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from omnifusion.state import Steps
+from omnifusion.state import Measured, Step, Steps, drain
 
 R = TypeVar("R")
 
 
 def follow(steps: Steps[R]) -> R:
-    """Run measuring work to its end: a bar that says what is going on, and a line that stays for each result.
-
-    A Step whose ``data`` has a "result" is one; its message stays.
-    """
+    """Run measuring work to its end: a bar that says what is going on, and a line that stays for each result."""
     bar = tqdm(total=100, bar_format="{percentage:3.0f}% {elapsed} {postfix}")
+
+    def show(step: Step) -> None:
+        bar.n = round(100 * step.done)
+        bar.set_postfix_str(step.message)
+        if isinstance(step, Measured):
+            bar.write(step.message)
+
     try:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            bar.n = round(100 * step.done)
-            bar.set_postfix_str(step.message)
-            if "result" in step.data:
-                bar.write(step.message)
+        return drain(steps, show)
     finally:
         bar.close()
 

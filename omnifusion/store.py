@@ -18,11 +18,11 @@ import numpy as np
 from omnifusion import __version__
 from omnifusion.clip.prepare import Clip
 from omnifusion.color import compose, to_uint8
-from omnifusion.driver import Iteration, Result
+from omnifusion.driver import Result
 from omnifusion.metrics import ciede2000, psnr, ssim
 from omnifusion.picture import overlay
 from omnifusion.settings import Settings
-from omnifusion.state import ColorState, InputError, Origin, Step, Steps
+from omnifusion.state import Colored, ColorState, InputError, Iteration, Origin, Round, Step, Steps
 from omnifusion.video import Writer, write_image
 
 PARTS = ("frames", "iterations", "colorized.mp4", "origin.mp4", "report.json", "tracker.pt")
@@ -68,19 +68,18 @@ class RunFolder:
 
     def watch(self, step: Step) -> None:
         """Note what a step of the driver did; of an inpainting keep the frame before, its grey part, and after."""
-        if isinstance(iteration := step.data.get("result"), Iteration):
-            self.iterations.append(iteration)
-        before, state = self.state, step.state
-        if state is None:
+        if isinstance(step, Round):
+            self.iterations.append(step.result)
+        if not isinstance(step, Colored):
             return
-        self.state = state
+        before, self.state = self.state, step.state
         if step.stage == "inpaint" and before is not None and step.frame is not None:
             name, i = f"{step.iteration:04d}_frame{step.frame:04d}", step.frame
             grey = (~before.mask[i]).numpy().astype(np.uint8) * 255
             with writing(self.path):
                 write_image(self.path / "iterations" / f"{name}_before.png", working_frame(before, i))
                 write_image(self.path / "iterations" / f"{name}_mask.png", np.repeat(grey[None], 3, 0))
-                write_image(self.path / "iterations" / f"{name}_after.png", working_frame(state, i))
+                write_image(self.path / "iterations" / f"{name}_after.png", working_frame(step.state, i))
 
     def finish(self, clip: Clip, settings: Settings, result: Result | None) -> Steps[dict[str, Any]]:
         """Write frames and films at full size, frame by frame, and the report; returns the report.
@@ -101,7 +100,7 @@ class RunFolder:
                 tinted.add(overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
                 if clip.truth and t not in clip.exemplars:
                     scores.add(frame, np.asarray(video.frames[t]))
-                yield Step("finish", "writing the film", done=(t + 1) / len(video), frame=t)
+                yield Step("finish", "writing the film", done=(t + 1) / len(video))
         report = self._report(clip, settings, state, result, scores.means())
         with writing(self.path):
             (self.path / "report.json").write_text(json.dumps(report, indent=2) + "\n")

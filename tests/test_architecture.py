@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "omnifusion"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: list[set[str]] = [
+    {"errors"},
     {"state"},
     {"color", "geometry", "settings", "progress", "picture", "meter"},
     {"video", "synthetic", "flow", "levin", "metrics"},

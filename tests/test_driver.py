@@ -13,7 +13,7 @@ from omnifusion.driver import Result, Stages, colorize
 from omnifusion.geometry import pixel_grid
 from omnifusion.propagate import company, fetch, propagate
 from omnifusion.settings import choose
-from omnifusion.state import ColorState, Origin, Step, drain
+from omnifusion.state import Colored, ColorState, Origin, Round, Step, drain
 
 PAINT = torch.tensor([12.0, -34.0])
 
@@ -43,15 +43,9 @@ def exact(made: synthetic.Sample) -> Stages:
 
 def run(clip, exemplars=(0,), shots=None, **changes) -> tuple[Result, list[Step]]:
     made, lab = clip
-    steps, work = (
-        [],
-        colorize(lab[:, :1], {e: lab[e, 1:] for e in exemplars}, choose(**changes), shots, stages=exact(made)),
-    )
-    while True:
-        try:
-            steps.append(next(work))
-        except StopIteration as stop:
-            return stop.value, steps
+    steps: list[Step] = []
+    work = colorize(lab[:, :1], {e: lab[e, 1:] for e in exemplars}, choose(**changes), shots, stages=exact(made))
+    return drain(work, steps.append), steps
 
 
 @pytest.mark.parametrize("order", ["next", "keyframes", "greyest"])
@@ -66,7 +60,7 @@ def test_every_pixel_ends_with_one_colour_and_an_origin(clip, order: str, exempl
         assert torch.equal(state.ab[e], lab[e, 1:])
     before = None
     for step in steps:
-        if step.state is not None:
+        if isinstance(step, Colored):
             if before is not None:
                 had = before.mask
                 assert torch.equal(step.state.origin[had], before.origin[had])
@@ -144,8 +138,8 @@ def test_a_closed_run_keeps_what_it_had(clip) -> None:
     work = colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=exact(made))
     kept = None
     for step in work:
-        kept = step.state or kept
-        if step.stage == "propagate" and step.data.get("result"):
+        kept = step.state if isinstance(step, Colored) else kept
+        if isinstance(step, Round):
             break
     work.close()
     assert kept is not None and 0 < kept.mask.float().mean() < 1

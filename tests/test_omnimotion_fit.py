@@ -16,7 +16,7 @@ from omnifusion.omnimotion import OmniMotion, reid, supervision
 from omnifusion.omnimotion.fitting import PRESETS
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
 from omnifusion.omnimotion.volume import Volume
-from omnifusion.state import InputError, drain
+from omnifusion.state import Fitting, InputError, drain
 
 SIZE = (72, 96)
 SHORT = replace(PRESETS["draft"], iterations=(40, 20), schedule=Schedule(pairs=8, rays=64))
@@ -105,8 +105,8 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, stage, monkeyp
     monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
     L = luminance_of(clip)
     for step in omnimotion.fit(L, "draft"):
-        if step.data.get("stage") == stage and step.data["iteration"] >= 10:
-            state = pickle.loads(pickle.dumps(step.data["state"]))
+        if isinstance(step, Fitting) and step.passes == stage and step.iteration >= 10:
+            state = pickle.loads(pickle.dumps(step.saved))
             break
     resumed = drain(omnimotion.fit(L, "draft", state=state))
     assert torch.equal(weights_of(resumed), weights_of(tracker))
@@ -117,8 +117,8 @@ def test_steps_tell_of_progress(clip, monkeypatch):
     steps = list(omnimotion.fit(luminance_of(clip), "draft"))
     done = [s.done for s in steps if s.stage == "fit"]
     assert done == sorted(done) and done[0] >= 0 and done[-1] <= 1
-    told = [s for s in steps if "loss" in s.data]
-    assert told and all(np.isfinite(s.data["loss"]) and s.seconds_left >= 0 for s in told)
+    told = [s for s in steps if isinstance(s, Fitting)]
+    assert told and all(np.isfinite(s.loss) and s.seconds_left >= 0 for s in told)
     assert all(s.picture.shape == (*SIZE, 3) and s.picture.dtype == np.uint8 for s in told)
     assert [s.stage for s in steps if s.stage == "flow"] and {s.stage for s in steps} == {"flow", "fit"}
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from omnifusion.hint import make_hint
-from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, Sampling, load, sampling_of
+from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, load
 from omnifusion.prior.guidance import sample
 from omnifusion.settings import choose
 from omnifusion.state import Hint, InputError, drain
@@ -121,7 +121,7 @@ def fill(prior: DiffusionPrior, seed: int = 0, hinted: bool = False, size: tuple
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_plain_denoising_is_that_of_diffusers_own_pipeline(make: Make, prediction: str) -> None:
     folder = make(4, prediction)
-    prior = load(str(folder), sampling=Sampling(steps=6))
+    prior = load(choose("paper", prior=str(folder), steps=6))
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -132,7 +132,7 @@ def test_plain_denoising_is_that_of_diffusers_own_pipeline(make: Make, predictio
 
 
 def test_a_prompt_is_guided_as_diffusers_does(make: Make) -> None:
-    prior = load(str(make()), sampling=Sampling(steps=3, prompt="a dog", negative_prompt="grey"))
+    prior = load(choose("paper", prior=str(make()), steps=3, prompt="a dog", negative_prompt="grey"))
     pipeline = StableDiffusionPipeline.from_pretrained(make(), safety_checker=None, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -146,7 +146,7 @@ def test_a_prompt_is_guided_as_diffusers_does(make: Make) -> None:
 @pytest.mark.parametrize("channels", [4, 9])
 @pytest.mark.parametrize("start", [None, 0.3])
 def test_known_pixels_come_back_bit_for_bit(make: Make, channels: int, start: float | None) -> None:
-    prior = load(str(make(channels)), sampling=Sampling(steps=2, start=start))
+    prior = load(choose("paper", prior=str(make(channels)), steps=2, start=start))
     _, ab, mask = frame()
     filled = fill(prior, hinted=start is not None)
     assert filled.shape == ab.shape and torch.isfinite(filled).all()
@@ -156,7 +156,7 @@ def test_known_pixels_come_back_bit_for_bit(make: Make, channels: int, start: fl
 
 @pytest.mark.parametrize("size", [(9, 13), (33, 21), (40, 300)])
 def test_any_frame_size_will_do(make: Make, size: tuple[int, int]) -> None:
-    prior = load(str(make()), sampling=Sampling(steps=1))
+    prior = load(choose("paper", prior=str(make()), steps=1))
     L, ab, mask = frame(*size)
     working = prior.working_size(size)
     assert prior.components.training_size <= min(working) <= 1.5 * prior.components.training_size
@@ -167,31 +167,22 @@ def test_any_frame_size_will_do(make: Make, size: tuple[int, int]) -> None:
 
 
 def test_the_seed_fixes_the_fill_and_other_seeds_give_others(make: Make) -> None:
-    prior = load(str(make()), sampling=Sampling(steps=2))
+    prior = load(choose("paper", prior=str(make()), steps=2))
     assert torch.equal(fill(prior, 1), fill(prior, 1))
     assert not torch.allclose(fill(prior, 1), fill(prior, 2))
-
-
-def test_averaged_samples_are_the_mean_of_the_samples(make: Make) -> None:
-    L, ab, mask = frame()
-    one, two = (load(str(make()), sampling=Sampling(steps=2, samples=n)) for n in (1, 2))
-    generator = torch.Generator().manual_seed(4)
-    singles = [drain(one.inpaint(L, ab, mask, None, generator)) for _ in range(2)]
-    both = drain(two.inpaint(L, ab, mask, None, torch.Generator().manual_seed(4)))
-    assert torch.allclose(both, torch.stack(singles).mean(0), atol=1e-3)
 
 
 @pytest.mark.parametrize("switch", ["color_condition", "grey_constraint", "through_denoiser"])
 def test_every_switch_changes_the_fill(make: Make, switch: str) -> None:
     options: dict[str, Any] = {"steps": 2, "eta": 0.5}
-    on = load(str(make(9)), sampling=Sampling(**options))
-    off = DiffusionPrior(on.components, Sampling(**options, **{switch: False}))
+    on = load(choose("paper", prior=str(make(9)), **options))
+    off = DiffusionPrior(on.components, choose("paper", **options, **{switch: False}))
     assert not torch.allclose(fill(on), fill(off), atol=1e-4)
 
 
 def test_every_denoising_step_is_a_step(make: Make) -> None:
     L, ab, mask = frame()
-    prior = load(str(make()), sampling=Sampling(steps=3))
+    prior = load(choose("paper", prior=str(make()), steps=3))
     steps = list(prior.inpaint(L, ab, mask, None, torch.Generator()))
     assert [s.stage for s in steps] == ["inpaint"] * 3
     assert [s.done for s in steps] == pytest.approx([1 / 3, 2 / 3, 1])
@@ -200,7 +191,7 @@ def test_every_denoising_step_is_a_step(make: Make) -> None:
 
 
 def test_the_text_encoder_does_not_stay(make: Make) -> None:
-    components = load(str(make())).components
+    components = load(choose(prior=str(make()))).components
     assert components.text is not None and components.text.shape == (1, 8, 8)
     assert not any("text_model" in type(v).__module__ for v in vars(components).values())
 
@@ -224,7 +215,7 @@ def test_partial_weights_are_one_sentence(make: Make, tmp_path: Path, lost: str,
         (folder / lost).unlink()
         (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok="vocab" in lost)
     with pytest.raises(InputError, match=names) as caught:
-        load(str(folder))
+        load(choose(prior=str(folder)))
     assert "--prior bundled" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -232,7 +223,7 @@ def test_damaged_weights_are_one_sentence(make: Make, tmp_path: Path) -> None:
     folder = shutil.copytree(make(), tmp_path / "prior")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
     with pytest.raises(InputError, match="damaged"):
-        load(str(folder))
+        load(choose(prior=str(folder)))
 
 
 def test_unknown_and_unreachable_priors_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -240,7 +231,7 @@ def test_unknown_and_unreachable_priors_are_one_sentence(monkeypatch: pytest.Mon
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
     with pytest.raises(InputError, match="There is no prior"):
-        load(str(tmp_path / "nowhere"))
+        load(choose(prior=str(tmp_path / "nowhere")))
 
     class Gated(GatedRepoError):
         def __init__(self) -> None:
@@ -253,34 +244,28 @@ def test_unknown_and_unreachable_priors_are_one_sentence(monkeypatch: pytest.Mon
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
         with pytest.raises(InputError, match=words) as caught:
-            load("sd15")
+            load(choose(prior="sd15"))
         assert "--prior bundled" in str(caught.value)
 
 
 def test_an_environment_variable_points_to_other_weights(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PRIORS["sd15"][1], str(make()))
-    assert load("sd15").components.training_size == 16
+    assert load(choose(prior="sd15")).components.training_size == 16
 
 
 def test_denoisers_of_other_kinds_are_refused(make: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="6 channels"):
-        load(str(write_prior(tmp_path / "six", channels=6)))
+        load(choose(prior=str(write_prior(tmp_path / "six", channels=6))))
     folder = shutil.copytree(make(), tmp_path / "flux")
     config = json.loads((folder / "unet" / "config.json").read_text())
     (folder / "unet" / "config.json").write_text(json.dumps(config | {"_class_name": "FluxTransformer2DModel"}))
     with pytest.raises(InputError, match="FluxTransformer2DModel"):
-        load(str(folder))
-
-
-def test_presets_ask_for_the_papers_sampling_and_for_the_hint_start() -> None:
-    paper, standard = sampling_of(choose("paper")), sampling_of(choose("standard"))
-    assert paper == Sampling() and not paper.share
-    assert 6 <= standard.steps <= 10 and standard.start is not None
+        load(choose(prior=str(folder)))
 
 
 @pytest.fixture(scope="module")
 def bundled() -> DiffusionPrior:
-    return load("bundled", sampling=sampling_of(choose("standard")))
+    return load(choose())
 
 
 def test_the_bundled_prior_is_small_and_described() -> None:

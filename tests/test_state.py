@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion.state import ColorState, Origin, Step, Video, drain
+from omnifusion.state import Colored, ColorState, Origin, Step, Video, drain, relay
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_painting_leaves_the_old_state_and_the_luminance_alone(state: ColorState
 
 
 def test_values_pickle(state: ColorState) -> None:
-    step = pickle.loads(pickle.dumps(Step("fit", state=state)))
-    assert torch.equal(step.state.L, state.L)
+    step = pickle.loads(pickle.dumps(Colored("propagate", state=state, iteration=2)))
+    assert torch.equal(step.state.L, state.L) and step.iteration == 2
 
 
 @pytest.mark.parametrize("frames", [np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 3, 8, 8), np.float32)])
@@ -56,9 +56,34 @@ def test_a_video_of_another_layout_is_refused(frames: np.ndarray) -> None:
         Video(frames)
 
 
-def test_drain_gives_the_result_of_long_work() -> None:
-    def work():
-        yield Step("fit")
-        return 7
+def work():
+    yield Step("fit", "one")
+    yield Step("fit", "two")
+    return 7
 
+
+def test_drain_gives_the_result_of_long_work_and_shows_its_steps() -> None:
+    seen: list[Step] = []
     assert drain(work()) == 7
+    assert drain(work(), seen.append) == 7 and [step.message for step in seen] == ["one", "two"]
+
+
+def test_relay_passes_on_what_is_made_of_the_steps_and_the_result() -> None:
+    seen: list[str] = []
+    assert drain(relay(work(), lambda step: step.message), seen.append) == 7 and seen == ["one", "two"]
+
+
+def test_closing_a_relay_closes_the_work() -> None:
+    closed = []
+
+    def careful():
+        try:
+            yield Step("fit")
+            yield Step("fit")
+        finally:
+            closed.append(True)
+
+    steps = relay(careful(), lambda step: step)
+    next(steps)
+    steps.close()
+    assert closed

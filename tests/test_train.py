@@ -13,9 +13,10 @@ from PIL import Image
 
 from omnifusion.__main__ import main
 from omnifusion.color import luminance
-from omnifusion.prior.diffusion import Sampling, load
+from omnifusion.prior.diffusion import load
 from omnifusion.prior.examples import CROP, HINT_SIDE, Photos, crop, hole_mask, make_example
 from omnifusion.prior.train import Plan, new_denoiser, train
+from omnifusion.settings import choose
 from omnifusion.state import InputError, drain
 
 PLAN = Plan(autoencoder_steps=3, denoiser_steps=4, batch=2, fresh=1, pool=4, save_every=2)
@@ -84,7 +85,7 @@ def test_an_interrupted_training_ends_like_a_whole_one(photos: Path, tmp_path: P
     for part in ("unet", "vae"):
         names = [p / part / "diffusion_pytorch_model.safetensors" for p in (whole, parts)]
         assert names[0].read_bytes() == names[1].read_bytes()
-    prior = load(str(parts), sampling=Sampling(steps=1))
+    prior = load(choose("paper", prior=str(parts), steps=1))
     assert prior.components.condition == "hint" and prior.components.training_size == CROP
 
 

@@ -19,7 +19,7 @@ import torch
 from omnifusion import omnimotion, synthetic
 from omnifusion.inpaint import Task
 from omnifusion.settings import PRESETS, Settings, choose
-from omnifusion.state import ColorState, InputError, Origin, Step, Video, drain
+from omnifusion.state import Colored, ColorState, InputError, Origin, Step, Video, drain
 from omnifusion.ui import given, gpu, live, results, work
 from omnifusion.ui.archive import Archive, Request, load, save_request
 from omnifusion.ui.estimate import Rates
@@ -153,11 +153,7 @@ def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> Non
     asked = Request("a", choose("draft", max_side=64, eta=0.3, seed=3))
     steps = work.run(work.Job(clip, asked, {}, first), archive, Limits())
     stages = set()
-    try:
-        while True:
-            stages.add(next(steps).stage)
-    except StopIteration as stop:
-        second = stop.value
+    second = drain(steps, lambda step: stages.add(step.stage))
     assert not {"flow", "fit"} & stages and second.report["complete"]
     assert [s["name"] for s in second.report["stages"]].count("fit") == 0
     seen = {what: results.compared(second, what, 1, Limits()) for what in ("", "grey", "truth", "classical")}
@@ -182,11 +178,7 @@ def test_a_stopped_run_keeps_what_is_done_and_a_closed_one_leaves_nothing(tmp_pa
         return any(step.stage == "propagate" for step in seen)
 
     steps = work.run(job, archive, Limits(), stopped)
-    try:
-        while True:
-            seen.append(next(steps))
-    except StopIteration as stop:
-        kept = stop.value
+    kept = drain(steps, seen.append)
     assert not kept.report["complete"] and (kept.origin()[0] == 0).all() and (kept.origin()[2] == -1).all()
     assert len(read(kept.folder / "colorized.mp4")) == 3
     steps = work.run(job, archive, Limits())
@@ -233,13 +225,13 @@ def state() -> ColorState:
 
 def test_live_follows_a_run() -> None:
     follow, first = live.Live(), state()
-    shown = follow.show(Step("propagate", "exemplars in place", done=1 / 3, frame=0, state=first))
+    shown = follow.show(Colored("propagate", "exemplars in place", 1 / 3, state=first, iteration=0))
     assert shown is not None and shown["before"].shape == (8, 8, 3)
     assert (shown["before"] != shown["after"]).any() and "33.3 %" in shown["coverage"]
     half = torch.zeros(8, 8, dtype=torch.bool)
     half[:4] = True
     second = first.paint({2: (half, torch.zeros(2, 8, 8))}, 0, Origin.PROPAGATED)
-    shown = follow.show(Step("propagate", "", done=0.5, frame=0, iteration=0, state=second))
+    shown = follow.show(Colored("propagate", "", 0.5, state=second, frame=0, iteration=0))
     assert shown is not None and shown["caption"] == "frame 2, iteration 0", "the frame that gained most is shown"
     assert "propagated 16.7 %" in shown["coverage"]
     assert follow.show(Step("fit", "again", done=0.1)) is not None, "another stage is shown at once"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omnifusion.commands import at_least
+from omnifusion.settings import CHOICES, Settings, choose
 
 if TYPE_CHECKING:
-    from omnifusion.settings import Settings
     from omnifusion.state import Exemplar
 
 
@@ -32,25 +33,22 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.set_defaults(run=run)
 
 
-def add_settings(p: argparse.ArgumentParser) -> None:
-    """The options that every colouring command has; each defaults to the preset's own value."""
-    p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
-    p.add_argument("--prior", help="bundled (default), sd15, sd20, a folder in diffusers layout, or a hub id")
-    p.add_argument("--eta", type=float, help="learning rate of the greyscale loss, eq. (4); the paper's is 0.02")
-    p.add_argument("--steps", type=int, help="denoising steps; the paper's are 50")
-    p.add_argument("--optimizations", type=int, metavar="N", help="gradient steps per denoising step; the paper's is 1")
-    p.add_argument("--max-side", type=int, metavar="PX", help="longest side of the working size in pixels")
-    p.add_argument("--order", help="the frame to inpaint next: next (in time, as the paper), keyframes or greyest")
-    p.add_argument("--prompt", help="what the clip shows, for priors that read text")
-    p.add_argument("--seed", type=int, help="fixes the result (default 0)")
+def add_settings(p: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
+    """The options that every colouring command has, one for each choice; each defaults to the preset's own value."""
+    for name, known in CHOICES.items():
+        if name in leave_out:
+            continue
+        described: dict[str, Any] = {"help": f"{known.help[0].lower()}{known.help[1:-1]} ({known.defaults})"}
+        if known.kind is bool:
+            described["action"] = argparse.BooleanOptionalAction
+        elif known.options:
+            described["metavar"] = "|".join(known.options)
+        p.add_argument(f"--{known.flag}", **described)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The chosen Settings."""
-    from omnifusion.settings import choose
-
-    names = ("prior", "eta", "steps", "optimizations", "max_side", "order", "prompt", "seed")
-    return choose(args.preset, **{name: getattr(args, name) for name in names})
+    return choose(**{name: getattr(args, name, None) for name in CHOICES})
 
 
 def parse_exemplar(text: str) -> Exemplar:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnifusion.commands import at_least
+from omnifusion.commands.colorize import add_settings, settings_of
 
 if TYPE_CHECKING:
     import torch
@@ -19,36 +20,24 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--mask", metavar="MASK", type=Path, required=True, help="picture: white = colour unknown")
     p.add_argument("--out", metavar="OUT.png", type=Path, required=True, help="file for the result")
     p.add_argument("--exemplar", metavar="OTHER", type=Path, help="a coloured picture to look colours up in")
-    p.add_argument("--preset", default="standard", help="draft, standard (default) or paper")
-    p.add_argument("--prior", help="bundled (default), sd15, sd20, a folder in diffusers layout, or a hub id")
-    p.add_argument("--eta", type=float, help="learning rate of the greyscale loss, eq. (4); the paper's is 0.02")
-    p.add_argument("--steps", type=int, help="denoising steps; the paper's are 50")
-    p.add_argument("--optimizations", type=int, metavar="N", help="gradient steps per denoising step; the paper's is 1")
-    p.add_argument("--max-side", type=int, metavar="PX", help="longest side at which colour is worked on")
     p.add_argument("--samples", type=at_least(1), default=1, metavar="N", help="save N fills as OUT-1.png, ...")
     p.add_argument("--average", action="store_true", help="save the mean of the N fills instead")
-    p.add_argument("--prompt", help="what the picture shows, for priors that read text")
-    p.add_argument("--negative-prompt", help="what it does not show")
-    p.add_argument("--seed", type=int, default=0, help="fixes the result (default 0)")
+    add_settings(p, leave_out=("fit", "order"))
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Fill, write, and name the files written."""
-    from dataclasses import replace
-
     import torch
 
     from omnifusion.color import compose, to_uint8
     from omnifusion.geometry import fit_size, resize
     from omnifusion.hint import Reference, make_hint
-    from omnifusion.prior.diffusion import load, sampling_of
-    from omnifusion.settings import choose
+    from omnifusion.prior.diffusion import load
     from omnifusion.state import InputError, drain
     from omnifusion.video import write_image
 
-    names = ("prior", "eta", "steps", "optimizations", "max_side", "prompt", "negative_prompt", "seed")
-    settings = choose(args.preset, **{name: getattr(args, name) for name in names})
+    settings = settings_of(args)
     if not 1 <= args.samples <= 100:
         raise InputError(f"samples is {args.samples}; choose between 1 and 100 fills.")
     lab, mask = _lab(args.image), _mask(args.mask)
@@ -65,13 +54,16 @@ def run(args: argparse.Namespace) -> int:
     hint = None
     if settings.start is not None:
         hint = make_hint(small[:1], small[1:] * known, known, references)
-    sampling = replace(sampling_of(settings), samples=args.samples if args.average else 1)
-    prior = load(settings.prior, "cuda" if torch.cuda.is_available() else "cpu", sampling)
-    for n in range(1 if args.average else args.samples):
+    prior = load(settings, "cuda" if torch.cuda.is_available() else "cpu")
+    fills = []
+    for n in range(args.samples):
         generator = torch.Generator().manual_seed(settings.seed + n)
         ab = drain(prior.inpaint(small[:1], small[1:] * known, known, hint, generator))
-        ab = torch.where(mask, lab[1:], resize(ab[None], tuple(mask.shape))[0])
-        out = args.out if args.samples == 1 or args.average else args.out.with_stem(f"{args.out.stem}-{n + 1}")
+        fills.append(torch.where(mask, lab[1:], resize(ab[None], tuple(mask.shape))[0]))
+    if args.average:
+        fills = [torch.stack(fills).mean(0)]
+    for n, ab in enumerate(fills):
+        out = args.out if len(fills) == 1 else args.out.with_stem(f"{args.out.stem}-{n + 1}")
         write_image(out, to_uint8(compose(lab[:1], ab)).numpy())
         print(out)
     return 0

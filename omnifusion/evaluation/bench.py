@@ -16,10 +16,10 @@ from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import resize
 from omnifusion.inpaint import make_hint_for
 from omnifusion.meter import Meter, median_seconds
-from omnifusion.prior.diffusion import DiffusionPrior, load, sampling_of
+from omnifusion.prior.diffusion import DiffusionPrior, load
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
-from omnifusion.state import Step, Steps, Tracker
+from omnifusion.state import Measured, Step, Steps, Tracker
 
 SIZE = (240, 427)
 """Height and width that the method works at: half of DAVIS 480p."""
@@ -54,7 +54,7 @@ def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
         memory = max((meter.peak_mib, meter.added_mib) for meter in meters)
         rows.append(Row(stage, frames, seconds, *reference, *memory))
         words = f"{stage}, {frames} frames: {seconds:.2f} s, {rows[-1].ratio:.1f} x {reference[0]}"
-        return Step("bench", words, data={"result": rows[-1]})
+        return Measured("bench", words, row=rows[-1])
 
     for frames in lengths:
         clip = prepare(synthetic.make(SCENE, frames, (2 * SIZE[0], 2 * SIZE[1])).video, [], SIZE[1])
@@ -82,7 +82,7 @@ def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
         bicubic = ("bicubic enlargement of ab", reference.seconds)
         yield row("frames at full size", frames, meter.seconds, bicubic, meter)
         if frames == lengths[0]:
-            prior = load(settings.prior, device(), sampling_of(settings))
+            prior = load(settings, device())
             with Meter() as meter:
                 seconds = guided_step(prior, clip, tracker, settings)
             yield row("guided denoising step", 1, seconds, ("denoiser and decoder, once", plain_pass(prior)), meter)

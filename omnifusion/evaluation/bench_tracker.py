@@ -31,7 +31,7 @@ from omnifusion.omnimotion import supervision
 from omnifusion.omnimotion.optimise import Optimiser
 from omnifusion.omnimotion.volume import Volume
 from omnifusion.settings import choose
-from omnifusion.state import InputError, Step, Steps, Tracker
+from omnifusion.state import InputError, Measured, Step, Steps, Tracker
 
 CHAIN_CYCLE = 4.0
 HEIGHT = 240
@@ -109,7 +109,7 @@ def _made_once(truth: synthetic.Sample, preset: str, seed: int) -> Steps[list[fl
 def _row(table: Table, count: int, row: Sequence[Any]) -> Step:
     """Another of ``count`` rows has been measured."""
     table.rows.append(row)
-    return Step("bench", "  ".join(table.cells()[-1]), len(table.rows) / count, data={"result": row})
+    return Measured("bench", "  ".join(table.cells()[-1]), len(table.rows) / count, row=row)
 
 
 def carried(clips: Sequence[Path], frames: int, preset: str) -> Steps[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.methods import Case, Method, Outcome
 from omnifusion.evaluation.scores import Protocol, Scores
 from omnifusion.meter import Meter, machine
-from omnifusion.state import InputError, Origin, Step, Steps
+from omnifusion.state import InputError, Measured, Origin, Step, Steps
 
 REGIONS = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
 """The parts of a clip that all methods are also scored on alone: what the first method propagated and inpainted."""
@@ -109,8 +109,8 @@ class Evaluation:
             if first in todo:
                 todo = dict(methods)
             for step in self._measure(clip, path, todo, first) if todo else ():
-                data = step.data if step.stage == "evaluate" else {}
-                yield Step("evaluate", f"{clip}: {step.message}", done=n / len(clips), data=data)
+                told = step if isinstance(step, Measured) else Step("evaluate")
+                yield replace(told, message=f"{clip}: {step.message}", done=n / len(clips))
         return self.scores
 
     def _measure(self, clip: str, path: Path, methods: Mapping[str, Method], first: str) -> Steps[None]:
@@ -121,7 +121,7 @@ class Evaluation:
         except Exception as error:  # whatever is wrong with one clip, the others are still measured
             scores.clips[clip] = {"error": _reason(error), "methods": {}}
             scores.save()
-            yield Step("evaluate", f"cannot be read: {_reason(error)}", data={"result": scores.clips[clip]})
+            yield Measured("evaluate", f"cannot be read: {_reason(error)}", row=scores.clips[clip])
             return
         entries = scores.clips.get(clip, {}).get("methods", {})
         about = {"frames": len(truth), "size": list(truth.shape[2:]), "cdc": metrics.cdc(truth)}
@@ -145,7 +145,7 @@ class Evaluation:
             entries[method] = entry
             scores.machine = machine()
             scores.save()
-            yield Step("evaluate", message, data={"result": entry})
+            yield Measured("evaluate", message, row=entry)
 
 
 def _reason(error: Exception) -> str:

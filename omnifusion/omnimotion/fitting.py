@@ -20,7 +20,7 @@ from omnifusion.omnimotion.picture import draw
 from omnifusion.omnimotion.supervision import Flows
 from omnifusion.omnimotion.tracker import OmniMotion
 from omnifusion.omnimotion.volume import Kind, Volume
-from omnifusion.state import InputError, Step, Steps
+from omnifusion.state import Fitting, InputError, Step, Steps
 
 
 @dataclass(frozen=True)
@@ -220,17 +220,17 @@ class _Run:
                 left = end - (now - self.started) if math.isfinite(end) else pace * (total - o.iteration)
                 yield self._report(o, stage, (stage + share) / stages, left)
 
-    def _report(self, o: Optimiser, stage: int, done: float, left: float) -> Step:
-        picture = None
-        data: dict[str, Any] = {"loss": o.loss, "iteration": o.iteration, "stage": stage, "recoveries": o.recoveries}
+    def _report(self, o: Optimiser, stage: int, done: float, left: float) -> Fitting:
+        picture = saved = None
         if time.monotonic() - self.shown > SHOW_EVERY:
             self.shown = time.monotonic()
             picture = draw(OmniMotion(self.small, self.volume), self.images, self.frames // 2)
-            data["state"] = {
-                "frames": self.frames, "preset": self.name, "stage": stage, "first": self.first, "optimiser":
-                    o.state_dict(),
-            }  # fmt: skip
-        return Step("fit", f"motion explained to {o.loss:.2f} px", done, left, picture=picture, data=data)
+            saved = {"frames": self.frames, "preset": self.name, "stage": stage, "first": self.first}
+            saved["optimiser"] = o.state_dict()
+        return Fitting(
+            "fit", f"motion explained to {o.loss:.2f} px", done, left, loss=o.loss, iteration=o.iteration, passes=stage,
+            recoveries=o.recoveries, picture=picture, saved=saved,
+        )  # fmt: skip
 
 
 def bootstrap(flows: Flows, small: np.ndarray, tracker: OmniMotion) -> Flows:

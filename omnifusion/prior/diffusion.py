@@ -7,8 +7,9 @@ One loader for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from omnifusion.geometry import pad_to_multiple, resize
 from omnifusion.prior.components import Components, load_components
 from omnifusion.prior.guidance import ColorCondition, GreyConstraint, Schedule, noise, sample
 from omnifusion.settings import Settings
-from omnifusion.state import Hint, Step, Steps
+from omnifusion.state import Hint, Step, Steps, relay
 
 BUNDLED = Path(__file__).parents[2] / "assets" / "prior"
 
@@ -42,65 +43,17 @@ STRENGTH = 0.5
 """Share of the prior's correction that is taken where the hint's confidence is 0."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample; the defaults are the paper's.
-
-    Attributes:
-        steps: denoising steps.
-        eta: learning rate of eq. (4); the prior's gradient scale multiplies it.
-        optimizations: gradient steps of eq. (4) per denoising step.
-        start: fraction of the noise schedule at which the noised hint starts; None = pure noise.
-        color_condition: eq. (2) and, for 9-channel denoisers, the extra channels; off for the ablation.
-        grey_constraint: eq. (3)-(4); off for the ablation.
-        through_denoiser: see ``guidance.GreyConstraint``.
-        share: see ``guidance.GreyConstraint``.
-        samples: fills to average.
-        prompt, negative_prompt: for priors that read text.
-    """
-
-    steps: int = 50
-    eta: float = 0.02
-    optimizations: int = 1
-    start: float | None = None
-    color_condition: bool = True
-    grey_constraint: bool = True
-    through_denoiser: bool = True
-    share: bool = False
-    samples: int = 1
-    prompt: str = ""
-    negative_prompt: str = ""
-
-
-def sampling_of(settings: Settings) -> Sampling:
-    """The sampling that a run's settings ask for; a hint start affords the shared evaluation of ``GreyConstraint``."""
-    return Sampling(
-        steps=settings.steps,
-        eta=settings.eta,
-        optimizations=settings.optimizations,
-        start=settings.start,
-        color_condition=settings.color_condition,
-        grey_constraint=settings.grey_constraint,
-        through_denoiser=settings.through_denoiser,
-        share=settings.start is not None and settings.optimizations == 1,
-        prompt=settings.prompt,
-        negative_prompt=settings.negative_prompt,
-    )
-
-
-def load(name_or_path: str, device: str = "cpu", sampling: Sampling | None = None) -> DiffusionPrior:
-    """Load a prior: a name of ``PRIORS``, a folder in diffusers layout, or a hub id.
+def load(settings: Settings, device: str = "cpu") -> DiffusionPrior:
+    """Load the prior of ``settings``: a name of ``PRIORS``, a folder in diffusers layout, or a hub id.
 
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.
     """
-    sampling = sampling or Sampling()
-    source = name_or_path
-    if name_or_path in PRIORS:
-        default, variable = PRIORS[name_or_path]
+    source = settings.prior
+    if source in PRIORS:
+        default, variable = PRIORS[source]
         source = os.environ.get(variable) or default
-    components = load_components(source, device, sampling.prompt, sampling.negative_prompt)
-    return DiffusionPrior(components, sampling)
+    return DiffusionPrior(load_components(source, device, settings.prompt, settings.negative_prompt), settings)
 
 
 @dataclass(frozen=True)
@@ -125,8 +78,8 @@ class _Canvas:
 class DiffusionPrior:
     """A latent diffusion model as a ``state.Prior``."""
 
-    def __init__(self, components: Components, sampling: Sampling) -> None:
-        self.components, self.sampling = components, sampling
+    def __init__(self, components: Components, settings: Settings) -> None:
+        self.components, self.settings = components, settings
 
     def inpaint(
         self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None, generator: torch.Generator
@@ -135,24 +88,17 @@ class DiffusionPrior:
         the prior changed in it where the hint is unsure."""
         if bool(mask.all()):
             return ab.clone()
-        s = self.sampling
         if hint is not None and self.components.condition != "hint" and not bool((hint.confidence > 0).any()):
             hint = None  # nothing is known: such priors colour from noise, the bundled one is calmer from grey
         canvas = self.canvas(L, ab * mask if hint is None else hint.ab, mask, hint)
-        fills = []
-        for n in range(s.samples):
-            z_0 = None
-            steps = self.latents(canvas, hint is not None, generator)
-            while True:
-                try:
-                    z = next(steps)
-                except StopIteration as stop:
-                    z_0 = stop.value
-                    break
-                done, total = z[0], s.steps * s.samples
-                yield Step("inpaint", f"denoising {done}/{s.steps}", (n * s.steps + done) / total)
-            fills.append(self._decode_ab(z_0))
-        fill = torch.stack(fills).mean(0)
+        done, total = count(1), self.settings.steps
+
+        def step(z: Tensor) -> Step:
+            n = next(done)
+            return Step("inpaint", f"denoising {n}/{total}", n / total)
+
+        z_0 = yield from relay(self.latents(canvas, hint is not None, generator), step)
+        fill = self._decode_ab(z_0)
         if hint is None:
             result = resize(self._crop(fill, canvas.inner), (L.shape[-2], L.shape[-1]))[0].cpu()
         else:
@@ -196,9 +142,9 @@ class DiffusionPrior:
     def _decode_ab(self, z_0: Tensor) -> Tensor:
         return rgb_to_lab(self.components.decode(z_0).clamp(0, 1))[:, 1:]
 
-    def latents(self, canvas: _Canvas, hinted: bool, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
-        """The latents z_0 of a fill; yields how many steps are done, and the latents so far."""
-        s, c = self.sampling, self.components
+    def latents(self, canvas: _Canvas, hinted: bool, generator: torch.Generator) -> Generator[Tensor, None, Tensor]:
+        """The latents z_0 of a fill; yields the latents after every denoising step."""
+        s, c = self.settings, self.components
         from_hint = s.start is not None and hinted
         schedule = self.schedule(s.start if from_hint else None)
         z_known = self._encode(canvas.known)
@@ -216,18 +162,10 @@ class DiffusionPrior:
                 eta=s.eta * c.gradient_scale,
                 optimizations=s.optimizations,
                 through_denoiser=s.through_denoiser,
-                share=s.share,
+                share=s.start is not None and s.optimizations == 1,  # a hint start affords the shared evaluation
             )
         network = c.network(self._extra(canvas, z_known, m, hinted))
-        steps = sample(network, schedule, z, generator, c.prediction_type, condition, constraint)
-        done = 0
-        while True:
-            try:
-                z = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            done += 1
-            yield done, z
+        return sample(network, schedule, z, generator, c.prediction_type, condition, constraint)
 
     def _extra(self, canvas: _Canvas, z_known: Tensor, m: Tensor, hinted: bool) -> Tensor | None:
         """The five extra input channels of an inpainting denoiser: 1 = to be filled, and the latents of the rest."""
@@ -235,17 +173,17 @@ class DiffusionPrior:
         if c.input_channels == z_known.shape[1]:
             return None
         if c.condition == "hint":  # the bundled prior: doubt and hint, or nothing at all (the paper's 4-channel case)
-            if hinted and self.sampling.color_condition:
+            if hinted and self.settings.color_condition:
                 return torch.cat([F.avg_pool2d(canvas.doubt, c.factor), z_known], dim=1)
             return torch.cat([torch.ones_like(m), torch.zeros_like(z_known)], dim=1)
-        if self.sampling.color_condition:
+        if self.settings.color_condition:
             return torch.cat([1 - m, z_known], dim=1)
         grey = self._encode(lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
         return torch.cat([torch.ones_like(m), grey], dim=1)
 
     def schedule(self, start: float | None) -> Schedule:
         """The times of the denoising steps: the scheduler's own from pure noise, or evenly down from the start."""
-        steps, scheduler = self.sampling.steps, self.components.scheduler
+        steps, scheduler = self.settings.steps, self.components.scheduler
         levels = scheduler.alphas_cumprod
         total = len(levels)
         if start is None:

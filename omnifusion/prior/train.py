@@ -213,7 +213,7 @@ class _Run:
                 self.log(f"{stage} {n + 1}/{total} loss {np.mean(losses):.4f}, {left / 60:.1f} min left")
             if (n + 1) % self.plan.save_every == 0 or n + 1 == total:
                 self.save()
-            yield Step("train", stage, (n + 1) / total, left, data={"loss": float(np.mean(losses))})
+            yield Step("train", stage, (n + 1) / total, left)
 
     def fit_autoencoder(self) -> Steps[None]:
         yield from self.schedule("autoencoder", self.plan.autoencoder_steps)

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from omnifusion.settings import PRESETS, choose
-from omnifusion.state import InputError, Steps
+from omnifusion.state import InputError, drain
 from omnifusion.ui import given, gpu, work
 from omnifusion.ui.archive import Request, Stored
 from omnifusion.ui.service import Service, toast
@@ -80,7 +80,7 @@ def colorize(service: Service) -> Callable[..., Answer]:
             with given.named(Path(video), Path(video).name):
                 steps_left = work.run(work.Job(Path(video), asked, pictures), service.archive, service.limits,
                                       lambda: bool(service.turns.stopping(session)), service.stages())  # fmt: skip
-                run = _finish(steps_left)
+                run = drain(steps_left)
         finally:
             service.turns.end(session)
         service.rates.learn(run.report, settings)
@@ -121,14 +121,6 @@ def result(service: Service) -> Callable[..., Answer]:
         return _answer(service.archive.open(token))
 
     return result
-
-
-def _finish(steps: Steps[Stored]) -> Stored:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
 
 
 def _answer(run: Stored) -> Answer:

@@ -21,9 +21,9 @@ from omnifusion.driver import Stages, device
 from omnifusion.inpaint import Task
 from omnifusion.omnimotion import Flows
 from omnifusion.prior.components import Components
-from omnifusion.prior.diffusion import PRIORS, DiffusionPrior, load, sampling_of
+from omnifusion.prior.diffusion import PRIORS, DiffusionPrior, load
 from omnifusion.settings import Settings
-from omnifusion.state import InputError, Prior, Steps, Tracker
+from omnifusion.state import Fitting, Followed, InputError, Prior, Steps, Tracker, relay
 
 BUDGET = 40.0
 """Seconds of fitting in one call; the rest is for the start of its process and the way back."""
@@ -74,18 +74,14 @@ def fit_chunk(
     """
     started = time.monotonic()
     steps = omnimotion.fit(L, preset, flows=flows, seed=seed, device=device(), state=state)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            yield "result", stop.value.state_dict()
-            return
-        saved = step.data.get("state")
-        yield "step", replace(step, data={k: v for k, v in step.data.items() if k != "state"})
+    work = Followed(steps)
+    for step in work:
+        saved = step.saved if isinstance(step, Fitting) else None
+        yield "step", replace(step, saved=None) if isinstance(step, Fitting) else step
         if saved is not None and budget is not None and time.monotonic() - started > budget:
-            steps.close()
             yield "state", saved
             return
+    yield "result", work.result.state_dict()
 
 
 _loaded: dict[tuple[str, str, str], Components] = {}
@@ -96,8 +92,8 @@ def prior_of(settings: Settings) -> Prior:
     key = (settings.prior, settings.prompt, settings.negative_prompt)
     if key not in _loaded:
         _loaded.clear()
-        _loaded[key] = load(settings.prior, device(), sampling_of(settings)).components
-    return DiffusionPrior(_loaded[key], sampling_of(settings))
+        _loaded[key] = load(settings, device()).components
+    return DiffusionPrior(_loaded[key], settings)
 
 
 @spaces.GPU(duration=inpaint_duration)
@@ -108,12 +104,7 @@ def inpaint_frame(task: Task, settings: Settings) -> Iterator[Message]:
 
 def _sent(steps: Steps[Any]) -> Iterator[Message]:
     """A stage's steps and its result as messages."""
-    while True:
-        try:
-            yield "step", next(steps)
-        except StopIteration as stop:
-            yield "result", stop.value
-            return
+    yield "result", (yield from relay(steps, lambda step: ("step", step)))
 
 
 def stages(

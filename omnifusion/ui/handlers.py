@@ -12,7 +12,7 @@ import gradio as gr
 import numpy as np
 
 from omnifusion.settings import PRESETS, choose
-from omnifusion.state import InputError
+from omnifusion.state import Followed, InputError
 from omnifusion.ui import given, gpu, work
 from omnifusion.ui.archive import Request, Stored
 from omnifusion.ui.examples import EXAMPLES
@@ -176,7 +176,7 @@ class Handlers(Showing):
     def run(self, visit: Visit, request: gr.Request, *chosen: Any) -> Iterator[Updates]:
         """Colour the clip; its steps appear as they come."""
         service, session = self.service, str(request.session_hash)
-        steps, live = None, Live()
+        live = Live()
         try:
             if not service.turns.begin(session):
                 yield {self.watch.progress: message("Cancelled before it began.")}
@@ -184,15 +184,14 @@ class Handlers(Showing):
             asked = self.asked(visit, chosen)
             job = work.Job(visit.require_clip(), asked, visit.pictures, self._earlier(visit, asked))
             stopped = functools.partial(service.turns.stopping, session)
-            steps = work.run(job, service.archive, service.limits, lambda: bool(stopped()), service.stages())
-            while stopped() != "drop":
-                if (shown := live.show(next(steps))) is not None:
+            steps = Followed(work.run(job, service.archive, service.limits, lambda: bool(stopped()), service.stages()))
+            for step in steps:
+                if (shown := live.show(step)) is not None:
                     yield self._live(shown)
-        except StopIteration as stop:
-            yield self._finish(visit, stop.value, request)
+                if stopped() == "drop":
+                    return
+            yield self._finish(visit, steps.result, request)
         finally:
-            if steps is not None:
-                steps.close()
             service.turns.end(session)
 
     def _earlier(self, visit: Visit, asked: Request) -> Stored | None:

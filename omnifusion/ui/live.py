@@ -13,7 +13,7 @@ import torch
 from omnifusion.color import compose, to_uint8
 from omnifusion.geometry import pixel_grid
 from omnifusion.picture import TINTS, overlay
-from omnifusion.state import ColorState, Origin, Step, Tracker
+from omnifusion.state import Colored, ColorState, Fitted, Fitting, Origin, Step, Tracker
 
 STAGES = {"flow": "Flow", "fit": "Track", "colour": "Colour", "finish": "Film"}
 """What a run goes through, and the word on its bar; propagation and inpainting take turns in "colour"."""
@@ -39,22 +39,23 @@ class Live:
         None where there is nothing worth sending yet.
         """
         stage = "colour" if step.stage in ("propagate", "inpaint") else step.stage
-        state = step.state
+        state = step.state if isinstance(step, Colored) else None
+        drawn = step.picture if isinstance(step, Fitting | Fitted) else None
         if stage != "colour" or state is not None:
             self.done[stage] = step.done
         now = time.monotonic()
-        if state is None and step.picture is None and stage == self.stage and now - self.last < PAUSE:
+        if state is None and drawn is None and stage == self.stage and now - self.last < PAUSE:
             return None
         self.last, self.stage = now, stage
         if stage == "colour":
             step = replace(step, seconds_left=self._left(now, state or self.before))
         shown: dict[str, object] = {"progress": progress(self.done, stage, step)}
-        if state is not None:
-            self.curve.append(shares(state))
-            shown |= {"coverage": coverage(self.curve)} | self._compare(state, step)
-            self.before = state
-        elif step.picture is not None:
-            shown["tracks" if stage == "fit" else "after"] = step.picture
+        if isinstance(step, Colored):
+            self.curve.append(shares(step.state))
+            shown |= {"coverage": coverage(self.curve)} | self._compare(step)
+            self.before = step.state
+        elif drawn is not None:
+            shown["tracks"] = drawn
         return shown
 
     def _left(self, now: float, state: ColorState | None) -> float | None:
@@ -66,7 +67,8 @@ class Live:
         began, first = self.began
         return None if grey >= first - 1 else (now - began) / (first - grey) * grey
 
-    def _compare(self, state: ColorState, step: Step) -> dict[str, object]:
+    def _compare(self, step: Colored) -> dict[str, object]:
+        state = step.state
         before = self.before or ColorState.grey(state.L)
         fresh = state.mask & ~before.mask
         frame = step.frame or 0

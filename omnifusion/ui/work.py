@@ -11,7 +11,7 @@ from pathlib import Path
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Result, Stages, colorize
 from omnifusion.settings import Settings
-from omnifusion.state import ColorState, Exemplar, Step, Steps, Tracker, Video
+from omnifusion.state import ColorState, Exemplar, Fitted, Followed, Step, Steps, Tracker, Video
 from omnifusion.store import RunFolder
 from omnifusion.ui.archive import Archive, Request, Stored, exemplar_name, load, save_request, save_state
 from omnifusion.ui.limits import Limits
@@ -127,19 +127,14 @@ def _color(
     stages: Stages,
 ) -> Steps[Result | None]:
     """The driver's steps, noted in ``folder`` and, as soon as they are fitted, in ``trackers``; None when stopped."""
-    steps = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, dict(trackers))
-    try:
-        while not stopped():
-            step = next(steps)
-            folder.watch(step)
-            if "tracker" in step.data:
-                start, tracker = step.data["start"], step.data["tracker"]
-                trackers[start] = tracker
-                shot = next(shot for shot in clip.shots if shot.start == start)
-                step = replace(step, picture=tracks(tracker, clip.L[shot.start : shot.stop]))
-            yield step
-    except StopIteration as stop:
-        return stop.value
-    finally:
-        steps.close()
-    return None
+    work = Followed(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, dict(trackers)))
+    for step in work:
+        folder.watch(step)
+        if isinstance(step, Fitted):
+            trackers[step.start] = step.tracker
+            shot = next(shot for shot in clip.shots if shot.start == step.start)
+            step = replace(step, picture=tracks(step.tracker, clip.L[shot.start : shot.stop]))
+        yield step
+        if stopped():
+            return None
+    return work.result
