@@ -8,8 +8,9 @@ from typing import Any
 from tqdm import tqdm
 
 from omnifusion.clip.prepare import Clip
-from omnifusion.driver import InpaintHere, Stages, colorize
+from omnifusion.driver import colorize
 from omnifusion.settings import Settings
+from omnifusion.stages import InpaintHere, Stages
 from omnifusion.state import Colored, Step, drain
 from omnifusion.store import RunFolder
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,21 @@ def make_hint_for(state: ColorState, frame: int, tracker: Tracker, frames: range
     return make_hint(state.L[frame], state.ab[frame], state.mask[frame], references, tracked)
 
 
-def paint_frame(state: ColorState, frame: int, ab: torch.Tensor, iteration: int) -> ColorState:
-    """x_i, M_i = IntraFrameInpaintingStep(x_i, M_i): the still grey pixels of ``frame`` take ``ab`` ``(2, H, W)``."""
+def inpaint(
+    state: ColorState,
+    frame: int,
+    iteration: int,
+    hint: Hint | None,
+    seed: int,
+    fill: Callable[[Task], Steps[torch.Tensor]],
+) -> Steps[ColorState]:
+    """x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5): the grey pixels of ``frame`` take what ``fill`` finds.
+
+    Args:
+        state: the colours so far.
+        iteration: Algorithm 1's iteration.
+        hint, seed: see ``Task``.
+        fill: a prior's way to fill one frame.
+    """
+    ab = yield from fill(Task(state.L[frame], state.ab[frame], state.mask[frame], hint, seed))
     return state.paint({frame: (~state.mask[frame], ab)}, iteration, Origin.INPAINTED)

@@ -8,19 +8,28 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 
+from omnifusion.state import Followed, Steps
 
-@dataclass
+T = TypeVar("T")
+
+
+_open: list[Meter] = []
+"""The meters whose work is going on: one within another restarts the system's count, and the outer ones must know."""
+
+
+@dataclass(eq=False)
 class Meter:
-    """Measures what runs inside ``with Meter() as meter``.
+    """Measures what runs inside ``with Meter() as meter``; meters may lie within one another.
 
     Attributes:
         seconds: wall-clock time.
@@ -39,9 +48,12 @@ class Meter:
     _held: float = field(default=0.0, repr=False)
 
     def __enter__(self) -> Meter:
+        for meter in _open:
+            meter.peak_mib = max(meter.peak_mib, _peak_mib())
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        self._held = peak_mib()
+        _open.append(self)
+        self._held = _peak_mib()
         self._computed = time.process_time()
         self._start = time.perf_counter()
         return self
@@ -51,8 +63,41 @@ class Meter:
     ) -> None:
         self.seconds = time.perf_counter() - self._start
         self.cpu_seconds = time.process_time() - self._computed
-        self.peak_mib = peak_mib()
+        self.peak_mib = max(self.peak_mib, _peak_mib())
         self.added_mib = self.peak_mib - self._held
+        _open.remove(self)
+
+
+@dataclass
+class Costs:
+    """What the stages of a run took.
+
+    Attributes:
+        seconds: wall-clock time by stage.
+        peak_mib: the process's peak memory in MiB while the stage was at work.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_mib: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def during(self, stage: str) -> Iterator[None]:
+        """Count what is done inside for a stage."""
+        with Meter() as meter:
+            yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + meter.seconds
+        self.peak_mib[stage] = max(self.peak_mib.get(stage, 0.0), meter.peak_mib)
+
+    def of(self, stage: str, steps: Steps[T]) -> Steps[T]:
+        """Pass a stage's steps on, counting only what is done inside it."""
+        work = Followed(steps)
+        told = iter(work)
+        while True:
+            with self.during(stage):
+                step = next(told, None)
+            if step is None:
+                return work.result
+            yield step
 
 
 def median_seconds(work: Callable[[], object], times: int) -> float:
@@ -65,7 +110,7 @@ def median_seconds(work: Callable[[], object], times: int) -> float:
     return float(median(seconds))
 
 
-def peak_mib() -> float:
+def _peak_mib() -> float:
     """Peak resident memory in MiB since the last ``Meter`` was entered (or, off Linux, since the process began)."""
     if sys.platform == "linux":
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())

@@ -114,7 +114,7 @@ def propagate(
     frames: Iterable[int] | None = None,
     fresh: Tensor | None = None,
 ) -> ColorState:
-    """X, M = InterFramePropagationStep(x_i, X, M, i): colour the grey pixels that are visible in frame ``i``.
+    """X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1): colour the grey pixels that are visible in frame ``i``.
 
     The paper queries every grey pixel of every frame. Here an exemplar in which only the pixels ``fresh`` are new is
     asked in full by frames up to ``NEAR`` away, and by those 4, 8, 16... away around the places where the fresh pixels

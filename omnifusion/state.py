@@ -7,7 +7,7 @@ stored, and sent to another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
@@ -95,6 +95,12 @@ class ColorState:
         """A clip without any colour from its luminance ``(T, 1, H, W)``."""
         T, _, H, W = L.shape
         return cls(L, torch.zeros(T, 2, H, W), torch.full((T, H, W), -1, dtype=torch.int16))
+
+    @classmethod
+    def of_exemplars(cls, L: Tensor, exemplars: Mapping[int, Tensor]) -> ColorState:
+        """A clip whose ``exemplars``, frame index -> ab ``(2, H, W)``, have their colours and nothing else has."""
+        everywhere = torch.ones(L.shape[-2:], dtype=torch.bool)
+        return cls.grey(L).paint({i: (everywhere, ab) for i, ab in exemplars.items()}, 0, Origin.EXEMPLAR)
 
     @property
     def mask(self) -> Tensor:

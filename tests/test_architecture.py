@@ -13,14 +13,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: list[set[str]] = [
     {"errors"},
     {"state"},
-    {"color", "geometry", "settings", "progress", "picture", "meter"},
+    {"color", "geometry", "settings", "picture", "meter"},
     {"video", "synthetic", "flow", "levin", "metrics"},
     {"clip", "omnimotion", "hint"},
     {"propagate", "prior"},
     {"inpaint"},
+    {"stages"},
     {"driver"},
     {"store"},
-    {"console", "evaluation"},
+    {"console", "progress", "evaluation"},
     {"commands", "ui"},
     {"__main__"},
 ]

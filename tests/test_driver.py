@@ -9,10 +9,11 @@ import torch
 
 from omnifusion import synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.driver import Result, Stages, colorize
+from omnifusion.driver import Result, colorize, next_frame
 from omnifusion.geometry import pixel_grid
 from omnifusion.propagate import company, fetch, propagate
 from omnifusion.settings import choose
+from omnifusion.stages import Stages
 from omnifusion.state import Colored, ColorState, Origin, Round, Step, drain
 
 PAINT = torch.tensor([12.0, -34.0])
@@ -156,6 +157,30 @@ def test_propagation_refuses_a_frame_with_grey_pixels(clip) -> None:
     made, lab = clip
     with pytest.raises(ValueError, match="not fully coloured"):
         propagate(made, ColorState.grey(lab[:, :1]), 0, 0)
+
+
+# -- the order
+
+
+def test_keyframes_come_first_and_the_frames_between_after() -> None:
+    grey = {j: 0.02 * j for j in range(12)}  # frame 0 is the exemplar; the farther from it, the less is known
+    assert next_frame("keyframes", grey, 0, {0}) == 5, "frame 1 is due: the last within reach of it"
+    grey |= {5: 0.0, 4: 0.0}
+    assert next_frame("keyframes", grey, 0, {0, 5}) == 3, "those between before the next leap"
+    grey |= dict.fromkeys((1, 2, 3), 0.0)
+    assert next_frame("keyframes", grey, 0, {0, 3, 5}) == 10
+
+
+def test_a_frame_with_much_to_inpaint_is_no_keyframe() -> None:
+    assert next_frame("keyframes", {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3, 4: 0.9, 5: 0.9}, 0, {0}) == 2
+    assert next_frame("keyframes", {0: 0.0, 1: 0.5, 2: 0.6, 3: 0.7}, 0, {0}) == 1, "none is known well: the nearest"
+
+
+def test_keyframes_go_back_in_time_from_the_exemplar_once_the_end_is_reached() -> None:
+    grey = dict.fromkeys(range(10, 20), 0.1) | dict.fromkeys(range(14, 20), 0.0)
+    assert next_frame("keyframes", grey, 14, {14}) == 10
+    grey |= {10: 0.0, 11: 0.0, 12: 0.0}
+    assert next_frame("keyframes", grey, 14, {14, 10}) == 13
 
 
 # -- the fetch

@@ -15,7 +15,6 @@ import torch
 
 from omnifusion import picture, synthetic
 from omnifusion.__main__ import main
-from omnifusion.driver import Stages
 from omnifusion.evaluation import ablation, dataset, figures, methods, tables
 from omnifusion.evaluation.evaluate import Evaluation, Scorer, pooled
 from omnifusion.evaluation.methods import Case, Outcome
@@ -23,6 +22,7 @@ from omnifusion.evaluation.report import html_report
 from omnifusion.evaluation.scores import Protocol, Scores
 from omnifusion.meter import Meter
 from omnifusion.settings import choose
+from omnifusion.stages import Stages
 from omnifusion.state import InputError, Origin, Step, drain
 from omnifusion.video import write_image
 

@@ -49,11 +49,11 @@ def add_protocol(p: argparse.ArgumentParser) -> None:
 @contextmanager
 def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[Scores]:
     """The scores of methods under the protocol that the options describe; unless they are to be kept, only inside."""
-    from omnifusion.driver import InpaintHere, Stages
     from omnifusion.evaluation.dataset import discover
     from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scorer, Scores
     from omnifusion.evaluation.peers import PEERS
     from omnifusion.progress import follow
+    from omnifusion.stages import InpaintHere, Stages
 
     clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
     weights = str(args.lpips_weights) if args.lpips_weights else None

@@ -10,7 +10,7 @@ import torch
 
 from omnifusion import flow, synthetic
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.driver import Stages, colorize, device
+from omnifusion.driver import colorize
 from omnifusion.evaluation.methods import beginning
 from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import resize
@@ -19,6 +19,7 @@ from omnifusion.meter import Meter, median_seconds
 from omnifusion.prior.diffusion import DiffusionPrior, load
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
+from omnifusion.stages import Stages, device
 from omnifusion.state import Measured, Step, Steps, Tracker
 
 SIZE = (240, 427)

@@ -11,11 +11,11 @@ import numpy as np
 from torch import nn
 
 from omnifusion import metrics
-from omnifusion.driver import Stages
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.methods import Case, Method, Outcome
 from omnifusion.evaluation.scores import Protocol, Scores
 from omnifusion.meter import Meter, machine
+from omnifusion.stages import Stages
 from omnifusion.state import InputError, Measured, Origin, Step, Steps
 
 REGIONS = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}

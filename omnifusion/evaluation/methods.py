@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.driver import Stages, colorize
+from omnifusion.driver import colorize
 from omnifusion.evaluation.peers import PEERS, Peer, join, split
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
+from omnifusion.stages import Stages
 from omnifusion.state import ColorState, InputError, Origin, Step, Steps, Tracker, Video
 
 R = TypeVar("R")
@@ -132,8 +133,7 @@ class Blind:
 
 def beginning(clip: Clip) -> ColorState:
     """The state before the first iteration: frame 0 in colour, and nothing else."""
-    everywhere = torch.ones(clip.L.shape[-2:], dtype=torch.bool)
-    return ColorState.grey(clip.L).paint({0: (everywhere, clip.exemplar_ab()[0])}, 0, Origin.EXEMPLAR)
+    return ColorState.of_exemplars(clip.L, {0: clip.exemplar_ab()[0]})
 
 
 def _outcome(clip: Clip, state: ColorState, borrowed: Sequence[float] = (0.0, 0.0)) -> Outcome:

@@ -17,12 +17,12 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from omnifusion import omnimotion
-from omnifusion.driver import Stages, device
 from omnifusion.inpaint import Task
 from omnifusion.omnimotion import Flows
 from omnifusion.prior.components import Components
 from omnifusion.prior.diffusion import PRIORS, DiffusionPrior, load
 from omnifusion.settings import Settings
+from omnifusion.stages import Stages, device
 from omnifusion.state import Fitting, Followed, InputError, Prior, Steps, Tracker, relay
 
 BUDGET = 40.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from omnifusion.driver import Stages
+from omnifusion.stages import Stages
 from omnifusion.state import InputError
 from omnifusion.ui import given
 from omnifusion.ui.archive import Archive

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.driver import Result, Stages, colorize
+from omnifusion.driver import Result, colorize
 from omnifusion.settings import Settings
+from omnifusion.stages import Stages
 from omnifusion.state import ColorState, Exemplar, Fitted, Followed, Step, Steps, Tracker, Video
 from omnifusion.store import RunFolder
 from omnifusion.ui.archive import Archive, Request, Stored, exemplar_name, load, save_request, save_state
