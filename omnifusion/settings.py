@@ -75,7 +75,8 @@ class Choice:
             found = None
         if found is None or not self._holds(found):
             shown = repr(value) if isinstance(value, str) else value
-            raise InputError(f"{self.flag} is {shown}; choose {self.domain}.")
+            problem = f"There is no {self.flag} {shown}" if self.options else f"{self.flag} is {shown}"
+            raise InputError(f"{problem}; choose {self.domain}.")
         return found
 
     def _holds(self, value: Any) -> bool:
