@@ -14,16 +14,12 @@ from PIL import Image
 from omnifusion.__main__ import main
 from omnifusion.color import luminance
 from omnifusion.prior.diffusion import load
-from omnifusion.prior.examples import CROP, HINT_SIDE, Photos, crop, hole_mask, make_example
+from omnifusion.prior.photos import CROP, HINT_SIDE, Photos, crop, hole_mask, make_example
 from omnifusion.prior.train import Plan, new_denoiser, train
 from omnifusion.settings import choose
 from omnifusion.state import InputError, drain
 
 PLAN = Plan(autoencoder_steps=3, denoiser_steps=4, batch=2, fresh=1, pool=4, save_every=2)
-
-
-def silent(line: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +69,14 @@ def test_an_untrained_denoiser_copies_the_hint() -> None:
 @pytest.mark.slow
 def test_an_interrupted_training_ends_like_a_whole_one(photos: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    drain(train([photos], whole, PLAN, silent))
+    drain(train([photos], whole, PLAN))
     for stop in (2, 9):  # in the first stage, in the second
-        steps = train([photos], parts, PLAN, silent)
+        steps = train([photos], parts, PLAN)
         for _ in range(stop):
             next(steps)
         steps.close()
     assert (parts / "checkpoint.pt").exists()
-    drain(train([photos], parts, PLAN, silent))
+    drain(train([photos], parts, PLAN))
     assert not (parts / "checkpoint.pt").exists()
     for part in ("unet", "vae"):
         names = [p / part / "diffusion_pytorch_model.safetensors" for p in (whole, parts)]
@@ -90,12 +86,12 @@ def test_an_interrupted_training_ends_like_a_whole_one(photos: Path, tmp_path: P
 
 
 def test_a_checkpoint_of_another_plan_is_refused(photos: Path, tmp_path: Path) -> None:
-    steps = train([photos], tmp_path, PLAN, silent)
+    steps = train([photos], tmp_path, PLAN)
     for _ in range(3):
         next(steps)
     steps.close()
     with pytest.raises(InputError, match="other settings"):
-        drain(train([photos], tmp_path, Plan(seed=1), silent))
+        drain(train([photos], tmp_path, Plan(seed=1)))
 
 
 def test_bad_photos_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

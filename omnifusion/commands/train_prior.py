@@ -24,14 +24,15 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and report progress, one line every 20 steps."""
+    """Train, with a bar of progress."""
     from omnifusion.prior.train import Plan, train
-    from omnifusion.state import InputError, drain
+    from omnifusion.progress import follow
+    from omnifusion.state import InputError
 
     given = {"denoiser_steps": args.steps, "autoencoder_steps": args.autoencoder_steps}
     if any(v is not None and v < 1 for v in given.values()):
         raise InputError("Training needs at least one step; give a positive number.")
     plan = Plan(seed=args.seed, **{k: v for k, v in given.items() if v is not None})
-    out = drain(train(args.photos, args.out, plan, lambda line: print(line, flush=True)))
+    out = follow(train(args.photos, args.out, plan))
     print(f"The prior is in {out}; use it with --prior {out}")
     return 0

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import Tensor, nn
 
 from omnifusion.color import rgb_to_lab
-from omnifusion.prior.examples import Example, Photos, crop, make_example
+from omnifusion.prior.photos import Photos, crop, make_example
 from omnifusion.state import InputError, Step, Steps
 
 DROPPED = 0.25
@@ -34,6 +35,9 @@ FROM_HINT = 0.6
 
 LIGHT = 0.4
 """Fraction of the noise schedule that counts as lightly noised; runs from a hint start below it."""
+
+GRADIENT_SCALE = 0.3
+"""Scale of eq. (4)'s gradient for the bundled prior, found by measurement (see docs/prior.md)."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
-def train(photos: list[Path], out: Path, plan: Plan | None = None, log: Callable[[str], None] = print) -> Steps[Path]:
+def train(photos: list[Path], out: Path, plan: Plan | None = None) -> Steps[Path]:
     """Train on tar files of JPEGs and write the prior to ``out`` in diffusers layout; returns ``out``.
 
     Progress is saved in ``out/checkpoint.pt`` and taken up again, with the same result, when called again; the file
@@ -129,7 +133,7 @@ def train(photos: list[Path], out: Path, plan: Plan | None = None, log: Callable
     Raises:
         InputError: a tar file cannot be read, or ``out`` holds a checkpoint of another plan.
     """
-    run = _Run(Photos(photos), out, plan or Plan(), log)
+    run = _Training(Photos(photos), out, plan or Plan())
     run.resume()
     yield from run.fit_autoencoder()
     yield from run.fit_denoiser()
@@ -137,11 +141,11 @@ def train(photos: list[Path], out: Path, plan: Plan | None = None, log: Callable
     return out
 
 
-class _Run:
+class _Training:
     """The moving parts of one training."""
 
-    def __init__(self, photos: Photos, out: Path, plan: Plan, log: Callable[[str], None]) -> None:
-        self.photos, self.out, self.plan, self.log = photos, out, plan, log
+    def __init__(self, photos: Photos, out: Path, plan: Plan) -> None:
+        self.photos, self.out, self.plan = photos, out, plan
         torch.manual_seed(plan.seed)  # diffusers initialises its layers from the global state and offers no generator
         self.autoencoder, self.denoiser = new_autoencoder(), new_denoiser()
         self.average = new_denoiser()
@@ -196,7 +200,7 @@ class _Run:
         if final:
             (self.out / "checkpoint.pt").unlink(missing_ok=True)
 
-    def schedule(self, stage: str, total: int) -> Steps[None]:
+    def fit(self, stage: str, total: int, step: Callable[[int], float]) -> Steps[None]:
         """The bookkeeping around the steps of a stage: warm-up and cosine decay, saving, progress."""
         began, first = time.monotonic(), self.done[stage]
         optimizer = self.optimizers[stage]
@@ -206,17 +210,15 @@ class _Run:
             lr = base * min(1.0, (n + 1) / 50) * (0.51 + 0.5 * math.cos(math.pi * n / total))
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            losses.append(self.autoencoder_step(n) if stage == "autoencoder" else self.denoiser_step(n))
+            losses.append(step(n))
             self.done[stage] = n + 1
             left = (time.monotonic() - began) / (n + 1 - first) * (total - n - 1)
-            if (n + 1) % 20 == 0:
-                self.log(f"{stage} {n + 1}/{total} loss {np.mean(losses):.4f}, {left / 60:.1f} min left")
             if (n + 1) % self.plan.save_every == 0 or n + 1 == total:
                 self.save()
-            yield Step("train", stage, (n + 1) / total, left)
+            yield Step("train", f"{stage} {n + 1}/{total}, loss {np.mean(losses):.4f}", (n + 1) / total, left)
 
     def fit_autoencoder(self) -> Steps[None]:
-        yield from self.schedule("autoencoder", self.plan.autoencoder_steps)
+        yield from self.fit("autoencoder", self.plan.autoencoder_steps, self.autoencoder_step)
         self.autoencoder.requires_grad_(False).eval()
         if self.autoencoder.config.scaling_factor == 1.0:
             rng = self.rng(2, 0)
@@ -232,15 +234,15 @@ class _Run:
         difference = (rgb_to_lab(y.clamp(1e-3, 1)) - rgb_to_lab(x)).abs().mean(dim=(0, 2, 3))
         loss = (difference * difference.new_tensor([0.5, 1.0, 1.0])).sum() / 10 + 4 * F.l1_loss(y, x)
         loss = loss + 1e-3 * z.square().mean()  # keeps latents small: the decoder saturates at 3
-        self.descend("autoencoder", self.autoencoder, loss)
-        return loss.item()
+        return self.descend("autoencoder", loss)
 
-    def descend(self, stage: str, module: nn.Module, loss: Tensor) -> None:
+    def descend(self, stage: str, loss: Tensor) -> float:
         optimizer = self.optimizers[stage]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
         optimizer.step()
+        return loss.item()
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -253,12 +255,13 @@ class _Run:
         n = self.done["denoiser"]
         self.pool: deque[_Latents] = deque(maxlen=self.plan.pool)
         for index in range(n * self.plan.fresh, n * self.plan.fresh + self.plan.pool):
-            self.pool.append(self.prepare(make_example(self.photos, self.rng(3, index))))
+            self.pool.append(self.example(3, index))
             yield Step("train", "examples", len(self.pool) / self.plan.pool)
         self.chroma = self.fit_chroma()
-        yield from self.schedule("denoiser", self.plan.denoiser_steps)
+        yield from self.fit("denoiser", self.plan.denoiser_steps, self.denoiser_step)
 
-    def prepare(self, example: Example) -> _Latents:
+    def example(self, stage: int, index: int) -> _Latents:
+        example = make_example(self.photos, self.rng(stage, index))
         z_0, z_hint = self.encode(torch.stack([example.truth, example.hint]))
         doubt, hole = (F.adaptive_avg_pool2d(v[None], z_0.shape[-2:]) for v in (example.doubt, example.hole))
         ab = F.adaptive_avg_pool2d(rgb_to_lab(example.truth)[1:], z_0.shape[-2:])
@@ -266,9 +269,7 @@ class _Run:
 
     def fit_chroma(self) -> Tensor:
         """The linear map ``(2, 4)`` from latents to ab / 10 of their cell: which errors in latents show as colour."""
-        fixed = [
-            self.prepare(make_example(self.photos, self.rng(4, index))) for index in range(max(4, self.plan.pool // 8))
-        ]
+        fixed = [self.example(4, index) for index in range(max(4, self.plan.pool // 8))]
         z = torch.cat([p.z_0.reshape(4, -1) for p in fixed], dim=1)
         ab = torch.cat([p.ab.reshape(2, -1) for p in fixed], dim=1) / 10
         z, ab = z - z.mean(1, keepdim=True), ab - ab.mean(1, keepdim=True)
@@ -276,11 +277,9 @@ class _Run:
 
     def denoiser_step(self, n: int) -> float:
         rng, plan = self.rng(1, n), self.plan
-        for k in range(plan.fresh):
-            index = plan.pool + n * plan.fresh + k
-            self.pool.append(self.prepare(make_example(self.photos, self.rng(3, index))))
+        self.pool.extend(self.example(3, plan.pool + n * plan.fresh + k) for k in range(plan.fresh))
         batch = [self.pool[i] for i in rng.choice(len(self.pool), plan.batch, replace=False)]
-        z_0, z_hint, doubt, hole = (torch.stack([getattr(p, f) for p in batch]) for f in _Latents.FIELDS)
+        z_0, z_hint, doubt, hole, _ = map(torch.stack, zip(*batch, strict=True))
         dropped = torch.from_numpy(rng.random(plan.batch) < DROPPED).view(-1, 1, 1, 1)
         z_hint, doubt = torch.where(dropped, 0.0, z_hint), torch.where(dropped, 1.0, doubt)
         t = torch.from_numpy(len(self.alphas) * rng.random(plan.batch) ** np.where(dropped.view(-1), 1, 2)).long()
@@ -292,12 +291,12 @@ class _Run:
         error = z_hint + self.denoiser(torch.cat([z_t, doubt, z_hint], dim=1), t).sample - z_0
         color_error = torch.einsum("ij,bjhw->bihw", self.chroma, error).square().sum(1, keepdim=True)
         loss = ((0.1 + torch.where(dropped, 1.0, hole)) * (color_error + 0.2 * error.square())).mean()
-        self.descend("denoiser", self.denoiser, loss)
+        told = self.descend("denoiser", loss)
         decay = min(0.998, (n + 1) / (n + 10))
         with torch.no_grad():
             for a, p in zip(self.average.parameters(), self.denoiser.parameters(), strict=True):
                 a.lerp_(p, 1 - decay)
-        return loss.item()
+        return told
 
 
 def _window(image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -307,8 +306,7 @@ def _window(image: Tensor, rng: np.random.Generator) -> Tensor:
     return image[:, y : y + side, x : x + side]
 
 
-@dataclass(frozen=True)
-class _Latents:
+class _Latents(NamedTuple):
     """An example at latent size: z_0, z_hint ``(4, h, w)``; doubt, hole ``(1, h, w)``; the truth's ab ``(2, h, w)``."""
 
     z_0: Tensor
@@ -316,9 +314,3 @@ class _Latents:
     doubt: Tensor
     hole: Tensor
     ab: Tensor
-
-    FIELDS = ("z_0", "z_hint", "doubt", "hole")
-
-
-GRADIENT_SCALE = 0.3
-"""Scale of eq. (4)'s gradient for the bundled prior, found by measurement (see docs/prior.md)."""
