@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from omnifusion import geometry
+from omnifusion.color import from_uint8
 
 ASTRONAUT = (  # her outline in the photograph, x,y
     "185,40 205,26 235,16 262,22 285,38 299,62 301,88 297,110 287,125 273,138 261,142 256,160 255,173 272,181 288,198 "
@@ -24,7 +25,7 @@ ASTRONAUT = (  # her outline in the photograph, x,y
 def photo(name: str) -> Tensor:
     """A colour photograph that scikit-image ships, ``(3, h, w)`` in [0, 1]."""
     image = skimage.data.stereo_motorcycle()[0] if name == "garage" else getattr(skimage.data, name)()
-    return torch.from_numpy(np.ascontiguousarray(image[..., :3])).permute(2, 0, 1).float() / 255
+    return from_uint8(image[..., :3].transpose(2, 0, 1))
 
 
 def opaque(rgb: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ def _paint(size: tuple[int, int], draw: Callable[[ImageDraw.ImageDraw], None], g
     """A drawing on ``size`` (h, w) texels as ``(4, h, w)``."""
     canvas = Image.new("RGBA", (size[1], size[0]), ground)
     draw(ImageDraw.Draw(canvas))
-    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1).float() / 255
+    return from_uint8(np.asarray(canvas).transpose(2, 0, 1))
 
 
 def _pick(rng: np.random.Generator, *colors: str) -> str:
