@@ -33,9 +33,9 @@ from omnifusion.geometry import warp
 from omnifusion.hint import Reference, levin, make_hint
 from omnifusion.meter import median_seconds
 from omnifusion.picture import sheet
-from omnifusion.prior.diffusion import DiffusionPrior, Sampling, load, sampling_of
+from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.prior.guidance import Network
-from omnifusion.settings import choose
+from omnifusion.settings import Settings, choose
 from omnifusion.state import Hint, drain
 from omnifusion.video import write_image
 
@@ -135,7 +135,7 @@ def fill(prior: DiffusionPrior, item: Item, hint: Hint | None, seed: int = 0) ->
 
 def fills(prior: DiffusionPrior, kinds: tuple[str, ...] = KINDS) -> None:
     """Hole error of Levin, of the hint, and of the hint completed by the prior."""
-    prior = DiffusionPrior(prior.components, sampling_of(choose("standard")))
+    prior = DiffusionPrior(prior.components, choose("standard"))
     rows: dict[str, list[tuple[str, float, float, float, float, float]]] = {k: [] for k in kinds}
     for item in (i for i in items() if i.kind in kinds):
         hint = item.hint()
@@ -172,14 +172,14 @@ def decoded(prior: DiffusionPrior, item: Item, seed: int = 0) -> tuple[Tensor, T
     return picture, compose(item.L, torch.where(item.mask, item.ab, rgb_to_lab(picture)[1:]))
 
 
-def compare(prior: DiffusionPrior, variants: dict[str, Sampling], every: int = 2) -> None:
+def compare(prior: DiffusionPrior, variants: dict[str, Settings], every: int = 2) -> None:
     """Whole-frame PSNR of variants of the paper's sampling on the ``short`` holes of frame 10 of every second clip."""
     scores: dict[str, list[tuple[float, ...]]] = {name: [] for name in variants}
     for item in [i for i in items(frames=(10,)) if i.kind == "short"][::every]:
         truth = compose(item.L, item.truth)
-        for name, sampling in variants.items():
+        for name, settings in variants.items():
             start = time.process_time()
-            picture, final = decoded(DiffusionPrior(prior.components, sampling), item)
+            picture, final = decoded(DiffusionPrior(prior.components, settings), item)
             spent = time.process_time() - start
             scores[name].append((psnr(picture, truth), psnr(final, truth), item.error(rgb_to_lab(final)[1:]), spent))
     print("| | decoded frame, dB | L* and known colours put back, dB | hole ab RMSE | CPU s |\n|---|---|---|---|---|")
@@ -189,7 +189,7 @@ def compare(prior: DiffusionPrior, variants: dict[str, Sampling], every: int = 2
 
 def ablation(prior: DiffusionPrior) -> None:
     """Table 2 of the paper, in 20 steps."""
-    paper = Sampling(steps=20)
+    paper = choose("paper", steps=20)
     compare(
         prior,
         {
@@ -203,10 +203,10 @@ def ablation(prior: DiffusionPrior) -> None:
 
 def sampling(prior: DiffusionPrior) -> None:
     """Steps, optimizations, eta, and what the approximations change."""
-    paper = Sampling()
+    paper = choose("paper")
     variants = {
         "50 steps, N = 1": paper,
-        "50 steps, N = 1, shared evaluation": replace(paper, share=True),
+        "50 steps, N = 1, shared evaluation": replace(paper, start=1.0),
         "50 steps, N = 1, gradient stops at the decoder": replace(paper, through_denoiser=False),
         "50 steps, N = 3": replace(paper, optimizations=3),
         "100 steps, N = 1": replace(paper, steps=100),
@@ -216,12 +216,12 @@ def sampling(prior: DiffusionPrior) -> None:
 
 def eta(prior: DiffusionPrior) -> None:
     """The learning rate of eq. (4)."""
-    compare(prior, {f"eta {e}": replace(Sampling(steps=20), eta=e) for e in (0.0067, 0.02, 0.067, 0.2)})
+    compare(prior, {f"eta {e}": replace(choose("paper", steps=20), eta=e) for e in (0.0067, 0.02, 0.067, 0.2)})
 
 
 def new_object(prior: DiffusionPrior) -> None:
     """A violet disc that no reference shows, its colour given on 1 % of its pixels: error inside the disc."""
-    prior = DiffusionPrior(prior.components, sampling_of(choose("standard")))
+    prior = DiffusionPrior(prior.components, choose("standard"))
     errors = []
     for item in (i for i in items(frames=(10,)) if i.kind == "strip"):
         H, W = item.mask.shape
@@ -241,7 +241,7 @@ def new_object(prior: DiffusionPrior) -> None:
 
 def seconds(prior: DiffusionPrior) -> None:
     """Wall time of a frame at the standard preset: hint and fill."""
-    prior = DiffusionPrior(prior.components, sampling_of(choose("standard")))
+    prior = DiffusionPrior(prior.components, choose("standard"))
     for size in ((144, 256), (240, 427)):
         times = []
         for item in items(size, frames=(10,)):
@@ -256,7 +256,7 @@ def seconds(prior: DiffusionPrior) -> None:
 
 def step(prior: DiffusionPrior) -> None:
     """A guided step beside its bare parts: denoiser and decoder, forward and backward; medians of seconds."""
-    standard = sampling_of(choose("standard"))
+    standard = choose("standard")
     for size in ((144, 256), (240, 427)):
         item = next(items(size, frames=(10,)))
         canvas = prior.canvas(item.L, item.ab, item.mask, None)
@@ -275,8 +275,8 @@ def step(prior: DiffusionPrior) -> None:
         parts = sum(median_seconds(part, 9) for part in (denoiser, decoder))
         print(f"{size[1]} x {size[0]}: bare parts {parts:.3f} s", end="")
         for share in (True, False):
-            sampling = replace(standard, steps=12, share=share)
-            guided = DiffusionPrior(prior.components, sampling).latents(canvas, False, torch.Generator().manual_seed(0))
+            settings = replace(standard, steps=12, start=standard.start if share else None)
+            guided = DiffusionPrior(prior.components, settings).latents(canvas, False, torch.Generator().manual_seed(0))
             next(guided)  # the first one encodes as well
             seconds_each = median_seconds(lambda guided=guided: next(guided), 9)
             print(f", {'shared' if share else 'literal'} {seconds_each:.3f} s ({seconds_each / parts:.2f})", end="")
@@ -285,7 +285,7 @@ def step(prior: DiffusionPrior) -> None:
 
 def contact(prior: DiffusionPrior, out: Path) -> None:
     """Twelve fills: truth, semi-coloured, Levin, hint, hint + prior."""
-    prior = DiffusionPrior(prior.components, sampling_of(choose("standard")))
+    prior = DiffusionPrior(prior.components, choose("standard"))
     chosen = [i for n, i in enumerate(items()) if n % 4 == 0]
 
     def show(L: Tensor, ab: Tensor) -> np.ndarray:
@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--prior", default="bundled")
     parser.add_argument("--out", type=Path, default=Path("fills.png"), help="file of the contact sheet")
     args = parser.parse_args()
-    prior = load(args.prior)
+    prior = load_prior(choose(prior=args.prior))
     if args.what == "sheet":
         contact(prior, args.out)
     else:

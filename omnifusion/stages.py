@@ -12,7 +12,7 @@ from omnifusion import omnimotion
 from omnifusion.inpaint import Task
 from omnifusion.meter import Costs
 from omnifusion.omnimotion import Flows
-from omnifusion.prior.diffusion import load
+from omnifusion.prior.diffusion import load_prior
 from omnifusion.settings import Settings
 from omnifusion.state import Prior, Steps, Tracker
 
@@ -45,7 +45,7 @@ class InpaintHere:
             InputError: its weights cannot be had.
         """
         if self._loaded is None or self._loaded[0] != settings:
-            self._loaded = (settings, load(settings, device()))
+            self._loaded = (settings, load_prior(settings, device()))
         return self._loaded[1]
 
     def __call__(self, task: Task, settings: Settings) -> Steps[Tensor]:

@@ -25,7 +25,7 @@ def paint_known(task, settings):
 
 
 @pytest.fixture(scope="module")
-def clip() -> tuple[synthetic.Sample, torch.Tensor]:
+def clip() -> tuple[synthetic.MadeClip, torch.Tensor]:
     made = synthetic.make("two-layers", frames=10, size=(48, 80), seed=1)
     return made, rgb_to_lab(from_uint8(made.video.frames))
 
@@ -34,7 +34,7 @@ def no_flow(L, settings):
     yield Step("flow", done=1.0)
 
 
-def exact(made: synthetic.Sample) -> Stages:
+def exact(made: synthetic.MadeClip) -> Stages:
     def fit(L, flows, settings):
         yield Step("fit", done=1.0)
         return made

@@ -44,12 +44,12 @@ def no_download() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made() -> synthetic.Sample:
+def made() -> synthetic.MadeClip:
     return synthetic.make("two-layers", frames=6, size=(48, 80), seed=1)
 
 
 @pytest.fixture(scope="module")
-def clips(made: synthetic.Sample, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def clips(made: synthetic.MadeClip, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One clip that can be measured, one that is a broken file."""
     folder = tmp_path_factory.mktemp("set")
     (folder / "whole").mkdir()
@@ -62,7 +62,7 @@ def clips(made: synthetic.Sample, tmp_path_factory: pytest.TempPathFactory) -> d
 class Exact:
     """The sample's own correspondence as tracker, one colour as prior; counts what is asked of it."""
 
-    def __init__(self, made: synthetic.Sample) -> None:
+    def __init__(self, made: synthetic.MadeClip) -> None:
         self.made, self.fits, self.settings = made, 0, []
         self.stages = Stages(self.flow, self.fit, self.paint)
 

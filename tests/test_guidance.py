@@ -12,20 +12,20 @@ from torch import Tensor
 from omnifusion.prior.guidance import (
     ColorCondition,
     GreyConstraint,
+    NoiseSchedule,
     PredictionType,
-    Schedule,
     blend,
+    conditional_denoising,
     denoise,
     grey_loss,
     noise,
     optimize,
     predict,
-    sample,
 )
 from omnifusion.state import drain
 
 KINDS: list[PredictionType] = ["epsilon", "v_prediction", "sample"]
-SCHEDULE = Schedule((700, 400, 100), (0.2, 0.5, 0.9, 1.0))
+SCHEDULE = NoiseSchedule((700, 400, 100), (0.2, 0.5, 0.9, 1.0))
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -57,7 +57,9 @@ def constraint(**changes: Any) -> GreyConstraint:
 
 
 def run(net: Net, **options: Any) -> Tensor:
-    return drain(sample(net, SCHEDULE, gaussian(1, 4, 3, 3), torch.Generator().manual_seed(1), **options))  # type: ignore
+    return drain(
+        conditional_denoising(net, SCHEDULE, gaussian(1, 4, 3, 3), torch.Generator().manual_seed(1), **options)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,8 +88,8 @@ def test_unconditional_sampling_is_ddim_of_diffusers(kind: PredictionType, spaci
     levels = scheduler.alphas_cumprod
     end = times[-1] - 100
     final = levels[end] if end >= 0 else scheduler.final_alpha_cumprod
-    schedule = Schedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
-    ours = drain(sample(net, schedule, z, torch.Generator(), kind))  # type: ignore[arg-type]
+    schedule = NoiseSchedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
+    ours = drain(conditional_denoising(net, schedule, z, torch.Generator(), kind))
     for t in scheduler.timesteps:
         z = scheduler.step(net(z, int(t)), t, z).prev_sample
     assert torch.allclose(ours, z, atol=1e-5)
@@ -180,4 +182,4 @@ def test_conditions_can_be_switched_off_one_by_one() -> None:
 
 def test_schedules_need_one_level_more_than_times() -> None:
     with pytest.raises(ValueError):
-        Schedule((3, 2), (0.5, 0.7))
+        NoiseSchedule((3, 2), (0.5, 0.7))

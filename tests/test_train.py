@@ -13,7 +13,7 @@ from PIL import Image
 
 from omnifusion.__main__ import main
 from omnifusion.color import luminance
-from omnifusion.prior.diffusion import load
+from omnifusion.prior.diffusion import load_prior
 from omnifusion.prior.photos import CROP, HINT_SIDE, Photos, crop, hole_mask, make_example
 from omnifusion.prior.train import Plan, new_denoiser, train
 from omnifusion.settings import choose
@@ -81,7 +81,7 @@ def test_an_interrupted_training_ends_like_a_whole_one(photos: Path, tmp_path: P
     for part in ("unet", "vae"):
         names = [p / part / "diffusion_pytorch_model.safetensors" for p in (whole, parts)]
         assert names[0].read_bytes() == names[1].read_bytes()
-    prior = load(choose("paper", prior=str(parts), steps=1))
+    prior = load_prior(choose("paper", prior=str(parts), steps=1))
     assert prior.components.condition == "hint" and prior.components.training_size == CROP
 
 

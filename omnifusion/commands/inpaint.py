@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from omnifusion.color import compose, to_uint8
     from omnifusion.geometry import fit_size, resize
     from omnifusion.hint import Reference, make_hint
-    from omnifusion.prior.diffusion import load
+    from omnifusion.prior.diffusion import load_prior
     from omnifusion.state import InputError, drain
     from omnifusion.video import write_image
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     hint = None
     if settings.start is not None:
         hint = make_hint(small[:1], small[1:] * known, known, references)
-    prior = load(settings, "cuda" if torch.cuda.is_available() else "cpu")
+    prior = load_prior(settings, "cuda" if torch.cuda.is_available() else "cpu")
     fills = []
     for n in range(args.samples):
         generator = torch.Generator().manual_seed(settings.seed + n)

@@ -16,7 +16,7 @@ from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import resize
 from omnifusion.inpaint import make_hint_for
 from omnifusion.meter import Meter, median_seconds
-from omnifusion.prior.diffusion import DiffusionPrior, load
+from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
@@ -83,7 +83,7 @@ def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
         bicubic = ("bicubic enlargement of ab", reference.seconds)
         yield row("frames at full size", frames, meter.seconds, bicubic, meter)
         if frames == lengths[0]:
-            prior = load(settings, device())
+            prior = load_prior(settings, device())
             with Meter() as meter:
                 seconds = guided_step(prior, clip, tracker, settings)
             yield row("guided denoising step", 1, seconds, ("denoiser and decoder, once", plain_pass(prior)), meter)

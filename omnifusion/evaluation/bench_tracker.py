@@ -63,7 +63,7 @@ class Chains:
         return torch.from_numpy(back), torch.from_numpy(of.cycle_error(back, there) < 1.0)
 
 
-def accuracy(truth: synthetic.Sample, answer: Callable[[int], tuple[Tensor, Tensor]]) -> list[float]:
+def accuracy(truth: synthetic.MadeClip, answer: Callable[[int], tuple[Tensor, Tensor]]) -> list[float]:
     """From frame 0 to all others, pooled: % of seen pixels within 1 px, within 3 px; % of right visibility inside
     the frame. ``answer`` gives the places of all pixels ``(N, 2)`` in a frame, and whether they are seen there."""
     H, W = truth.video.size
@@ -92,7 +92,7 @@ def made(scenes: Sequence[str], seeds: int, frames: int, preset: str) -> Steps[T
     return table
 
 
-def _made_once(truth: synthetic.Sample, preset: str, seed: int) -> Steps[list[float]]:
+def _made_once(truth: synthetic.MadeClip, preset: str, seed: int) -> Steps[list[float]]:
     L = rgb_to_lab(from_uint8(truth.video.frames))[:, :1]
     with Meter() as meter:
         tracker = yield from omnimotion.fit(L, preset, seed=seed)

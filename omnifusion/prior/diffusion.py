@@ -20,7 +20,7 @@ from torch import Tensor
 from omnifusion.color import compose, lab_to_rgb, luminance, rgb_to_lab
 from omnifusion.geometry import pad_to_multiple, resize
 from omnifusion.prior.components import Components, load_components
-from omnifusion.prior.guidance import ColorCondition, GreyConstraint, Schedule, noise, sample
+from omnifusion.prior.guidance import ColorCondition, GreyConstraint, NoiseSchedule, conditional_denoising, noise
 from omnifusion.settings import Settings
 from omnifusion.state import Hint, Step, Steps, relay
 
@@ -43,7 +43,7 @@ STRENGTH = 0.5
 """Share of the prior's correction that is taken where the hint's confidence is 0."""
 
 
-def load(settings: Settings, device: str = "cpu") -> DiffusionPrior:
+def load_prior(settings: Settings, device: str = "cpu") -> DiffusionPrior:
     """Load the prior of ``settings``: a name of ``PRIORS``, a folder in diffusers layout, or a hub id.
 
     Raises:
@@ -97,15 +97,15 @@ class DiffusionPrior:
             n = next(done)
             return Step("inpaint", f"denoising {n}/{total}", n / total)
 
+        def at_frame_size(x: Tensor) -> Tensor:
+            return resize(x[..., : canvas.inner[0], : canvas.inner[1]], (L.shape[-2], L.shape[-1]))[0].cpu()
+
         z_0 = yield from relay(self.latents(canvas, hint is not None, generator), step)
         fill = self._decode_ab(z_0)
         if hint is None:
-            result = resize(self._crop(fill, canvas.inner), (L.shape[-2], L.shape[-1]))[0].cpu()
-        else:
-            change = fill - self._decode_ab(self._encode(canvas.known))
-            change = resize(self._crop(change, canvas.inner), (L.shape[-2], L.shape[-1]))[0].cpu()
-            result = hint.ab + _share(hint.confidence, mask) * change
-        return torch.where(mask, ab, result)
+            return torch.where(mask, ab, at_frame_size(fill))
+        change = at_frame_size(fill - self._decode_ab(self._encode(canvas.known)))
+        return torch.where(mask, ab, hint.ab + _share(hint.confidence, mask) * change)
 
     def canvas(self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None) -> _Canvas:
         """Scale so that the short side suits the prior, and pad by reflection; never squash."""
@@ -131,9 +131,6 @@ class DiffusionPrior:
         scale = min(max(short, least), LARGEST * least) / short
         return round(size[0] * scale), round(size[1] * scale)
 
-    def _crop(self, x: Tensor, inner: tuple[int, int]) -> Tensor:
-        return x[..., : inner[0], : inner[1]]
-
     @torch.no_grad()
     def _encode(self, rgb: Tensor) -> Tensor:
         return self.components.encode(rgb)
@@ -150,8 +147,7 @@ class DiffusionPrior:
         z_known = self._encode(canvas.known)
         epsilon = torch.randn(z_known.shape, generator=generator).to(z_known)
         z = noise(z_known, schedule.alphas[0], epsilon) if from_hint else epsilon
-        cell = c.factor
-        m = 1 - F.max_pool2d(canvas.unknown, cell)  # a latent cell mixes all its pixels: known only where all are
+        m = 1 - F.max_pool2d(canvas.unknown, c.factor)  # a latent cell mixes all its pixels: known only where all are
         condition = ColorCondition(z_known, m) if s.color_condition else None
         constraint = None
         if s.grey_constraint and s.optimizations > 0:
@@ -165,7 +161,7 @@ class DiffusionPrior:
                 share=s.start is not None and s.optimizations == 1,  # a hint start affords the shared evaluation
             )
         network = c.network(self._extra(canvas, z_known, m, hinted))
-        return sample(network, schedule, z, generator, c.prediction_type, condition, constraint)
+        return conditional_denoising(network, schedule, z, generator, c.prediction_type, condition, constraint)
 
     def _extra(self, canvas: _Canvas, z_known: Tensor, m: Tensor, hinted: bool) -> Tensor | None:
         """The five extra input channels of an inpainting denoiser: 1 = to be filled, and the latents of the rest."""
@@ -181,7 +177,7 @@ class DiffusionPrior:
         grey = self._encode(lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
         return torch.cat([torch.ones_like(m), grey], dim=1)
 
-    def schedule(self, start: float | None) -> Schedule:
+    def schedule(self, start: float | None) -> NoiseSchedule:
         """The times of the denoising steps: the scheduler's own from pure noise, or evenly down from the start."""
         steps, scheduler = self.settings.steps, self.components.scheduler
         levels = scheduler.alphas_cumprod
@@ -191,9 +187,9 @@ class DiffusionPrior:
             times = [int(t) for t in scheduler.timesteps]
             end = times[-1] - total // steps
             final = levels[end] if end >= 0 else scheduler.final_alpha_cumprod
-            return Schedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
+            return NoiseSchedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
         times = [max(0, round(start * total * (steps - k) / steps) - 1) for k in range(steps)]
-        return Schedule(tuple(times), (*(float(levels[t]) for t in times), 1.0))
+        return NoiseSchedule(tuple(times), (*(float(levels[t]) for t in times), 1.0))
 
 
 def _share(confidence: Tensor, mask: Tensor) -> Tensor:

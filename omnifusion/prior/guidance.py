@@ -22,7 +22,7 @@ PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class NoiseSchedule:
     """The times at which the denoiser is asked, from noise to picture.
 
     Attributes:
@@ -131,9 +131,9 @@ def optimize(
     return (z - constraint.eta * gradient).detach(), None if output is None else output.detach()
 
 
-def sample(
+def conditional_denoising(
     network: Network,
-    schedule: Schedule,
+    schedule: NoiseSchedule,
     z: Tensor,
     generator: torch.Generator,
     kind: PredictionType = "epsilon",

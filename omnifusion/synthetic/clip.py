@@ -20,7 +20,7 @@ TEXELS = 1.5  # per pixel: fine enough to keep a frame sharp, coarse enough not 
 
 
 @dataclass(frozen=True)
-class Sample:
+class MadeClip:
     """A made clip and its truth; ``layers`` run from the nearest to the farthest (which covers every pixel)."""
 
     video: Video
@@ -52,7 +52,9 @@ class Sample:
         return there.to(points.dtype), visible
 
 
-def make(name: str, frames: int = 24, size: tuple[int, int] = (108, 192), seed: int = 0, noise: float = 1.5) -> Sample:
+def make(
+    name: str, frames: int = 24, size: tuple[int, int] = (108, 192), seed: int = 0, noise: float = 1.5
+) -> MadeClip:
     """Render one of ``SCENES``.
 
     Args:
@@ -69,7 +71,7 @@ def make(name: str, frames: int = 24, size: tuple[int, int] = (108, 192), seed: 
         clean = _render(layers, size, t).numpy()
         noisy = clean * 255 + rng.normal(0.0, noise, clean.shape) if noise else clean * 255
         clip[t] = np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
-    return Sample(Video(clip, Fraction(24)), layers)
+    return MadeClip(Video(clip, Fraction(24)), layers)
 
 
 def _prepare(layer: Layer, H: int) -> Layer:

@@ -20,7 +20,7 @@ from omnifusion import omnimotion
 from omnifusion.inpaint import Task
 from omnifusion.omnimotion import Flows
 from omnifusion.prior.components import Components
-from omnifusion.prior.diffusion import PRIORS, DiffusionPrior, load
+from omnifusion.prior.diffusion import PRIORS, DiffusionPrior, load_prior
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
 from omnifusion.state import Fitting, Followed, InputError, Prior, Steps, Tracker, relay
@@ -92,7 +92,7 @@ def prior_of(settings: Settings) -> Prior:
     key = (settings.prior, settings.prompt, settings.negative_prompt)
     if key not in _loaded:
         _loaded.clear()
-        _loaded[key] = load(settings, device()).components
+        _loaded[key] = load_prior(settings, device()).components
     return DiffusionPrior(_loaded[key], settings)
 
 
