@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -9,8 +11,10 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
+from omnifusion import inpaint
 from omnifusion.hint import Reference, along_flow, levin, lookup, make_hint
-from omnifusion.state import Hint
+from omnifusion.propagate import guess
+from omnifusion.state import ColorState, Hint, Origin
 
 
 def picture(H: int, W: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -171,3 +175,69 @@ def test_references_may_have_another_size() -> None:
     mask = holes(32, 48, 0.5)
     hint = make_hint(L, ab * mask, mask, [Reference(other_L, other_ab, torch.ones(50, 40, dtype=torch.bool))])
     assert hint.ab.shape == (2, 32, 48) and torch.isfinite(hint.ab).all()
+
+
+class Shift:
+    """A tracker for a picture that moves 2 px to the right per frame; it sees nothing of frame 2 from elsewhere."""
+
+    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
+        moved = points + torch.tensor([2.0 * (j - i), 0.0])
+        return moved, torch.full((len(points),), j != 2)
+
+
+def moving(frames: int, colored: tuple[int, ...]) -> tuple[ColorState, Tensor]:
+    """A clip of a picture that moves 2 px per frame, some of its frames coloured, and its true ab."""
+    L, ab = picture(32, 48)
+    Ls, truth = (torch.stack([x.roll(2 * t, -1) for t in range(frames)]) for x in (L, ab))
+    everywhere = torch.ones(32, 48, dtype=torch.bool)
+    return ColorState.grey(Ls).paint({t: (everywhere, truth[t]) for t in colored}, 0, Origin.EXEMPLAR), truth
+
+
+def test_a_guess_fetches_colour_along_tracks_and_halves_its_trust_in_hidden_ones() -> None:
+    state, truth = moving(3, (0, 2))
+    known = torch.zeros(32, 48, dtype=torch.bool)
+    known[:8] = True
+    state = state.paint({1: (known, truth[1])}, 0, Origin.PROPAGATED)
+    seen, hidden = (guess(Shift(), state, 1, [source]) for source in (0, 2))
+    for found, full in ((seen, 1.0), (hidden, 0.5)):
+        assert not found.confidence[:8].any()
+        assert torch.allclose(found.confidence[8:, 4:-4], torch.tensor(full))
+        assert (found.ab - truth[1])[:, 8:, 4:-4].abs().median() < 1.0
+    assert not seen.confidence[8:, :2].any() and not hidden.confidence[8:, -2:].any()  # comes from beyond the border
+
+
+def test_of_several_guesses_the_one_that_looks_right_wins() -> None:
+    state, _ = moving(3, (0, 2))
+    darker = replace(state, L=torch.stack([state.L[0] - 30, *state.L[1:]]))
+    both, alone = guess(Shift(), darker, 1, [0, 2]), guess(Shift(), darker, 1, [2])
+    assert torch.equal(both.ab[:, :, 4:-4], alone.ab[:, :, 4:-4])
+    assert torch.equal(both.confidence[:, 4:-4], alone.confidence[:, 4:-4])
+
+
+@pytest.mark.parametrize(
+    ("frame", "exemplars", "looked_up", "tracked"),
+    [
+        (3, (1,), [4, 1], [4, 1]),  # the nearest two are complete, one of them is the exemplar
+        (5, (1,), [4, 6, 1], [4, 6, 1]),
+        (7, (1, 9), [6, 4, 9], [6, 4]),  # an exemplar of another shot is looked up, but not tracked
+        (6, (6, 1), [4, 1], [4, 1]),  # never the frame itself
+    ],
+)
+def test_a_hint_asks_the_nearest_coloured_frames(
+    monkeypatch: pytest.MonkeyPatch, frame: int, exemplars: tuple[int, ...], looked_up: list[int], tracked: list[int]
+) -> None:
+    state, _ = moving(10, (1, 4, 6, 9))
+    asked: dict[str, list[int]] = {}
+
+    def record(L: Tensor, ab: Tensor, mask: Tensor, references: list[Reference], tracked: Hint) -> Hint:
+        asked["lookup"] = [next(t for t in range(10) if torch.equal(state.L[t], r.L)) for r in references]
+        return tracked
+
+    def follow(tracker: Shift, state: ColorState, frame: int, sources: list[int]) -> Hint:
+        asked["tracks"] = sources
+        return Hint(state.ab[frame], torch.zeros(32, 48))
+
+    monkeypatch.setattr(inpaint, "make_hint", record)
+    monkeypatch.setattr(inpaint, "guess", follow)
+    inpaint.make_hint_for(state, frame, Shift(), range(8), exemplars)
+    assert asked == {"lookup": looked_up, "tracks": tracked}
