@@ -74,10 +74,12 @@ class Costs:
 
     Attributes:
         seconds: wall-clock time by stage.
+        cpu_seconds: what its threads computed together.
         peak_mib: the process's peak memory in MiB while the stage was at work.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     peak_mib: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -86,6 +88,7 @@ class Costs:
         with Meter() as meter:
             yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + meter.seconds
+        self.cpu_seconds[stage] = self.cpu_seconds.get(stage, 0.0) + meter.cpu_seconds
         self.peak_mib[stage] = max(self.peak_mib.get(stage, 0.0), meter.peak_mib)
 
     def of(self, stage: str, steps: Steps[T]) -> Steps[T]:

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     from omnifusion.evaluation.bench import bench, table
     from omnifusion.evaluation.tables import put_section
     from omnifusion.meter import machine
-    from omnifusion.progress import command_line, follow
+    from omnifusion.progress import follow
     from omnifusion.state import InputError
 
     lengths = args.frames.split(",")
@@ -40,4 +40,4 @@ def run(args: argparse.Namespace) -> None:
         figures = [asdict(row) | {"ratio": row.ratio} for row in rows]
         args.json.write_text(json.dumps({"machine": machine(), "rows": figures}, indent=1) + "\n")
     if args.markdown:
-        put_section(args.markdown, "bench", "Cost", f"{result}\n{command_line()}")
+        put_section(args.markdown, "bench", "Cost", str(result))

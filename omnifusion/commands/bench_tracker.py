@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     from omnifusion.evaluation.bench_tracker import carried, growth, made, pace
     from omnifusion.evaluation.tables import put_section
-    from omnifusion.progress import command_line, follow
+    from omnifusion.progress import follow
     from omnifusion.state import InputError
     from omnifusion.synthetic import SCENES as KNOWN
 
@@ -54,4 +54,4 @@ def run(args: argparse.Namespace) -> None:
     for name, table in tables.items():
         print(table)
         if args.markdown:
-            put_section(args.markdown, name, table.title, f"{table}\n{command_line()}")
+            put_section(args.markdown, name, table.title, str(table))

@@ -71,14 +71,13 @@ def tell(args: argparse.Namespace, scores: Scores, key: str, heading: str, table
     """Print tables, write the report and the section ``key`` that are asked for; 1 where something failed."""
     from omnifusion.evaluation.report import html_report
     from omnifusion.evaluation.tables import put_section
-    from omnifusion.progress import command_line
 
     text = "\n".join(str(table) for table in tables)
     print(f"\n{scores.title()}\n\n{text}")
     if args.html:
         args.html.write_text(html_report(scores, tables))
     if args.markdown:
-        put_section(args.markdown, key, heading, f"{text}\n{command_line()}")
+        put_section(args.markdown, key, heading, text)
     return 1 if scores.failures() else 0
 
 

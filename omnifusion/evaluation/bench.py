@@ -11,7 +11,6 @@ import torch
 from omnifusion import flow, synthetic
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import colorize
-from omnifusion.evaluation.methods import beginning
 from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import resize
 from omnifusion.inpaint import make_hint_for
@@ -20,7 +19,7 @@ from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
-from omnifusion.state import Measured, Step, Steps, Tracker
+from omnifusion.state import ColorState, Measured, Step, Steps, Tracker
 
 SIZE = (240, 427)
 """Height and width that the method works at: half of DAVIS 480p."""
@@ -50,6 +49,7 @@ class Row:
 def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
     """Measure tracker, propagation, whole run and upsampling at every length, and one guided denoising step."""
     rows: list[Row] = []
+    stages = Stages()
 
     def row(stage: str, frames: int, seconds: float, reference: tuple[str, float], *meters: Meter) -> Step:
         memory = max((meter.peak_mib, meter.added_mib) for meter in meters)
@@ -64,12 +64,12 @@ def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
             for t in range(1, frames):
                 flow.dis(clip.L[t], clip.L[t - 1])
                 flow.dis(clip.L[t - 1], clip.L[t])
-        dis, stages = ("DIS flow between neighbours", reference.seconds), Stages()
+        dis = ("DIS flow between neighbours", reference.seconds)
         with Meter() as fit:
             tracker = yield from stages.track(clip.L, settings)
         yield row("tracker", frames, fit.seconds, dis, fit)
         with Meter() as meter:
-            propagate(tracker, beginning(clip), 0, 0)
+            propagate(tracker, ColorState.of_exemplars(clip.L, clip.exemplar_ab()), 0, 0)
         yield row("propagation of one exemplar", frames, meter.seconds, dis, meter)
         with Meter() as meter:
             result = yield from colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, {0: tracker})
@@ -92,7 +92,8 @@ def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
 
 def guided_step(prior: DiffusionPrior, clip: Clip, tracker: Tracker, settings: Settings) -> float:
     """Seconds of one denoising step of the last frame with eq. (2)-(4), the median of several."""
-    state, frame = propagate(tracker, beginning(clip), 0, 0), len(clip.L) - 1
+    state = propagate(tracker, ColorState.of_exemplars(clip.L, clip.exemplar_ab()), 0, 0)
+    frame = len(clip.L) - 1
     hint = make_hint_for(state, frame, tracker, clip.shots[0], [0]) if settings.start is not None else None
     generator = torch.Generator().manual_seed(settings.seed)
     steps = prior.inpaint(state.L[frame], state.ab[frame], state.mask[frame], hint, generator)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +14,11 @@ from torch import Tensor
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import colorize
 from omnifusion.evaluation.peers import PEERS, Peer, join, split
+from omnifusion.meter import Costs
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import ColorState, InputError, Origin, Step, Steps, Tracker, Video
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Outcome:
 
     frames: np.ndarray
     kind: np.ndarray | None = None
-    borrowed: Sequence[float] = (0.0, 0.0)
+    borrowed: tuple[float, float] = (0.0, 0.0)
 
     def picture(self, t: int) -> np.ndarray:
         """Frame ``t`` as ``(H, W, 3)`` uint8."""
@@ -59,14 +56,14 @@ class Case:
         settings: the choices of OmniFusion.
         stages: where the heavy stages run; shared by the clips of a run, so that the prior is loaded once.
         trackers: fitted trackers by the first frame of their shot.
-        spent: wall-clock and CPU seconds that fitting them took.
+        fitting: what fitting them took.
     """
 
     truth: np.ndarray
     settings: Settings
     stages: Stages = field(default_factory=Stages)
     trackers: dict[int, Tracker] = field(default_factory=dict)
-    spent: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    fitting: Costs = field(default_factory=Costs)
 
     def clip(self) -> Clip:
         """The clip as the product prepares it.
@@ -79,19 +76,9 @@ class Case:
             raise InputError("The clip is in black and white; only a clip in colour can be scored.")
         return clip
 
-    def counting(self) -> Stages:
-        """The stages, with the seconds of fitting added to ``spent``."""
-
-        def counted(stage: Callable[..., Steps[R]]) -> Callable[..., Steps[R]]:
-            def run(*given: object) -> Steps[R]:
-                start = np.array([time.perf_counter(), time.process_time()])
-                result = yield from stage(*given)
-                self.spent[:] += [time.perf_counter(), time.process_time()] - start
-                return result
-
-            return run
-
-        return replace(self.stages, flow=counted(self.stages.flow), fit=counted(self.stages.fit))
+    def spent(self) -> tuple[float, float]:
+        """Wall-clock and CPU seconds that fitting the trackers has taken so far."""
+        return sum(self.fitting.seconds.values()), sum(self.fitting.cpu_seconds.values())
 
 
 Method = Callable[[Case], Steps[Outcome]]
@@ -99,20 +86,21 @@ Method = Callable[[Case], Steps[Outcome]]
 
 def omnifusion(case: Case) -> Steps[Outcome]:
     """The whole of Algorithm 1."""
-    borrowed, clip = case.spent.copy(), case.clip()
-    result = yield from colorize(clip.L, clip.exemplar_ab(), case.settings, clip.shots, case.counting(), case.trackers)
+    borrowed, clip, stages = case.spent(), case.clip(), case.stages.metered(case.fitting)
+    result = yield from colorize(clip.L, clip.exemplar_ab(), case.settings, clip.shots, stages, case.trackers)
     case.trackers.update(result.trackers)
     return _outcome(clip, result.state, borrowed)
 
 
 def omnimotion_only(case: Case) -> Steps[Outcome]:
     """One propagation from the exemplar; what it does not reach stays grey."""
-    borrowed, clip = case.spent.copy(), case.clip()
+    borrowed, clip, stages = case.spent(), case.clip(), case.stages.metered(case.fitting)
     shot = clip.shots[0]
     if shot.start not in case.trackers:
-        case.trackers[shot.start] = yield from case.counting().track(clip.L[shot.start : shot.stop], case.settings)
+        case.trackers[shot.start] = yield from stages.track(clip.L[shot.start : shot.stop], case.settings)
     yield Step("propagate", "from the exemplar to every frame")
-    return _outcome(clip, propagate(case.trackers[shot.start], beginning(clip), 0, 0, shot), borrowed)
+    state = ColorState.of_exemplars(clip.L, clip.exemplar_ab())
+    return _outcome(clip, propagate(case.trackers[shot.start], state, 0, 0, shot), borrowed)
 
 
 def inpainting_only(case: Case) -> Steps[Outcome]:
@@ -131,12 +119,7 @@ class Blind:
         return torch.full_like(points, -1e6), torch.zeros(len(points), dtype=torch.bool)
 
 
-def beginning(clip: Clip) -> ColorState:
-    """The state before the first iteration: frame 0 in colour, and nothing else."""
-    return ColorState.of_exemplars(clip.L, {0: clip.exemplar_ab()[0]})
-
-
-def _outcome(clip: Clip, state: ColorState, borrowed: Sequence[float] = (0.0, 0.0)) -> Outcome:
+def _outcome(clip: Clip, state: ColorState, borrowed: tuple[float, float] = (0.0, 0.0)) -> Outcome:
     frames = np.stack([clip.full_size(state, t) for t in range(len(state))])
     return Outcome(frames, state.kind.numpy().astype(np.int8), borrowed)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from omnifusion.evaluation.scores import Scores
+from omnifusion.progress import command_line
 from omnifusion.state import InputError
 
 
@@ -217,6 +218,8 @@ def evaluation_tables(scores: Scores) -> list[Table]:
 def put_section(page: Path, key: str, heading: str, body: str) -> None:
     """Write a section of a Markdown page that commands keep: the one named ``key`` is replaced, a new one is appended.
 
+    It ends with the command that wrote it.
+
     Raises:
         InputError: the page cannot be written.
     """
@@ -226,6 +229,7 @@ def put_section(page: Path, key: str, heading: str, body: str) -> None:
         before, found, rest = old.partition(begin)
         after = rest.partition(end)[2] if found else "\n"
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(f"{before.rstrip()}\n\n{begin}\n## {heading}\n\n{body.strip()}\n{end}{after}")
+        section = f"{begin}\n## {heading}\n\n{body.strip()}\n\n{command_line()}\n{end}"
+        page.write_text(f"{before.rstrip()}\n\n{section}{after}")
     except OSError as error:
         raise InputError(f"{page} cannot be written ({error}).") from error
