@@ -7,7 +7,7 @@ come per frame, ``(T,)``; ``where`` ``(T, H, W)`` bool restricts them to some pi
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +58,10 @@ def ciede2000(result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = 
     lab = partial(skimage.color.rgb2lab, channel_axis=0)
     pairs = zip(result, truth, strict=True)
     return _means((skimage.color.deltaE_ciede2000(lab(t), lab(r), channel_axis=0) for r, t in pairs), where)
+
+
+COMPARISONS: dict[str, Callable[..., np.ndarray]] = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
+"""The scores of a result against its truth that need no weights."""
 
 
 def colourfulness(clip: np.ndarray) -> np.ndarray:

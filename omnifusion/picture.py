@@ -27,15 +27,18 @@ def overlay(image: np.ndarray, kind: np.ndarray, opacity: float = 0.45) -> np.nd
         kind: ``(H, W)`` integer, an ``Origin`` or -1 (``ColorState.kind`` of one frame); of another size it is
             stretched by nearest neighbour.
     """
-    height, width = image.shape[:2]
-    rows = np.arange(height) * kind.shape[0] // height
-    columns = np.arange(width) * kind.shape[1] // width
-    kind = np.asarray(kind)[rows[:, None], columns[None]]
+    kind = stretch(kind, image.shape[:2])
     result = image.astype(np.float32)
     for origin, tint in TINTS.items():
         where = kind == int(origin)
         result[where] += opacity * (np.array(tint, np.float32) - result[where])
     return (result + 0.5).astype(np.uint8)
+
+
+def stretch(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """``values`` ``(..., h, w)`` at another ``size`` (H, W), each taken from its nearest neighbour."""
+    rows, columns = (np.arange(n) * k // n for n, k in zip(size, values.shape[-2:], strict=True))
+    return np.asarray(values)[..., rows[:, None], columns[None]]
 
 
 def resize(image: np.ndarray, width: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from omnifusion.evaluation import ablation, dataset, figures, methods, tables
 from omnifusion.evaluation.evaluate import Evaluation, Scorer, pooled
 from omnifusion.evaluation.methods import Case, Outcome
 from omnifusion.evaluation.report import html_report
-from omnifusion.evaluation.scores import Protocol, Scores
+from omnifusion.evaluation.scores import Protocol, Scoreboard
 from omnifusion.meter import Meter
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
@@ -81,16 +81,17 @@ class Exact:
 
 
 @pytest.fixture(scope="module")
-def measured(made, clips, tmp_path_factory) -> Scores:
+def measured(made, clips, tmp_path_factory) -> Scoreboard:
     """Every method on both clips."""
     return measure(clips, methods.METHODS, tmp_path_factory.mktemp("scores") / "scores.json", Exact(made).stages)
 
 
-def measure(clips, methods, path: Path, stages: Stages | None = None) -> Scores:
-    return drain(Evaluation(PROTOCOL, Scores.begin(path, PROTOCOL), Scorer(), stages or Stages()).run(clips, methods))
+def measure(clips, methods, path: Path, stages: Stages | None = None) -> Scoreboard:
+    scores = Scoreboard.begin(path, PROTOCOL)
+    return drain(Evaluation(PROTOCOL, scores, Scorer(), stages or Stages()).run(clips, methods))
 
 
-def kept(scores: Scores, method: str) -> Outcome:
+def kept(scores: Scoreboard, method: str) -> Outcome:
     return scores.outcomes("whole", [method])[method]
 
 
@@ -139,7 +140,7 @@ def test_pooled_scores_are_those_of_all_pixels_together() -> None:
 
 
 def test_a_measurement_is_whole(measured, made) -> None:
-    assert Scores.read(measured.path) == measured
+    assert Scoreboard.read(measured.path) == measured
     whole = measured.clips["whole"]
     assert set(whole["methods"]) == set(methods.METHODS)
     for name, entry in whole["methods"].items():
@@ -209,10 +210,10 @@ def test_a_measurement_resumes(made, clips, tmp_path: Path) -> None:
     assert again("omnifusion", "static", "grey") == ["omnifusion", "static", "grey"]
     assert "inpainted psnr" in json.loads(path.read_text())["clips"]["whole"]["methods"]["grey"]
     with pytest.raises(InputError, match="other choices"):
-        Scores.begin(path, replace(PROTOCOL, scale=0.5))
+        Scoreboard.begin(path, replace(PROTOCOL, scale=0.5))
     path.write_text("{}")
     with pytest.raises(InputError, match="not a file"):
-        Scores.begin(path, PROTOCOL)
+        Scoreboard.begin(path, PROTOCOL)
 
 
 def test_a_clip_without_colour_has_no_truth(made) -> None:
@@ -254,7 +255,7 @@ def test_gains_over_the_better_peer() -> None:
         "a": {"omnifusion": entry(32, 3.0), "levin": entry(30, 4.0), "flow-warp": entry(31, 5.0)},
         "b": {"omnifusion": entry(29, 6.0), "levin": entry(30, 5.0), "flow-warp": entry(20, 8.0)},
     }
-    table = tables.gain_table(Scores(Path(), {}, {name: {"methods": m} for name, m in clips.items()}))
+    table = tables.gain_table(Scoreboard(Path(), {}, {name: {"methods": m} for name, m in clips.items()}))
     rows = {row[0]: row[1:] for row in table.cells()}
     # means: 30.5 against levin's 30, 4.5 against levin's 4.5
     assert rows["PSNR, dB"] == ["+1.00", "-1.00", "+0.50"]
@@ -364,7 +365,7 @@ def test_what_a_part_earns_and_takes() -> None:
         "a": {ablation.WHOLE: entry(32, 100), "volume": entry(31, 60), "order": entry(32.5, 100)},
         "b": {ablation.WHOLE: entry(30, 60), "volume": entry(29, 20), "order": {"error": "no luck"}},
     }
-    table = ablation.part_table(Scores(Path(), {}, {name: {"methods": m} for name, m in clips.items()}))
+    table = ablation.part_table(Scoreboard(Path(), {}, {name: {"methods": m} for name, m in clips.items()}))
     whole, volume, order = (dict(zip(table.forms, row, strict=True)) for row in table.cells())
     assert whole["PSNR ↑"] == "31.00" and whole["it earns, dB"] == ""
     assert volume["it earns, dB"] == "+1.00"
@@ -394,6 +395,8 @@ def test_evaluate_and_gallery_from_the_command_line(clips, tmp_path: Path, capsy
     assert main(["gallery", str(scores), "--out", str(tmp_path / "g"), "--box", "4,4,30,20"]) == 0
     assert cv2.imread(str(tmp_path / "g" / "whole.png")).shape[1] > 3 * 320
     assert main(["gallery", str(scores), "--out", str(tmp_path / "g"), "--frames", "9"]) == 2
+    assert main([*words, "--html", str(scores / "below" / "a" / "file.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
     assert main(["evaluate", folder, "--methods", "flow-wrap"]) == 2
     assert "flow-wrap" in capsys.readouterr().err
 

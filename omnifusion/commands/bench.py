@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from omnifusion.evaluation.bench import bench, table
-    from omnifusion.evaluation.tables import put_section
+    from omnifusion.evaluation.tables import put_section, write_text
     from omnifusion.meter import machine
     from omnifusion.progress import follow
     from omnifusion.state import InputError
@@ -38,6 +38,6 @@ def run(args: argparse.Namespace) -> None:
     print(result)
     if args.json:
         figures = [asdict(row) | {"ratio": row.ratio} for row in rows]
-        args.json.write_text(json.dumps({"machine": machine(), "rows": figures}, indent=1) + "\n")
+        write_text(args.json, json.dumps({"machine": machine(), "rows": figures}, indent=1) + "\n")
     if args.markdown:
         put_section(args.markdown, "bench", "Cost", str(result))

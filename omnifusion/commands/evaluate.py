@@ -14,7 +14,7 @@ from omnifusion.commands.colorize import add_settings, settings_of
 
 if TYPE_CHECKING:
     from omnifusion.evaluation.methods import Method
-    from omnifusion.evaluation.scores import Scores
+    from omnifusion.evaluation.scores import Scoreboard
     from omnifusion.evaluation.tables import Table
 
 
@@ -47,10 +47,10 @@ def add_protocol(p: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[Scores]:
+def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[Scoreboard]:
     """The scores of methods under the protocol that the options describe; unless they are to be kept, only inside."""
     from omnifusion.evaluation.dataset import discover
-    from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scorer, Scores
+    from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scoreboard, Scorer
     from omnifusion.evaluation.peers import PEERS
     from omnifusion.progress import follow
     from omnifusion.stages import InpaintHere, Stages
@@ -62,20 +62,20 @@ def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[S
     if set(methods) - {*PEERS, "omnimotion-only"}:
         inpaint.load(protocol.settings)  # a prior that cannot be had must cost nobody a fit
     with TemporaryDirectory() as folder:
-        scores = Scores.begin(args.json or Path(folder) / "scores.json", protocol)
+        scores = Scoreboard.begin(args.json or Path(folder) / "scores.json", protocol)
         run = Evaluation(protocol, scores, Scorer(args.lpips_weights), Stages(inpaint=inpaint)).run(clips, methods)
         yield follow(run)
 
 
-def tell(args: argparse.Namespace, scores: Scores, key: str, heading: str, tables: Sequence[Table]) -> int:
+def tell(args: argparse.Namespace, scores: Scoreboard, key: str, heading: str, tables: Sequence[Table]) -> int:
     """Print tables, write the report and the section ``key`` that are asked for; 1 where something failed."""
     from omnifusion.evaluation.report import html_report
-    from omnifusion.evaluation.tables import put_section
+    from omnifusion.evaluation.tables import put_section, write_text
 
     text = "\n".join(str(table) for table in tables)
     print(f"\n{scores.title()}\n\n{text}")
     if args.html:
-        args.html.write_text(html_report(scores, tables))
+        write_text(args.html, html_report(scores, tables))
     if args.markdown:
         put_section(args.markdown, key, heading, text)
     return 1 if scores.failures() else 0

@@ -21,11 +21,11 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draw and write the pictures."""
     from omnifusion.evaluation.figures import gallery
-    from omnifusion.evaluation.scores import Scores
+    from omnifusion.evaluation.scores import Scoreboard
     from omnifusion.state import InputError
     from omnifusion.video import write_image
 
-    scores = Scores.read(args.scores)
+    scores = Scoreboard.read(args.scores)
     methods = args.methods.split(",") if args.methods else scores.methods
     box = _numbers(args.box, "--box", 4) if args.box else None
     args.out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from omnifusion.evaluation.methods import Case, Method, Outcome, omnifusion
-from omnifusion.evaluation.scores import Scores
+from omnifusion.evaluation.scores import Scoreboard
 from omnifusion.evaluation.tables import CDC, COMPARED, CPU_SECONDS, DELTA_E, PSNR, SECONDS, SSIM, Table, forms
 from omnifusion.settings import Settings
 from omnifusion.state import Steps
@@ -66,7 +66,7 @@ def _alone(change: Change, case: Case) -> Steps[Outcome]:
     return omnifusion(Case(case.truth, change(case.settings), case.stages))
 
 
-def paper_ablation(scores: Scores, settings: Settings) -> Table:
+def paper_ablation(scores: Scoreboard, settings: Settings) -> Table:
     """Table 2 with the paper's figures beside ours."""
     columns = [*COMPARED, PSNR.within("inpainted"), SSIM.within("inpainted"), SECONDS]
     rows: list[Sequence[Any]] = []
@@ -83,7 +83,7 @@ def paper_ablation(scores: Scores, settings: Settings) -> Table:
     return Table("Beside table 2 of the paper", heads, rows, [note, *scores.notes()])
 
 
-def part_table(scores: Scores) -> Table:
+def part_table(scores: Scoreboard) -> Table:
     """What each part earns and takes: scores and CPU seconds without it, beside the whole method's."""
     columns = (PSNR, DELTA_E, CDC, CPU_SECONDS)
     whole = scores.entries(WHOLE)

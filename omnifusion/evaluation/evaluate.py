@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,13 @@ from torch import nn
 from omnifusion import metrics
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.methods import Case, Method, Outcome
-from omnifusion.evaluation.scores import Protocol, Scores
+from omnifusion.evaluation.scores import Protocol, Scoreboard
 from omnifusion.meter import Meter, machine
 from omnifusion.stages import Stages
 from omnifusion.state import InputError, Measured, Origin, Step, Steps
 
 REGIONS = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
 """The parts of a clip that all methods are also scored on alone: what the first method propagated and inpainted."""
-
-COMPARISONS: dict[str, Callable[..., np.ndarray]] = {
-    "psnr": metrics.psnr,
-    "ssim": metrics.ssim,
-    "ciede2000": metrics.ciede2000,
-}
 
 
 class Scorer:
@@ -43,7 +37,7 @@ class Scorer:
 
     def compare(self, result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Every score that compares frames, each ``(T,)``, on all pixels or on those of ``where``."""
-        scores = {name: score(result, truth, where) for name, score in COMPARISONS.items()}
+        scores = {name: score(result, truth, where) for name, score in metrics.COMPARISONS.items()}
         if self.network is not None:
             scores["lpips"] = metrics.lpips(self.network, result, truth, where)
         return scores
@@ -92,11 +86,11 @@ class Evaluation:
     """One measurement: what is measured, where its scores go, who scores, and where the heavy stages run."""
 
     protocol: Protocol
-    scores: Scores
+    scores: Scoreboard
     scorer: Scorer
     stages: Stages = field(default_factory=Stages)
 
-    def run(self, clips: Mapping[str, Path], methods: Mapping[str, Method]) -> Steps[Scores]:
+    def run(self, clips: Mapping[str, Path], methods: Mapping[str, Method]) -> Steps[Scoreboard]:
         """Run ``methods`` on every clip; returns the scores.
 
         A clip or method that fails is noted with its reason, and the rest goes on. What is scored is not run again,

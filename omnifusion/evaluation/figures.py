@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from omnifusion.evaluation.methods import Outcome
-from omnifusion.evaluation.scores import Scores
+from omnifusion.evaluation.scores import Scoreboard
 from omnifusion.picture import crop, frame_box, resize, sheet
 from omnifusion.state import Origin
 
@@ -70,7 +70,7 @@ def zoomed(image: np.ndarray, box: Box) -> np.ndarray:
     return np.concatenate([frame_box(image, box), part], axis=1)
 
 
-def details(scores: Scores, methods: Sequence[str], count: int) -> np.ndarray:
+def details(scores: Scoreboard, methods: Sequence[str], count: int) -> np.ndarray:
     """Figure 7: the regions where methods differ most, at most one per clip and ``count`` in all.
 
     Each is a row: the partly coloured input of the inpainting step, the truth, and every method's detail. Clips that

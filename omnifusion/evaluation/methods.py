@@ -15,6 +15,7 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import colorize
 from omnifusion.evaluation.peers import PEERS, Peer, join, split
 from omnifusion.meter import Costs
+from omnifusion.picture import stretch
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
@@ -41,10 +42,7 @@ class Outcome:
 
     def came_by(self, origin: Origin) -> np.ndarray | None:
         """Which pixels of the frames have their colour from ``origin``: ``(T, H, W)`` bool."""
-        if self.kind is None:
-            return None
-        rows, columns = (np.arange(n) * k // n for n, k in zip(self.frames.shape[2:], self.kind.shape[1:], strict=True))
-        return self.kind[:, rows[:, None], columns[None]] == origin
+        return None if self.kind is None else stretch(self.kind, self.frames.shape[2:]) == origin
 
 
 @dataclass(frozen=True)

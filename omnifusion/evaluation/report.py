@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from omnifusion.evaluation.scores import Scores
+from omnifusion.evaluation.scores import Scoreboard
 from omnifusion.evaluation.tables import Table
 from omnifusion.picture import TINTS, overlay, sheet
 from omnifusion.state import Origin
@@ -36,7 +36,7 @@ figure{margin:1rem 0}figcaption{font-size:13px;color:#555}
 """
 
 
-def html_report(scores: Scores, tables: Sequence[Table]) -> str:
+def html_report(scores: Scoreboard, tables: Sequence[Table]) -> str:
     """The page for ``scores``, with ``tables``."""
     name, inks = html.escape(scores.title()), dict(zip(scores.methods, INKS, strict=False))
     key = {scores.label(method): ink for method, ink in inks.items()} | SHARES
@@ -50,7 +50,7 @@ def html_report(scores: Scores, tables: Sequence[Table]) -> str:
     )
 
 
-def clip_section(scores: Scores, clip: str, inks: dict[str, str]) -> str:
+def clip_section(scores: Scoreboard, clip: str, inks: dict[str, str]) -> str:
     """Curves and worst frames of one clip; ``inks`` by method."""
     found = {m: scores.entries(m)[clip]["curves"] for m in inks if clip in scores.entries(m)}
     if not found:
@@ -90,7 +90,7 @@ def chart(name: str, curves: dict[str, Sequence[float]], bounds: tuple[float, fl
     return f"<svg {size} role='img' aria-label='{name} over frames' font-size='11' fill='#444'>{''.join(drawn)}</svg>"
 
 
-def worst_frames(scores: Scores, clip: str, curves: dict[str, Any]) -> str:
+def worst_frames(scores: Scoreboard, clip: str, curves: dict[str, Any]) -> str:
     """The frames where the first method scores lowest: the truth, every method, and where its colours come from."""
     first = next(iter(curves))
     outcomes = scores.outcomes(clip, ["truth", *curves])

@@ -35,7 +35,7 @@ class Protocol:
 
 
 @dataclass
-class Scores:
+class Scoreboard:
     """Scores in the JSON file ``path``, pictures in ``NAME.frames/CLIP/METHOD.npz`` beside it; resumable.
 
     Attributes:
@@ -53,7 +53,7 @@ class Scores:
     lpips_missing: str | None = None
 
     @classmethod
-    def begin(cls, path: Path, protocol: Protocol) -> Scores:
+    def begin(cls, path: Path, protocol: Protocol) -> Scoreboard:
         """A new measurement, or the one in ``path`` to go on with.
 
         Raises:
@@ -66,7 +66,7 @@ class Scores:
         return scores
 
     @classmethod
-    def read(cls, path: Path) -> Scores:
+    def read(cls, path: Path) -> Scoreboard:
         """A measurement that was kept.
 
         Raises:

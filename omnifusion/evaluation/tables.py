@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from omnifusion.evaluation.scores import Scores
+from omnifusion.evaluation.scores import Scoreboard
 from omnifusion.progress import command_line
 from omnifusion.state import InputError
 
@@ -109,7 +109,7 @@ PAPER_DAVIS = {
 """PSNR, SSIM, LPIPS and CDC of the paper's table 1, DAVIS."""
 
 
-def main_table(scores: Scores) -> Table:
+def main_table(scores: Scoreboard) -> Table:
     """Means over the clips, every method a row."""
     rows: list[Sequence[Any]] = []
     for method in scores.methods:
@@ -126,7 +126,7 @@ def main_table(scores: Scores) -> Table:
     return Table("Means over the clips", heads, rows, [ruler, *scores.notes()])
 
 
-def clip_table(scores: Scores, column: Column = PSNR) -> Table:
+def clip_table(scores: Scoreboard, column: Column = PSNR) -> Table:
     """One score of every method on every clip."""
     rows: list[Sequence[Any]] = []
     for method in scores.methods:
@@ -141,7 +141,7 @@ RIVALS = ("levin", "flow-warp")
 """The classical rows that OmniFusion is held against."""
 
 
-def gain_table(scores: Scores) -> Table | None:
+def gain_table(scores: Scoreboard) -> Table | None:
     """OmniFusion against the better of its rivals, per clip, or None where either was not run.
 
     The last column compares means over the clips: the better rival is then the one with the better mean.
@@ -169,7 +169,7 @@ def gain_table(scores: Scores) -> Table | None:
     return Table(title, dict.fromkeys(["difference", *clips, "mean"], "+.2f"), rows, [note])
 
 
-def region_table(scores: Scores) -> Table | None:
+def region_table(scores: Scoreboard) -> Table | None:
     """Scores on OmniFusion's inpainted and propagated pixels alone, or None where it was not run."""
     rows: list[Sequence[Any]] = []
     for region in ("inpainted", "propagated"):
@@ -183,7 +183,7 @@ def region_table(scores: Scores) -> Table | None:
     return Table("By where OmniFusion's colour comes from", heads, rows, [note]) if rows else None
 
 
-def paper_table(scores: Scores) -> Table:
+def paper_table(scores: Scoreboard) -> Table:
     """Our row beside the paper's, and what differs between them."""
     columns, found, prior = (PSNR, SSIM, LPIPS, CDC), scores.entries("omnifusion").values(), scores.prior
     ours = {prior: [column.mean(found) for column in columns]} if found else {}
@@ -202,7 +202,7 @@ def paper_table(scores: Scores) -> Table:
     return Table("Beside table 1 of the paper (DAVIS)", {"row": "", **forms(columns)}, rows, [note])
 
 
-def evaluation_tables(scores: Scores) -> list[Table]:
+def evaluation_tables(scores: Scoreboard) -> list[Table]:
     """All that one measurement has to say."""
     tables = [
         main_table(scores),
@@ -219,17 +219,23 @@ def put_section(page: Path, key: str, heading: str, body: str) -> None:
     """Write a section of a Markdown page that commands keep: the one named ``key`` is replaced, a new one is appended.
 
     It ends with the command that wrote it.
-
-    Raises:
-        InputError: the page cannot be written.
     """
     begin, end = f"<!-- begin {key} -->", f"<!-- end {key} -->"
+    old = page.read_text() if page.exists() else "# Results\n"
+    before, found, rest = old.partition(begin)
+    after = rest.partition(end)[2] if found else "\n"
+    section = f"{begin}\n## {heading}\n\n{body.strip()}\n\n{command_line()}\n{end}"
+    write_text(page, f"{before.rstrip()}\n\n{section}{after}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, its folder too.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
-        old = page.read_text() if page.exists() else "# Results\n"
-        before, found, rest = old.partition(begin)
-        after = rest.partition(end)[2] if found else "\n"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        section = f"{begin}\n## {heading}\n\n{body.strip()}\n\n{command_line()}\n{end}"
-        page.write_text(f"{before.rstrip()}\n\n{section}{after}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     except OSError as error:
-        raise InputError(f"{page} cannot be written ({error}).") from error
+        raise InputError(f"{path} cannot be written ({error}).") from error
