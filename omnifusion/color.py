@@ -7,9 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LUMINANCE_TOLERANCE = 0.5
-"""Largest |L* - L*'| that 8-bit sRGB rounding alone can be blamed for (mid greys; dark colours may reach 1)."""
-
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """sRGB ``(..., 3, H, W)`` in [0, 1] to CIELAB: L* in [0, 100], a* and b* in about [-110, 110]."""

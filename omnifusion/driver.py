@@ -160,10 +160,10 @@ class Run:
         before = int(self.state.mask.sum())
         with self.costs.during("propagate"):
             self.state = propagate(tracker, self.state, i, len(self.iterations), targets, inpainted)
-        coloured = int(self.state.mask.sum())
+        colored = int(self.state.mask.sum())
         filled = 0 if inpainted is None else int(inpainted.sum())
-        iteration = Iteration(len(self.iterations), i, coloured - before, filled, self.state.mask.numel() - coloured)
-        told = self.colored("propagate", f"frame {i} gave its colour to {coloured - before} pixels", i)
+        iteration = Iteration(len(self.iterations), i, colored - before, filled, self.state.mask.numel() - colored)
+        told = self.colored("propagate", f"frame {i} gave its colour to {colored - before} pixels", i)
         self.iterations.append(iteration)
         yield Round(**vars(told), result=iteration)
 

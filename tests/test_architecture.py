@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"stages"},
     {"driver"},
     {"store"},
-    {"console", "progress", "evaluation"},
+    {"terminal", "evaluation"},
     {"commands", "ui"},
     {"__main__"},
 ]

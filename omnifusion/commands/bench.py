@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> None:
     from omnifusion.evaluation.bench import bench, table
     from omnifusion.evaluation.tables import put_section, write_text
     from omnifusion.meter import machine
-    from omnifusion.progress import follow
     from omnifusion.state import InputError
+    from omnifusion.terminal import follow
 
     lengths = args.frames.split(",")
     if not all(n.isdecimal() and int(n) >= 2 for n in lengths):

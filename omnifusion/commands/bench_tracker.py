@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     from omnifusion.evaluation.bench_tracker import carried, growth, made, pace
     from omnifusion.evaluation.tables import put_section
-    from omnifusion.progress import follow
     from omnifusion.state import InputError
     from omnifusion.synthetic import SCENES as KNOWN
+    from omnifusion.terminal import follow
 
     scenes = [s for s in args.scenes.split(",") if s]
     if unknown := set(scenes) - set(KNOWN):

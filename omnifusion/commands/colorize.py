@@ -69,11 +69,14 @@ def parse_exemplar(text: str) -> Exemplar:
 def run(args: argparse.Namespace) -> int:
     """Colour a clip and print where the results are."""
     from omnifusion.clip.prepare import prepare
-    from omnifusion.console import color_to_folder
+    from omnifusion.store import Request
+    from omnifusion.terminal import color_to_folder
     from omnifusion.video import read
 
     settings = settings_of(args)
     exemplars = [parse_exemplar(text) for text in args.exemplar]
     clip = prepare(read(args.input, max_frames=args.frames), exemplars, settings.max_side, force=args.force)
-    report = color_to_folder(clip, settings, args.out, args.overwrite)
+    given, source = tuple(exemplar.index for exemplar in exemplars), str(args.input.absolute())
+    request = Request(args.input.name, settings, args.frames, given, args.force, source)
+    report = color_to_folder(clip, request, exemplars, args.out, args.overwrite)
     return 0 if report["complete"] else 130

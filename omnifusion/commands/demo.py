@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from omnifusion.commands import at_least
-from omnifusion.commands.colorize import add_settings
+from omnifusion.commands.colorize import add_settings, settings_of
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
@@ -24,19 +24,18 @@ def run(args: argparse.Namespace) -> int:
     """Make the clip, colour it, and print a table."""
     from omnifusion import metrics, synthetic
     from omnifusion.clip.prepare import prepare
-    from omnifusion.commands.colorize import settings_of
-    from omnifusion.console import color_to_folder
+    from omnifusion.errors import InputError
     from omnifusion.evaluation import peers
-    from omnifusion.state import InputError
+    from omnifusion.store import Request
+    from omnifusion.terminal import color_to_folder
 
     if args.scene not in synthetic.SCENES:
         raise InputError(f"There is no scene {args.scene!r}; choose one of {', '.join(synthetic.SCENES)}.")
-    settings = settings_of(args)
+    request = Request(args.scene, settings_of(args), args.frames)
     video = synthetic.make(args.scene, frames=args.frames, size=(216, 384)).video
-    clip = prepare(video, [], settings.max_side)
-    report = color_to_folder(clip, settings, args.out, args.overwrite)
-    if not report["complete"] or len(video) < 2:
-        return 0 if report["complete"] else 130
+    report = color_to_folder(prepare(video, [], request.settings.max_side), request, [], args.out, args.overwrite)
+    if not report["complete"]:
+        return 130
     L, ab = peers.split(video.frames)
     print("\nPSNR against the truth, dB")
     print(f"  {'OmniFusion':28}{report['scores']['psnr']:6.2f}")

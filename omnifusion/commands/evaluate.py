@@ -52,8 +52,8 @@ def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[S
     from omnifusion.evaluation.dataset import discover
     from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scoreboard, Scorer
     from omnifusion.evaluation.peers import PEERS
-    from omnifusion.progress import follow
     from omnifusion.stages import InpaintHere, Stages
+    from omnifusion.terminal import follow
 
     clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
     weights = str(args.lpips_weights) if args.lpips_weights else None

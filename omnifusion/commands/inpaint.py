@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omnifusion.commands import at_least
 from omnifusion.commands.colorize import add_settings, settings_of
-
-if TYPE_CHECKING:
-    import torch
+from omnifusion.errors import InputError
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
@@ -30,58 +27,40 @@ def run(args: argparse.Namespace) -> int:
     """Fill, write, and name the files written."""
     import torch
 
-    from omnifusion.color import compose, to_uint8
+    from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
     from omnifusion.geometry import fit_size, resize
     from omnifusion.hint import Reference, make_hint
     from omnifusion.prior.diffusion import load_prior
-    from omnifusion.state import InputError, drain
-    from omnifusion.video import write_image
+    from omnifusion.stages import device
+    from omnifusion.state import drain
+    from omnifusion.video import read_image, write_image
 
     settings = settings_of(args)
-    if not 1 <= args.samples <= 100:
+    if args.samples > 100:
         raise InputError(f"samples is {args.samples}; choose between 1 and 100 fills.")
-    lab, mask = _lab(args.image), _mask(args.mask)
-    if mask.shape != lab.shape[1:]:
+    lab, known = rgb_to_lab(from_uint8(read_image(args.image))), from_uint8(read_image(args.mask)).amax(dim=0) < 0.5
+    size = (known.shape[0], known.shape[1])
+    if size != lab.shape[1:]:
         raise InputError(f"{args.mask} and {args.image} differ in size; paint the mask on the picture itself.")
-    size = fit_size(tuple(mask.shape), settings.max_side)
-    small = resize(lab[None], size)[0]
-    known = resize(mask.float()[None, None], size)[0, 0] > 0.999
-    references = []
+
+    def small(image: torch.Tensor) -> torch.Tensor:
+        return resize(image[None], fit_size((image.shape[1], image.shape[2]), settings.max_side))[0]
+
+    L, mask = small(lab)[:1], small(known[None].float())[0] > 0.999
+    ab, hint, references = small(lab)[1:] * mask, None, []
     if args.exemplar is not None:
-        other = _lab(args.exemplar)
-        other = resize(other[None], fit_size(tuple(other.shape[1:]), settings.max_side))[0]
+        other = small(rgb_to_lab(from_uint8(read_image(args.exemplar))))
         references = [Reference(other[:1], other[1:], torch.ones(other.shape[1:], dtype=torch.bool))]
-    hint = None
     if settings.start is not None:
-        hint = make_hint(small[:1], small[1:] * known, known, references)
-    prior = load_prior(settings, "cuda" if torch.cuda.is_available() else "cpu")
-    fills = []
+        hint = make_hint(L, ab, mask, references)
+    prior, fills = load_prior(settings, device()), []
     for n in range(args.samples):
-        generator = torch.Generator().manual_seed(settings.seed + n)
-        ab = drain(prior.inpaint(small[:1], small[1:] * known, known, hint, generator))
-        fills.append(torch.where(mask, lab[1:], resize(ab[None], tuple(mask.shape))[0]))
+        fill = drain(prior.inpaint(L, ab, mask, hint, torch.Generator().manual_seed(settings.seed + n)))
+        fills.append(torch.where(known, lab[1:], resize(fill[None], size)[0]))
     if args.average:
         fills = [torch.stack(fills).mean(0)]
-    for n, ab in enumerate(fills):
+    for n, fill in enumerate(fills):
         out = args.out if len(fills) == 1 else args.out.with_stem(f"{args.out.stem}-{n + 1}")
-        write_image(out, to_uint8(compose(lab[:1], ab)).numpy())
+        write_image(out, to_uint8(compose(lab[:1], fill)).numpy())
         print(out)
     return 0
-
-
-def _lab(path: Path) -> torch.Tensor:
-    """A picture file as CIELAB ``(3, H, W)``."""
-
-    from omnifusion.color import from_uint8, rgb_to_lab
-    from omnifusion.video import read_image
-
-    return rgb_to_lab(from_uint8(read_image(path)))
-
-
-def _mask(path: Path) -> torch.Tensor:
-    """A mask file as ``(H, W)`` bool, true where the colour is known (black)."""
-    import torch
-
-    from omnifusion.video import read_image
-
-    return torch.from_numpy(read_image(path).max(axis=0)) < 128

@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> None:
     from omnifusion import omnimotion
     from omnifusion.clip.prepare import working_luminance
     from omnifusion.geometry import fit_size
-    from omnifusion.progress import follow
     from omnifusion.state import InputError
+    from omnifusion.terminal import follow
     from omnifusion.video import read
 
     if args.max_side < 64:

@@ -26,8 +26,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, with a bar of progress."""
     from omnifusion.prior.train import Plan, train
-    from omnifusion.progress import follow
     from omnifusion.state import InputError
+    from omnifusion.terminal import follow
 
     given = {"denoiser_steps": args.steps, "autoencoder_steps": args.autoencoder_steps}
     if any(v is not None and v < 1 for v in given.values()):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from omnifusion.evaluation.scores import Scoreboard
-from omnifusion.progress import command_line
 from omnifusion.state import InputError
+from omnifusion.terminal import command_line
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Result, colorize
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import ColorState, Exemplar, Fitted, Followed, Step, Steps, Tracker, Video
+from omnifusion.state import Exemplar, Fitted, Followed, Step, Steps, Tracker, Video
 from omnifusion.store import RunFolder
-from omnifusion.ui.archive import Archive, Request, Stored, exemplar_name, load, save_request, save_state
+from omnifusion.ui.archive import Archive, Request, Stored
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import tracks
 from omnifusion.video import read, read_image
@@ -104,16 +104,11 @@ def run(
     try:
         folder = RunFolder(path)
         folder.require_space(clip)
-        trackers = dict(reusable(job))
-        result = yield from _color(clip, job.request.settings, folder, trackers, stopped, stages or Stages())
+        folder.trackers |= reusable(job)
+        result = yield from _color(clip, job.request.settings, folder, stopped, stages or Stages())
         yield from folder.finish(clip, job.request.settings, result)
-        state = folder.state if result is None else result.state
-        save_state(path, state or ColorState.grey(clip.L), trackers)
         shutil.copyfile(job.clip, path / f"clip{job.clip.suffix.lower()}")
-        for frame, file in job.pictures.items():
-            shutil.copyfile(file, path / exemplar_name(frame))
-        save_request(path, job.request)
-        return load(path)
+        return folder.keep(job.request, {frame: read_image(file) for frame, file in job.pictures.items()})
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -123,16 +118,14 @@ def _color(
     clip: Clip,
     settings: Settings,
     folder: RunFolder,
-    trackers: dict[int, Tracker],
     stopped: Callable[[], bool],
     stages: Stages,
 ) -> Steps[Result | None]:
-    """The driver's steps, noted in ``folder`` and, as soon as they are fitted, in ``trackers``; None when stopped."""
-    work = Followed(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, dict(trackers)))
+    """The driver's steps, noted in ``folder``; None when stopped."""
+    work = Followed(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, folder.trackers))
     for step in work:
         folder.watch(step)
         if isinstance(step, Fitted):
-            trackers[step.start] = step.tracker
             shot = next(shot for shot in clip.shots if shot.start == step.start)
             step = replace(step, picture=tracks(step.tracker, clip.L[shot.start : shot.stop]))
         yield step

@@ -1,0 +1,116 @@
+"""Long work as seen in a terminal: progress bars, Ctrl-C that keeps what is done, and a summary."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from omnifusion.clip.prepare import Clip
+from omnifusion.driver import colorize
+from omnifusion.stages import InpaintHere, Stages
+from omnifusion.state import Colored, Exemplar, Measured, Step, Steps, drain, relay
+from omnifusion.store import Request, RunFolder
+
+T = TypeVar("T")
+
+
+class Bar:
+    """Progress, and a line that stays for each row that was measured.
+
+    Args:
+        each_stage: begin a new bar with every stage.
+    """
+
+    def __init__(self, each_stage: bool) -> None:
+        self.each_stage = each_stage
+        self._bar: tqdm | None = None
+        self._stage = ""
+
+    def show(self, step: Step) -> None:
+        """Move the bar to where the step is."""
+        stage = "colour" if step.stage in ("propagate", "inpaint") else step.stage
+        if self._bar is None or (self.each_stage and stage != self._stage):
+            self.close()
+            name = f"{stage:9} " if self.each_stage else ""
+            self._bar = tqdm(total=100, bar_format=name + "{percentage:3.0f}% |{bar:30}| {elapsed}{postfix}")
+        self._stage = stage
+        if stage != "colour" or isinstance(step, Colored):
+            self._bar.n = round(100 * step.done)
+        left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
+        self._bar.set_postfix_str(f"{step.message}{left}")
+        if isinstance(step, Measured):
+            self._bar.write(step.message)
+
+    def close(self) -> None:
+        """Leave the last bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def follow(steps: Steps[T], each_stage: bool = False) -> T:
+    """Run long work to its end under a bar; see ``Bar``."""
+    bar = Bar(each_stage)
+    try:
+        return drain(steps, bar.show)
+    finally:
+        bar.close()
+
+
+def color_to_folder(
+    clip: Clip, request: Request, exemplars: Sequence[Exemplar], out: Path, overwrite: bool
+) -> dict[str, Any]:
+    """Run the method on a clip, with progress on the terminal, into a folder; returns the report.
+
+    Ctrl-C ends the run early: what is coloured by then is written, and the report says ``"complete": false``.
+
+    Args:
+        clip: what was prepared from the request and the ``exemplars`` that came with it.
+        out, overwrite: see ``RunFolder``.
+    """
+    inpaint, settings = InpaintHere(), request.settings
+    inpaint.load(settings)  # first of all: a prior that cannot be had must cost nobody a fit
+    folder = RunFolder(out, overwrite)
+    folder.require_space(clip)
+    for note in clip.notes:
+        print(note)
+    run = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, Stages(inpaint=inpaint))
+    result = None
+    try:
+        result = follow(relay(run, folder.watch), each_stage=True)
+    except KeyboardInterrupt:
+        print("\nInterrupted: writing what is coloured so far.")
+    report = follow(folder.finish(clip, settings, result), each_stage=True)
+    folder.keep(request, {given.index: given.image for given in exemplars})
+    print(summary(report))
+    print(f"Results: {folder.path}")
+    return report
+
+
+def summary(report: dict[str, Any]) -> str:
+    """A report in a few lines."""
+    origin, (h, w) = report["origin"], report["working_size"]
+    pixels = report["frames"] * h * w
+    shares = ", ".join(f"{name} {100 * count / pixels:.1f} %" for name, count in origin.items())
+    lines = [
+        f"{report['frames']} frames, {report['size'][1]}x{report['size'][0]}, coloured at {w}x{h}",
+        f"{len(report['iterations'])} iterations; {shares}",
+        "seconds: " + ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in report["stages"]),
+    ]
+    if report["scores"]:
+        lines.append("against the truth: " + ", ".join(f"{k} {v:.2f}" for k, v in report["scores"].items()))
+    return "\n".join(lines)
+
+
+def command_line() -> str:
+    """The command that is running, as anyone may repeat it: clips under $OMNIFUSION_CLIPS, outputs by name alone."""
+    words = [Path(w).name if w.endswith((".json", ".html", ".md", ".png")) else w for w in sys.argv[1:]]
+    line = shlex.join(["python", "-m", "omnifusion", *words])
+    clips = os.environ.get("OMNIFUSION_CLIPS")
+    return "`" + (line.replace(clips.rstrip("/"), "$OMNIFUSION_CLIPS") if clips else line) + "`"
