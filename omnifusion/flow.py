@@ -1,7 +1,6 @@
-"""Optical flow: dense inverse search (DIS), or RAFT on a GPU, with starts, chains, checks, and the choice of pairs.
+"""Optical flow: dense inverse search (DIS), or RAFT on a GPU, with starts, checks, and the choice of pairs.
 
-Inside this room images are ``(H, W)`` uint8 arrays (``to_bytes``) and flows ``(H, W, 2)`` float32 arrays in pixels
-(dx, dy); ``dis`` and ``Flow`` are the doors for everybody else.
+Images are ``(H, W)`` uint8 arrays (``to_bytes``), flows ``(H, W, 2)`` float32 arrays in pixels (dx, dy).
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from omnifusion.geometry import pad_to_multiple
-from omnifusion.state import Flow
 
 Array = np.ndarray
 PRESET = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
@@ -31,10 +29,10 @@ def to_bytes(L: Tensor) -> Array:
     return np.ascontiguousarray((L.detach().cpu() * 2.55).clamp(0, 255).round().to(torch.uint8).numpy())
 
 
-def raw_dis(source: Array, target: Array, init: Array | None = None) -> Array:
-    """DIS flow from ``source`` to ``target`` ``(H, W)`` uint8, down to the finest scale: ``(H, W, 2)`` float32.
+def dis(source: Array, target: Array, init: Array | None = None) -> Array:
+    """DIS flow from ``source`` to ``target``, down to the finest scale.
 
-    ``init`` ``(H, W, 2)`` starts the search; without it the search starts at the coarsest scale from nothing.
+    ``init`` starts the search; without it the search starts at the coarsest scale from nothing.
     A fresh object per call: OpenCV's keeps buffers that do not survive a change of settings or start.
     """
     height, width = source.shape
@@ -42,7 +40,8 @@ def raw_dis(source: Array, target: Array, init: Array | None = None) -> Array:
         down, right = max(0, 2 * PATCH - height), max(0, 2 * PATCH - width)
         pad = [(0, down), (0, right)]
         start = None if init is None else np.pad(init, [*pad, (0, 0)], mode="edge")
-        return raw_dis(np.pad(source, pad, mode="edge"), np.pad(target, pad, mode="edge"), start)[:height, :width]
+        source, target = (np.pad(image, pad, mode="edge") for image in (source, target))
+        return dis(source, target, start)[:height, :width]
     search = cv2.DISOpticalFlow.create(PRESET)
     search.setFinestScale(0)
     flow = search.calc(source, target, None if init is None else np.ascontiguousarray(init, np.float32).copy())
@@ -77,35 +76,27 @@ def raft(device: str, pretrained: bool = True) -> Search:
     return search
 
 
-def dis(source: Tensor, target: Tensor, init: Tensor | None = None) -> Tensor:
-    """DIS flow ``(2, H, W)`` in pixels from ``source`` to ``target`` (``(1, H, W)`` or ``(H, W)`` L*), ``init`` a
-    start."""
-    start = None if init is None else init.permute(1, 2, 0).cpu().numpy()
-    first, second = (to_bytes(x.reshape(x.shape[-2:])) for x in (source, target))
-    return torch.from_numpy(raw_dis(first, second, start)).permute(2, 0, 1).contiguous()
-
-
 def grid(height: int, width: int) -> Array:
     """Pixel centres ``(H, W, 2)`` float32 (x, y)."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return np.stack([x, y], axis=-1)
 
 
-def fetch(image: Array, points: Array) -> Array:
+def remap(image: Array, points: Array) -> Array:
     """``image`` ``(H, W[, C])`` read at ``points`` ``(h, w, 2)`` bilinearly, border repeated."""
     return cv2.remap(image, points[..., 0], points[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def compose(first: Array, second: Array) -> Array:
     """The flow that follows ``first`` (a to b), then ``second`` (b to c): a to c."""
-    return first + fetch(second, grid(*first.shape[:2]) + first)
+    return first + remap(second, grid(*first.shape[:2]) + first)
 
 
 def cycle_error(there: Array, back: Array) -> Array:
     """Distance in pixels ``(H, W)`` between p and where p arrives after going there and back; inf outside the frame."""
     height, width = there.shape[:2]
     landed = grid(height, width) + there
-    error = np.linalg.norm(there + fetch(back, landed), axis=-1)
+    error = np.linalg.norm(there + remap(back, landed), axis=-1)
     x, y = landed[..., 0], landed[..., 1]
     out = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
     return np.where(out, np.float32(np.inf), error.astype(np.float32))
@@ -114,7 +105,7 @@ def cycle_error(there: Array, back: Array) -> Array:
 def appearance_error(source: Array, target: Array, flow: Array) -> Array:
     """Difference in grey levels ``(H, W)`` between ``source`` and ``target`` fetched along ``flow``, smoothed over
     5x5."""
-    seen = fetch(target.astype(np.float32), grid(*source.shape) + flow)
+    seen = remap(target.astype(np.float32), grid(*source.shape) + flow)
     return cv2.blur(np.abs(cv2.blur(seen - source.astype(np.float32), (3, 3))), (5, 5))
 
 
@@ -124,59 +115,50 @@ CYCLE, CYCLE_CAP = 1.0, 4.0
 """Cycle error in pixels within which a flow closes, and beyond which it tells no more."""
 
 
-def doubt(cycle: Array, unlike: Array) -> Array:
-    """How doubtful a flow is, from its cycle error in pixels and its appearance error in grey levels."""
+def matching_cost(cycle: Array, unlike: Array) -> Array:
+    """How little a flow is to be believed, from its cycle error in pixels and its appearance error in grey levels."""
     return unlike + np.minimum(cycle, CYCLE_CAP)
 
 
 def search_both(
-    source: Array, target: Array, there: Array, back: Array, search: Search = raw_dis, threads: int = 1
+    source: Array, target: Array, there: Array, back: Array, search: Search = dis, threads: int = 1
 ) -> tuple[Array, Array]:
     """The flows from ``source`` to ``target`` and back, found from the starts ``there`` and ``back`` ``(H, W, 2)``.
 
-    Two searches each way, one that begins at the start and one through its warp; per pixel the less doubtful holds
-    (docs/tracker.md).
+    Two searches each way, one that begins at the start and one through its warp; per pixel the one of less
+    ``matching_cost`` holds (docs/tracker.md).
     """
     ways = (search, partial(through_warp, search))
     jobs = [(way, *side) for way in ways for side in ((source, target, there), (target, source, back))]
     plain_there, plain_back, warped_there, warped_back = parallel(lambda job: job[0](*job[1:]), jobs, threads)
     return (
-        _less_doubtful(source, target, (plain_there, plain_back), (warped_there, warped_back)),
-        _less_doubtful(target, source, (plain_back, plain_there), (warped_back, warped_there)),
+        _cheaper(source, target, (plain_there, plain_back), (warped_there, warped_back)),
+        _cheaper(target, source, (plain_back, plain_there), (warped_back, warped_there)),
     )
 
 
 def through_warp(search: Search, source: Array, target: Array, start: Array) -> Array:
     """``search`` for what is left once ``start`` has warped the target onto the source: unlike a start alone, it also
     follows what turns and grows, which square patches do not."""
-    seen = fetch(target, grid(*source.shape) + start)
+    seen = remap(target, grid(*source.shape) + start)
     return compose(search(source, seen, np.zeros_like(start)), start)
 
 
-def _less_doubtful(source: Array, target: Array, plain: tuple[Array, Array], warped: tuple[Array, Array]) -> Array:
-    """Of two flows, each with its way back: the first, and per pixel the second where it is less doubtful, looks right
-    and closes its cycle unless neither does."""
+def _cheaper(source: Array, target: Array, plain: tuple[Array, Array], warped: tuple[Array, Array]) -> Array:
+    """Of two flows, each with its way back: the first, and per pixel the second where it costs less, looks right and
+    closes its cycle unless neither does."""
     cycles = [cycle_error(there, back) for there, back in (plain, warped)]
     unlike = [appearance_error(source, target, there) for there, _ in (plain, warped)]
-    better = doubt(cycles[1], unlike[1]) < doubt(cycles[0], unlike[0])
+    better = matching_cost(cycles[1], unlike[1]) < matching_cost(cycles[0], unlike[0])
     better &= (unlike[1] < LOOKS_ALIKE) & ((cycles[1] < CYCLE) | (cycles[0] >= CYCLE))
     return np.where(better[..., None], warped[0], plain[0])
 
 
-def resize_flow(flow: Array, size: tuple[int, int]) -> Array:
-    """A flow at another ``size`` (H, W), its vectors scaled along."""
-    height, width = flow.shape[:2]
-    if (height, width) == tuple(size):
-        return flow
-    out = cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return out * np.array([size[1] / width, size[0] / height], np.float32)
+def intervals(frames: int, dense: int = 40) -> list[int]:
+    """The intervals between frames that supervise a clip, ascending: all of them up to ``dense`` frames, else 1, 2, 3,
+    4, 6, 8, 12, 16, 24...
 
-
-def gaps(frames: int, dense: int = 40) -> list[int]:
-    """The gaps that supervise a clip, ascending: all of them up to ``dense`` frames, else 1, 2, 3, 4, 6, 8, 12, 16,
-    24...
-
-    Each gap beyond 1 is the sum of the one before it and another in the list. Past ``dense`` frames the pairs number
+    Each beyond 1 is the sum of the one before it and another in the list. Past ``dense`` frames the pairs number
     about 2 n log2 n instead of n (n - 1) / 2.
     """
     if frames <= dense:
@@ -196,10 +178,3 @@ def parallel(function: Any, jobs: list[Any], threads: int = 2) -> list[Any]:
         return [function(job) for job in jobs]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, jobs))
-
-
-def checked(L: Tensor, i: int, j: int, init: Tensor | None = None, limit: float = 1.0) -> Flow:
-    """DIS flow from frame ``i`` to ``j`` of ``L`` ``(T, 1, H, W)`` with its forward-backward check at ``limit`` px."""
-    there, back = dis(L[i], L[j], init), dis(L[j], L[i])
-    error = cycle_error(there.permute(1, 2, 0).numpy(), back.permute(1, 2, 0).numpy())
-    return Flow(there, torch.from_numpy(error < limit), i, j)

@@ -15,7 +15,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from omnifusion.flow import dis
+from omnifusion.flow import dis, to_bytes
 from omnifusion.geometry import inside, pixel_grid, warp
 from omnifusion.levin import levin
 from omnifusion.state import Hint
@@ -119,7 +119,8 @@ def along_flow(L: Tensor, reference: Reference) -> Hint:
     Confidence reaches ``FLOW_WEIGHT`` and is 0 where the reference has no colour.
     """
     H, W = reference.mask.shape
-    there, back = dis(L, reference.L), dis(reference.L, L)
+    here, source = to_bytes(L[0]), to_bytes(reference.L[0])
+    there, back = (torch.from_numpy(dis(*way)).permute(2, 0, 1) for way in ((here, source), (source, here)))
     fetched = warp(torch.cat([reference.L, reference.ab, reference.mask[None].float()]), there)
     square = ((fetched[:1] - L) ** 2)[0].numpy()
     difference = torch.from_numpy(cv2.GaussianBlur(square, (0, 0), WINDOW_SIGMA)) / AGREEMENT_SIGMA**2

@@ -1,9 +1,12 @@
-"""Pictures about pictures: origin overlays and contact sheets. Images are ``(H, W, 3)`` uint8 sRGB throughout."""
+"""Pictures about pictures: origin overlays, tracks and contact sheets. Images are ``(H, W, 3)`` uint8 sRGB if not said
+otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import colorsys
+from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -39,6 +42,36 @@ def stretch(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """``values`` ``(..., h, w)`` at another ``size`` (H, W), each taken from its nearest neighbour."""
     rows, columns = (np.arange(n) * k // n for n, k in zip(size, values.shape[-2:], strict=True))
     return np.asarray(values)[..., rows[:, None], columns[None]]
+
+
+TAIL, SPACING = 8, 14
+"""Tracks are drawn over so many frames, and so many along the longer side."""
+
+
+def recent_tracks(image: np.ndarray, frame: int, follow: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+    """``draw_tracks`` of a lattice of points over the frames up to ``frame``.
+
+    Args:
+        image: ``(H, W)`` uint8, that frame.
+        follow: where points ``(N, 2)`` px of that frame are in another one.
+    """
+    H, W = image.shape
+    step = max(H, W) / SPACING
+    lattice = np.stack(np.meshgrid(np.arange(step / 2, W, step), np.arange(step / 2, H, step)), -1).reshape(-1, 2)
+    points = lattice.astype(np.float32)
+    return draw_tracks(image, np.stack([follow(points, t) for t in range(max(0, frame - TAIL), frame + 1)], axis=1))
+
+
+def draw_tracks(image: np.ndarray, paths: np.ndarray, visible: np.ndarray | None = None) -> np.ndarray:
+    """``image`` ``(H, W)`` uint8 dimmed, with ``paths`` ``(N, t, 2)`` px drawn on it; ends that are not ``visible``
+    ``(N,)`` are hollow."""
+    out = cv2.cvtColor((image * 0.75).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    for n, path in enumerate(np.rint(np.clip(paths, -1e4, 1e4) * 8).astype(np.int32, order="C")):
+        color = tuple(int(255 * c) for c in colorsys.hsv_to_rgb(n / len(paths), 0.9, 1.0))
+        cv2.polylines(out, [path], False, color, 1, cv2.LINE_AA, shift=3)
+        filled = -1 if visible is None or visible[n] else 1
+        cv2.circle(out, path[-1].tolist(), 16, color, filled, cv2.LINE_AA, shift=3)
+    return out
 
 
 def resize(image: np.ndarray, width: int) -> np.ndarray:

@@ -137,21 +137,6 @@ class ColorState:
 
 
 @dataclass(frozen=True)
-class Flow:
-    """Optical flow from frame ``source`` to ``target``.
-
-    Attributes:
-        flow: ``(2, H, W)`` float32 pixels (dx, dy); p + flow(p) lies in the target frame.
-        valid: ``(H, W)`` bool; false where the flow failed its checks.
-    """
-
-    flow: Tensor
-    valid: Tensor
-    source: int
-    target: int
-
-
-@dataclass(frozen=True)
 class Hint:
     """A guess at a frame's colour: ``ab`` ``(2, H, W)``, ``confidence`` ``(H, W)`` in [0, 1]."""
 

@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"errors"},
     {"state"},
     {"color", "geometry", "settings", "picture", "meter"},
-    {"video", "synthetic", "flow", "levin", "metrics"},
+    {"video", "synthetic", "flow", "features", "levin", "metrics"},
     {"clip", "omnimotion", "hint"},
     {"propagate", "prior"},
     {"inpaint"},

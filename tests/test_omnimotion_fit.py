@@ -12,10 +12,14 @@ from omnifusion import flow as of
 from omnifusion import omnimotion, synthetic
 from omnifusion.color import from_uint8, luminance
 from omnifusion.geometry import inside, pixel_grid
-from omnifusion.omnimotion import OmniMotion, reid, supervision
+from omnifusion.omnimotion import Flows, OmniMotion, fitting, layers, reid
 from omnifusion.omnimotion.fitting import PRESETS
+from omnifusion.omnimotion.flows import collect
+from omnifusion.omnimotion.grid import GridVolume
+from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
-from omnifusion.omnimotion.volume import Volume
+from omnifusion.omnimotion.rays import Sampler
+from omnifusion.omnimotion.units import to_volume
 from omnifusion.state import Fitting, InputError, drain
 
 SIZE = (72, 96)
@@ -108,6 +112,8 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, stage, monkeyp
         if isinstance(step, Fitting) and step.passes == stage and step.iteration >= 10:
             state = pickle.loads(pickle.dumps(step.saved))
             break
+    if stage == 1:  # what the volume's own flow has found is saved, not sought again
+        monkeypatch.setattr("omnifusion.omnimotion.fitting.bootstrap", None)
     resumed = drain(omnimotion.fit(L, "draft", state=state))
     assert torch.equal(weights_of(resumed), weights_of(tracker))
 
@@ -132,11 +138,9 @@ def test_a_budget_ends_the_fit(clip, monkeypatch):
 
 
 def small_run(clip, schedule=None):
-    from omnifusion.flow import to_bytes
-
-    images = to_bytes(luminance_of(clip)[:, 0])
-    flows = supervision.collect(images, [1, 2])
-    return Optimiser(Volume(len(images)), supervision.Sampler(flows), schedule or Schedule(pairs=8, rays=32), 0)
+    images = of.to_bytes(luminance_of(clip)[:, 0])
+    flows = collect(images, [1, 2])
+    return Optimiser(GridVolume(len(images)), Sampler(flows), schedule or Schedule(pairs=8, rays=32), 0)
 
 
 def test_a_diverging_run_recovers(clip):
@@ -212,8 +216,8 @@ def test_layers_start_apart():
     for (i, j), k in pairs.items():
         flow[k][..., 0] = j - i
         flow[k][near] = [0, -3 * (j - i)]
-    flows = supervision.Flows(pairs, flow, np.zeros(flow.shape[:3], np.float16))
-    starts = supervision.affine_starts(flows, frames)
+    flows = Flows(pairs, flow, np.zeros(flow.shape[:3], np.float16))
+    starts = layers.affine_starts(flows, frames)
     assert len(starts) == 2
     unit = max(H, W) / 2
     for t in range(frames):
@@ -224,18 +228,18 @@ def test_layers_start_apart():
 def test_affine_flow_leads_to_the_same_point_of_the_middle_frame():
     rng, size = np.random.default_rng(0), (24, 32)
     maps = np.eye(2, 3) + rng.normal(0, 0.1, (2, 2, 3))
-    landed = of.grid(*size) + supervision.affine_flow(maps[0], maps[1], size)
-    start, end = (supervision.to_volume(p.reshape(-1, 2), size) for p in (of.grid(*size), landed))
+    landed = of.grid(*size) + layers.affine_flow(maps[0], maps[1], size)
+    start, end = (to_volume(p.reshape(-1, 2), size) for p in (of.grid(*size), landed))
     there, back = (p @ m[:, :2].T + m[:, 2] for p, m in ((start, maps[0]), (end, maps[1])))
     assert np.allclose(there, back, atol=1e-5)
-    assert np.allclose(supervision.affine_flow(maps[0], maps[0], size), 0, atol=1e-4)
+    assert np.allclose(layers.affine_flow(maps[0], maps[0], size), 0, atol=1e-4)
 
 
 def test_smooth_regions_follow_the_dominant_motion():
     """Chains settle on wrong answers on the smooth cup that turns; a start from its turn finds most of them."""
     clip, last = synthetic.make("rotation", frames=13, size=SIZE), 12
     images = of.to_bytes(luminance_of(clip)[:, 0])
-    flows = supervision.collect(images, of.gaps(len(images)))
+    flows = collect(images, of.intervals(len(images)))
     grid = pixel_grid(*SIZE).reshape(-1, 2)
     truth, seen = (v.numpy() for v in clip.correspond(grid, 0, last))
 
@@ -245,7 +249,7 @@ def test_smooth_regions_follow_the_dominant_motion():
         return (np.isfinite(flows.error[k]).ravel() & (np.linalg.norm(there - truth, axis=1) < 1))[seen].mean()
 
     before = right()
-    supervision.steady(flows, images)
+    fitting.refine_by_dominant_motion(flows, images)
     assert before < 0.75 and right() > 0.9, (before, right())
 
 
@@ -268,6 +272,17 @@ def test_hypotheses_find_two_motions_among_outliers():
     assert len(found) >= 2
     assert np.allclose(found[0][0], [[1.1, 0, 5], [0, 1.1, -3]], atol=0.05)
     assert np.allclose(found[1][0], [[1, 0, -30], [0, 1, 12]], atol=0.2)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_tracker_of_the_official_networks_survives_its_state(clip, seed):
+    """The order of its layers is drawn by the seed, and part of its state."""
+    images = of.to_bytes(luminance_of(clip)[:2, 0])
+    tracker = OmniMotion(images, OfficialVolume(2, seed))
+    again = OmniMotion.from_state(tracker.state_dict())
+    assert again.volume.nvp.axes == tracker.volume.nvp.axes
+    points = np.array([[20.0, 30.0], [50.5, 40.25]], np.float32)
+    assert np.array_equal(tracker.by_volume(points, 0, 1), again.by_volume(points, 0, 1))
 
 
 @pytest.mark.slow

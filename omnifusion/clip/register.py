@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from omnifusion import features
 from omnifusion import flow as of
 from omnifusion.color import from_uint8, luminance, to_uint8
 from omnifusion.geometry import fit_size, resize
@@ -24,7 +25,7 @@ LEAST_CORRELATION, GOOD_CORRELATION = 0.5, 0.9
 IN_PLACE = 0.5  # px (of the working size): an exemplar of which 95 % would move less lines up as it is
 WORTHWHILE = 0.01  # gain in correlation of detail for which a movement is believed
 STRETCH = 0.35  # largest deviation of the affine map from the identity, as a share
-FEATURES = 12  # matches that must agree on an affine map
+AGREEING = 12  # matches that must agree on an affine map
 WORKING_SIDE = 720  # px, longest side at which the movement is sought
 REACH = 0.03  # of the longer side: how far flow may move what the affine map left
 
@@ -143,20 +144,9 @@ def _affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _by_features(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
     """Affine map ``(2, 3)`` from target to source by SIFT matches, or None."""
-    sift = cv2.SIFT.create(2000)
-    (there, a), (here, b) = sift.detectAndCompute(source, None), sift.detectAndCompute(target, None)
-    if min(len(there), len(here)) < FEATURES:
-        return None
-    pairs = [m for m, second in cv2.BFMatcher().knnMatch(b, a, k=2) if m.distance < 0.75 * second.distance]
-    if len(pairs) < FEATURES:
-        return None
-    cv2.setRNGSeed(0)
-    matrix, agree = cv2.estimateAffine2D(
-        np.array([here[m.queryIdx].pt for m in pairs]),
-        np.array([there[m.trainIdx].pt for m in pairs]),
-        ransacReprojThreshold=2.0,
-    )
-    return matrix if matrix is not None and agree.sum() >= FEATURES else None
+    here, there = features.describe(target, 2000), features.describe(source, 2000)
+    matrix, agree = features.affine_motion(*features.matches(here, there, 0.75, mutual=False), within=2.0)
+    return matrix if agree.sum() >= AGREEING else None
 
 
 def _by_correlation(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
@@ -181,7 +171,7 @@ def _by_correlation(source: np.ndarray, target: np.ndarray) -> np.ndarray | None
 def _add_flow(source: np.ndarray, target: np.ndarray, move: np.ndarray) -> np.ndarray:
     """Add flow to ``move`` where forward and backward flow agree, fading out elsewhere; none if it gains little."""
     moved = _moved(source, move)
-    forward, backward = of.raw_dis(target, moved), of.raw_dis(moved, target)
+    forward, backward = of.dis(target, moved), of.dis(moved, target)
     sure = of.cycle_error(forward, backward) < IN_PLACE
     sure &= np.linalg.norm(forward, axis=-1) < REACH * max(target.shape)
     radius = max(target.shape) / 64

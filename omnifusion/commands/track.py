@@ -90,7 +90,7 @@ def sheet(
     """A contact sheet of frames with the tracks that lead to them; hollow ends are hidden points."""
     import numpy as np
 
-    from omnifusion.omnimotion.picture import lines
+    from omnifusion.picture import draw_tracks
     from omnifusion.video import write_image
 
     T, H, W = visible.shape
@@ -99,6 +99,6 @@ def sheet(
     pictures = []
     for t in np.linspace(0, T - 1, columns * rows).astype(int):
         path_so_far = points[: t + 1, some[0], some[1]].reshape(t + 1, -1, 2).transpose(1, 0, 2)
-        pictures.append(lines(images[t], path_so_far[:, -9:], visible[t][some].ravel()))
+        pictures.append(draw_tracks(images[t], path_so_far[:, -9:], visible[t][some].ravel()))
     grid = [np.concatenate(pictures[r * columns : (r + 1) * columns], axis=1) for r in range(rows)]
     write_image(path, np.concatenate(grid, axis=0).transpose(2, 0, 1))

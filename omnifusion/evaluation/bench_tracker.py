@@ -27,9 +27,10 @@ from omnifusion.geometry import fit_size, inside, pixel_grid, sample
 from omnifusion.levin import levin
 from omnifusion.meter import Meter
 from omnifusion.metrics import psnr
-from omnifusion.omnimotion import supervision
+from omnifusion.omnimotion.flows import collect
 from omnifusion.omnimotion.optimise import Optimiser
-from omnifusion.omnimotion.volume import Volume
+from omnifusion.omnimotion.rays import Sampler
+from omnifusion.omnimotion.tracker import volume_of
 from omnifusion.settings import choose
 from omnifusion.state import InputError, Measured, Step, Steps, Tracker
 
@@ -46,8 +47,8 @@ class Chains:
         self.images, self.there, self.back = images, [np.zeros((*images[0].shape, 2), np.float32)], []
         self.back.append(self.there[0])
         for before, image in pairwise(images):
-            self.there.append(of.compose(self.there[-1], of.raw_dis(before, image)))
-            self.back.append(of.compose(of.raw_dis(image, before), self.back[-1]))
+            self.there.append(of.compose(self.there[-1], of.dis(before, image)))
+            self.back.append(of.compose(of.dis(image, before), self.back[-1]))
 
     def forward(self, j: int) -> tuple[Tensor, Tensor]:
         """Flow ``(H, W, 2)`` from frame 0 to ``j``, and where it is seen."""
@@ -58,8 +59,8 @@ class Chains:
         """Started DIS ``(H, W, 2)`` from frame ``j`` to 0, and where it is trusted."""
         there, back = self.there[j], self.back[j]
         if j > 1:
-            there = of.raw_dis(self.images[0], self.images[j], there)
-            back = of.raw_dis(self.images[j], self.images[0], back)
+            there = of.dis(self.images[0], self.images[j], there)
+            back = of.dis(self.images[j], self.images[0], back)
         return torch.from_numpy(back), torch.from_numpy(of.cycle_error(back, there) < 1.0)
 
 
@@ -175,15 +176,15 @@ def pace(seconds: float, rays: int = 64) -> Steps[Table]:
     official iteration, which would not end in time), so that their losses compare.
     """
     images = of.to_bytes(rgb_to_lab(from_uint8(synthetic.make("two-layers", 8).video.frames))[:, 0])
-    flows = supervision.collect(images, of.gaps(len(images)))
+    flows = collect(images, of.intervals(len(images)))
     forms = {"preset": "", "parameters": ",", "iterations": "", "CPU us per sample": ".2f"}
     forms |= {"first loss px": ".2f", "last loss px": ".2f"}
     table = Table(f"Grid volume and official networks, {seconds:.0f} CPU-seconds each", forms, [])
     for name in ("standard", "paper"):
         preset = omnimotion.PRESETS[name]
         schedule = replace(preset.schedule, pairs=4, rays=rays // 4, samples=32)
-        volume = Volume(len(images), preset.kind)
-        run = Optimiser(volume, supervision.Sampler(flows), schedule, 0)
+        volume = volume_of(preset.kind, len(images))
+        run = Optimiser(volume, Sampler(flows), schedule, 0)
         run.step(0.0)
         losses, started = [run.loss], time.process_time()
         while (spent := time.process_time() - started) < seconds:

@@ -5,13 +5,13 @@ Symbols of the OmniMotion paper and where they are:
 | paper | here |
 |---|---|
 | psi_i, latent code of frame i | ``GridNVP.code``, ``MlpNVP.code`` |
-| M_theta( . ; psi_i) = T_i, local to canonical volume | ``forward`` of ``GridNVP`` and ``MlpNVP`` |
-| T_i^-1 | ``inverse`` of the same |
+| M_theta( . ; psi_i) = T_i, local to canonical volume | ``kernels._up``, ``MlpNVP.forward`` |
+| T_i^-1 | ``kernels._down``, ``MlpNVP.inverse`` |
 | x_i, u, x_j: local point, canonical point, its image | ``x``, ``u``, ``p`` in ``Volume.map`` |
-| F_theta: u to (c, sigma) | ``GridField``, ``GaborField``: sigma alone |
+| F_theta: u to (c, sigma) | ``kernels._density``, ``GaborField``: sigma alone |
 | p_i + k-th depth sample, K samples | ``xy``, ``z`` ``(R, K)`` |
 | alpha_k, T_k | ``composite_weights`` |
-| p-hat_j, the composited image of p_i | ``trace`` |
+| p-hat_j, the composited image of p_i | ``Volume.trace`` |
 | L_flo, confidence weights | ``Volume.loss``, ``confidence`` |
 | L_reg, temporal smoothness | ``Volume.loss``, ``smooth`` |
 
@@ -23,7 +23,7 @@ the official networks, sizes, sample counts and schedule, and goes through the s
   of the time per sample (docs/tracker.md), and the composition of five such shears bends enough.
 - * Scales are a rational function within (1/3, 3) instead of an exponential: it cannot overflow, and needs no exp.
 - * Density is two trilinear grids instead of a GaborNet, for the same reason.
-- * K = 8 samples, the last one opaque, so that weights sum to 1.
+- * K = 8 samples; in both, the last one opaque, so that weights sum to 1.
 - L_flo is robust, and three quarters of it are taken per sample and weighted afterwards: with the composited point
   alone, density can hide behind averages of two layers, which measured far worse.
 - The maps start as one affine motion per frame and layer (RANSAC over trusted flow: the dominant motion far, what moves
@@ -36,7 +36,7 @@ the official networks, sizes, sample counts and schedule, and goes through the s
 """
 
 from omnifusion.omnimotion.fitting import PRESETS, find_flows, fit
-from omnifusion.omnimotion.supervision import Flows
+from omnifusion.omnimotion.flows import Flows
 from omnifusion.omnimotion.tracker import OmniMotion
 
 __all__ = ["PRESETS", "Flows", "OmniMotion", "find_flows", "fit"]

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from omnifusion import flow as of
 from omnifusion.geometry import fit_size, resize
-from omnifusion.omnimotion import reid, supervision
+from omnifusion.omnimotion.flows import Flows, collect, refine, refine_warped
+from omnifusion.omnimotion.grid import GridVolume
+from omnifusion.omnimotion.layers import affine_flow, affine_starts
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
-from omnifusion.omnimotion.picture import draw
-from omnifusion.omnimotion.supervision import Flows
-from omnifusion.omnimotion.tracker import OmniMotion
-from omnifusion.omnimotion.volume import Kind, Volume
+from omnifusion.omnimotion.rays import Sampler
+from omnifusion.omnimotion.reid import reidentify
+from omnifusion.omnimotion.tracker import OmniMotion, volume_of
+from omnifusion.omnimotion.volume import Kind
+from omnifusion.picture import recent_tracks
 from omnifusion.state import Fitting, InputError, Step, Steps
 
 
@@ -40,6 +42,10 @@ class Preset:
     iterations: tuple[int, int] = (600, 400)
     frames: int | None = 24
     schedule: Schedule = field(default_factory=Schedule)
+
+    def total(self, stage: int, frames: int) -> int:
+        """Iterations of one of the fits to so many frames."""
+        return round(max(1.0, frames / self.frames if self.frames else 1.0) * self.iterations[stage])
 
 
 PRESETS = {
@@ -71,18 +77,30 @@ def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> S
     Raises:
         InputError: unknown preset, or frames smaller than 16 px.
     """
-    p = _checked(L, preset)
-    images = of.to_bytes(L[:, 0])
-    small = _small(L, p)
+    small = _small(L, _checked(L, preset))
     yield Step("flow", "following every pixel from frame to frame", 0.0)
-    search = of.raw_dis if device == "cpu" else of.raft(device)
-    flows = supervision.collect(small, of.gaps(len(L)), search)
+    search = of.dis if device == "cpu" else of.raft(device)
+    flows = collect(small, of.intervals(len(L)), search)
     yield Step("flow", "following again, starting from the dominant motion", 0.5)
     if len(L) > 1:
-        supervision.steady(flows, small, search)
+        refine_by_dominant_motion(flows, small, search)
     yield Step("flow", "looking for what was hidden and comes back", 0.8)
-    reid.reidentify(flows, small, images)
+    reidentify(flows, small, of.to_bytes(L[:, 0]))
     return flows
+
+
+def refine_by_dominant_motion(flows: Flows, small: np.ndarray, search: of.Search = of.dis) -> None:
+    """Once more through the warp of the dominant affine motion, for every pair: along chains, smooth regions drift and
+    settle on a wrong answer."""
+    maps = affine_starts(flows, len(small))[-1]
+    refine_warped(flows, small, lambda pair: affine_flow(maps[pair[0]], maps[pair[1]], flows.size), search)
+
+
+def bootstrap(flows: Flows, tracker: OmniMotion) -> Flows:
+    """Flows improved by DIS that starts from the fitted volume's own flow, for every pair, at their size."""
+    better = Flows(flows.pairs, flows.flow.copy(), flows.error.copy())
+    refine(better, tracker.images, lambda pair: tracker.volume_flow(*pair)[0])
+    return better
 
 
 def fit(
@@ -97,9 +115,9 @@ def fit(
 ) -> Steps[OmniMotion]:
     """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker.
 
-    Yields Steps with ``data["loss"]`` in pixels and, now and then, a picture and ``data["state"]``: a plain dict of CPU
-    tensors and numbers. Given back as ``state`` with the same clip and preset, the fit goes on from there to the
-    same end.
+    Yields ``Fitting`` with the loss in pixels and, now and then, a picture and what is ``saved``: a plain dict of
+    tensors, flows and numbers. Given back as ``state`` with the same clip and preset, the fit goes on from there to
+    the same end.
 
     Args:
         preset: "draft", "standard" or "paper".
@@ -112,14 +130,13 @@ def fit(
     p, T = _checked(L, preset), len(L)
     if state is not None and (state["frames"], state["preset"]) != (T, preset):
         raise InputError("The saved fit belongs to another clip or preset; start a new fit.")
-    images = of.to_bytes(L[:, 0])
-    volume = Volume(T, p.kind, seed).to(device)
+    tracker = OmniMotion(of.to_bytes(L[:, 0]), volume_of(p.kind, T, seed, device))
     started = time.monotonic()
     if flows is None:
         flows = yield from find_flows(L, preset, device=device)
     if T > 1:
-        yield from _Run(images, _small(L, p), flows, volume, p, preset, seed, budget, started, state).steps()
-    return OmniMotion(images, volume)
+        yield from _Fit(tracker, _small(L, p), flows, preset, seed, state, started, budget).steps()
+    return tracker
 
 
 def _checked(L: Tensor, preset: str) -> Preset:
@@ -134,75 +151,59 @@ def _checked(L: Tensor, preset: str) -> Preset:
 
 
 def _small(L: Tensor, p: Preset) -> np.ndarray:
-    """The frames at the fit size."""
-    return of.to_bytes(resize(L, small_size((L.shape[-2], L.shape[-1]), p.side))[:, 0])
+    """The frames at the fit size: longer side at most the preset's, shorter at least 48 where the frame has that
+    many."""
+    size = (L.shape[-2], L.shape[-1])
+    h, w = fit_size(size, p.side)
+    if min(h, w) < 48:
+        h, w = fit_size(size, max(p.side, math.ceil(48 * max(size) / min(size))))
+    return of.to_bytes(resize(L, (h, w))[:, 0])
 
 
-class _Run:
+@dataclass
+class _Fit:
     """One fit: what it holds between its stages."""
 
-    def __init__(
-        self,
-        images: np.ndarray,
-        small: np.ndarray,
-        flows: Flows,
-        volume: Volume,
-        p: Preset,
-        name: str,
-        seed: int,
-        budget: float | None,
-        started: float,
-        state: dict[str, Any] | None,
-    ) -> None:
-        self.images, self.small, self.flows, self.volume = images, small, flows, volume
-        self.p, self.name, self.seed, self.frames = p, name, seed, len(images)
-        self.started, self.budget = started, budget
-        self.state = state
-        self.first: dict[str, Any] | None = None if state is None else state["first"]
-        self.shown = 0.0
+    tracker: OmniMotion
+    small: np.ndarray
+    flows: Flows
+    preset: str
+    seed: int
+    state: dict[str, Any] | None
+    started: float
+    budget: float | None
+    shown: float = 0.0
 
     def steps(self) -> Iterator[Step]:
-        preparation = time.monotonic() - self.started
-        if self.p.kind == "grid":
-            self._start_affine()
-        ends = self._deadlines(preparation)
-        stages = [k for k in (0, 1) if self.p.iterations[k]]
-        for stage in stages:
-            if self.state is not None and self.state["stage"] > stage:
+        p, volume = PRESETS[self.preset], self.tracker.volume
+        self.stages = [k for k in (0, 1) if p.iterations[k]]
+        ends = self._deadlines(time.monotonic() - self.started, p)
+        if isinstance(volume, GridVolume):
+            volume.start(affine_starts(self.flows, volume.frames))
+        for stage in self.stages:
+            resumed = None if self.state is None or self.state["stage"] < stage else self.state
+            if resumed and resumed["stage"] > stage:
                 continue
             if stage == 1:
                 yield Step("fit", "following again, starting from the volume", 0.5)
-                if self.first is None:
-                    self.first = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
-                else:
-                    self.volume.load_state_dict(self.first)
-                self.flows = bootstrap(self.flows, self.small, OmniMotion(self.small, self.volume))
-            sampler = supervision.Sampler(self.flows)
+                self.flows = resumed["flows"] if resumed else bootstrap(self.flows, OmniMotion(self.small, volume))
+            sampler = Sampler(self.flows)
             if sampler.weight.sum() > 0:
-                yield from self._optimise(stage, len(stages), sampler, ends[stage])
+                optimiser = Optimiser(volume, sampler, p.schedule, self.seed + 1000 * stage)
+                if resumed:
+                    optimiser.load_state_dict(resumed["optimiser"])
+                yield from self._optimise(optimiser, stage, p.total(stage, volume.frames), ends[stage])
 
-    def _start_affine(self) -> None:
-        """Depth is cut into as many slabs as there are layers; each starts with its layer's motion, the largest
-        behind."""
-        starts = torch.from_numpy(supervision.affine_starts(self.flows, self.frames)).flatten(2)
-        affine = self.volume.nvp.affine.data
-        slab = torch.arange(affine.shape[1]) * len(starts) // affine.shape[1]
-        affine.copy_(starts[slab].transpose(0, 1))
-
-    def _deadlines(self, preparation: float) -> tuple[float, float]:
+    def _deadlines(self, preparation: float, p: Preset) -> tuple[float, float]:
         """When each stage has to end, in seconds from the start; the bootstrap takes about as long as the
         preparation."""
         if self.budget is None:
             return math.inf, math.inf
         rest = max(self.budget - 1.5 * preparation, 0.0)
-        return preparation + rest * (0.5 if self.p.iterations[1] else 1.0), self.budget
+        return preparation + rest * (0.5 if p.iterations[1] else 1.0), self.budget
 
-    def _optimise(self, stage: int, stages: int, sampler: supervision.Sampler, end: float) -> Iterator[Step]:
-        o = Optimiser(self.volume, sampler, self.p.schedule, self.seed + 1000 * stage)
-        if self.state is not None and self.state["stage"] == stage:
-            o.load_state_dict(self.state["optimiser"])
-        longer = max(1.0, self.frames / self.p.frames) if self.p.frames else 1.0
-        total, begun, first = round(longer * self.p.iterations[stage]), time.monotonic(), o.iteration
+    def _optimise(self, o: Optimiser, stage: int, total: int, end: float) -> Iterator[Step]:
+        begun, first = time.monotonic(), o.iteration
         while True:
             now = time.monotonic()
             share = o.iteration / total
@@ -210,37 +211,25 @@ class _Run:
                 share = (now - begun) / max(end - (begun - self.started), 1e-3)
             if share >= 1:
                 return
-            healthy = o.step(share)
-            if not healthy:
+            if not o.step(share):
                 yield Step(
                     "fit", f"diverged at iteration {o.iteration}: back to the last safe state at half the pace", share
                 )
             elif o.iteration % 10 == 0:
                 pace = (now - begun) / max(o.iteration - first, 1)
                 left = end - (now - self.started) if math.isfinite(end) else pace * (total - o.iteration)
-                yield self._report(o, stage, (stage + share) / stages, left)
+                yield self._report(o, stage, (stage + share) / len(self.stages), left)
 
     def _report(self, o: Optimiser, stage: int, done: float, left: float) -> Fitting:
         picture = saved = None
         if time.monotonic() - self.shown > SHOW_EVERY:
             self.shown = time.monotonic()
-            picture = draw(OmniMotion(self.small, self.volume), self.images, self.frames // 2)
-            saved = {"frames": self.frames, "preset": self.name, "stage": stage, "first": self.first}
-            saved["optimiser"] = o.state_dict()
+            images = self.tracker.images
+            middle = len(images) // 2
+            picture = recent_tracks(images[middle], middle, lambda p, t: self.tracker.by_volume(p, middle, t))
+            saved = {"frames": len(images), "preset": self.preset, "stage": stage, "optimiser": o.state_dict()}
+            saved |= {"flows": self.flows} if stage else {}
         return Fitting(
             "fit", f"motion explained to {o.loss:.2f} px", done, left, loss=o.loss, iteration=o.iteration, passes=stage,
             recoveries=o.recoveries, picture=picture, saved=saved,
         )  # fmt: skip
-
-
-def bootstrap(flows: Flows, small: np.ndarray, tracker: OmniMotion) -> Flows:
-    """Flows improved by DIS that starts from the fitted volume's own flow, for every pair."""
-    better = Flows(flows.pairs, flows.flow.copy(), flows.error.copy())
-    supervision.refine(better, small, lambda pair: tracker.volume_flow(*pair)[0])
-    return better
-
-
-def small_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """The fit size: longer side at most ``side``, shorter at least 48 where the frame has that many."""
-    h, w = fit_size(size, side)
-    return (h, w) if min(h, w) >= 48 else fit_size(size, max(side, math.ceil(48 * max(size) / min(size))))

@@ -2,11 +2,13 @@
 # ruff: noqa: E501
 """The grid volume's loss, gradients and rendering by hand, compiled by numba and kept on disk.
 
-The same mathematics as ``volume.py`` (the PyTorch twin, which the tests hold this to), one sample at a time.
+The mathematics of ``Volume`` (the tests hold this to it, by the same model in PyTorch), one sample at a time.
 
-Two rules keep it fast and clean. All arrays are flat and come with offsets, because every array view counts references,
-which costs more than the arithmetic here. Constants are typed, so that no scalar is promoted to float64. Division is
-never by anything that can vanish, and no transmittance is divided by, which is where naive code makes its NaNs.
+Rules that keep it fast and clean: all arrays are flat and come with offsets, because every array view counts references,
+which costs more than the arithmetic here. Constants are typed, so that no scalar is promoted to float64; they stand
+here, because what is kept on disk is renewed when this file changes. No division is by anything that can vanish: scales
+lie within (1/3, 3), determinants are bounded from below, and no transmittance is divided by. How sums are bracketed is
+free (``reassoc``), so that other cuts into functions can change last bits.
 """
 
 from __future__ import annotations
@@ -20,10 +22,16 @@ from numba import njit
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
 LAYERS = 5
+"""Coupling layers; layer n changes coordinate n % 3."""
 REACH, DEPTH = F(1.25), F(2.0)
-GAIN, BIAS = F(4.0), F(0.5)
-OPACITY, MIX, RHO = F(8.0), F(0.75), F(0.05)
-LTAPE, STAPE, SCELL = 7, 7 * LAYERS + 2, LAYERS + 1
+"""Grids span [-REACH, REACH] in x and y and [0, DEPTH] in z; beyond them the border value holds."""
+GAIN, BIAS, OPACITY = F(4.0), F(0.5), F(8.0)
+"""Density is softplus(GAIN (coarse + fine) + BIAS); OPACITY is the thickness of the whole volume."""
+MIX, RHO = F(0.75), F(0.05)
+"""As in ``volume``."""
+LEAST_DET = F(1e-3)
+"""Bound on an affine map's determinant: the knots have 0.05 or more, but what lies between two of them can vanish."""
+LTAPE, STAPE, SCELL = 6, 6 * LAYERS + 2, LAYERS + 1
 """Floats noted per coupling layer; floats and cells noted per sample of a bijection."""
 FAST = {"contract", "arcp", "nsz", "reassoc", "afn"}
 """Fast maths that keeps NaN and infinity honest, so that a diverging run is seen."""
@@ -70,7 +78,7 @@ def _layer(grids, base, A, B, x, y, z, axis, tape, o, cells, oc):
     r = w00 * grids[n] + w01 * grids[n + 2] + w10 * grids[m] + w11 * grids[m + 2]
     s = w00 * grids[n + 1] + w01 * grids[n + 3] + w10 * grids[m + 1] + w11 * grids[m + 3]
     cells[oc] = n
-    tape[o], tape[o + 1], tape[o + 2], tape[o + 3], tape[o + 4] = fa, fb, sa, sb, r
+    tape[o], tape[o + 1], tape[o + 2], tape[o + 3] = fa, fb, sa, sb
     return r, s
 
 
@@ -80,20 +88,57 @@ def _layer_back(grids, ggrids, B, tape, o, n, gr, gs):
     fa, fb = tape[o], tape[o + 1]
     m = n + 2 * B
     ga, gb = ONE - fa, ONE - fb
-    w00, w01, w10, w11 = ga * gb, ga * fb, fa * gb, fa * fb
-    ggrids[n] += w00 * gr
-    ggrids[n + 1] += w00 * gs
-    ggrids[n + 2] += w01 * gr
-    ggrids[n + 3] += w01 * gs
-    ggrids[m] += w10 * gr
-    ggrids[m + 1] += w10 * gs
-    ggrids[m + 2] += w11 * gr
-    ggrids[m + 3] += w11 * gs
+    for c, w in ((n, ga * gb), (n + 2, ga * fb), (m, fa * gb), (m + 2, fa * fb)):
+        ggrids[c] += w * gr
+        ggrids[c + 1] += w * gs
     v00 = grids[n] * gr + grids[n + 1] * gs
     v01 = grids[n + 2] * gr + grids[n + 3] * gs
     v10 = grids[m] * gr + grids[m + 1] * gs
     v11 = grids[m + 2] * gr + grids[m + 3] * gs
     return tape[o + 2] * ((v10 - v00) * gb + (v11 - v01) * fb), tape[o + 3] * ((v01 - v00) * ga + (v11 - v10) * fa)
+
+
+@njit(**INLINED)
+def _pick(axis, x, y, z):
+    """One coordinate of three."""
+    return x if axis == 0 else (y if axis == 1 else z)
+
+
+@njit(**INLINED)
+def _spread(axis, g, d0, d1, gx, gy, gz):
+    """A coupling layer's gradient: ``g`` of the coordinate it changes, ``d0`` and ``d1`` more of the two others."""
+    if axis == 0:
+        return g, gy + d0, gz + d1
+    if axis == 1:
+        return gx + d0, g, gz + d1
+    return gx + d0, gy + d1, g
+
+
+@njit(**INLINED)
+def _map(affine, n, f):
+    """The affine map between the knot at ``n`` and the next: matrix m0 m1 m3 m4, shift m2 m5."""
+    h = ONE - f
+    m0, m1, m2 = (
+        affine[n] * h + affine[n + 6] * f,
+        affine[n + 1] * h + affine[n + 7] * f,
+        affine[n + 2] * h + affine[n + 8] * f,
+    )
+    m3, m4, m5 = (
+        affine[n + 3] * h + affine[n + 9] * f,
+        affine[n + 4] * h + affine[n + 10] * f,
+        affine[n + 5] * h + affine[n + 11] * f,
+    )
+    return m0, m1, m2, m3, m4, m5
+
+
+@njit(**INLINED)
+def _put(axis, v, x, y, z):
+    """The point with one coordinate replaced."""
+    if axis == 0:
+        return v, y, z
+    if axis == 1:
+        return x, v, z
+    return x, y, v
 
 
 @njit(**INLINED)
@@ -109,86 +154,56 @@ def _up(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     y += affine[n + 5] * h + affine[n + 11] * f
     tape[o + LTAPE * LAYERS], cells[oc + LAYERS] = f, n
     for layer in range(LAYERS):
-        axis = layer % 3
-        at = o + LTAPE * layer
+        axis, at = layer % 3, o + LTAPE * layer
         r, s = _layer(grids, 2 * A * B * (t * LAYERS + layer), A, B, x, y, z, axis, tape, at, cells, oc + layer)
         bottom = ONE / (ONE + abs(r) - HALF * r)
-        scale = (ONE + abs(r) + HALF * r) * bottom
-        if axis == 0:
-            tape[at + 5] = x * bottom * bottom
-            x = x * scale + s
-        elif axis == 1:
-            tape[at + 5] = y * bottom * bottom
-            y = y * scale + s
-        else:
-            tape[at + 5] = z * bottom * bottom
-            z = z * scale + s
-        tape[at + 6] = scale
+        scale, v = (ONE + abs(r) + HALF * r) * bottom, _pick(axis, x, y, z)
+        tape[at + 4], tape[at + 5] = v * bottom * bottom, scale
+        x, y, z = _put(axis, v * scale + s, x, y, z)
     return x, y, z
+
+
+@njit(**INLINED)
+def _map_back(gaffine, n, f, gx, gy, x, y):
+    """Adds the gradients of the two knots' maps, from that of the mapped point (``x``, ``y``)."""
+    h = ONE - f
+    for row in range(2):
+        g = gx if row == 0 else gy
+        at = n + 3 * row
+        gaffine[at] += h * g * x
+        gaffine[at + 1] += h * g * y
+        gaffine[at + 2] += h * g
+        gaffine[at + 6] += f * g * x
+        gaffine[at + 7] += f * g * y
+        gaffine[at + 8] += f * g
 
 
 @njit(**INLINED)
 def _up_back(grids, ggrids, gaffine, B, gx, gy, gz, px, py, tape, o, cells, oc):
     """Gradients of ``_up`` from that of the canonical point; the ray itself is given and gets none."""
     for layer in range(LAYERS - 1, -1, -1):
-        axis = layer % 3
-        at = o + LTAPE * layer
-        g = gx if axis == 0 else (gy if axis == 1 else gz)
-        d0, d1 = _layer_back(grids, ggrids, B, tape, at, cells[oc + layer], g * tape[at + 5], g)
-        g *= tape[at + 6]
-        if axis == 0:
-            gx, gy, gz = g, gy + d0, gz + d1
-        elif axis == 1:
-            gx, gy, gz = gx + d0, g, gz + d1
-        else:
-            gx, gy, gz = gx + d0, gy + d1, g
-    f, n = tape[o + LTAPE * LAYERS], cells[oc + LAYERS]
-    h = ONE - f
-    for row in range(2):
-        g = gx if row == 0 else gy
-        at = n + 3 * row
-        gaffine[at] += h * g * px
-        gaffine[at + 1] += h * g * py
-        gaffine[at + 2] += h * g
-        gaffine[at + 6] += f * g * px
-        gaffine[at + 7] += f * g * py
-        gaffine[at + 8] += f * g
+        axis, at = layer % 3, o + LTAPE * layer
+        g = _pick(axis, gx, gy, gz)
+        d0, d1 = _layer_back(grids, ggrids, B, tape, at, cells[oc + layer], g * tape[at + 4], g)
+        gx, gy, gz = _spread(axis, g * tape[at + 5], d0, d1, gx, gy, gz)
+    _map_back(gaffine, cells[oc + LAYERS], tape[o + LTAPE * LAYERS], gx, gy, px, py)
 
 
 @njit(**INLINED)
 def _down(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     """M_theta^-1: a canonical point to the local volume of frame ``t``."""
     for layer in range(LAYERS - 1, -1, -1):
-        axis = layer % 3
-        at = o + LTAPE * layer
+        axis, at = layer % 3, o + LTAPE * layer
         r, s = _layer(grids, 2 * A * B * (t * LAYERS + layer), A, B, x, y, z, axis, tape, at, cells, oc + layer)
         top = ONE / (ONE + abs(r) + HALF * r)
-        scale = (ONE + abs(r) - HALF * r) * top
-        if axis == 0:
-            tape[at + 5] = (x - s) * top * top
-            x = (x - s) * scale
-        elif axis == 1:
-            tape[at + 5] = (y - s) * top * top
-            y = (y - s) * scale
-        else:
-            tape[at + 5] = (z - s) * top * top
-            z = (z - s) * scale
-        tape[at + 6] = scale
+        scale, v = (ONE + abs(r) - HALF * r) * top, _pick(axis, x, y, z) - s
+        tape[at + 4], tape[at + 5] = v * top * top, scale
+        x, y, z = _put(axis, v * scale, x, y, z)
     k, f, slope = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
     n = 6 * (t * Z + k)
-    h = ONE - f
-    m0, m1, m2 = (
-        affine[n] * h + affine[n + 6] * f,
-        affine[n + 1] * h + affine[n + 7] * f,
-        affine[n + 2] * h + affine[n + 8] * f,
-    )
-    m3, m4, m5 = (
-        affine[n + 3] * h + affine[n + 9] * f,
-        affine[n + 4] * h + affine[n + 10] * f,
-        affine[n + 5] * h + affine[n + 11] * f,
-    )
+    m0, m1, m2, m3, m4, m5 = _map(affine, n, f)
     x, y = x - m2, y - m5
-    inv = ONE / (m0 * m4 - m1 * m3)
+    inv = ONE / max(m0 * m4 - m1 * m3, LEAST_DET)
     tape[o + LTAPE * LAYERS], tape[o + LTAPE * LAYERS + 1], cells[oc + LAYERS] = f, slope, n
     return (m4 * x - m1 * y) * inv, (m0 * y - m3 * x) * inv, z
 
@@ -197,37 +212,24 @@ def _down(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
 def _down_back(affine, grids, gaffine, ggrids, B, gx, gy, gz, x, y, tape, o, cells, oc):
     """Gradients of ``_down``: from that of the local point, which is at (``x``, ``y``), to that of the canonical one."""
     f, slope, n = tape[o + LTAPE * LAYERS], tape[o + LTAPE * LAYERS + 1], cells[oc + LAYERS]
-    h = ONE - f
-    m0, m1 = affine[n] * h + affine[n + 6] * f, affine[n + 1] * h + affine[n + 7] * f
-    m3, m4 = affine[n + 3] * h + affine[n + 9] * f, affine[n + 4] * h + affine[n + 10] * f
-    inv = ONE / (m0 * m4 - m1 * m3)
+    m0, m1, _, m3, m4, _ = _map(affine, n, f)
+    inv = ONE / max(m0 * m4 - m1 * m3, LEAST_DET)
     gx, gy = (m4 * gx - m3 * gy) * inv, (m0 * gy - m1 * gx) * inv
+    _map_back(gaffine, n, f, -gx, -gy, x, y)
     bend = ZERO
     for row in range(2):
-        g = gx if row == 0 else gy
         at = n + 3 * row
-        gaffine[at] -= h * g * x
-        gaffine[at + 1] -= h * g * y
-        gaffine[at + 2] -= h * g
-        gaffine[at + 6] -= f * g * x
-        gaffine[at + 7] -= f * g * y
-        gaffine[at + 8] -= f * g
-        bend += g * (
+        along = (
             (affine[at + 6] - affine[at]) * x + (affine[at + 7] - affine[at + 1]) * y + affine[at + 8] - affine[at + 2]
         )
+        bend += (gx if row == 0 else gy) * along
     gz -= bend * slope
     for layer in range(LAYERS):
-        axis = layer % 3
-        at = o + LTAPE * layer
-        g = gx if axis == 0 else (gy if axis == 1 else gz)
-        back = g * tape[at + 6]
-        d0, d1 = _layer_back(grids, ggrids, B, tape, at, cells[oc + layer], -g * tape[at + 5], -back)
-        if axis == 0:
-            gx, gy, gz = back, gy + d0, gz + d1
-        elif axis == 1:
-            gx, gy, gz = gx + d0, back, gz + d1
-        else:
-            gx, gy, gz = gx + d0, gy + d1, back
+        axis, at = layer % 3, o + LTAPE * layer
+        g = _pick(axis, gx, gy, gz)
+        back = g * tape[at + 5]
+        d0, d1 = _layer_back(grids, ggrids, B, tape, at, cells[oc + layer], -g * tape[at + 4], -back)
+        gx, gy, gz = _spread(axis, back, d0, d1, gx, gy, gz)
     return gx, gy, gz
 
 
@@ -276,39 +278,23 @@ def _clear(v, opacity):
 
 
 @_kernel
-def loss(
-    shape,
-    grids,
-    affine,
-    coarse,
-    fine,
-    xy,
-    i,
-    j,
-    q,
-    confidence,
-    z,
-    scale,
-    smooth,
-    every,
-    ggrids,
-    gaffine,
-    gcoarse,
-    gfine,
-    each,
-):
+def loss(shape, parameters, rays, scale, smooth, every, gradients, each):
     """Flow loss plus temporal smoothness of some rays; adds their gradients.
 
     Args:
         shape: (T, knots, A, B, then Y, X, Z of the coarse and of the fine density).
-        grids ``(T, 5, A, B, 2)``, affine ``(T, knots, 6)``, coarse, fine ``(Y, X, Z)``: parameters, flat.
-        xy, i, j, q, confidence, z: rays as in ``Volume.loss``; ``i``, ``j`` int64.
+        parameters, gradients: grids ``(T, 5, A, B, 2)``, affine ``(T, knots, 6)``, coarse, fine ``(Y, X, Z)``, each
+            flat; gradients are added to.
+        rays: xy, i, j, q, confidence and depths z as in ``Volume.loss``; ``i``, ``j`` int64.
         scale: px per volume unit; smooth: weight of the second difference, on one ray in ``every``.
-        ggrids, gaffine, gcoarse, gfine: flat gradients, added to; each: ``(R,)`` receives each ray's flow loss.
+        each: ``(R,)`` receives each ray's flow loss.
 
     Returns:
         The sum of the losses over rays, float64.
     """
+    grids, affine, coarse, fine = parameters
+    ggrids, gaffine, gcoarse, gfine = gradients
+    xy, i, j, q, confidence, z = rays
     R, K = z.shape
     T, Z, A, B, cY, cX, cZ, fY, fX, fZ = shape
     opacity = OPACITY / F(K)
@@ -316,14 +302,8 @@ def loss(
     upc, dnc, dec = np.empty(K * SCELL, np.int64), np.empty(K * SCELL, np.int64), np.empty(K * 2, np.int64)
     ux, uy, uz, px, py = np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F)
     hx, hy, hz = np.empty(K, F), np.empty(K, F), np.empty(K, F)
-    clear, sig, front, w, G, rho = (
-        np.empty(K, F),
-        np.empty(K, F),
-        np.empty(K, F),
-        np.empty(K, F),
-        np.empty(K, F),
-        np.empty(K, F),
-    )
+    clear, sig, front = np.empty(K, F), np.empty(K, F), np.empty(K, F)
+    w, G, rho = np.empty(K, F), np.empty(K, F), np.empty(K, F)
     total = 0.0
     for n in range(R):
         s, t, c = i[n], j[n], confidence[n]
@@ -378,16 +358,15 @@ def loss(
                 rest = (ONE - clear[k]) * G[k] + clear[k] * rest
                 ax, ay, az = _density_back(coarse, gcoarse, cX, cZ, de, 12 * k, dec[2 * k], gv)
                 bx, by, bz = _density_back(fine, gfine, fX, fZ, de, 12 * k + 6, dec[2 * k + 1], gv)
-                gx += ax + bx
-                gy += ay + by
-                gz += az + bz
+                gx, gy, gz = gx + (ax + bx), gy + (ay + by), gz + (az + bz)
             _up_back(grids, ggrids, gaffine, B, gx, gy, gz, x0, y0, up, k * STAPE, upc, k * SCELL)
     return total
 
 
 @_kernel
-def trace(shape, grids, affine, coarse, fine, xy, i, j, z, near, points, front):
-    """Fills ``points`` ``(N, 2)`` and ``front`` ``(N,)``: see ``volume.trace``; other arguments as in ``loss``."""
+def trace(shape, parameters, xy, i, j, z, near, points, front):
+    """Fills ``points`` ``(N, 2)`` and ``front`` ``(N,)``, 1 - transmittance: see ``Volume.trace``; others as in ``loss``."""
+    grids, affine, coarse, fine = parameters
     N, K = len(xy), len(z)
     _, Z, A, B, cY, cX, cZ, fY, fX, fZ = shape
     opacity = OPACITY / F(K)

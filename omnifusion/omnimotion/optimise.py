@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnifusion.omnimotion import fast
-from omnifusion.omnimotion.supervision import Sampler
+from omnifusion.omnimotion.rays import Sampler
 from omnifusion.omnimotion.volume import Volume, depths
 
 WARMUP, CURRICULUM = 50, 0.3
 SAFE_EVERY = 50
-MIN_DET = 0.05
-"""An affine map whose determinant would fall below this keeps its former value."""
 DIVERGED = 5.0
 """A loss above this many times the safe one, plus 5 px, counts as divergence."""
 
@@ -40,11 +37,16 @@ class Schedule:
     )
     halve_every: int | None = None
 
+    def fall(self, iteration: int, done: float) -> float:
+        """The share of all rates that is left in an iteration, ``done`` in [0, 1] of the way."""
+        if self.halve_every:
+            return 0.5 ** (iteration // self.halve_every)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+
 
 @contextmanager
 def one_thread(active: bool) -> Iterator[None]:
-    """PyTorch on one thread inside, if ``active``: for small tensors, waking a second thread costs more than it
-    brings."""
+    """PyTorch on one thread inside, if ``active``."""
     before = torch.get_num_threads()
     if active:
         torch.set_num_threads(1)
@@ -76,22 +78,19 @@ class Optimiser:
     def step(self, done: float) -> bool:
         """One iteration, ``done`` in [0, 1] of the way; false if it diverged, and the volume went back to its last
         safe state."""
-        with one_thread(self.volume.compiled):
+        with one_thread(self.volume.small):
             return self._step(done)
 
     def _step(self, done: float) -> bool:
         s = self.schedule
         self.iteration += 1
-        fall = (
-            0.5 ** (self.iteration // s.halve_every) if s.halve_every else 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-        )
         for group in self.adam.param_groups:
-            group["lr"] = group["base"] * min(1.0, self.iteration / WARMUP) * fall * 0.5**self.recoveries
+            warm = group["base"] * min(1.0, self.iteration / WARMUP)
+            group["lr"] = warm * s.fall(self.iteration, done) * 0.5**self.recoveries
         largest = 1 + self.volume.frames * done / CURRICULUM
-        *rays, at = self.sampler.draw(self.rng, largest, s.pairs, s.rays)
-        z = depths(len(at), s.samples, self.jitter)
-        scale = max(self.sampler.flows.size) / 2
-        loss, each = self._loss([torch.from_numpy(v) for v in rays], z, scale)
+        rays, cells = self.sampler.draw(self.rng, largest, s.pairs, s.rays)
+        z = depths(len(cells), s.samples, self.jitter)
+        loss, each = self.volume.loss(rays, z, max(self.sampler.flows.size) / 2, s.smooth)
         self.adam.zero_grad()
         loss.backward()
         value = float(loss.detach())
@@ -100,48 +99,24 @@ class Optimiser:
             return False
         if self._safe is None or self.iteration % SAFE_EVERY == 0:
             self._safe = self._parts() | {"loss": value}
-        self._descend()
+        self.volume.descend(self.adam.step)
         self.loss = value
-        self.sampler.learn(rays[1], at, each.cpu().numpy())
+        self.sampler.learn(cells, each.cpu().numpy())
         return True
-
-    def _loss(self, rays: list[torch.Tensor], z: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        xy, i, j, q, confidence = rays
-        if self.volume.compiled:
-            return fast.loss(self.volume, xy, i, j, q, confidence, z, scale, self.schedule.smooth)
-        device = next(self.volume.parameters()).device
-        xy, i, j, q, confidence = (r.to(device) for r in rays)
-        return self.volume.loss(xy, i, j, q, confidence, z.to(device), scale, self.schedule.smooth)
 
     def _healthy(self, loss: float) -> bool:
         gradients = [p.grad for p in self.volume.parameters() if p.grad is not None]
         finite = math.isfinite(loss) and math.isfinite(sum(float(g.sum()) for g in gradients))
         return finite and (self._safe is None or loss < DIVERGED * self._safe["loss"] + 5)
 
-    def _descend(self) -> None:
-        affine = self.volume.nvp.affine
-        if not isinstance(affine, torch.nn.Parameter):
-            self.adam.step()
-            return
-        before = affine.data.clone()
-        self.adam.step()
-        a = affine.data
-        low = (a[..., 0] * a[..., 4] - a[..., 1] * a[..., 3]) < MIN_DET
-        a[low] = before[low]
-
     def _parts(self) -> dict[str, Any]:
-        weights = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
-        moments = {
-            k: {n: v.detach().cpu().clone() for n, v in moments.items()}
-            for k, moments in self.adam.state_dict()["state"].items()
-        }
-        return {"weights": weights, "moments": moments}
+        moments = self.adam.state_dict()["state"]
+        return {"weights": copied(self.volume.state_dict()), "moments": {k: copied(v) for k, v in moments.items()}}
 
     def _restore(self, parts: dict[str, Any]) -> None:
         self.volume.load_state_dict(parts["weights"])
-        state = self.adam.state_dict()
-        copied = {k: {n: v.clone() for n, v in moments.items()} for k, moments in parts["moments"].items()}
-        self.adam.load_state_dict(state | {"state": copied})
+        moments = {k: copied(v) for k, v in parts["moments"].items()}
+        self.adam.load_state_dict(self.adam.state_dict() | {"state": moments})
 
     def _go_back(self) -> None:
         if self._safe is None:
@@ -169,3 +144,8 @@ class Optimiser:
         self.jitter.set_state(state["jitter"])
         self.sampler.error[:] = state["errors"].numpy()
         self._safe = state["safe"]
+
+
+def copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the CPU that nothing changes."""
+    return {k: v.detach().cpu().clone() for k, v in tensors.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnifusion.flow import gaps
+from omnifusion.flow import intervals
 from omnifusion.geometry import fit_size
 from omnifusion.omnimotion import PRESETS
 from omnifusion.settings import Settings
@@ -97,7 +97,7 @@ def _units(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, 
 def _mib(settings: Settings, frames: int, size: tuple[int, int]) -> float:
     """Peak memory: the films, the working clip, the tracker's flows, and one frame in the prior."""
     films, working = 6 * frames * size[0] * size[1], 60 * frames * _area(settings, size)
-    pairs = 2 * sum(frames - gap for gap in gaps(frames))
+    pairs = 2 * sum(frames - n for n in intervals(frames))
     h, w = fit_size(size, PRESETS[settings.fit].side)
     prior = 300 * _area(settings, size) / 2**17
     return BASE_MIB + (films + working + FLOW_BYTES * pairs * h * w) / 2**20 + prior

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from omnifusion.color import compose, to_uint8
-from omnifusion.geometry import pixel_grid
-from omnifusion.picture import TINTS, overlay
+from omnifusion.flow import to_bytes
+from omnifusion.picture import TINTS, overlay, recent_tracks
 from omnifusion.state import Colored, ColorState, Fitted, Fitting, Origin, Step, Tracker
 
 STAGES = {"flow": "Flow", "fit": "Track", "colour": "Colour", "finish": "Film"}
@@ -172,28 +172,15 @@ def css_color(origin: Origin) -> str:
     return "#{:02x}{:02x}{:02x}".format(*TINTS[origin])
 
 
-def tracks(tracker: Tracker, L: torch.Tensor, columns: int = 14) -> np.ndarray:
-    """Where a grid of points of a shot's first frame goes, drawn over the middle frame, ``(h, w, 3)`` uint8.
+def tracks(tracker: Tracker, L: torch.Tensor) -> np.ndarray:
+    """The middle frame of a shot with the tracks that lead there, ``(h, w, 3)`` uint8.
 
     Args:
         tracker: of the shot whose luminance is ``L`` ``(T, 1, h, w)``.
     """
-    from PIL import Image, ImageDraw
-
-    h, w = L.shape[-2:]
     middle = len(L) // 2
-    step = max(4, w // columns)
-    grid = pixel_grid(h, w)[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
-    frames = sorted({*np.linspace(0, len(L) - 1, min(len(L), 7)).round().astype(int).tolist(), middle})
-    paths, seen = zip(*(tracker.correspond(grid, middle, j) for j in frames), strict=True)
-    grey = to_uint8(compose(L[middle], torch.zeros(2, h, w))).permute(1, 2, 0).numpy()
-    image = Image.fromarray((grey * 0.7).astype(np.uint8)).resize((2 * w, 2 * h))
-    draw = ImageDraw.Draw(image)
-    for k in range(len(grid)):
-        visible = [(paths[n][k] * 2).tolist() for n in range(len(frames)) if bool(seen[n][k])]
-        x, y = (grid[k] * 2).tolist()
-        hue = tuple(TINTS[(Origin.PROPAGATED, Origin.INPAINTED, Origin.EXEMPLAR)[k % 3]])
-        if len(visible) > 1:
-            draw.line([tuple(p) for p in visible], fill=hue, width=2)
-        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(255, 255, 255))
-    return np.asarray(image)
+
+    def follow(points: np.ndarray, t: int) -> np.ndarray:
+        return tracker.correspond(torch.from_numpy(points), middle, t)[0].numpy()
+
+    return recent_tracks(to_bytes(L[middle, 0]), middle, follow)
