@@ -59,7 +59,7 @@ def test_track_writes_points_visibility_and_a_picture(folder, tmp_path, capsys):
     ("words", "message"),
     [
         (["--query-frame", "9"], "no frame 9"),
-        (["--max-side", "20"], "64 pixels"),
+        (["--max-side", "20"], "from 64 on"),
         (["--preset", "fast"], "preset"),
     ],
 )

@@ -39,26 +39,25 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit, follow, write."""
     import numpy as np
-    import torch
 
     from omnifusion import omnimotion
     from omnifusion.clip.prepare import working_luminance
     from omnifusion.geometry import fit_size
+    from omnifusion.settings import choose
+    from omnifusion.stages import device
     from omnifusion.state import InputError
     from omnifusion.terminal import follow
     from omnifusion.video import read
 
-    if args.max_side < 64:
-        raise InputError(f"max-side is {args.max_side}; the working size needs at least 64 pixels.")
     if args.out.suffix != ".npz":
         raise InputError(f"{args.out} does not end in .npz; name the output like tracks.npz.")
+    settings = choose(args.preset, max_side=args.max_side, seed=args.seed)
     video = read(args.input, max_frames=args.frames)
     if not 0 <= args.query_frame < len(video):
         raise InputError(f"The clip has frames 0 to {len(video) - 1}; there is no frame {args.query_frame} to follow.")
-    size = fit_size(video.size, args.max_side)
+    size = fit_size(video.size, settings.max_side)
     L = working_luminance(video.frames, size)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tracker = follow(omnimotion.fit(L, args.preset, seed=args.seed, budget=args.budget, device=device))
+    tracker = follow(omnimotion.fit(L, settings.fit, seed=settings.seed, budget=args.budget, device=device()))
     points, visible = tracks(tracker, L, args.query_frame)
     try:
         np.savez_compressed(args.out, points=points, visible=visible, size=np.array(size))
@@ -71,17 +70,14 @@ def run(args: argparse.Namespace) -> None:
 
 def tracks(tracker: OmniMotion, L: Tensor, query: int) -> tuple[np.ndarray, np.ndarray]:
     """Every pixel of frame ``query`` in all frames: points ``(T, H, W, 2)`` float32 px, visible ``(T, H, W)`` bool."""
-    import numpy as np
+    import torch
 
     from omnifusion.geometry import pixel_grid
 
     T, _, H, W = L.shape
     grid = pixel_grid(H, W).reshape(-1, 2)
-    answers = [tracker.correspond(grid, query, j) for j in range(T)]
-    return (
-        np.stack([p.numpy().reshape(H, W, 2) for p, _ in answers]),
-        np.stack([v.numpy().reshape(H, W) for _, v in answers]),
-    )
+    points, visible = zip(*(tracker.correspond(grid, query, j) for j in range(T)), strict=True)
+    return torch.stack(points).view(T, H, W, 2).numpy(), torch.stack(visible).view(T, H, W).numpy()
 
 
 def sheet(
