@@ -28,6 +28,7 @@ from torch import Tensor
 
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.evaluation.peers import consistent
+from omnifusion.evaluation.tables import Table
 from omnifusion.flow import dis
 from omnifusion.geometry import warp
 from omnifusion.hint import Reference, levin, make_hint
@@ -135,7 +136,6 @@ def fill(prior: DiffusionPrior, item: Item, hint: Hint | None, seed: int = 0) ->
 
 def fills(prior: DiffusionPrior, kinds: tuple[str, ...] = KINDS) -> None:
     """Hole error of Levin, of the hint, and of the hint completed by the prior."""
-    prior = DiffusionPrior(prior.components, choose("standard"))
     rows: dict[str, list[tuple[str, float, float, float, float, float]]] = {k: [] for k in kinds}
     for item in (i for i in items() if i.kind in kinds):
         hint = item.hint()
@@ -144,19 +144,15 @@ def fills(prior: DiffusionPrior, kinds: tuple[str, ...] = KINDS) -> None:
         old = levin(item.L, item.ab, item.mask)
         errors = (item.error(old), item.error(hint.ab), item.error(full))
         rows[item.kind].append((item.clip, *errors, item.error(hint.ab, quarter), item.error(full, quarter)))
-    print(
-        "| holes | n | Levin | hint | hint + prior | vs. Levin | 95 % interval | least sure quarter: hint | + prior |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    forms = {"holes": "", "n": "", "Levin": ".2f", "hint": ".2f", "hint + prior": ".2f", "vs. Levin": "+.1%"}
+    forms |= {"95 % interval": "", "least sure quarter: hint": ".2f", "+ prior": ".2f", "gain": "+.1%"}
+    table = Table("ab RMSE in the hole", forms, [])
     for kind, values in rows.items():
-        clips, table = [v[0] for v in values], np.array([v[1:] for v in values])
-        a, b, c, p, q = table.mean(axis=0)
-        low, high = interval(clips, list(table[:, 2] - table[:, 0]))
-        gain = f"{100 * (c / a - 1):+.1f} %"
-        quarter = f"{p:.2f} | {q:.2f} ({100 * (q / p - 1):+.1f} %)"
-        print(
-            f"| {kind} | {len(values)} | {a:.2f} | {b:.2f} | {c:.2f} | {gain} | [{low:.2f}, {high:.2f}] | {quarter} |"
-        )
+        clips, errors = [v[0] for v in values], np.array([v[1:] for v in values])
+        a, b, c, p, q = errors.mean(axis=0)
+        low, high = interval(clips, list(errors[:, 2] - errors[:, 0]))
+        table.rows.append([kind, len(values), a, b, c, c / a - 1, f"[{low:.2f}, {high:.2f}]", p, q, q / p - 1])
+    print(table)
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -182,9 +178,9 @@ def compare(prior: DiffusionPrior, variants: dict[str, Settings], every: int = 2
             picture, final = decoded(DiffusionPrior(prior.components, settings), item)
             spent = time.process_time() - start
             scores[name].append((psnr(picture, truth), psnr(final, truth), item.error(rgb_to_lab(final)[1:]), spent))
-    print("| | decoded frame, dB | L* and known colours put back, dB | hole ab RMSE | CPU s |\n|---|---|---|---|---|")
-    for name, values in scores.items():
-        print(f"| {name} | " + " | ".join(f"{v:.2f}" for v in np.mean(values, axis=0)) + " |", flush=True)
+    heads = ["variant", "decoded frame, dB", "L* and known colours put back, dB", "hole ab RMSE", "CPU s"]
+    means = [[name, *np.mean(values, axis=0)] for name, values in scores.items()]
+    print(Table("Whole frames", dict.fromkeys(heads, ".2f"), means))
 
 
 def ablation(prior: DiffusionPrior) -> None:
@@ -221,7 +217,6 @@ def eta(prior: DiffusionPrior) -> None:
 
 def new_object(prior: DiffusionPrior) -> None:
     """A violet disc that no reference shows, its colour given on 1 % of its pixels: error inside the disc."""
-    prior = DiffusionPrior(prior.components, choose("standard"))
     errors = []
     for item in (i for i in items(frames=(10,)) if i.kind == "strip"):
         H, W = item.mask.shape
@@ -241,7 +236,6 @@ def new_object(prior: DiffusionPrior) -> None:
 
 def seconds(prior: DiffusionPrior) -> None:
     """Wall time of a frame at the standard preset: hint and fill."""
-    prior = DiffusionPrior(prior.components, choose("standard"))
     for size in ((144, 256), (240, 427)):
         times = []
         for item in items(size, frames=(10,)):
@@ -285,7 +279,6 @@ def step(prior: DiffusionPrior) -> None:
 
 def contact(prior: DiffusionPrior, out: Path) -> None:
     """Twelve fills: truth, semi-coloured, Levin, hint, hint + prior."""
-    prior = DiffusionPrior(prior.components, choose("standard"))
     chosen = [i for n, i in enumerate(items()) if n % 4 == 0]
 
     def show(L: Tensor, ab: Tensor) -> np.ndarray:
