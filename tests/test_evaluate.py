@@ -216,6 +216,15 @@ def test_a_measurement_resumes(made, clips, tmp_path: Path) -> None:
         Scoreboard.begin(path, PROTOCOL)
 
 
+def test_a_shared_fit_is_charged_to_all_who_use_it(made) -> None:
+    case = Case(made.video.frames, SETTINGS, Exact(made).stages)
+    fitted = drain(methods.omnifusion(case))
+    shared = drain(methods.omnimotion_only(case))
+    assert fitted.borrowed == (0.0, 0.0)
+    assert shared.borrowed == case.spent() and min(shared.borrowed) > 0
+    assert drain(methods.METHODS["grey"](case)).borrowed == (0.0, 0.0)
+
+
 def test_a_clip_without_colour_has_no_truth(made) -> None:
     grey = np.repeat(made.video.frames[:, :1], 3, axis=1)
     with pytest.raises(InputError, match="black and white"):
