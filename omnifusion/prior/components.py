@@ -26,9 +26,6 @@ FIX = "use --prior bundled, or point to a complete copy (a folder, OMNIFUSION_SD
 TEXT_GUIDANCE = 7.5
 """Classifier-free guidance scale where a prompt is given (Stable Diffusion's default)."""
 
-GRADIENT_SCALE = 1.0
-"""Scale of eq. (4)'s gradient for priors that do not state their own."""
-
 
 @dataclass
 class Components:
@@ -39,7 +36,7 @@ class Components:
         text: embeddings of the negative and the given prompt ``(2, tokens, D)``, of the empty one alone, or None.
         condition: what the extra channels of a 9-channel denoiser mean: "masked" (Stable Diffusion's inpainting models)
             or "hint" (the bundled prior, which predicts a correction of the hint).
-        gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior.
+        gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior; 1 unless it says so.
     """
 
     unet: UNet2DModel | UNet2DConditionModel
@@ -139,8 +136,8 @@ def load_components(source: str, device: str, prompt: str = "", negative_prompt:
         unet.set_attention_slice("auto")
         vae.enable_tiling()
     text = None if text is None else text.to(device, dtype)
-    scale = float(index.get("gradient_scale", GRADIENT_SCALE))
-    return Components(unet, vae, scheduler, text, index.get("condition", "masked"), scale)
+    condition, scale = index.get("condition", "masked"), float(index.get("gradient_scale", 1.0))
+    return Components(unet, vae, scheduler, text, condition, scale)
 
 
 def _class_of(folder: Path, allowed: tuple[str, ...]) -> Any:

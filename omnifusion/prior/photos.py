@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.color import compose, rgb_to_lab
+from omnifusion.color import compose, from_uint8, rgb_to_lab
 from omnifusion.geometry import resize
 from omnifusion.hint import Reference, make_hint
 from omnifusion.state import Hint, InputError
@@ -79,10 +79,8 @@ def crop(photo: np.ndarray, rng: np.random.Generator) -> Tensor:
     square = cv2.resize(photo[y : y + side, x : x + side], (CROP, CROP), interpolation=how)
     if rng.random() < 0.5:
         square = square[:, ::-1]
-    rgb = torch.from_numpy(square.copy()).permute(2, 0, 1).float() / 255
-    lab = rgb_to_lab(rgb)
-    # Video is calmer in colour than these photos.
-    return compose(lab[:1], lab[1:] * rng.uniform(0.45, 1.1))
+    lab = rgb_to_lab(from_uint8(square.transpose(2, 0, 1)))
+    return compose(lab[:1], lab[1:] * rng.uniform(0.45, 1.1))  # video is calmer in colour than these photos
 
 
 def hole_mask(rng: np.random.Generator, side: int = HINT_SIDE) -> np.ndarray:
