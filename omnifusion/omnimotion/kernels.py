@@ -2,22 +2,19 @@
 # ruff: noqa: E501
 """The grid volume's loss, gradients and rendering by hand, compiled by numba and kept on disk.
 
-The mathematics of ``Volume`` (the tests hold this to it, by the same model in PyTorch), one sample at a time.
-
-Rules that keep it fast and clean: all arrays are flat and come with offsets, because every array view counts references,
-which costs more than the arithmetic here. Constants are typed, so that no scalar is promoted to float64; they stand
-here, because what is kept on disk is renewed when this file changes. No division is by anything that can vanish: scales
-lie within (1/3, 3), determinants are bounded from below, and no transmittance is divided by. How sums are bracketed is
-free (``reassoc``), so that other cuts into functions can change last bits.
+The mathematics of ``Volume`` (the tests hold this to it, by the same model in PyTorch), one sample at a time. All arrays
+are flat and come with offsets, because every array view counts references, which costs more than the arithmetic here.
+Constants are typed, so that no scalar is promoted to float64; they stand here, because what is kept on disk is renewed
+when this file changes. No division is by anything that can vanish: scales lie within (1/3, 3), determinants are bounded
+from below, and no transmittance is divided by. How sums are bracketed is free, so other cuts into functions may change
+last bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from omnifusion.omnimotion.compiled import inlined, kernel
 
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
@@ -27,34 +24,17 @@ REACH, DEPTH = F(1.25), F(2.0)
 """Grids span [-REACH, REACH] in x and y and [0, DEPTH] in z; beyond them the border value holds."""
 GAIN, BIAS, OPACITY = F(4.0), F(0.5), F(8.0)
 """Density is softplus(GAIN (coarse + fine) + BIAS); OPACITY is the thickness of the whole volume."""
-MIX, RHO = F(0.75), F(0.05)
-"""As in ``volume``."""
+MIX, RHO = F(0.75), F(0.05)  # as in ``volume``
 LEAST_DET = F(1e-3)
 """Bound on an affine map's determinant: the knots have 0.05 or more, but what lies between two of them can vanish."""
 LTAPE, STAPE, SCELL = 6, 6 * LAYERS + 2, LAYERS + 1
 """Floats noted per coupling layer; floats and cells noted per sample of a bijection."""
-FAST = {"contract", "arcp", "nsz", "reassoc", "afn"}
-"""Fast maths that keeps NaN and infinity honest, so that a diverging run is seen."""
-OPTIONS = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
-INLINED = OPTIONS | {"forceinline": True}
-"""For the parts of a kernel: called, they would round differently in the process that compiled them and in later ones,
-which load the kernel from disk, since only the first links them from a module of their own."""
 
 
-def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled when first called and kept on disk, or, where no folder can be written, compiled in every process."""
-    try:
-        return njit(cache=True, **OPTIONS)(function)
-    except RuntimeError:
-        return njit(**OPTIONS)(function)
-
-
-@njit(**INLINED)
+@inlined
 def _cell(x, low, per, size):
     """Lower node, fraction and d(cell)/dx (0 where clamped) of ``x`` on a grid of ``size`` nodes, ``per`` nodes a unit."""
-    u = (x - low) * per
-    top = F(size - 1)
-    slope = per
+    u, top, slope = (x - low) * per, F(size - 1), per
     if not u > ZERO:
         u, slope = ZERO, ZERO
     elif u > top:
@@ -63,7 +43,7 @@ def _cell(x, low, per, size):
     return lower, u - F(lower), slope
 
 
-@njit(**INLINED)
+@inlined
 def _layer(grids, base, A, B, x, y, z, axis, tape, o, cells, oc):
     """Conditioning of the coupling layer at ``base`` of ``grids``: code r of its scale and shift s; notes its cell."""
     a, fa, sa = _cell(y if axis == 0 else x, -REACH, F(A - 1) / (TWO * REACH), A)
@@ -72,39 +52,34 @@ def _layer(grids, base, A, B, x, y, z, axis, tape, o, cells, oc):
     else:
         b, fb, sb = _cell(z, ZERO, F(B - 1) / DEPTH, B)
     n = base + 2 * (a * B + b)
-    m = n + 2 * B
-    ga, gb = ONE - fa, ONE - fb
+    m, ga, gb = n + 2 * B, ONE - fa, ONE - fb
     w00, w01, w10, w11 = ga * gb, ga * fb, fa * gb, fa * fb
     r = w00 * grids[n] + w01 * grids[n + 2] + w10 * grids[m] + w11 * grids[m + 2]
     s = w00 * grids[n + 1] + w01 * grids[n + 3] + w10 * grids[m + 1] + w11 * grids[m + 3]
-    cells[oc] = n
-    tape[o], tape[o + 1], tape[o + 2], tape[o + 3] = fa, fb, sa, sb
+    cells[oc], tape[o], tape[o + 1], tape[o + 2], tape[o + 3] = n, fa, fb, sa, sb
     return r, s
 
 
-@njit(**INLINED)
+@inlined
 def _layer_back(grids, ggrids, B, tape, o, n, gr, gs):
     """Adds the gradients of r and s to the grid's; returns those of its two conditioning coordinates."""
     fa, fb = tape[o], tape[o + 1]
-    m = n + 2 * B
-    ga, gb = ONE - fa, ONE - fb
+    m, ga, gb = n + 2 * B, ONE - fa, ONE - fb
     for c, w in ((n, ga * gb), (n + 2, ga * fb), (m, fa * gb), (m + 2, fa * fb)):
         ggrids[c] += w * gr
         ggrids[c + 1] += w * gs
-    v00 = grids[n] * gr + grids[n + 1] * gs
-    v01 = grids[n + 2] * gr + grids[n + 3] * gs
-    v10 = grids[m] * gr + grids[m + 1] * gs
-    v11 = grids[m + 2] * gr + grids[m + 3] * gs
+    v00, v01 = grids[n] * gr + grids[n + 1] * gs, grids[n + 2] * gr + grids[n + 3] * gs
+    v10, v11 = grids[m] * gr + grids[m + 1] * gs, grids[m + 2] * gr + grids[m + 3] * gs
     return tape[o + 2] * ((v10 - v00) * gb + (v11 - v01) * fb), tape[o + 3] * ((v01 - v00) * ga + (v11 - v10) * fa)
 
 
-@njit(**INLINED)
+@inlined
 def _pick(axis, x, y, z):
     """One coordinate of three."""
     return x if axis == 0 else (y if axis == 1 else z)
 
 
-@njit(**INLINED)
+@inlined
 def _spread(axis, g, d0, d1, gx, gy, gz):
     """A coupling layer's gradient: ``g`` of the coordinate it changes, ``d0`` and ``d1`` more of the two others."""
     if axis == 0:
@@ -114,40 +89,23 @@ def _spread(axis, g, d0, d1, gx, gy, gz):
     return gx + d0, gy + d1, g
 
 
-@njit(**INLINED)
-def _map(affine, n, f):
-    """The affine map between the knot at ``n`` and the next: matrix m0 m1 m3 m4, shift m2 m5."""
-    h = ONE - f
-    m0, m1, m2 = (
-        affine[n] * h + affine[n + 6] * f,
-        affine[n + 1] * h + affine[n + 7] * f,
-        affine[n + 2] * h + affine[n + 8] * f,
-    )
-    m3, m4, m5 = (
-        affine[n + 3] * h + affine[n + 9] * f,
-        affine[n + 4] * h + affine[n + 10] * f,
-        affine[n + 5] * h + affine[n + 11] * f,
-    )
-    return m0, m1, m2, m3, m4, m5
+@inlined
+def _entry(affine, n, h, f):
+    """An entry of the affine map between two knots, of which ``h`` and ``f`` are the shares."""
+    return affine[n] * h + affine[n + 6] * f
 
 
-@njit(**INLINED)
+@inlined
 def _put(axis, v, x, y, z):
     """The point with one coordinate replaced."""
-    if axis == 0:
-        return v, y, z
-    if axis == 1:
-        return x, v, z
-    return x, y, v
+    return (v, y, z) if axis == 0 else ((x, v, z) if axis == 1 else (x, y, v))
 
 
-@njit(**INLINED)
+@inlined
 def _up(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     """M_theta: a local point of frame ``t`` to the canonical volume."""
     k, f, _ = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
-    n = 6 * (t * Z + k)
-    h = ONE - f
-    px, py = x, y
+    n, h, px, py = 6 * (t * Z + k), ONE - f, x, y
     x = (affine[n] * h + affine[n + 6] * f) * px + (affine[n + 1] * h + affine[n + 7] * f) * py
     x += affine[n + 2] * h + affine[n + 8] * f
     y = (affine[n + 3] * h + affine[n + 9] * f) * px + (affine[n + 4] * h + affine[n + 10] * f) * py
@@ -163,22 +121,19 @@ def _up(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     return x, y, z
 
 
-@njit(**INLINED)
+@inlined
 def _map_back(gaffine, n, f, gx, gy, x, y):
     """Adds the gradients of the two knots' maps, from that of the mapped point (``x``, ``y``)."""
     h = ONE - f
     for row in range(2):
-        g = gx if row == 0 else gy
-        at = n + 3 * row
-        gaffine[at] += h * g * x
-        gaffine[at + 1] += h * g * y
-        gaffine[at + 2] += h * g
-        gaffine[at + 6] += f * g * x
-        gaffine[at + 7] += f * g * y
-        gaffine[at + 8] += f * g
+        g, at = gx if row == 0 else gy, n + 3 * row
+        for c, w in ((at, h * g), (at + 6, f * g)):
+            gaffine[c] += w * x
+            gaffine[c + 1] += w * y
+            gaffine[c + 2] += w
 
 
-@njit(**INLINED)
+@inlined
 def _up_back(grids, ggrids, gaffine, B, gx, gy, gz, px, py, tape, o, cells, oc):
     """Gradients of ``_up`` from that of the canonical point; the ray itself is given and gets none."""
     for layer in range(LAYERS - 1, -1, -1):
@@ -189,7 +144,7 @@ def _up_back(grids, ggrids, gaffine, B, gx, gy, gz, px, py, tape, o, cells, oc):
     _map_back(gaffine, cells[oc + LAYERS], tape[o + LTAPE * LAYERS], gx, gy, px, py)
 
 
-@njit(**INLINED)
+@inlined
 def _down(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
     """M_theta^-1: a canonical point to the local volume of frame ``t``."""
     for layer in range(LAYERS - 1, -1, -1):
@@ -200,28 +155,28 @@ def _down(affine, grids, t, Z, A, B, x, y, z, tape, o, cells, oc):
         tape[at + 4], tape[at + 5] = v * top * top, scale
         x, y, z = _put(axis, v * scale, x, y, z)
     k, f, slope = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
-    n = 6 * (t * Z + k)
-    m0, m1, m2, m3, m4, m5 = _map(affine, n, f)
+    n, h = 6 * (t * Z + k), ONE - f
+    m0, m1, m2 = _entry(affine, n, h, f), _entry(affine, n + 1, h, f), _entry(affine, n + 2, h, f)
+    m3, m4, m5 = _entry(affine, n + 3, h, f), _entry(affine, n + 4, h, f), _entry(affine, n + 5, h, f)
     x, y = x - m2, y - m5
     inv = ONE / max(m0 * m4 - m1 * m3, LEAST_DET)
     tape[o + LTAPE * LAYERS], tape[o + LTAPE * LAYERS + 1], cells[oc + LAYERS] = f, slope, n
     return (m4 * x - m1 * y) * inv, (m0 * y - m3 * x) * inv, z
 
 
-@njit(**INLINED)
+@inlined
 def _down_back(affine, grids, gaffine, ggrids, B, gx, gy, gz, x, y, tape, o, cells, oc):
     """Gradients of ``_down``: from that of the local point, which is at (``x``, ``y``), to that of the canonical one."""
     f, slope, n = tape[o + LTAPE * LAYERS], tape[o + LTAPE * LAYERS + 1], cells[oc + LAYERS]
-    m0, m1, _, m3, m4, _ = _map(affine, n, f)
+    h, bend = ONE - f, ZERO
+    m0, m1 = _entry(affine, n, h, f), _entry(affine, n + 1, h, f)
+    m3, m4 = _entry(affine, n + 3, h, f), _entry(affine, n + 4, h, f)
     inv = ONE / max(m0 * m4 - m1 * m3, LEAST_DET)
     gx, gy = (m4 * gx - m3 * gy) * inv, (m0 * gy - m1 * gx) * inv
     _map_back(gaffine, n, f, -gx, -gy, x, y)
-    bend = ZERO
     for row in range(2):
-        at = n + 3 * row
-        along = (
-            (affine[at + 6] - affine[at]) * x + (affine[at + 7] - affine[at + 1]) * y + affine[at + 8] - affine[at + 2]
-        )
+        c, d = n + 3 * row, n + 3 * row + 6
+        along = (affine[d] - affine[c]) * x + (affine[d + 1] - affine[c + 1]) * y + affine[d + 2] - affine[c + 2]
         bend += (gx if row == 0 else gy) * along
     gz -= bend * slope
     for layer in range(LAYERS):
@@ -233,23 +188,21 @@ def _down_back(affine, grids, gaffine, ggrids, B, gx, gy, gz, x, y, tape, o, cel
     return gx, gy, gz
 
 
-@njit(**INLINED)
+@inlined
 def _density(grid, Y, X, Z, x, y, z, tape, o, cells, oc):
     """Trilinear value of one density grid ``(Y, X, Z)`` at a canonical point."""
     a, fa, sa = _cell(y, -REACH, F(Y - 1) / (TWO * REACH), Y)
     b, fb, sb = _cell(x, -REACH, F(X - 1) / (TWO * REACH), X)
     c, fc, sc = _cell(z, ZERO, F(Z - 1) / DEPTH, Z)
     n = (a * X + b) * Z + c
-    cells[oc] = n
+    cells[oc], gc, m = n, ONE - fc, n + X * Z
     tape[o], tape[o + 1], tape[o + 2], tape[o + 3], tape[o + 4], tape[o + 5] = fa, fb, fc, sa, sb, sc
-    gc = ONE - fc
-    m = n + X * Z
     v00, v01 = grid[n] * gc + grid[n + 1] * fc, grid[n + Z] * gc + grid[n + Z + 1] * fc
     v10, v11 = grid[m] * gc + grid[m + 1] * fc, grid[m + Z] * gc + grid[m + Z + 1] * fc
     return (v00 * (ONE - fb) + v01 * fb) * (ONE - fa) + (v10 * (ONE - fb) + v11 * fb) * fa
 
 
-@njit(**INLINED)
+@inlined
 def _density_back(grid, ggrid, X, Z, tape, o, n, gv):
     """Adds the gradient ``gv`` of one density value to the grid's; returns that of the point."""
     fa, fb, fc = tape[o], tape[o + 1], tape[o + 2]
@@ -263,13 +216,11 @@ def _density_back(grid, ggrid, X, Z, tape, o, n, gv):
             ggrid[at] += gv * wa * wb * (ONE - fc)
             ggrid[at + 1] += gv * wa * wb * fc
             along = v0 * (ONE - fc) + v1 * fc
-            da += ea * wb * along
-            db += wa * eb * along
-            dc += wa * wb * (v1 - v0)
+            da, db, dc = da + ea * wb * along, db + wa * eb * along, dc + wa * wb * (v1 - v0)
     return gv * db * tape[o + 4], gv * da * tape[o + 3], gv * dc * tape[o + 5]
 
 
-@njit(**INLINED)
+@inlined
 def _clear(v, opacity):
     """1 - alpha of a sample whose density is softplus(v), and the sigmoid of v."""
     e = np.exp(-abs(v))
@@ -277,20 +228,16 @@ def _clear(v, opacity):
     return np.exp(-opacity * (max(v, ZERO) + np.log(one))), (ONE if v > ZERO else e) / one
 
 
-@_kernel
+@kernel
 def loss(shape, parameters, rays, scale, smooth, every, gradients, each):
-    """Flow loss plus temporal smoothness of some rays; adds their gradients.
+    """The sum (float64) over rays of flow loss plus temporal smoothness; adds their gradients.
 
     Args:
         shape: (T, knots, A, B, then Y, X, Z of the coarse and of the fine density).
-        parameters, gradients: grids ``(T, 5, A, B, 2)``, affine ``(T, knots, 6)``, coarse, fine ``(Y, X, Z)``, each
-            flat; gradients are added to.
-        rays: xy, i, j, q, confidence and depths z as in ``Volume.loss``; ``i``, ``j`` int64.
-        scale: px per volume unit; smooth: weight of the second difference, on one ray in ``every``.
+        parameters, gradients: grids ``(T, 5, A, B, 2)``, affine ``(T, knots, 6)``, coarse, fine ``(Y, X, Z)``, all flat.
+        rays: xy, i, j, q, confidence and depths z as in ``Volume.loss``; scale: px per volume unit.
+        smooth: weight of the second difference, on one ray in ``every``.
         each: ``(R,)`` receives each ray's flow loss.
-
-    Returns:
-        The sum of the losses over rays, float64.
     """
     grids, affine, coarse, fine = parameters
     ggrids, gaffine, gcoarse, gfine = gradients
@@ -321,8 +268,7 @@ def loss(shape, parameters, rays, scale, smooth, every, gradients, each):
             light *= clear[k]
             dx, dy = (x - qx) * scale, (y - qy) * scale
             rho[k] = np.sqrt(dx * dx + dy * dy + RHO)
-            jx += w[k] * dx
-            jy += w[k] * dy
+            jx, jy = jx + w[k] * dx, jy + w[k] * dy
         joint = np.sqrt(jx * jx + jy * jy + RHO)
         flow = (ONE - MIX) * joint
         jx, jy = (ONE - MIX) * jx / joint, (ONE - MIX) * jy / joint
@@ -347,9 +293,7 @@ def loss(shape, parameters, rays, scale, smooth, every, gradients, each):
                 gx, gy = lam * w[k] * scale * dx / r, lam * w[k] * scale * dy / r
                 ex, ey, ez = _down_back(affine, grids, gaffine, ggrids, B, gx, gy, ZERO, ax, ay, dn, 0, dnc, 0)
                 gx, gy, d = _down_back(affine, grids, gaffine, ggrids, B, gx, gy, ZERO, bx, by, dn, STAPE, dnc, SCELL)
-                hx[k] += ex + gx
-                hy[k] += ey + gy
-                hz[k] += ez + d
+                hx[k], hy[k], hz[k] = hx[k] + (ex + gx), hy[k] + (ey + gy), hz[k] + (ez + d)
         rest = G[K - 1]
         for k in range(K - 1, -1, -1):
             gx, gy, gz = hx[k], hy[k], hz[k]
@@ -363,7 +307,7 @@ def loss(shape, parameters, rays, scale, smooth, every, gradients, each):
     return total
 
 
-@_kernel
+@kernel
 def trace(shape, parameters, xy, i, j, z, near, points, front):
     """Fills ``points`` ``(N, 2)`` and ``front`` ``(N,)``, 1 - transmittance: see ``Volume.trace``; others as in ``loss``."""
     grids, affine, coarse, fine = parameters
@@ -388,10 +332,7 @@ def trace(shape, parameters, xy, i, j, z, near, points, front):
         for k in range(K):
             dx, dy = (px[k] - px[best]) * near, (py[k] - py[best]) * near
             v = w[k] * np.exp(-(dx * dx + dy * dy))
-            ax += v * px[k]
-            ay += v * py[k]
-            az += v * pz[k]
-            total += v
+            ax, ay, az, total = ax + v * px[k], ay + v * py[k], az + v * pz[k], total + v
         ax, ay, az = ax / total, ay / total, az / total
         points[n, 0], points[n, 1] = ax, ay
         light, hidden = ONE, ZERO
