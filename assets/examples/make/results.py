@@ -14,6 +14,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from omnifusion.settings import choose
+from omnifusion.state import drain
 from omnifusion.ui.archive import Archive, Request
 from omnifusion.ui.examples import EXAMPLES, FOLDER, Example
 from omnifusion.ui.limits import Limits
@@ -30,13 +31,7 @@ def color(example: Example, preset: str, frames: int) -> None:
         asked = Request(example.title, choose(preset), frames)
         steps = run(Job(example.clip, asked, {}), Archive(Path(folder)), Limits())
         bar = tqdm(desc=example.name, bar_format="{desc} {elapsed} {postfix}")
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                stored = stop.value
-                break
-            bar.set_postfix_str(f"{step.stage} {step.done:.0%} {step.message}")
+        stored = drain(steps, lambda step: bar.set_postfix_str(f"{step.stage} {step.done:.0%} {step.message}"))
         bar.close()
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
