@@ -7,6 +7,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import spaces  # noqa: F401, I001  (before torch: on a ZeroGPU Space it takes CUDA's place in the main process)
 
 import argparse
+import logging
 import sys
 
 from omnifusion.state import InputError
@@ -19,6 +20,8 @@ def main() -> int:
     p.add_argument("--share", action="store_true", help="also give a public link for 72 hours")
     p.add_argument("--mcp", action="store_true", help="also serve the endpoints as MCP tools")
     args = p.parse_args()
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("omnifusion").setLevel(logging.INFO)
     try:
         service = make_service()
     except InputError as error:

@@ -49,7 +49,7 @@ class Meter:
 
     def __enter__(self) -> Meter:
         for meter in _open:
-            meter.peak_mib = max(meter.peak_mib, _peak_mib())
+            meter.peak_mib = meter.so_far()
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
         _open.append(self)
@@ -58,12 +58,16 @@ class Meter:
         self._start = time.perf_counter()
         return self
 
+    def so_far(self) -> float:
+        """``peak_mib`` of work that is still going on."""
+        return max(self.peak_mib, _peak_mib())
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds = time.perf_counter() - self._start
         self.cpu_seconds = time.process_time() - self._computed
-        self.peak_mib = max(self.peak_mib, _peak_mib())
+        self.peak_mib = self.so_far()
         self.added_mib = self.peak_mib - self._held
         _open.remove(self)
 

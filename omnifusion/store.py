@@ -137,7 +137,7 @@ def exemplar_name(frame: int) -> str:
 
 @lru_cache(maxsize=4)
 def _decoded(path: Path) -> np.ndarray:
-    return np.array(read(path).frames)
+    return read(path).frames
 
 
 class RunFolder:

@@ -20,14 +20,16 @@ from omnifusion import omnimotion, synthetic
 from omnifusion.inpaint import Task
 from omnifusion.settings import PRESETS, Settings, choose
 from omnifusion.state import Colored, ColorState, InputError, Origin, Step, Video, drain
-from omnifusion.ui import given, gpu, live, results, work
-from omnifusion.ui.archive import Archive, Request, load, save_request
+from omnifusion.store import Request, open_run, save_request
+from omnifusion.ui import gpu, live, results, work
+from omnifusion.ui.archive import Archive
+from omnifusion.ui.assets import EXAMPLES, FOLDER
 from omnifusion.ui.estimate import Rates
-from omnifusion.ui.examples import EXAMPLES, FOLDER
 from omnifusion.ui.limits import Limits
-from omnifusion.ui.texts import help_of
-from omnifusion.ui.visit import Turns, Visit, receive
-from omnifusion.video import Writer, read
+from omnifusion.ui.page import make_service
+from omnifusion.ui.service import in_words
+from omnifusion.ui.visit import Visit, receive_file, tie, tie_own
+from omnifusion.video import Writer, read, write_image
 
 
 def film(path: Path, frames: int = 3, size: tuple[int, int] = (48, 64), grey: bool = False, seed: int = 0) -> Path:
@@ -65,7 +67,7 @@ def finished(archive: Archive, clip: Path, settings: Settings | None = None, **r
 def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMNIFUSION_MAX_FRAMES", "7")
     assert Limits.from_environment().frames == 7
-    for bad in ("many", "0", "-3"):
+    for bad in ("many", "0", "-3", "nan", "inf"):
         monkeypatch.setenv("OMNIFUSION_MAX_FRAMES", bad)
         with pytest.raises(InputError, match="OMNIFUSION_MAX_FRAMES"):
             Limits.from_environment()
@@ -73,8 +75,10 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_caps_on_file_size_frame_size_and_length(tmp_path: Path) -> None:
     clip = film(tmp_path / "a.mp4", frames=5)
-    with pytest.raises(InputError, match="megapixels"):
+    with pytest.raises(InputError, match="million pixels"):
         work.open_clip(clip, Limits(pixels=1000))
+    with pytest.raises(InputError, match="frames is 0"):
+        work.open_clip(clip, Limits(), 0)
     assert len(work.open_clip(clip, Limits(frames=4))) == 4
     assert len(work.open_clip(clip, Limits(frames=4), 2)) == 2
     big = tmp_path / "big.mp4"
@@ -89,10 +93,10 @@ def test_caps_on_file_size_frame_size_and_length(tmp_path: Path) -> None:
 
 def test_a_visitor_has_a_folder_and_uploaded_names_stay_out_of_it(tmp_path: Path) -> None:
     nasty = film(tmp_path / "$(touch hacked); a.mp4")
-    visit, notes = given.receive_file(Visit(), nasty, Limits(), tmp_path / "visits")
+    visit, notes = receive_file(Visit(), nasty, Limits(), tmp_path / "visits")
     assert visit.folder is not None and visit.clip == visit.folder / "clip.mp4"
     assert visit.name == nasty.name and nasty.name in notes[0]
-    other, _ = given.receive_file(Visit(), nasty, Limits(), tmp_path / "visits")
+    other, _ = receive_file(Visit(), nasty, Limits(), tmp_path / "visits")
     assert other.folder != visit.folder
     preview = visit.preview(99)
     assert preview.shape == (48, 64, 3) and np.ptp(preview.astype(int), axis=2).max() == 0
@@ -101,40 +105,27 @@ def test_a_visitor_has_a_folder_and_uploaded_names_stay_out_of_it(tmp_path: Path
 
 
 def test_messages_name_the_upload_not_its_place(tmp_path: Path) -> None:
-    bad = tmp_path / "holiday.mp4"
+    bad = tmp_path / "my holiday.mp4"
     bad.write_bytes(b"not a film at all")
     with pytest.raises(InputError) as caught:
-        given.receive_file(Visit(), bad, Limits(), tmp_path)
-    assert "holiday.mp4" in str(caught.value) and str(tmp_path) not in str(caught.value)
+        receive_file(Visit(), bad, Limits(), tmp_path)
+    said = in_words(str(caught.value), endpoint=False)
+    assert said.startswith("my holiday.mp4 ") and str(tmp_path) not in said
+    assert in_words("red and/or blue, 3/4 of http://a.b/c", True) == "red and/or blue, 3/4 of http://a.b/c"
+    unlike = "check the frame index, or use the exemplar all the same with --force."
+    assert "under Advanced" in in_words(unlike, False) and in_words(unlike, True) == "check the frame index."
 
 
 def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
-    visit, _ = given.receive_file(Visit(), film(tmp_path / "a.mp4"), Limits(), tmp_path / "visits")
-    visit, note = given.tie_own(visit, 2, Limits())
+    visit, _ = receive_file(Visit(), film(tmp_path / "a.mp4"), Limits(), tmp_path / "visits")
+    visit, note = tie_own(visit, 2)
     own = visit.pictures[2]
-    again, note = given.tie(visit, 1, own, Limits(), False)
+    again, note = tie(visit, 1, own, Limits(), False)
     assert "correlates" in note and "64 x 48" in note and set(again.pictures) == {1, 2}
     noise = tmp_path / "noise.png"
-    given.write_image(noise, np.random.default_rng(0).integers(0, 255, (3, 48, 64), dtype=np.uint8))
+    write_image(noise, np.random.default_rng(0).integers(0, 255, (3, 48, 64), dtype=np.uint8))
     with pytest.raises(InputError, match="correlates at"):
-        given.tie(visit, 0, noise, Limits(), False)
-
-
-def test_turns_queue_tell_and_stop() -> None:
-    turns = Turns()
-    assert turns.announce("a") == 0 and turns.announce("b") == 1
-    with pytest.raises(InputError, match="still going on"):
-        turns.announce("a")
-    assert turns.begin("a") and turns.stopping("a") == ""
-    assert turns.cancel("a") and turns.stopping("a") == "keep"
-    turns.leave("a")
-    assert turns.stopping("a") == "drop"
-    turns.end("a")
-    assert not turns.cancel("a") and turns.announce("c") == 1, "b still waits"
-    turns.leave("b")
-    assert not turns.begin("b") and turns.announce("d") == 1, "b gave up its place"
-    assert turns.cancel("c") and not turns.begin("c")
-    assert turns.stopping("never announced") == "drop"
+        tie(visit, 0, noise, Limits(), False)
 
 
 # -- results on disk
@@ -146,7 +137,9 @@ def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> Non
     archive, clip = Archive(tmp_path / "results"), film(tmp_path / "a.mp4")
     first = finished(archive, clip)
     assert (
-        first.report["complete"] and load(first.folder) == first and Archive(archive.folder).open(first.token) == first
+        first.report["complete"]
+        and open_run(first.folder) == first
+        and Archive(archive.folder).open(first.token) == first
     )
     assert first.frame(1).shape == (48, 64, 3) and first.origin().shape == (3, 48, 64)
     assert (first.origin() >= 0).all()
@@ -255,21 +248,33 @@ def test_messages_cannot_carry_markup() -> None:
     assert "<b>" not in live.progress({}, "fit", Step("fit", "<b>"))
 
 
-def test_every_choice_has_its_line_of_help() -> None:
-    names = ("preset", "prior", "frames", "max_side", "seed", "eta", "steps", "optimizations", "prompt")
-    for name in (*names, "color_condition", "grey_constraint", "force"):
-        assert 10 < len(help_of(name)) < 120
-
-
 def test_estimates_grow_with_the_work_and_learn(tmp_path: Path) -> None:
     rates, draft = Rates(tmp_path / "rates.json"), PRESETS["draft"]
-    short, long = rates.estimate(draft, 8, (216, 384)), rates.estimate(draft, 80, (216, 384))
-    assert 5 * short.seconds < long.seconds and short.mib < long.mib
-    assert rates.estimate(PRESETS["paper"], 8, (216, 384)).seconds > short.seconds
-    assert rates.estimate(draft, 8, (216, 384), fitted=True).seconds < short.seconds
+    size = (216, 384)
+    short, long = rates.estimate(draft, 8, size), rates.estimate(draft, 80, size)
+    assert 4 * short.seconds < long.seconds and short.mib < long.mib
+    for more in ({"preset": "paper"}, {"steps": 40}, {"optimizations": 4}, {"max_side": 512}, {"prior": "sd15"}):
+        assert rates.estimate(choose(**{"preset": "draft", **more}), 8, size).seconds > 1.2 * short.seconds, more
+    assert rates.estimate(draft, 8, size, fitted=True).seconds < short.seconds
     report = {"complete": True, "frames": 8, "size": [216, 384], "stages": [{"name": "fit", "seconds": 800.0}]}
     rates.learn(report, draft)
-    assert rates.estimate(draft, 8, (216, 384)).seconds > 300
+    assert rates.estimate(draft, 8, size).seconds > 800
+    rates.path.write_text("[]")
+    assert rates.estimate(draft, 8, size) == short, "a broken file is no file"
+
+
+def test_what_does_not_fit_is_refused_and_told_what_would(tmp_path: Path) -> None:
+    service = make_service(Limits(results=tmp_path, seconds=300, mib=2500))
+    bound = service.bound(PRESETS["draft"], 8, (216, 384))
+    assert 0 < bound.seconds <= 300
+    with pytest.raises(InputError, match=r"would take about .* it would fit with preset (standard|draft)"):
+        service.bound(choose("paper", steps=1000), 5, (96, 128))
+    with pytest.raises(InputError, match="it would fit with steps 4"):
+        service.bound(choose("draft", steps=1000), 8, (216, 384))
+    with pytest.raises(InputError, match=r"it would fit with frames \d+\."):
+        service.bound(PRESETS["draft"], 120, (216, 384))
+    with pytest.raises(InputError, match="1024 x 16"):
+        service.bound(PRESETS["draft"], 2, (16, 1024))
 
 
 # -- GPU calls: every stage through a process of its own
@@ -354,8 +359,8 @@ def test_durations_stay_within_what_a_call_may_ask_for() -> None:
     assert 0 < gpu.inpaint_duration(task, PRESETS["paper"]) <= 240
 
 
-def test_receive_replaces_the_earlier_clip(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4")
-    visit = receive(Visit(), path, "a", read(path), True, tmp_path / "visits")
-    second = receive(visit, film(tmp_path / "b.mp4", frames=1), "b", read(path, 1), True, tmp_path / "visits")
+def test_another_clip_replaces_the_earlier(tmp_path: Path) -> None:
+    visit, _ = receive_file(Visit(), film(tmp_path / "a.mp4"), Limits(), tmp_path / "visits")
+    visit, _ = tie_own(visit, 1)
+    second, _ = receive_file(visit, film(tmp_path / "b.mp4", frames=1), Limits(), tmp_path / "visits")
     assert second.folder == visit.folder and second.frames == 1 and second.pictures == {}

@@ -186,13 +186,13 @@ def test_exemplars_are_tied_to_frames_and_checked(page: sync_api.Page, tmp_path:
 
 def test_a_run_that_does_not_fit_can_be_trimmed(page: sync_api.Page) -> None:
     click_example(page)
-    page.get_by_label("paper", exact=True).check()
+    page.locator("#preset").get_by_label("paper", exact=True).check()
     set_number(page, "frames", 36)
     expect(page.locator("#estimate")).to_contain_text("more than this machine")
     page.click("#fit")
     expect(page.locator("#fit")).not_to_be_visible()
     expect(page.locator("#estimate")).not_to_contain_text("more than this machine")
-    assert int(page.locator("#frames input[type=number]").input_value()) < 36
+    expect(page.locator("#preset").get_by_label("paper", exact=True)).not_to_be_checked()
 
 
 def test_an_expired_link_says_so_and_keeps_its_settings(browser: sync_api.Browser, server: Server) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from omnifusion.settings import PRESETS, choose
-from omnifusion.state import InputError, drain
-from omnifusion.ui import given, gpu, work
-from omnifusion.ui.archive import Request, Stored
-from omnifusion.ui.service import Service, toast
+from omnifusion.settings import Settings, choose
+from omnifusion.state import InputError
+from omnifusion.store import Request, Stored
+from omnifusion.ui import gpu, work
+from omnifusion.ui.estimate import fits
+from omnifusion.ui.service import Service, listening
+
+HEAVY: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "heavy"}
+"""Of all that reads clips and pictures outside a run, so many at once."""
 
 Answer = tuple[str, str, dict[str, Any]]
 
@@ -20,26 +25,24 @@ Answer = tuple[str, str, dict[str, Any]]
 def offer(service: Service) -> None:
     """Add the endpoints to the page that is being built."""
     with gr.Row(visible=False):
-        video, exemplar = gr.Video(label="video"), gr.Image(label="exemplar", type="filepath")
-        exemplar_frame = gr.Number(0, precision=0, label="exemplar_frame")
+        video, exemplar = gr.Video(label="video"), gr.Image(label="exemplar", type="filepath", image_mode=None)
+        exemplar_frame = gr.Number(0, label="exemplar_frame", precision=0)
         prior, preset = gr.Textbox("bundled", label="prior"), gr.Textbox("draft", label="preset")
-        eta, steps = gr.Number(None, label="eta"), gr.Number(None, precision=0, label="steps")
-        frames, seed = gr.Number(None, precision=0, label="frames"), gr.Number(0, precision=0, label="seed")
+        eta, steps = gr.Number(None, label="eta"), gr.Number(None, label="steps", precision=0)
+        frames, seed = gr.Number(None, label="frames", precision=0), gr.Number(0, label="seed", precision=0)
         token = gr.Textbox(label="token")
         answer = [gr.Video(label="colorized"), gr.Video(label="origin"), gr.JSON(label="report")]
-        given_to_run = [video, exemplar, exemplar_frame, prior, eta, steps, preset, frames, seed]
-        gr.Button("colorize").click(
-            toast(colorize(service)), given_to_run, answer, api_name="colorize",
-            concurrency_limit=service.limits.runs, concurrency_id="run",
-        )  # fmt: skip
-        gr.Button("estimate").click(toast(estimate(service)), [video, preset, frames], gr.JSON(), api_name="estimate")
-        gr.Button("result").click(toast(result(service)), token, answer, api_name="result")
+        to_run = [video, exemplar, exemplar_frame, prior, eta, steps, preset, frames, seed]
+        to_estimate = [video, preset, frames, prior, steps]
+        gr.Button().click(colorize(service), to_run, answer, api_name="colorize", concurrency_limit=None)
+        gr.Button().click(estimate(service), to_estimate, gr.JSON(), api_name="estimate", **HEAVY)
+        gr.Button().click(result(service), token, answer, api_name="result", **HEAVY)
 
 
-def colorize(service: Service) -> Callable[..., Answer]:
+def colorize(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
     """The endpoint ``/colorize``."""
 
-    def colorize(
+    async def colorize(
         video: str,
         exemplar: str | None = None,
         exemplar_frame: int = 0,
@@ -67,24 +70,19 @@ def colorize(service: Service) -> Callable[..., Answer]:
         Returns:
             The coloured clip (mp4), the clip tinted by the origin of every colour (mp4), and the report.
         """
-        if not video:
-            raise InputError("There is no clip; give one as video.")
-        gpu.check_prior(prior)
-        settings = choose(preset, prior=prior, eta=eta, steps=steps, seed=seed)
-        pictures = {exemplar_frame: Path(exemplar)} if exemplar else {}
-        asked = Request(Path(video).name, settings, frames, tuple(pictures))
-        session = f"api-{request.session_hash}-{id(asked)}"
-        service.turns.announce(session)
-        service.turns.begin(session)
-        try:
-            with given.named(Path(video), Path(video).name):
-                steps_left = work.run(work.Job(Path(video), asked, pictures), service.archive, service.limits,
-                                      lambda: bool(service.turns.stopping(session)), service.stages())  # fmt: skip
-                run = drain(steps_left)
-        finally:
-            service.turns.end(session)
-        service.rates.learn(run.report, settings)
-        return _answer(run)
+        settings = _settings(preset, prior, steps, eta=eta, seed=seed)
+        count, size = await asyncio.to_thread(work.probe, _given(video), service.limits, frames)
+        pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
+        job = work.Job(Path(video), Request(Path(video).name, settings, count, tuple(pictures)), pictures)
+        run = service.run(job, service.bound(settings, count, size), request)
+        service.runs.submit(run)
+        async for _ in run.follow(listening()):
+            pass
+        if run.result is None:
+            raise InputError("The run was cancelled.")
+        if run.why:
+            raise InputError(f"{run.why} What is coloured is kept: ask /result for the token {run.result.token}.")
+        return _answer(run.result)
 
     return colorize
 
@@ -92,19 +90,27 @@ def colorize(service: Service) -> Callable[..., Answer]:
 def estimate(service: Service) -> Callable[..., dict[str, Any]]:
     """The endpoint ``/estimate``."""
 
-    def estimate(video: str, preset: str = "draft", frames: int | None = None) -> dict[str, Any]:
+    def estimate(
+        video: str,
+        preset: str = "draft",
+        frames: int | None = None,
+        prior: str = "bundled",
+        steps: int | None = None,
+    ) -> dict[str, Any]:
         """How long colouring a clip would take here, in seconds, and the memory it would need, in MiB.
 
         Args:
             video: the clip.
             preset: "draft", "standard" or "paper".
             frames: how many frames; None = as many as this page takes.
+            prior: "bundled", "sd15" or "sd20".
+            steps: denoising steps; None = the preset's.
         """
-        if preset not in PRESETS:
-            choose(preset)
-        clip = work.open_clip(Path(video), service.limits, frames)
-        found = service.rates.estimate(PRESETS[preset], len(clip), clip.size)
-        return {"frames": len(clip), "seconds": round(found.seconds), "mib": round(found.mib), "fits": found.fits}
+        settings = _settings(preset, prior, steps)
+        count, size = work.probe(_given(video), service.limits, frames)
+        found = service.rates.estimate(settings, count, size)
+        fitting = fits(found, service.limits)
+        return {"frames": count, "seconds": round(found.seconds), "mib": round(found.mib), "fits": fitting}
 
     return estimate
 
@@ -118,9 +124,21 @@ def result(service: Service) -> Callable[..., Answer]:
         Args:
             token: what follows "run=" in the link to the run, or "token" in the report of ``/colorize``.
         """
-        return _answer(service.archive.open(token))
+        return _answer(service.archive.open(token or ""))
 
     return result
+
+
+def _given(video: str | None) -> Path:
+    if not video:
+        raise InputError("There is no clip; give one as video.")
+    return Path(video)
+
+
+def _settings(preset: str | None, prior: str | None, steps: int | None, **others: Any) -> Settings:
+    prior = prior or "bundled"
+    gpu.check_prior(prior)
+    return choose(preset or "draft", prior=prior, steps=steps, **others)
 
 
 def _answer(run: Stored) -> Answer:

@@ -9,12 +9,7 @@ import time
 from pathlib import Path
 
 from omnifusion.state import InputError
-from omnifusion.store import Request as Request
 from omnifusion.store import Stored, open_run
-from omnifusion.store import exemplar_name as exemplar_name
-from omnifusion.store import save_request as save_request
-
-load = open_run
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 """128 random bits: whoever knows the token of a run may see it, nobody can guess one."""

@@ -1,117 +1,187 @@
-"""How long a run will take on this machine and what memory it needs: a few rates, learned from every run that ends."""
+"""What a run will take on this machine: a model of every stage's work, and factors learned from every run that ends."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omnifusion.flow import intervals
 from omnifusion.geometry import fit_size
-from omnifusion.omnimotion import PRESETS
-from omnifusion.settings import Settings
+from omnifusion.omnimotion import PRESETS as FITS
+from omnifusion.settings import PRESETS, Settings
+from omnifusion.ui.limits import Limits
 
-RATES = {"flow": 0.3, "fit:draft": 0.4, "fit": 1.4, "propagate": 1.0, "inpaint": 3.0, "finish": 0.35}
-"""Seconds per unit of ``_units`` on two CPU cores, until a run of one's own is known."""
+SECONDS = {
+    "flow": 0.25,
+    "fit": 0.025,
+    "fit:mlp": 2.0,
+    "propagate": 8.0,
+    "hint": 20.0,
+    "inpaint": 8.0,
+    "finish": 0.4,
+}
+"""Seconds per unit of ``_work`` on two CPU cores, before any run has been seen."""
 
-BASE_MIB = 1100
-"""Resident memory of the page with torch and a bundled prior at work."""
+MIB = {"base": 900.0, "clip": 7.0, "working": 100.0, "flow": 16.0, "fit": 50.0, "fit:mlp": 10_000.0, "prior": 3000.0}
+"""Memory: of the page at rest, then per megapixel of the clip, of the working clip and of all flows (times bytes), of a
+fit, and per megapixel that the prior works on."""
 
-FLOW_BYTES = 16
-"""Bytes that the tracker's flows take per pair of frames and pixel of the fit size."""
+TRAINED = {"bundled": 128}
+"""Shorter side in pixels of what a prior was trained on; 512 for all others."""
 
-PATIENCE = 600.0
-"""A run longer than this many seconds is offered a trim."""
+FEWEST, SMALLEST = 8, 128
+"""Frames and working size below which no run is shrunk in order to fit."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to cost."""
+    """What a run is expected to take: seconds, and the process's peak memory in MiB."""
 
     seconds: float
     mib: float
-    free_mib: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether the run is reasonable here."""
-        return self.mib < self.free_mib and self.seconds < PATIENCE
 
 
 class Rates:
-    """Seconds per unit of each stage, kept in a file of the results folder."""
+    """The factors by which this machine differs from ``SECONDS``, in a file of the results folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def known(self) -> dict[str, float]:
-        """The rates of this machine."""
+        """The factors by stage; those of stages never seen are missing."""
         try:
-            return RATES | json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            return dict(RATES)
+            return {key: float(value) for key, value in json.loads(self.path.read_text()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
     def learn(self, report: dict[str, Any], settings: Settings) -> None:
-        """Move the rates half way to what a finished run took."""
+        """Move the factors half way to what a finished run took."""
         if not report.get("complete"):
             return
-        units = _units(settings, report["frames"], tuple(report["size"]))
-        known = self.known()
+        expected, known = _seconds(settings, report["frames"], tuple(report["size"])), self.known()
         for stage in report["stages"]:
-            key = _key(stage["name"], settings)
-            if stage["name"] in units:
-                seen = stage["seconds"] / units[stage["name"]]
+            if (usual := expected.get(stage["name"], 0.0)) > 0:
+                key, seen = _key(stage["name"], settings), stage["seconds"] / usual
                 known[key] = seen if key not in known else (known[key] + seen) / 2
         self.path.write_text(json.dumps(known, indent=2) + "\n")
 
     def estimate(self, settings: Settings, frames: int, size: tuple[int, int], fitted: bool = False) -> Estimate:
         """Time and memory of a run on ``frames`` frames of ``size`` (H, W); ``fitted``: it has a tracker."""
-        known = self.known()
-        units = _units(settings, frames, size)
+        known, expected = self.known(), _seconds(settings, frames, size)
         if fitted:
-            units |= {"flow": 0.0, "fit": 0.0}
-        seconds = sum(known.get(_key(name, settings), RATES[name]) * amount for name, amount in units.items())
-        return Estimate(seconds, _mib(settings, frames, size), free_mib())
+            expected |= {"flow": 0.0, "fit": 0.0}
+        seconds = sum(known.get(_key(stage, settings), 1.0) * usual for stage, usual in expected.items())
+        return Estimate(seconds, _mib(settings, frames, size))
+
+
+def fits(found: Estimate, limits: Limits) -> bool:
+    """Whether a run is within the owner's limits, and the machine has the memory now."""
+    return found.seconds <= limits.seconds and found.mib <= memory_mib(limits)
+
+
+def memory_mib(limits: Limits) -> float:
+    """What the process may hold: the owner's limit, or less where the machine cannot give that now."""
+    return min(limits.mib, held_mib() + free_mib())
+
+
+def smaller(settings: Settings, frames: int, sides: bool) -> Iterator[tuple[Settings, int]]:
+    """Choices that take less, those that change least first.
+
+    Args:
+        sides: whether the working size may change, too.
+    """
+    usual = PRESETS[settings.preset]
+    modest = replace(settings, steps=min(settings.steps, usual.steps), optimizations=min(settings.optimizations, 1))
+    kinds = [settings, modest]
+    side = settings.max_side
+    while sides and (side := int(side * 0.8) // 16 * 16) >= SMALLEST:
+        kinds.append(replace(modest, max_side=side))
+    kinds += [replace(PRESETS[name], prior=settings.prior, seed=settings.seed) for name in ("standard", "draft")]
+    for kind in kinds:
+        count = frames
+        while True:
+            yield kind, count
+            if count <= FEWEST:
+                break
+            count = max(FEWEST, count * 3 // 4)
+
+
+def changes(old: Settings, new: Settings) -> dict[str, Any]:
+    """What differs, by name; a preset stands for all that it brings."""
+    if new.preset != old.preset:
+        return {"preset": new.preset}
+    return {name: getattr(new, name) for name in ("max_side", "steps", "optimizations")
+            if getattr(new, name) != getattr(old, name)}  # fmt: skip
 
 
 def _key(stage: str, settings: Settings) -> str:
-    """Fits differ by preset, inpaintings by prior."""
-    return {"fit": f"fit:{settings.fit}", "inpaint": f"inpaint:{settings.prior}"}.get(stage, stage)
+    """Fits differ by kind, inpaintings by prior."""
+    return {"fit": f"fit:{FITS[settings.fit].kind}", "inpaint": f"inpaint:{settings.prior}"}.get(stage, stage)
 
 
-def _units(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, float]:
-    """The amount of work of each stage."""
-    working = _area(settings, size) / 1e6
-    denoising = settings.steps * (1.0 if settings.start is None else settings.start) * (1 + settings.optimizations)
+def _seconds(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, float]:
+    """Usual seconds of each stage."""
+    fit, working = FITS[settings.fit], _megapixels(size, settings.max_side)
+    searched = _pairs(frames) * _megapixels(size, fit.side)
+    longer = max(1.0, frames / fit.frames) if fit.frames else 1.0
+    iterations = longer * sum(fit.iterations) if frames > 1 else 0.0
+    evaluations = settings.steps * (1 + 2 * settings.optimizations * settings.grey_constraint)
+    hint = SECONDS["hint"] * working if settings.start is not None else 0.0
     return {
-        "flow": frames,
-        "fit": frames,
-        "propagate": frames * working * 10,
-        "inpaint": frames * max(1.0, denoising) * working * 10,
-        "finish": frames * size[0] * size[1] / 1e6,
+        "flow": SECONDS["flow"] * searched,
+        "fit": SECONDS.get(f"fit:{fit.kind}", SECONDS["fit"]) * iterations,
+        "propagate": SECONDS["propagate"] * frames * working,
+        "inpaint": frames * (hint + SECONDS["inpaint"] * evaluations * _prior_megapixels(settings, size)),
+        "finish": SECONDS["finish"] * frames * size[0] * size[1] / 1e6,
     }
 
 
 def _mib(settings: Settings, frames: int, size: tuple[int, int]) -> float:
-    """Peak memory: the films, the working clip, the tracker's flows, and one frame in the prior."""
-    films, working = 6 * frames * size[0] * size[1], 60 * frames * _area(settings, size)
-    pairs = 2 * sum(frames - n for n in intervals(frames))
-    h, w = fit_size(size, PRESETS[settings.fit].side)
-    prior = 300 * _area(settings, size) / 2**17
-    return BASE_MIB + (films + working + FLOW_BYTES * pairs * h * w) / 2**20 + prior
+    """Peak memory: what is always there, the clip, and the largest of what the stages need one after the other."""
+    fit = FITS[settings.fit]
+    flows = MIB["flow"] * _pairs(frames) * _megapixels(size, fit.side)
+    fitting = MIB.get(f"fit:{fit.kind}", MIB["fit"]) if frames > 1 else 0.0
+    clip = MIB["clip"] * frames * size[0] * size[1] / 1e6 + MIB["working"] * frames * _megapixels(
+        size, settings.max_side
+    )
+    return MIB["base"] + clip + max(flows + fitting, MIB["prior"] * _prior_megapixels(settings, size))
 
 
-def _area(settings: Settings, size: tuple[int, int]) -> int:
+def _pairs(frames: int) -> int:
+    return 2 * sum(frames - n for n in intervals(frames))
+
+
+def _megapixels(size: tuple[int, int], side: int) -> float:
+    h, w = fit_size(size, side)
+    return h * w / 1e6
+
+
+def _prior_megapixels(settings: Settings, size: tuple[int, int]) -> float:
+    """What the prior works on: its shorter side between what it was trained on and half as much again."""
     h, w = fit_size(size, settings.max_side)
-    return h * w
+    trained = TRAINED.get(settings.prior, 512)
+    scale = min(max(min(h, w), trained), 1.5 * trained) / min(h, w)
+    return h * w * scale**2 / 1e6
+
+
+def held_mib() -> float:
+    """Memory that this process holds."""
+    return _read("/proc/self/status", "VmRSS")
 
 
 def free_mib() -> float:
-    """Memory that the machine can still give, MiB."""
+    """Memory that the machine can still give."""
+    return _read("/proc/meminfo", "MemAvailable") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+
+
+def _read(path: str, name: str) -> float:
+    """A line of the system's in MiB, 0 where there is none."""
     try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) / 1024
+        lines = dict(line.split(":", 1) for line in Path(path).read_text().splitlines())
+        return int(lines[name].split()[0]) / 1024
     except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+        return 0.0

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from omnifusion.settings import PRESETS, choose
-from omnifusion.state import Followed, InputError
-from omnifusion.ui import given, gpu, work
-from omnifusion.ui.archive import Request, Stored
-from omnifusion.ui.examples import EXAMPLES
+from omnifusion.settings import CHOICES, Settings
+from omnifusion.state import InputError
+from omnifusion.store import Request, Stored
+from omnifusion.ui import gpu, work
+from omnifusion.ui.assets import EXAMPLES
+from omnifusion.ui.estimate import fits, memory_mib
 from omnifusion.ui.live import Live, message, seconds
-from omnifusion.ui.panels import Choices
-from omnifusion.ui.showing import Showing, Updates
-from omnifusion.ui.visit import Visit
-
-SETTINGS = (
-    "prior",
-    "max_side",
-    "seed",
-    "eta",
-    "steps",
-    "optimizations",
-    "prompt",
-    "color_condition",
-    "grey_constraint",
-)
-"""The choices that are fields of ``Settings``; beside them there are preset, frames and force."""
+from omnifusion.ui.service import listening
+from omnifusion.ui.showing import Showing, Updates, chosen_of
+from omnifusion.ui.visit import Visit, receive_file, receive_run, tie, tie_own
 
 
 class Handlers(Showing):
@@ -45,32 +34,32 @@ class Handlers(Showing):
         if path is None:
             visit.close()
             return {self.visit: Visit(runs=visit.runs, token=visit.token), **self._clip_view(Visit(), *chosen)}
-        visit, notes = given.receive_file(visit, Path(path), self.service.limits, self.service.visits)
+        visit, notes = receive_file(visit, Path(path), self.service.limits, self.service.visits)
         return {self.visit: visit, self.clip.notes: "\n\n".join(notes), **self._clip_view(visit, *chosen)}
 
     def example(self, visit: Visit, event: gr.SelectData, request: gr.Request, *chosen: Any) -> Updates:
         """An example was clicked: its clip, and its finished result."""
         example = EXAMPLES[event.index]
-        visit, notes = given.receive_file(visit, example.clip, self.service.limits, self.service.visits, example.title)
+        visit, notes = receive_file(visit, example.clip, self.service.limits, self.service.visits, example.title)
         updates = {self.clip.clip: str(example.clip), self.clip.notes: "\n\n".join(notes)}
         if (stored := example.result) is not None:
             visit = replace(visit, token=example.name)
             updates |= self.restore(stored, visit) | self._show(stored, request)
             updates[self.watch.progress] = message("Finished beforehand; colour it yourself with the button.")
-            chosen = self._chosen(stored)
+            chosen = tuple(chosen_of(stored)[name] for name in self.choices)
         return {**self._clip_view(visit, *chosen), **updates, self.visit: visit}
 
     def _clip_view(self, visit: Visit, *chosen: Any) -> Updates:
-        there = visit.clip is not None
+        there, frames = visit.clip is not None, self.named(chosen)["frames"]
         return {
             self.clip.frame: gr.Slider(maximum=max(1, visit.frames - 1), value=0, interactive=visit.frames > 1),
             self.clip.preview: visit.preview(0) if there else None,
             self.clip.picture: None,
             self.clip.own: gr.Button(visible=visit.color),
             **self._pictures(visit),
-            self.choices.frames: gr.Slider(
+            self.choices["frames"]: gr.Slider(
                 maximum=max(1, visit.frames) if there else self.service.limits.frames,
-                value=min(int(chosen[2] or 1), visit.frames) if there else chosen[2],
+                value=min(int(frames or 1), visit.frames) if there else frames,
             ),
             self.start.again: gr.Button(visible=False),
             **self.estimate(visit, *chosen),
@@ -91,12 +80,12 @@ class Handlers(Showing):
         """A coloured picture was given for the frame on the slider."""
         if path is None:
             return {self.visit: visit}
-        visit, note = given.tie(visit, int(frame), Path(path), self.service.limits, force)
+        visit, note = tie(visit, int(frame), Path(path), self.service.limits, force)
         return {self.visit: visit, self.clip.notes: note, self.clip.picture: None, **self._pictures(visit)}
 
     def own_picture(self, visit: Visit, frame: int) -> Updates:
         """The clip's own colours serve as exemplar."""
-        visit, note = given.tie_own(visit, int(frame), self.service.limits)
+        visit, note = tie_own(visit, int(frame))
         return {self.visit: visit, self.clip.notes: note, **self._pictures(visit)}
 
     def forget_pictures(self, visit: Visit) -> Updates:
@@ -106,62 +95,52 @@ class Handlers(Showing):
 
     # -- choices and their price
 
+    def named(self, chosen: tuple[Any, ...]) -> dict[str, Any]:
+        """The values of the choices by name."""
+        return dict(zip(self.choices, chosen, strict=True))
+
     def preset(self, name: str) -> Updates:
         """A preset brings its own values."""
-        settings = PRESETS[name]
-        return {
-            getattr(self.choices, field): getattr(settings, field)
-            for field in ("max_side", "eta", "steps", "optimizations")
-        }
+        known = {n: c.presets for n, c in CHOICES.items() if n != "preset" and len({*c.presets.values()}) > 1}
+        return {self.choices[n]: presets[name] for n, presets in known.items()}
 
     def asked(self, visit: Visit, chosen: tuple[Any, ...]) -> Request:
-        """What was asked; ``chosen`` are the values of the choices in their order."""
-        values = dict(zip((f for f in Choices.__dataclass_fields__), chosen, strict=True))
-        gpu.check_prior(values["prior"])
-        settings = choose(values["preset"], **{name: values[name] for name in SETTINGS})
-        return Request(
-            visit.name, settings, int(values["frames"]), tuple(sorted(visit.pictures)), bool(values["force"])
-        )
+        """What was asked."""
+        values = self.named(chosen)
+        settings = Settings.from_mapping(values)
+        gpu.check_prior(settings.prior)
+        frames = max(1, min(int(values["frames"] or 1), visit.frames))
+        return Request(visit.name, settings, frames, tuple(sorted(visit.pictures)), bool(values["force"]))
 
     def estimate(self, visit: Visit, *chosen: Any) -> Updates:
         """What the run would cost."""
         if visit.clip is None:
             return {self.start.estimate: "", self.start.fit: gr.Button(visible=False)}
-        request = self.asked(visit, chosen)
-        fitted = any(work.same_fit(run.request, request) for run in self._runs(visit) if run.request.name == visit.name)
-        found = self.service.rates.estimate(
-            request.settings, min(request.frames or 1, visit.frames), visit.size, fitted
-        )
-        line = f"About **{seconds(found.seconds)}** and {found.mib / 1024:.1f} GiB of {found.free_mib / 1024:.1f} free."
-        if not found.fits:
-            line += " That is more than this machine should be asked for: trim or shrink it."
-        return {self.start.estimate: line, self.start.fit: gr.Button(visible=not found.fits)}
+        asked, limits = self.asked(visit, chosen), self.service.limits
+        fitted = self._earlier(visit, asked) is not None
+        found = self.service.rates.estimate(asked.settings, asked.frames or 1, visit.size, fitted)
+        most = memory_mib(limits) / 1024
+        line = f"About **{seconds(found.seconds)}** and {found.mib / 1024:.1f} GiB of {most:.1f}."
+        if not (fitting := fits(found, limits)):
+            line += f" That is more than this machine gives a run ({seconds(limits.seconds)}): trim or shrink it."
+        return {self.start.estimate: line, self.start.fit: gr.Button(visible=not fitting)}
 
     def fit(self, visit: Visit, *chosen: Any) -> Updates:
-        """Fewer frames, then a smaller working size, until the run fits."""
-        values = list(chosen)
-        while True:
-            request = self.asked(visit, tuple(values))
-            found = self.service.rates.estimate(request.settings, min(request.frames or 1, visit.frames), visit.size)
-            if found.fits or (values[2] <= 8 and values[3] <= 128):
-                break
-            if values[2] > 16 or values[3] <= 128:
-                values[2] = max(8, int(values[2] * 0.75))
-            else:
-                values[3] = max(128, int(values[3] * 0.8) // 16 * 16)
-        return {self.choices.frames: values[2], self.choices.max_side: values[3], **self.estimate(visit, *values)}
+        """The least changed choices that fit."""
+        asked = self.asked(visit, chosen)
+        found = self.service.that_fits(asked.settings, asked.frames or 1, visit.size, sides=True)
+        if found is None:
+            raise InputError("No choice makes this clip fit this machine; give a smaller one.")
+        values = self.named(chosen) | asdict(found[0]) | {"frames": found[1]}
+        updates = {self.choices[name]: value for name, value in values.items()}
+        return {**updates, **self.estimate(visit, *values.values())}
 
     # -- a run
 
-    def queue(self, visit: Visit, request: gr.Request) -> Updates:
-        """Before the run's turn comes."""
+    def queue(self, visit: Visit) -> Updates:
+        """The button was pressed."""
         visit.require_clip()
-        ahead = self.service.turns.announce(str(request.session_hash))
-        others = f"{ahead} other run{'s' if ahead > 1 else ''} first; yours starts by itself."
-        shown = {
-            self.watch.progress: message(others if ahead else "Starting."),
-            self.outcome.box: gr.Column(visible=False),
-        }
+        shown = {self.watch.progress: message("Starting."), self.outcome.box: gr.Column(visible=False)}
         return {**shown, **self._busy(True)}
 
     def _busy(self, busy: bool, again: bool = False) -> Updates:
@@ -173,35 +152,31 @@ class Handlers(Showing):
             self.start.cancel: gr.Button(interactive=busy),
         }
 
-    def run(self, visit: Visit, request: gr.Request, *chosen: Any) -> Iterator[Updates]:
+    async def run(self, visit: Visit, request: gr.Request, *chosen: Any) -> AsyncIterator[Updates]:
         """Colour the clip; its steps appear as they come."""
-        service, session = self.service, str(request.session_hash)
-        live = Live()
-        try:
-            if not service.turns.begin(session):
-                yield {self.watch.progress: message("Cancelled before it began.")}
-                return
-            asked = self.asked(visit, chosen)
-            job = work.Job(visit.require_clip(), asked, visit.pictures, self._earlier(visit, asked))
-            stopped = functools.partial(service.turns.stopping, session)
-            steps = Followed(work.run(job, service.archive, service.limits, lambda: bool(stopped()), service.stages()))
-            for step in steps:
-                if (shown := live.show(step)) is not None:
+        asked = self.asked(visit, chosen)
+        earlier = self._earlier(visit, asked)
+        job = work.Job(visit.require_clip(), asked, visit.pictures, earlier)
+        bound = self.service.bound(asked.settings, asked.frames or 1, visit.size, earlier is not None, sides=True)
+        run, live = self.service.run(job, bound, request), Live()
+        if ahead := self.service.runs.submit(run, alone=True):
+            yield {self.watch.progress: message(f"{ahead} other run{'s' * (ahead > 1)} first; yours starts by itself.")}
+        async with aclosing(run.follow(listening())) as steps:
+            async for step in steps:
+                if (shown := await asyncio.to_thread(live.show, step)) is not None:
                     yield self._live(shown)
-                if stopped() == "drop":
-                    return
-            yield self._finish(visit, steps.result, request)
-        finally:
-            service.turns.end(session)
+        if run.result is None:
+            yield {self.watch.progress: message("Cancelled before it began.")}
+        else:
+            yield await asyncio.to_thread(self._finish, visit, run.result, run.why, request)
 
     def _earlier(self, visit: Visit, asked: Request) -> Stored | None:
         """A run of this visit whose tracker may serve again."""
         return next((run for run in reversed(self._runs(visit)) if work.same_fit(run.request, asked)), None)
 
-    def _finish(self, visit: Visit, run: Stored, request: gr.Request) -> Updates:
-        self.service.rates.learn(run.report, run.request.settings)
+    def _finish(self, visit: Visit, run: Stored, why: str, request: gr.Request) -> Updates:
         visit = visit.with_run(run.token)
-        shown = {self.visit: visit, self.watch.progress: message(_ending(run))}
+        shown = {self.visit: visit, self.watch.progress: message(f"{_ending(run)} {why}".strip())}
         return {**shown, **self._show(run, request), **self._lists(visit)}
 
     def settle(self, visit: Visit) -> Updates:
@@ -220,7 +195,7 @@ class Handlers(Showing):
 
     def cancel(self, request: gr.Request) -> Updates:
         """Stop after the step that is going on, and keep what is done."""
-        found = self.service.turns.cancel(str(request.session_hash))
+        found = self.service.runs.cancel(str(request.session_hash))
         return {
             self.watch.progress: message(
                 "Stopping; what is coloured so far is kept." if found else "Nothing is running."
@@ -230,7 +205,7 @@ class Handlers(Showing):
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed: the machine is for others now."""
-        self.service.turns.leave(str(request.session_hash))
+        self.service.runs.leave(str(request.session_hash))
 
     def open_link(self, visit: Visit, request: gr.Request) -> Updates:
         """The page was opened, perhaps by a link to a run."""
@@ -243,11 +218,10 @@ class Handlers(Showing):
             run = self._run_of(token)
         except InputError as error:
             gr.Warning(str(error), duration=20)
-            known = given.settings_of(asked)
-            updates: Updates = {getattr(self.choices, name): value for name, value in known.items()}
+            updates = {self.choices[name]: value for name, value in _settings_in(asked).items()}
             return {self.visit: visit, self.watch.progress: message(str(error)), **updates}
-        visit, notes = given.receive_run(visit, run, self.service.limits, self.service.visits)
-        chosen = self._chosen(run)
+        visit, notes = receive_run(visit, run, self.service.limits, self.service.visits)
+        chosen = tuple(chosen_of(run)[name] for name in self.choices)
         return {
             **self._clip_view(visit, *chosen),
             **self.restore(run, visit),
@@ -259,6 +233,14 @@ class Handlers(Showing):
             self.watch.progress: message("Opened from a link."),
             self.visit: visit,
         }
+
+
+def _settings_in(link: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices that a link carries beside its run; none where one of them cannot be read."""
+    try:
+        return asdict(Settings.from_mapping(link))
+    except InputError:
+        return {}
 
 
 def _ending(run: Stored) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from omnifusion.ui import api, gpu
 from omnifusion.ui.archive import Archive
+from omnifusion.ui.assets import ASSETS, text
 from omnifusion.ui.estimate import Rates
+from omnifusion.ui.guards import BoundedBodies, bound_downloads
 from omnifusion.ui.handlers import Handlers
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.panels import choices_panel, clip_panel, compare_panel, outcome_panel, start_panel, watch_panel
-from omnifusion.ui.service import Service, toast
-from omnifusion.ui.texts import ASSETS, text
-from omnifusion.ui.visit import Turns, Visit
+from omnifusion.ui.runs import Runs
+from omnifusion.ui.service import Page, Service
+from omnifusion.ui.visit import Visit
 
 HOUR = 3600
 SHOW_SHARED = """() => {
@@ -23,6 +26,7 @@ SHOW_SHARED = """() => {
 """Whoever opens a link sees the result first, not the form above it (on a phone, screens away)."""
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+HEAVY: dict[str, Any] = QUIET | api.HEAVY
 SYSTEM_FONTS = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
 MONOSPACE = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
 
@@ -49,13 +53,14 @@ def make_service(limits: Limits | None = None) -> Service:
     limits = limits or Limits.from_environment()
     gpu.preload()
     archive = Archive(limits.results, limits.days)
-    return Service(limits, archive, Rates(limits.results / "rates.json"), Turns(), gpu.stages)
+    return Service(limits, archive, Rates(limits.results / "rates.json"), Runs(limits), gpu.stages)
 
 
 def build(service: Service) -> gr.Blocks:
     """The whole page."""
     limits = service.limits
-    with gr.Blocks(title="OmniFusion", analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as page:
+    bound_downloads(limits.megabytes)
+    with Page(title="OmniFusion", analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as page:
         visit = gr.State(Visit(), time_to_live=24 * HOUR, delete_callback=lambda seen: seen.close())
         api.offer(service)  # first, so that no handler takes an endpoint's name
         gr.Markdown(text("intro"))
@@ -72,9 +77,9 @@ def build(service: Service) -> gr.Blocks:
                 gr.Markdown(text("privacy").format(days=limits.days, megabytes=limits.megabytes, frames=limits.frames))
         handlers = Handlers(service, clip, choices, start, watch, outcome, compare, visit)
         _wire_clip(handlers)
-        _wire_run(handlers, limits)
+        _wire_run(handlers)
         _wire_results(handlers)
-        opened = page.load(toast(handlers.open_link), visit, _everything(handlers), **QUIET)
+        opened = page.load(handlers.open_link, visit, _everything(handlers), **HEAVY)
         opened.then(None, js=SHOW_SHARED, **QUIET)
         page.unload(handlers.leave)
     page.queue(default_concurrency_limit=8, max_size=64)
@@ -83,62 +88,60 @@ def build(service: Service) -> gr.Blocks:
 
 def _everything(h: Handlers) -> list[Any]:
     """All components that a handler may update."""
-    panels = (h.clip, h.choices, h.start, h.watch, h.outcome, h.compare)
-    return [h.visit, *(component for panel in panels for component in panel.all())]
+    panels = (h.clip, h.start, h.watch, h.outcome, h.compare)
+    return [h.visit, *h.choices.values(), *(component for panel in panels for component in panel.all())]
 
 
 def _wire_clip(h: Handlers) -> None:
-    clip, chosen = h.clip, h.choices.all()
-    view = [h.visit, *clip.all(), h.choices.frames, *h.start.all()]
+    clip, chosen = h.clip, list(h.choices.values())
+    view = [h.visit, *clip.all(), h.choices["frames"], *h.start.all()]
     gr.on(
         [clip.clip.upload, clip.clip.stop_recording, clip.clip.clear],
-        toast(h.upload),
+        h.upload,
         [h.visit, clip.clip, *chosen],
         view,
-        **QUIET,
+        **HEAVY,
     )
-    clip.examples.select(toast(h.example), [h.visit, *chosen], _everything(h), **QUIET)
-    clip.frame.change(toast(h.seek), [h.visit, clip.frame], clip.preview, trigger_mode="always_last", **QUIET)
+    clip.examples.select(h.example, [h.visit, *chosen], _everything(h), **HEAVY)
+    clip.frame.change(h.seek, [h.visit, clip.frame], clip.preview, trigger_mode="always_last", **QUIET)
     tied = [h.visit, clip.notes, clip.picture, clip.pictures, clip.forget]
-    clip.picture.upload(toast(h.add_picture), [h.visit, clip.frame, clip.picture, h.choices.force], tied, **QUIET)
-    clip.own.click(toast(h.own_picture), [h.visit, clip.frame], tied, **QUIET)
-    clip.forget.click(toast(h.forget_pictures), h.visit, tied, **QUIET)
+    clip.picture.upload(h.add_picture, [h.visit, clip.frame, clip.picture, h.choices["force"]], tied, **HEAVY)
+    clip.own.click(h.own_picture, [h.visit, clip.frame], tied, **HEAVY)
+    clip.forget.click(h.forget_pictures, h.visit, tied, **QUIET)
 
 
-def _wire_run(h: Handlers, limits: Limits) -> None:
-    chosen, start = h.choices.all(), h.start
-    h.choices.preset.input(toast(h.preset), h.choices.preset, chosen, **QUIET)
-    gr.on([c.change for c in chosen], toast(h.estimate), [h.visit, *chosen], [start.estimate, start.fit],
+def _wire_run(h: Handlers) -> None:
+    chosen, start = list(h.choices.values()), h.start
+    h.choices["preset"].input(h.preset, h.choices["preset"], chosen, **QUIET)
+    gr.on([c.change for c in chosen], h.estimate, [h.visit, *chosen], [start.estimate, start.fit],
           trigger_mode="always_last", **QUIET)  # fmt: skip
-    start.fit.click(
-        toast(h.fit), [h.visit, *chosen], [h.choices.frames, h.choices.max_side, start.estimate, start.fit], **QUIET
-    )
+    start.fit.click(h.fit, [h.visit, *chosen], [*chosen, start.estimate, start.fit], **QUIET)
     buttons = [start.run, start.again, start.cancel]
     queued = gr.on(
         [start.run.click, start.again.click],
-        toast(h.queue),
+        h.queue,
         h.visit,
         [h.watch.progress, h.outcome.box, *buttons],
         **QUIET,
     )
     outputs = [h.visit, *h.watch.all(), *h.outcome.all(), *h.compare.all()]
     ran = queued.success(
-        toast(h.run), [h.visit, *chosen], outputs, concurrency_limit=limits.runs, concurrency_id="run",
+        h.run, [h.visit, *chosen], outputs, concurrency_limit=None,
         api_visibility="private", show_progress="minimal", show_progress_on=h.watch.progress,
     )  # fmt: skip
     ran.then(h.settle, h.visit, [h.outcome.box, *buttons], **QUIET)
-    start.cancel.click(toast(h.cancel), None, [h.watch.progress, start.cancel], queue=False, **QUIET)
+    start.cancel.click(h.cancel, None, [h.watch.progress, start.cancel], queue=False, **QUIET)
 
 
 def _wire_results(h: Handlers) -> None:
     outcome, compare = h.outcome, h.compare
     shown = [outcome.slider, outcome.then, outcome.where, outcome.parts]
     seen = [h.visit, outcome.frame, outcome.iteration]
-    gr.on([outcome.frame.input, outcome.iteration.input], toast(h.browse), seen, shown,
+    gr.on([outcome.frame.input, outcome.iteration.input], h.browse, seen, shown,
           trigger_mode="always_last", **QUIET)  # fmt: skip
-    gr.on([compare.left.change, compare.right.change, compare.frame.input], toast(h.side_by_side),
+    gr.on([compare.left.change, compare.right.change, compare.frame.input], h.side_by_side,
           [h.visit, compare.left, compare.right, compare.frame], [compare.slider, compare.table],
-          trigger_mode="always_last", concurrency_limit=2, **QUIET)  # fmt: skip
+          trigger_mode="always_last", **HEAVY)  # fmt: skip
 
 
 def launch_options(service: Service, share: bool = False, mcp: bool = False) -> dict[str, Any]:
@@ -153,4 +156,5 @@ def launch_options(service: Service, share: bool = False, mcp: bool = False) -> 
         "mcp_server": mcp,
         "ssr_mode": False,
         "footer_links": ["api"],
+        "app_kwargs": {"middleware": [Middleware(BoundedBodies)]},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,7 +19,7 @@ from omnifusion.evaluation import peers
 from omnifusion.metrics import ciede2000, psnr, ssim
 from omnifusion.picture import overlay
 from omnifusion.state import ColorState, Origin
-from omnifusion.ui.archive import Stored
+from omnifusion.store import Stored
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import legend, seconds
 from omnifusion.ui.work import job_of, ready
@@ -146,7 +147,12 @@ def compared(run: Stored, what: str, frame: int, limits: Limits) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _film(path: Path) -> np.ndarray:
-    return np.array(read(path).frames)
+    return read(path).frames
+
+
+def is_made(run: Stored, what: str) -> bool:
+    """Whether what a run is compared with is there already."""
+    return what != CLASSICAL or (run.folder / "classical.mp4").is_file()
 
 
 def classical(run: Stored, limits: Limits) -> Path:
@@ -180,10 +186,12 @@ def table(runs: Sequence[Stored]) -> list[list[object]]:
 
 
 def _classical_scores(run: Stored) -> list[float]:
-    result = _film(run.folder / "classical.mp4")[1:]
-    truth = np.asarray(read(run.clip, run.report["frames"]).frames)[1:]
-    h, w = truth.shape[-2:]
-    return [float(metric(result[:, :, :h, :w], truth).mean()) for metric in (psnr, ssim, ciede2000)]
+    pairs = zip(_film(run.folder / "classical.mp4"), read(run.clip, run.report["frames"]).frames, strict=True)
+    next(pairs)
+    rows = [
+        [float(metric(found[None], truth[None])[0]) for metric in (psnr, ssim, ciede2000)] for found, truth in pairs
+    ]
+    return [float(mean) for mean in np.mean(rows, axis=0)] if rows else [math.nan] * 3
 
 
 def _without(run: Stored) -> str:

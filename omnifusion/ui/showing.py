@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
 
+from omnifusion.settings import PRESETS, Settings
 from omnifusion.state import InputError
+from omnifusion.store import Stored
 from omnifusion.ui import results
-from omnifusion.ui.archive import Stored
-from omnifusion.ui.examples import EXAMPLES
-from omnifusion.ui.panels import Choices, Clip, Compare, Outcome, Start, Watch
+from omnifusion.ui.assets import EXAMPLES
+from omnifusion.ui.panels import Panel
 from omnifusion.ui.service import Service
 from omnifusion.ui.visit import Visit
 
@@ -24,12 +26,12 @@ class Showing:
     """The panels, and the handlers that show finished runs in them."""
 
     service: Service
-    clip: Clip
-    choices: Choices
-    start: Start
-    watch: Watch
-    outcome: Outcome
-    compare: Compare
+    clip: Panel
+    choices: dict[str, Any]
+    start: Panel
+    watch: Panel
+    outcome: Panel
+    compare: Panel
     visit: gr.State
 
     def _show(self, run: Stored, request: gr.Request) -> Updates:
@@ -46,7 +48,7 @@ class Showing:
             outcome.stages: [[s["name"], s["seconds"], s["peak_mib"]] for s in run.report["stages"]],
             outcome.scores: results.scores(run.report),
             outcome.files: results.files(run),
-            outcome.link: _link(run, request),
+            outcome.link: link_to(run.token, run.request.settings, request),
             **self._browse(run, frame, rounds),
         }
 
@@ -79,14 +81,9 @@ class Showing:
 
     def restore(self, run: Stored, visit: Visit) -> Updates:
         """The choices of a run, for the visitor's clip."""
-        updates = dict(zip(self.choices.all(), self._chosen(run), strict=True))
-        updates[self.choices.frames] = gr.Slider(maximum=max(1, visit.frames), value=run.report["frames"])
+        updates = {self.choices[name]: value for name, value in chosen_of(run).items()}
+        updates[self.choices["frames"]] = gr.Slider(maximum=max(1, visit.frames), value=run.report["frames"])
         return updates
-
-    def _chosen(self, run: Stored) -> tuple[Any, ...]:
-        """A run's choices in their order."""
-        known = asdict(run.request.settings) | {"frames": run.report["frames"], "force": run.request.force}
-        return tuple(known[name] for name in Choices.__dataclass_fields__)
 
     def _lists(self, visit: Visit) -> Updates:
         runs = self._runs(visit)
@@ -109,7 +106,9 @@ class Showing:
         pictures = []
         for name in (left, right):
             token, _, what = name.partition("/")
-            pictures.append(results.compared(self._run_of(token), what, int(frame), self.service.limits))
+            run = self._run_of(token)
+            with nullcontext() if results.is_made(run, what) else self.service.runs.beside():
+                pictures.append(results.compared(run, what, int(frame), self.service.limits))
         height, width = pictures[0].shape[:2]
         if pictures[1].shape[:2] != (height, width):
             raise InputError("These two results have frames of different sizes; compare runs on the same clip.")
@@ -118,8 +117,14 @@ class Showing:
         return {self.compare.slider: (pictures[0], pictures[1]), self.compare.table: table}
 
 
-def _link(run: Stored, request: gr.Request) -> str:
+def chosen_of(run: Stored) -> dict[str, Any]:
+    """A run's choices by name, as the page's controls hold them."""
+    return asdict(run.request.settings) | {"frames": run.report["frames"], "force": run.request.force}
+
+
+def link_to(token: str, settings: Settings, request: gr.Request) -> str:
+    """The address of a run, with the choices that are not the preset's own."""
     base = (request.headers.get("referer") or "").partition("?")[0]
-    settings = run.request.settings
-    known = {name: getattr(settings, name) for name in ("preset", "prior", "eta", "steps", "seed")}
-    return f"{base}?{urlencode({'run': run.token, **known})}"
+    usual = asdict(PRESETS[settings.preset])
+    known = {name: value for name, value in asdict(settings).items() if name == "preset" or value != usual[name]}
+    return f"{base}?{urlencode({'run': token, **known})}"

@@ -1,19 +1,24 @@
-"""A visitor: a folder of their own, what they have given and made, and whether their run is waiting or going on."""
+"""A visitor: a folder of their own, and what they give, checked as soon as it is given: clips, exemplars, links."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
-import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from omnifusion.clip.register import register
+from omnifusion.clip.shots import find_shots
 from omnifusion.color import from_uint8, grey, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.state import InputError, Video
+from omnifusion.store import Stored, exemplar_name
+from omnifusion.ui.limits import Limits
+from omnifusion.ui.work import open_clip
+from omnifusion.video import is_grey, read, read_image, write_image
 
 PREVIEW = 512
 """Longest side of the frames behind the slider."""
@@ -70,7 +75,79 @@ class Visit:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def receive(visit: Visit, file: Path, name: str, video: Video, color: bool, home: Path) -> Visit:
+def receive_file(visit: Visit, path: Path, limits: Limits, home: Path, title: str = "") -> tuple[Visit, list[str]]:
+    """Take in a clip; returns the visit and what its owner should know at once.
+
+    Raises:
+        InputError: not a video, or too large.
+    """
+    name = title or path.name
+    video = open_clip(path, limits)
+    color = not is_grey(video)
+    h, w = video.size
+    notes = [f"**{name}**: {len(video)} frames, {w} x {h}, {float(video.fps):g} per second."]
+    if len(video) == limits.frames:
+        notes.append(f"Longer clips are cut: this page takes the first {limits.frames} frames.")
+    if color:
+        notes.append("The clip is in colour: it is made grey, its first frame is the exemplar unless you give others, "
+                     "and the result is scored.")  # fmt: skip
+    else:
+        notes.append("Add a coloured picture of one of its frames below; without one the prior invents the colours.")
+    if len(shots := find_shots(video)) > 1:
+        cuts = ", ".join(str(shot.start) for shot in shots[1:])
+        notes.append(f"**There are cuts** at frame {cuts}: each part is best with an exemplar of its own.")
+    return _received(visit, path, name, video, color, home), notes
+
+
+def receive_run(visit: Visit, run: Stored, limits: Limits, home: Path) -> tuple[Visit, list[str]]:
+    """Take in the clip and exemplars of a finished run."""
+    visit, notes = receive_file(visit, run.clip, limits, home, run.request.name)
+    assert visit.folder is not None
+    pictures = {}
+    for frame in run.request.exemplars:
+        pictures[frame] = visit.folder / exemplar_name(frame)
+        shutil.copyfile(run.exemplar(frame), pictures[frame])
+    return replace(visit, pictures=pictures).with_run(run.token), notes
+
+
+def tie(visit: Visit, frame: int, path: Path, limits: Limits, force: bool) -> tuple[Visit, str]:
+    """Tie a coloured picture to a frame, and say how well the two agree.
+
+    Raises:
+        InputError: no clip yet, not a picture, or it does not seem to show this frame.
+    """
+    clip = visit.require_clip()
+    assert visit.folder is not None
+    image = read_image(path, limits.pixels)
+    shown = to_uint8(grey(from_uint8(_frame(clip, frame)))).numpy()
+    found = register(image, shown, force=force)
+    target = visit.folder / exemplar_name(frame)
+    target.unlink(missing_ok=True)
+    write_image(target, image)
+    h, w = image.shape[1:]
+    note = (
+        f"Frame {frame} has its exemplar, {w} x {h}: its brightness correlates with the frame's by {found.before:.2f}, "
+        f"in its place by {found.after:.2f}."
+    )
+    return replace(visit, pictures={**visit.pictures, frame: target}), f"{note} {found.warning or ''}"
+
+
+def tie_own(visit: Visit, frame: int) -> tuple[Visit, str]:
+    """Tie the clip's own colours of a frame to it.
+
+    Raises:
+        InputError: no clip yet.
+    """
+    clip = visit.require_clip()
+    assert visit.folder is not None
+    target = visit.folder / exemplar_name(frame)
+    target.unlink(missing_ok=True)
+    write_image(target, _frame(clip, frame))
+    note = f"Frame {frame} is an exemplar with the clip's own colours."
+    return replace(visit, pictures={**visit.pictures, frame: target}), note
+
+
+def _received(visit: Visit, file: Path, name: str, video: Video, color: bool, home: Path) -> Visit:
     """A visit with another clip: the file is copied to the visitor's folder under a name of our own."""
     folder = visit.folder or home / secrets.token_urlsafe(16)
     shutil.rmtree(folder, ignore_errors=True)
@@ -84,55 +161,5 @@ def receive(visit: Visit, file: Path, name: str, video: Video, color: bool, home
     return Visit(folder, clip, name, len(video), video.size, color, token=visit.token, runs=visit.runs)
 
 
-class Turns:
-    """Who waits, who runs and who wants to stop; by Gradio's session hash."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stops: dict[str, str] = {}
-        self._begun: set[str] = set()
-
-    def announce(self, session: str) -> int:
-        """Queue for a run; returns how many other visitors come first.
-
-        Raises:
-            InputError: this visitor has one already.
-        """
-        with self._lock:
-            if session in self._stops:
-                raise InputError("Your run is still going on; cancel it first, or wait for its end.")
-            self._stops[session] = ""
-            return len(self._stops) - 1
-
-    def begin(self, session: str) -> bool:
-        """The run's turn has come; returns whether it is still wanted."""
-        with self._lock:
-            self._begun.add(session)
-            return self._stops.get(session, "drop") == ""
-
-    def cancel(self, session: str) -> bool:
-        """Ask a run to stop and to keep what is done; returns whether there was one."""
-        with self._lock:
-            if session not in self._stops:
-                return False
-            self._stops[session] = "keep"
-            return True
-
-    def leave(self, session: str) -> None:
-        """The visitor is gone: a run that goes on stops and keeps nothing, one that waits gives up its place."""
-        with self._lock:
-            if session in self._begun:
-                self._stops[session] = "drop"
-            else:
-                self._stops.pop(session, None)
-
-    def stopping(self, session: str) -> str:
-        """ "", "keep" or "drop"."""
-        with self._lock:
-            return self._stops.get(session, "drop")
-
-    def end(self, session: str) -> None:
-        """The run is over."""
-        with self._lock:
-            self._stops.pop(session, None)
-            self._begun.discard(session)
+def _frame(clip: Path, frame: int) -> np.ndarray:
+    return np.array(read(clip, 1, frame).frames[0])

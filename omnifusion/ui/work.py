@@ -12,9 +12,9 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Result, colorize
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import Exemplar, Fitted, Followed, Step, Steps, Tracker, Video
-from omnifusion.store import RunFolder
-from omnifusion.ui.archive import Archive, Request, Stored
+from omnifusion.state import Exemplar, Fitted, Followed, InputError, Step, Steps, Tracker, Video
+from omnifusion.store import Request, RunFolder, Stored
+from omnifusion.ui.archive import Archive
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import tracks
 from omnifusion.video import read, read_image
@@ -38,14 +38,25 @@ class Job:
 
 
 def open_clip(path: Path, limits: Limits, frames: int | None = None) -> Video:
-    """Read as much of a clip as the limits allow.
+    """Read as much of a clip as the limits allow; sizes are looked at before anything is decoded.
 
     Raises:
         InputError: too large, or not a video.
     """
     limits.check_file(path)
-    limits.check_size(*read(path, max_frames=1).size)
-    return read(path, max_frames=min(limits.frames, frames or limits.frames))
+    if frames is not None and frames < 1:
+        raise InputError(f"frames is {frames}; give at least 1.")
+    return read(path, min(limits.frames, frames or limits.frames), max_pixels=limits.pixels)
+
+
+def probe(path: Path, limits: Limits, frames: int | None = None) -> tuple[int, tuple[int, int]]:
+    """How many frames of a clip a run would take, and their size (H, W); decodes one frame at most.
+
+    Raises:
+        InputError: as ``open_clip``.
+    """
+    video = open_clip(path, limits, frames)
+    return len(video), video.size
 
 
 def ready(job: Job, limits: Limits) -> Clip:
@@ -55,7 +66,7 @@ def ready(job: Job, limits: Limits) -> Clip:
         InputError: the clip or an exemplar cannot be used.
     """
     video = open_clip(job.clip, limits, job.request.frames)
-    exemplars = [Exemplar(frame, read_image(path)) for frame, path in sorted(job.pictures.items())]
+    exemplars = [Exemplar(frame, read_image(path, limits.pixels)) for frame, path in sorted(job.pictures.items())]
     return prepare(video, exemplars, job.request.settings.max_side, job.request.force)
 
 

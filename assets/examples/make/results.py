@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from omnifusion.settings import choose
 from omnifusion.state import drain
-from omnifusion.ui.archive import Archive, Request
-from omnifusion.ui.examples import EXAMPLES, FOLDER, Example
+from omnifusion.store import Request
+from omnifusion.ui.archive import Archive
+from omnifusion.ui.assets import EXAMPLES, FOLDER, Example
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job, run
 

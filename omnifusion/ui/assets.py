@@ -1,14 +1,21 @@
-"""The clips that a visitor can try with one click, and their finished results."""
+"""What the page shows that lies in ``assets/``: its words, and the clips that a visitor can try with one click."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from omnifusion.ui.archive import Stored, load
-from omnifusion.ui.texts import ASSETS
+from omnifusion.store import Stored, open_run
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 FOLDER = ASSETS / "examples"
+
+
+@cache
+def text(name: str) -> str:
+    """The page's words, ``assets/NAME.md``."""
+    return (ASSETS / f"{name}.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Example:
     def result(self) -> Stored | None:
         """The finished run that ships with the example, if it does."""
         folder = FOLDER / "results" / self.name
-        return replace(load(folder), source=self.clip) if (folder / "request.json").is_file() else None
+        return replace(open_run(folder), source=self.clip) if (folder / "request.json").is_file() else None
 
 
 EXAMPLES = (
