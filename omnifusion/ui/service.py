@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
+from PIL import Image
 
 from omnifusion.geometry import fit_size
 from omnifusion.settings import Settings
@@ -139,6 +140,9 @@ class Page(gr.Blocks):
             raise
         except Exception as error:
             log.info("refused before it was read: %s", error)
+            if isinstance(error.__cause__, Image.DecompressionBombError):
+                most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+                raise InputError(f"The picture has more than {most:.0f} million pixels; make it smaller.") from error
             raise InputError(
                 "What was given cannot be read: a file has to be whole and of a common kind, an address public and "
                 "what it leads to no larger than an upload may be."
