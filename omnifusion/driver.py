@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from omnifusion.inpaint import Task, inpaint, make_hint_for
+from omnifusion.flow.direct import Correspondence
+from omnifusion.inpaint import Task, Witnesses, complete, inpaint
 from omnifusion.meter import Costs
-from omnifusion.propagate import propagate
+from omnifusion.propagate import correspondences, propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Colored, ColorState, Fitted, Iteration, Round, Step, Steps, Tracker
@@ -83,10 +84,11 @@ def algorithm_1(run: Run, frames: range) -> Steps[None]:
     while not run.complete(frames):  # if every frame is full colored then break
         i = next_frame(run.settings.order, run.grey(frames), given[0] if given else frames.start, visited)  # i = i + 1
         visited.add(i)
-        fresh = ~run.state.mask[i]
+        fresh = ~run.state.colored(i)
         if bool(fresh.any()):
             yield from run.inpaint(tracker, i, frames)  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
-        yield from run.propagate(tracker, i, frames, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
+        targets = frames if run.settings.literal else near(i, frames)
+        yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
 
 
 def first_rounds(given: Sequence[int], frames: range) -> list[tuple[int, Sequence[int]]]:
@@ -95,6 +97,14 @@ def first_rounds(given: Sequence[int], frames: range) -> list[tuple[int, Sequenc
         return [(e, frames) for e in given]
     nearest = {j: min(given, key=lambda e: abs(e - j)) for j in frames}
     return [(e, [j for j in frames if nearest[j] == e]) for e in given] + [(e, frames) for e in given]
+
+
+def near(i: int, frames: range) -> range:
+    """The frames up to a keyframe's gap from ``i``.
+
+    The paper asks all. Here others have keyframes of their own, and a run's cost grows with its length, not its square.
+    """
+    return range(max(frames.start, i - KEYFRAME_GAP), min(frames.stop, i + KEYFRAME_GAP + 1))
 
 
 def next_frame(order: str, grey: Mapping[int, float], first: int, visited: Collection[int]) -> int:
@@ -122,14 +132,20 @@ def next_frame(order: str, grey: Mapping[int, float], first: int, visited: Colle
 
 
 @dataclass(frozen=True)
-class _ShotTracker:
+class ShotTracker:
     """A shot's tracker, asked with the clip's frame numbers."""
 
     tracker: Tracker
     start: int
+    size: tuple[int, int]
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
+        """See ``state.Tracker``."""
         return self.tracker.correspond(points, i - self.start, j - self.start)
+
+    def pairs(self, i: int, j: int, near: bool) -> list[Correspondence]:
+        """See ``propagate.correspondences``."""
+        return correspondences(self.tracker, i - self.start, j - self.start, self.size, near)
 
 
 @dataclass
@@ -144,53 +160,74 @@ class Run:
     iterations: list[Iteration] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
 
-    def track(self, frames: range) -> Steps[Tracker]:
-        """The tracker of a shot, fitted unless it was before."""
+    def __post_init__(self) -> None:
+        self.witnesses = Witnesses(self.exemplars, self.settings.literal)
+
+    def track(self, frames: range) -> Steps[ShotTracker]:
+        """The tracker of a shot, made unless it was before."""
         if frames.start not in self.trackers:
             stages = self.stages.metered(self.costs)
             tracker = yield from stages.track(self.state.L[frames.start : frames.stop], self.settings)
             self.trackers[frames.start] = tracker
-            yield Fitted("fit", "the tracker is fitted", 1.0, start=frames.start, tracker=tracker)
-        return _ShotTracker(self.trackers[frames.start], frames.start)
+            if self.settings.fit != "none":
+                yield Fitted("fit", "the tracker is fitted", 1.0, start=frames.start, tracker=tracker)
+        size = (self.state.L.shape[2], self.state.L.shape[3])
+        return ShotTracker(self.trackers[frames.start], frames.start, size)
 
     def propagate(
         self, tracker: Tracker, i: int, targets: Sequence[int], inpainted: Tensor | None = None
     ) -> Steps[None]:
         """The inter-frame propagation step from frame ``i``, whose ``inpainted`` pixels are new; ends the iteration."""
-        before = int(self.state.mask.sum())
-        with self.costs.during("propagate"):
-            self.state = propagate(tracker, self.state, i, len(self.iterations), targets, inpainted)
+        before, iteration = int(self.state.mask.sum()), len(self.iterations)
+        for j in sorted(targets, key=lambda j: abs(j - i)):  # from the exemplar outwards: sure things first
+            if j != i and not self.state.whole(j):
+                with self.costs.during("propagate"):
+                    self.state = propagate(
+                        tracker, self.state, i, iteration, [j], near=inpainted is not None,
+                        literal=self.settings.literal,
+                    )  # fmt: skip
+                yield self.colored("propagate", f"frame {i} gives its colour to frame {j}", j)
         colored = int(self.state.mask.sum())
         filled = 0 if inpainted is None else int(inpainted.sum())
-        iteration = Iteration(len(self.iterations), i, colored - before, filled, self.state.mask.numel() - colored)
+        result = Iteration(iteration, i, colored - before, filled, self.state.mask.numel() - colored)
         told = self.colored("propagate", f"frame {i} gave its colour to {colored - before} pixels", i)
-        self.iterations.append(iteration)
-        yield Round(**vars(told), result=iteration)
+        self.iterations.append(result)
+        yield Round(**vars(told), result=result)
 
     def inpaint(self, tracker: Tracker, i: int, frames: range) -> Steps[None]:
         """The intra-frame inpainting step on frame ``i``."""
-        hint = None
+        hint, iteration = None, len(self.iterations)
         if self.settings.start is not None:
             yield Step("inpaint", "looking up colours")
-            with self.costs.during("inpaint"):
-                hint = make_hint_for(self.state, i, tracker, frames, self.exemplars)
-        seed = (self.settings.seed * 1_000_003 + i) % 2**63
-        filled = inpaint(self.state, i, len(self.iterations), hint, seed, self._fill)
-        self.state = yield from self.costs.of("inpaint", filled)
+            with self.costs.during("hint"):
+                hint = self.witnesses.hint(self.state, i, tracker, frames)
+        if hint is not None and not self.asks_prior():
+            self.state = complete(self.state, i, iteration, hint.ab, hint)
+        else:
+            seed = (self.settings.seed * 1_000_003 + i) % 2**63
+            filled = inpaint(self.state, i, iteration, hint, seed, self._fill)
+            self.state = yield from self.costs.of("inpaint", filled)
         yield self.colored("inpaint", f"frame {i} is complete", i)
+
+    def asks_prior(self) -> bool:
+        """Whether the prior is asked; the bundled one only where there is no colour at all to go by, unless it is
+        wanted everywhere: what it does to a hint is measured to be neutral (docs/prior.md)."""
+        if self.settings.diffusion == "always" or self.settings.prior != "bundled":
+            return True
+        return not bool(self.state.mask.any())
 
     def _fill(self, task: Task) -> Steps[Tensor]:
         return self.stages.inpaint(task, self.settings)
 
     def grey(self, frames: range) -> dict[int, float]:
         """The share of each frame's pixels that are still grey."""
-        return {j: int((~self.state.mask[j]).sum()) / self.state.mask[j].numel() for j in frames}
+        return {j: int((~self.state.colored(j)).sum()) / self.state.colored(j).numel() for j in frames}
 
     def complete(self, frames: range) -> bool:
         """Whether every pixel of ``frames`` has its colour."""
-        return bool(self.state.mask[frames.start : frames.stop].all())
+        return all(self.state.whole(j) for j in frames)
 
     def colored(self, stage: str, message: str, frame: int | None = None) -> Colored:
         """A Step that shows the colours so far."""
-        coverage = float(self.state.mask.float().mean())
+        coverage = int(self.state.mask.sum()) / self.state.mask.numel()
         return Colored(stage, message, coverage, state=self.state, iteration=len(self.iterations), frame=frame)

@@ -1,43 +1,37 @@
-"""A first guess at a frame's missing colour, our own addition to the paper: the diffusion starts from it.
+"""What is known of a frame's missing colour, our own addition to the paper: the fill, and where the diffusion starts.
 
-Three witnesses are heard, each with its own confidence: the most alike pixels of coloured frames (by grey features),
-direct optical flow to coloured frames, and uncertain tracks. Levin 2004's equations join what they say to the known.
+Two kinds of witnesses are heard, each by the odds that it is right: colours fetched from coloured frames along the
+tracker's answers, and the colours of the most alike pixels (by grey features) of coloured frames and of the frame
+itself. Levin 2004's equations join what they say to the known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from omnifusion.flow import dis, to_bytes
-from omnifusion.geometry import inside, pixel_grid, warp
+from omnifusion.flow.judge import odds
 from omnifusion.levin import levin
 from omnifusion.state import Hint
 
-__all__ = ["Reference", "along_flow", "levin", "lookup", "make_hint"]
+__all__ = ["Reference", "levin", "lookup", "make_hint"]
 
-NEIGHBOURS = 8
+NEIGHBORS = 8
 """How many alike pixels vote on a colour."""
 
-SLACK = 0.7
-"""How much farther than the nearest a neighbour may be: 3.6 times as fast as exact ones, to the same error."""
+SLACK = 1.5
+"""How much farther than the nearest a neighbour may be: several times as fast as exact ones, to the same error."""
 
-MAX_QUERIES = 24_000
-MAX_CANDIDATES = 24_000
-"""At most so many pixels ask (the others are reached by Levin's equations) and so many per reference answer."""
-
-MAX_TESTS, TEST_WINDOW, LONELY = 3000, 15, 0.2
-"""Known pixels are tested (so many of each kind) where a window of this side holds unknown ones; they are lonely where
-it is known on less than this share."""
-
-CONTRADICTION_SIGMA = 6.0
-"""Error in ab, at known pixels around, at which what the witnesses say falls to 0.6."""
+ASKED, MOST = 24_000, 8_000
+"""At most so many pixels ask (the others are reached by Levin's equations), and so many per reference answer."""
 
 SCALES = (0.004, 0.012, 0.035, 0.1)
 """Radii of the grey features' Gaussian windows, as fractions of the frame's longer side."""
@@ -45,122 +39,113 @@ SCALES = (0.004, 0.012, 0.035, 0.1)
 POSITION_WEIGHT = (0.2, 0.6)
 """Weight of x and y (in units of the longer side) beside luminance (in units of 100): sky is up."""
 
+LOOKUP_BIAS, LOOKUP_WEIGHTS = 2.90, (-10.6, -0.375)
+"""Logistic of the probability that a looked-up colour is right (``flow.judge.RIGHT``), of the mean distance of its
+neighbours in features and their standard deviation in a*, b*; fitted by ``benchmarks/judge.py``."""
+
+LONELY, LONELY_WINDOW = 0.2, 15
+"""A known pixel is lonely where in a window of this side so small a share is known: there lookups are tested."""
+
+CONTRADICTION_SIGMA = 6.0
+"""Error in a*, b* of lookups at lonely known pixels at which their say falls to 0.6."""
+
 DATA_WEIGHT = 0.15
-"""Pull of a wholly trusted colour beside Levin's equations, whose weights sum to 1."""
-
-DISTANCE_SIGMA = 0.08
-"""Feature distance at which the confidence of a looked-up colour falls to 0.6."""
-
-SPREAD_SIGMA = 8.0
-"""Disagreement (standard deviation in ab) of the neighbours at which the confidence falls to 0.6."""
-
-FLOW_WEIGHT = 4.0
-"""Say of a colour fetched along a flow that agrees in everything, beside one looked up."""
-
-AGREEMENT_SIGMA, WINDOW_SIGMA = 6.0, 2.0
-"""L* difference at which a flow's confidence falls to 0.6, and the Gaussian window (pixels) in which it is averaged."""
-
-CYCLE_SIGMA = 1.0
-"""The same for the gap, in pixels, between a flow and the way back."""
+"""Pull of a witness at even odds beside Levin's equations, whose weights sum to 1."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A frame to look colours up in: L ``(1, H, W)``, ab ``(2, H, W)``, mask ``(H, W)`` bool, true where coloured."""
+    """A frame to look colours up in; what is computed of it is kept.
+
+    Attributes:
+        L: ``(1, H, W)``, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where coloured.
+    """
 
     L: Tensor
     ab: Tensor
     mask: Tensor
 
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Grey features ``(H, W, F)`` of the frame."""
+        return features(self.L)
 
-def make_hint(L: Tensor, ab: Tensor, mask: Tensor, references: Sequence[Reference], guess: Hint | None = None) -> Hint:
-    """The colour that the references, the frame's own known pixels and uncertain tracks suggest for the unknown pixels.
+    @cached_property
+    def candidates(self) -> tuple[cKDTree, np.ndarray] | None:
+        """A search tree of the features of some coloured pixels, and their colours ``(N, 2)``."""
+        chosen = _subset(self.mask.numpy(), MOST)
+        if not chosen.any():
+            return None
+        return cKDTree(self.features[chosen]), self.ab.permute(1, 2, 0).numpy()[chosen]
+
+
+def make_hint(frame: Reference, references: Sequence[Reference], fetched: Sequence[Hint] = ()) -> Hint:
+    """The colour that references, the frame's own known pixels and fetched colours suggest for its unknown pixels.
 
     Args:
-        L: ``(1, H, W)`` in [0, 100], ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where ``ab`` is known.
+        frame: the frame; its unknown pixels are those outside its mask.
         references: coloured frames, of any size; the frame itself is added.
-        guess: colours fetched along uncertain tracks, with a confidence per pixel in [0, 1].
+        fetched: colours fetched from other frames, with the probability that they are right.
 
     Returns:
         ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled towards the suggestions;
-        ``confidence``: in [0, 1], 1 at known pixels.
+        ``confidence``: that the best of the witnesses is right, 1 at known pixels.
     """
-    tested = _test_pixels(mask)
-    asked = torch.from_numpy(_subset(~mask.numpy(), MAX_QUERIES))
-    witnesses = [lookup(L, asked, [*references, Reference(L, ab, mask)])]
-    witnesses += [lookup(L, tested, [*references, Reference(L, ab, mask & ~tested)])]
-    witnesses += [along_flow(L, r) for r in references if r.mask.shape == mask.shape]
-    if guess is not None:
-        witnesses.append(guess)
-    weight = torch.stack([w.confidence for w in witnesses]).sum(0)
-    colour = torch.stack([w.ab * w.confidence for w in witnesses]).sum(0) / weight.clamp_min(1e-6)
-    weight = weight * torch.exp(-0.5 * (_contradiction(L, ab, mask, colour, weight) / CONTRADICTION_SIGMA) ** 2)
-    filled = levin(L, ab, mask, colour, DATA_WEIGHT * weight)
-    return Hint(filled, torch.where(mask, torch.ones(()), 1 - torch.exp(-weight)))
+    asked = torch.from_numpy(_subset(~frame.mask.numpy(), ASKED))
+    seen = lookup(frame, asked, [*references, frame])
+    seen = Hint(seen.ab, seen.confidence * _credit(frame, references))
+    witnesses = [seen, *fetched]
+    weights = torch.stack([torch.from_numpy(odds(w.confidence.numpy())) for w in witnesses])
+    weight = weights.sum(0)
+    color = (torch.stack([w.ab for w in witnesses]) * weights[:, None]).sum(0) / weight.clamp_min(1e-6)
+    filled = levin(frame.L, frame.ab, frame.mask, color, DATA_WEIGHT * weight)
+    return Hint(filled, torch.where(frame.mask, torch.ones(()), torch.stack([w.confidence for w in witnesses]).amax(0)))
 
 
-def _test_pixels(mask: Tensor) -> Tensor:
-    """Known pixels ``(H, W)`` bool at which the witnesses are put to the test: near the hole, above all lonely ones."""
-    known = mask.numpy()
-    share = cv2.blur(known.astype(np.float32), (TEST_WINDOW, TEST_WINDOW))
-    lonely = _subset(known & (share < LONELY), MAX_TESTS)
-    return torch.from_numpy(lonely | _subset(known & (share >= LONELY) & (share < 1), MAX_TESTS))
+def _credit(frame: Reference, references: Sequence[Reference]) -> Tensor:
+    """How much ``(H, W)`` lookups are still heard after a test at lonely known pixels, such as a few given colours of a
+    thing that the references show in others: their error there is carried into the hole by Levin's equations."""
+    share = cv2.blur(frame.mask.float().numpy(), (LONELY_WINDOW, LONELY_WINDOW))
+    lonely = frame.mask & torch.from_numpy(share < LONELY)
+    if not bool(lonely.any()):
+        return torch.ones(frame.mask.shape)
+    found = lookup(frame, lonely, [*references, Reference(frame.L, frame.ab, frame.mask & ~lonely)])
+    distance, nearest = distance_transform_edt(~lonely.numpy(), return_indices=True)
+    y, x = torch.from_numpy(nearest).long()
+    beside = (found.ab - frame.ab)[:, y, x] * torch.from_numpy(distance < LONELY_WINDOW)
+    error = levin(frame.L, beside.float(), frame.mask).norm(dim=0)
+    return torch.exp(-0.5 * (error / CONTRADICTION_SIGMA) ** 2)
 
 
-def _contradiction(L: Tensor, ab: Tensor, mask: Tensor, colour: Tensor, weight: Tensor) -> Tensor:
-    """How far ``(H, W)`` the witnesses' ``colour`` is off: seen where it is known, carried on by Levin's equations."""
-    heard = mask & (weight > 0)
-    return levin(L, colour - ab, heard).norm(dim=0) if bool(heard.any()) else torch.zeros(mask.shape)
-
-
-def along_flow(L: Tensor, reference: Reference) -> Hint:
-    """Colour fetched from a reference of the same size along optical flow, trusted where luminance and cycle agree.
-
-    Confidence reaches ``FLOW_WEIGHT`` and is 0 where the reference has no colour.
-    """
-    H, W = reference.mask.shape
-    here, source = to_bytes(L[0]), to_bytes(reference.L[0])
-    there, back = (torch.from_numpy(dis(*way)).permute(2, 0, 1) for way in ((here, source), (source, here)))
-    fetched = warp(torch.cat([reference.L, reference.ab, reference.mask[None].float()]), there)
-    square = ((fetched[:1] - L) ** 2)[0].numpy()
-    difference = torch.from_numpy(cv2.GaussianBlur(square, (0, 0), WINDOW_SIGMA)) / AGREEMENT_SIGMA**2
-    gap = ((there + warp(back, there)) ** 2).sum(0) / CYCLE_SIGMA**2
-    seen = inside(pixel_grid(H, W) + there.permute(1, 2, 0), H, W) & (fetched[3] > 0.99)
-    return Hint(fetched[1:3], FLOW_WEIGHT * torch.exp(-0.5 * (difference + gap)) * seen)
-
-
-def lookup(L: Tensor, asked: Tensor, references: Sequence[Reference]) -> Hint:
-    """For the pixels ``asked``, the mean colour of the most alike coloured pixels; zero confidence elsewhere.
+def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> Hint:
+    """For the pixels ``asked`` ``(H, W)`` bool of a frame, the mean colour of the most alike coloured pixels.
 
     The nearest neighbours (to within a factor of 1 + ``SLACK``) among grey features on a regular subset of each
-    reference's pixels.
-
-    Args:
-        L: ``(1, H, W)``, asked: ``(H, W)`` bool.
+    reference's pixels. The confidence is the probability that the colour is right, 0 where none was asked.
     """
-    H, W = asked.shape
-    result = Hint(torch.zeros(2, H, W), torch.zeros(H, W))
-    candidates = [_candidates(r) for r in references if bool(r.mask.any())]
-    queries = asked.numpy()
-    if not candidates or not queries.any():
+    result = Hint(torch.zeros(2, *asked.shape), torch.zeros(asked.shape))
+    candidates = [c for r in references if (c := r.candidates) is not None]
+    if not candidates or not bool(asked.any()):
         return result
-    features, colours = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
-    k = min(NEIGHBOURS, len(features))
-    distance, index = cKDTree(features).query(_features(L)[queries], k=k, eps=SLACK, workers=torch.get_num_threads())
-    distance, index = distance.reshape(-1, k), index.reshape(-1, k)
+    queries, found = frame.features[asked.numpy()], []
+    for tree, colors in candidates:
+        k = min(NEIGHBORS, tree.n)
+        distance, index = tree.query(queries, k=k, eps=SLACK, workers=torch.get_num_threads())
+        found.append((distance.reshape(-1, k), colors[index.reshape(-1, k)]))
+    distance, votes = np.concatenate([d for d, _ in found], 1), np.concatenate([c for _, c in found], 1)
+    nearest = np.argsort(distance, 1)[:, :NEIGHBORS]
+    distance, votes = np.take_along_axis(distance, nearest, 1), np.take_along_axis(votes, nearest[..., None], 1)
     weights = 1.0 / (distance**2 + 1e-4)
     weights /= weights.sum(1, keepdims=True)
-    votes = colours[index]
     mean = (weights[..., None] * votes).sum(1)
     spread = np.sqrt((weights[..., None] * (votes - mean[:, None]) ** 2).sum(1).mean(1))
-    nearest = distance.mean(1)
-    trust = np.exp(-0.5 * (nearest / DISTANCE_SIGMA) ** 2 - 0.5 * (spread / SPREAD_SIGMA) ** 2)
+    logit = LOOKUP_BIAS + LOOKUP_WEIGHTS[0] * distance.mean(1) + LOOKUP_WEIGHTS[1] * spread
     result.ab[:, asked] = torch.from_numpy(mean.T).float()
-    result.confidence[asked] = torch.from_numpy(trust).float()
+    result.confidence[asked] = torch.from_numpy(1 / (1 + np.exp(-logit))).float()
     return result
 
 
-def _features(L: Tensor) -> np.ndarray:
+def features(L: Tensor) -> np.ndarray:
     """Grey features ``(H, W, F)``: luminance's mean, deviation and gradient at each scale, and position."""
     Y = L[0].numpy().astype(np.float32) / 100.0
     H, W = Y.shape
@@ -181,9 +166,3 @@ def _subset(where: np.ndarray, limit: int) -> np.ndarray:
     lattice = np.zeros_like(where)
     lattice[stride // 2 :: stride, stride // 2 :: stride] = True
     return where & lattice if (where & lattice).any() else where
-
-
-def _candidates(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
-    """Features ``(N, F)`` and colours ``(N, 2)`` of a reference's coloured pixels."""
-    chosen = _subset(reference.mask.numpy(), MAX_CANDIDATES)
-    return _features(reference.L)[chosen], reference.ab.permute(1, 2, 0).numpy()[chosen]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from omnifusion.hint import Reference, make_hint
-from omnifusion.propagate import guess
+from omnifusion.propagate import fetched
 from omnifusion.state import ColorState, Hint, Origin, Prior, Steps, Tracker
 
-NEIGHBOURS = 2
+NEAREST = 2
 """How many completed frames, nearest in time, lend their colours to the hint beside the exemplars."""
 
 
@@ -36,25 +36,37 @@ class Task:
         return prior.inpaint(self.L, self.ab, self.mask, self.hint, torch.Generator().manual_seed(self.seed))
 
 
-def make_hint_for(state: ColorState, frame: int, tracker: Tracker, frames: range, exemplars: Sequence[int]) -> Hint:
-    """What exemplars, completed neighbours, uncertain tracks and the frame's own colours say of its grey pixels.
+@dataclass
+class Witnesses:
+    """Who is asked about a frame's grey pixels: exemplars, completed neighbours, and the frame itself.
 
-    Args:
-        state: the colours so far.
-        frame: the frame to fill.
-        tracker: for colours fetched along tracks too uncertain to propagate; knows the frames of this shot.
-        frames: the frames of this shot.
+    Attributes:
         exemplars: indices of the frames that the user coloured, in any shot.
+        literal: see ``propagate.fetched``.
     """
 
-    def nearest(candidates: Iterable[int], count: int) -> list[int]:
-        return sorted((j for j in candidates if j != frame), key=lambda j: abs(j - frame))[:count]
+    exemplars: Sequence[int]
+    literal: bool = False
+    _kept: dict[int, Reference] = field(default_factory=dict)
 
-    neighbours = nearest((j for j in frames if bool(state.mask[j].all())), NEIGHBOURS)
-    sources = list(dict.fromkeys(neighbours + nearest(exemplars, 1)))
-    references = [Reference(state.L[j], state.ab[j], state.mask[j]) for j in sources]
-    tracked = guess(tracker, state, frame, [j for j in sources if j in frames])
-    return make_hint(state.L[frame], state.ab[frame], state.mask[frame], references, tracked)
+    def hint(self, state: ColorState, frame: int, tracker: Tracker, frames: range) -> Hint:
+        """What they say of ``frame``; the tracker knows the frames of this shot, ``frames``."""
+
+        def distance(j: int) -> int:
+            return abs(j - frame)
+
+        whole = sorted((j for j in frames if j != frame and state.whole(j)), key=distance)[:NEAREST]
+        first = sorted((e for e in self.exemplars if e != frame), key=distance)[:1]
+        sources = list(dict.fromkeys(whole + first))
+        told = [
+            fetched(tracker, state, frame, j, j not in self.exemplars, self.literal)[0] for j in sources if j in frames
+        ]
+        self._kept = {j: self._kept.get(j) or self._reference(state, j) for j in [*sources, *self.exemplars]}
+        return make_hint(self._reference(state, frame), [self._kept[j] for j in sources], told)
+
+    @staticmethod
+    def _reference(state: ColorState, j: int) -> Reference:
+        return Reference(state.L[j], state.ab[j], state.colored(j))
 
 
 def inpaint(
@@ -73,5 +85,11 @@ def inpaint(
         hint, seed: see ``Task``.
         fill: a prior's way to fill one frame.
     """
-    ab = yield from fill(Task(state.L[frame], state.ab[frame], state.mask[frame], hint, seed))
-    return state.paint({frame: (~state.mask[frame], ab)}, iteration, Origin.INPAINTED)
+    ab = yield from fill(Task(state.L[frame], state.ab[frame], state.colored(frame), hint, seed))
+    return complete(state, frame, iteration, ab, hint)
+
+
+def complete(state: ColorState, frame: int, iteration: int, ab: torch.Tensor, hint: Hint | None) -> ColorState:
+    """The state in which the grey pixels of ``frame`` have ``ab`` ``(2, H, W)``, as sure as the hint was of them."""
+    sure = {} if hint is None else {frame: hint.confidence}
+    return state.paint({frame: (~state.colored(frame), ab)}, iteration, Origin.INPAINTED, sure)

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numba
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from omnifusion.geometry import blur, inside, pixel_grid, sample
+from omnifusion import flow as of
+from omnifusion.flow import judge
+from omnifusion.flow.direct import Correspondence
+from omnifusion.geometry import pixel_grid
 from omnifusion.state import ColorState, Hint, Origin, Tracker
 
-NEAR = 2
-"""Frames this close to the exemplar are queried in full; farther ones only where its fresh colour may be seen."""
-
-PATCH_SIGMA = 2.0
-"""Radius in pixels of the surroundings that are compared before a colour is believed."""
-
-UNLIKE, ALIKE = 8.0, 3.0
-"""Mean difference in L* above which a visible point is not believed, and below which a hidden one is."""
-
-COMPANY, COMPANY_SIGMA, LIKE = 0.5, 4.0, 8.0
-"""Of the pixels within about COMPANY_SIGMA whose L* is within LIKE, the share COMPANY must be coloured along: a speck
-alone is not believed."""
+BELIEVED = 0.95
+"""Probability from which a fetched colour is taken for good; else it is one witness among others."""
 
 LUMINANCE_SIGMA = 10.0
 """L* difference at which a neighbour's say in the fetched colour falls to 0.6."""
@@ -34,76 +28,94 @@ STILL, MOVING = 0.25, 0.75
 """Motion in pixels up to which a point is still and from which on it moves."""
 
 
-def fetch(ab: Tensor, L: Tensor, points: Tensor, target: Tensor, target_L: Tensor) -> Tensor:
-    """The colour of a frame at ``points``, for pixels at ``target`` of another, whose own luminance is ``target_L``.
+def fetch(ab: Tensor, L: Tensor, flow: np.ndarray, target_L: Tensor, where: Tensor) -> Tensor:
+    """The colour of a frame along a flow into it, for the pixels of another.
 
     A joint bilateral mean of the 3 x 3 pixels around a point: plain bilinear sampling mixes the two sides of an edge.
     It narrows where nothing moves, so that still parts are copied and stay sharp (docs/propagation.md).
 
     Args:
-        ab: ``(2, H, W)``, L: ``(1, H, W)``, points and target: ``(N, 2)``, target_L: ``(N,)``.
+        ab: ``(2, H, W)``, L: ``(1, H, W)`` of the frame that is coloured.
+        flow: ``(H, W, 2)`` px from the asking frame, whose luminance is ``target_L`` ``(1, H, W)``.
+        where: ``(H, W)`` bool, its pixels that ask; the others stay grey.
 
     Returns:
-        ``(2, N)``.
+        ``(2, H, W)``.
     """
-    lab, centre = torch.cat([L, ab]), points.round()
-    motion = (((points - target).norm(dim=-1) - STILL) / (MOVING - STILL)).clamp(0.0, 1.0)
-    sigma = STILL_SIGMA + (MOVING_SIGMA - STILL_SIGMA) * motion
-    total, weight = torch.zeros(2, len(points)), torch.zeros(len(points))
-    for dy in (-1.0, 0.0, 1.0):
-        for dx in (-1.0, 0.0, 1.0):
-            neighbour = centre + torch.tensor([dx, dy])
-            there = sample(lab, neighbour, "nearest")
-            distance = ((neighbour - points) ** 2).sum(dim=-1) / sigma**2
-            difference = ((there[0] - target_L) / LUMINANCE_SIGMA) ** 2
-            w = torch.exp(-0.5 * distance) * (torch.exp(-0.5 * difference) + 1e-3)
-            total, weight = total + w * there[1:], weight + w
-    return total / weight
+    colors = np.ascontiguousarray(ab.permute(1, 2, 0).numpy())
+    fetched = _bilateral(colors, L[0].numpy(), np.ascontiguousarray(flow), target_L[0].numpy(), where.numpy())
+    return torch.from_numpy(fetched).permute(2, 0, 1).contiguous()
 
 
-def agreement(L: Tensor, points: Tensor, target_L: Tensor) -> Tensor:
-    """How well the luminance at ``points`` of ``L`` ``(1, H, W)`` matches ``target_L`` ``(N,)``: (0, 1], 1 = equal."""
-    return torch.exp(-0.5 * ((sample(L, points)[0] - target_L) / LUMINANCE_SIGMA) ** 2)
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _bilateral(ab: np.ndarray, L: np.ndarray, flow: np.ndarray, target_L: np.ndarray, where: np.ndarray) -> np.ndarray:
+    H, W = L.shape
+    out = np.zeros((H, W, 2), np.float32)
+    for y in range(H):
+        for x in range(W):
+            if not where[y, x]:
+                continue
+            dx, dy = flow[y, x, 0], flow[y, x, 1]
+            motion = min(max((np.sqrt(dx * dx + dy * dy) - STILL) / (MOVING - STILL), 0.0), 1.0)
+            narrow = 0.5 / (STILL_SIGMA + (MOVING_SIGMA - STILL_SIGMA) * motion) ** 2
+            px, py = min(max(x + dx, -1.0), float(W)), min(max(y + dy, -1.0), float(H))
+            cx, cy = int(np.rint(px)), int(np.rint(py))
+            a, b, total = 0.0, 0.0, 0.0
+            for ny in range(cy - 1, cy + 2):
+                for nx in range(cx - 1, cx + 2):
+                    iy, ix = min(max(ny, 0), H - 1), min(max(nx, 0), W - 1)
+                    distance = (nx - px) ** 2 + (ny - py) ** 2
+                    difference = (L[iy, ix] - target_L[y, x]) / LUMINANCE_SIGMA
+                    w = np.exp(-narrow * distance) * (np.exp(-0.5 * difference * difference) + 1e-3)
+                    a += w * ab[iy, ix, 0]
+                    b += w * ab[iy, ix, 1]
+                    total += w
+            out[y, x, 0], out[y, x, 1] = a / total, b / total
+    return out
 
 
-def mismatch(L: Tensor, points: Tensor, target_L: Tensor, where: Tensor) -> Tensor:
-    """How much the surroundings of ``points`` ``(N, 2)`` in ``L`` ``(1, H, W)`` differ from the asking pixels'.
+def fetched(
+    tracker: Tracker, state: ColorState, i: int, j: int, near: bool = False, literal: bool = False
+) -> tuple[Hint, Tensor]:
+    """What frame ``j`` says of the colours of frame ``i``, eq. (1).
 
     Args:
-        target_L: ``(1, H, W)`` luminance of the asking frame; where: ``(H, W)`` bool, its N asking pixels.
+        tracker: asked for all pixels; of several answers the one most likely right is taken.
+        state: frame ``j`` must be coloured completely.
+        near: the frames are near each other: a cheap answer will do.
+        literal: believe the tracker alone, as the paper does.
 
     Returns:
-        ``(N,)``: the difference in L*, averaged over the asking pixels within about ``PATCH_SIGMA``.
+        the colours, with the probability that each is right (that of the match times that of its source), and
+        ``(H, W)`` bool: whose match is believed.
     """
-    pair = torch.zeros(2, *where.shape)
-    pair[0][where] = (sample(L, points)[0] - target_L[0][where]).abs()
-    pair[1][where] = 1.0
-    difference, weight = blur(pair, PATCH_SIGMA)
-    return (difference / weight.clamp(min=1e-6))[where]
+    L, target_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
+    spread = judge.chroma_spread(np.ascontiguousarray(state.ab[j].permute(1, 2, 0).numpy()))
+    grid, flow, best = of.grid(*L.shape), None, np.zeros(L.shape, np.float32)
+    for answer in correspondences(tracker, i, j, L.shape, near):
+        points = grid + answer.flow
+        if literal:
+            p = np.isfinite(answer.cycle).astype(np.float32)
+        else:
+            p = judge.probability(judge.residual(target_L, of.remap(L, points)), answer.cycle, of.remap(spread, points))
+        better = p >= best
+        flow = answer.flow if flow is None else np.where(better[..., None], answer.flow, flow)
+        best = np.maximum(p, best)
+    if flow is None:
+        return Hint(torch.zeros(2, *L.shape), torch.zeros(L.shape)), torch.zeros(L.shape, dtype=torch.bool)
+    source = of.remap(state.confidence[j].float().numpy(), grid + flow)
+    hint = Hint(fetch(state.ab[j], state.L[j], flow, state.L[i], ~state.colored(i)), torch.from_numpy(best * source))
+    return hint, torch.from_numpy(best > BELIEVED)
 
 
-def company(L: Tensor, colored: Tensor) -> Tensor:
-    """Share of the pixels around each one, of like luminance, that are ``colored``.
-
-    Args:
-        L: ``(1, H, W)``, colored: ``(H, W)`` bool.
-
-    Returns:
-        ``(H, W)`` in [0, 1]; a bilateral mean, by blurring levels of luminance one by one.
-    """
-    levels = torch.arange(0.0, 100.0 + LIKE, LIKE).view(-1, 1, 1)
-    like = (1 - (L - levels).abs() / LIKE).clamp(min=0.0)
-    return (like * blur(like * colored, COMPANY_SIGMA) / blur(like, COMPANY_SIGMA).clamp(min=1e-6)).sum(dim=0)
-
-
-def _accept(points: Tensor, visible: Tensor, difference: Tensor, size: tuple[int, int]) -> Tensor:
-    """Whose colour is taken: what the tracker sees unless it looks different; what it has lost if it looks the same.
-
-    A departure from the paper, which trusts the tracker alone: a pixel is coloured for good, and on real clips the
-    likeness of its surroundings tells a wrong colour better than any geometry does (docs/propagation.md).
-    """
-    likely = torch.where(visible, difference < UNLIKE, difference < ALIKE)
-    return likely & inside(points, *size)
+def correspondences(tracker: Tracker, i: int, j: int, size: tuple[int, ...], near: bool) -> list[Correspondence]:
+    """The tracker's answers for all pixels of frame ``i``; one that knows only points is asked for each."""
+    if hasattr(tracker, "pairs"):
+        return tracker.pairs(i, j, near)
+    grid = pixel_grid(size[0], size[1])
+    points, visible = tracker.correspond(grid.reshape(-1, 2), i, j)
+    cycle = np.where(visible.numpy(), np.float32(0), np.float32(np.inf)).reshape(size)
+    return [Correspondence((points.reshape(grid.shape) - grid).numpy(), cycle)]
 
 
 def propagate(
@@ -112,14 +124,13 @@ def propagate(
     i: int,
     iteration: int,
     frames: Iterable[int] | None = None,
-    fresh: Tensor | None = None,
+    near: bool = False,
+    literal: bool = False,
 ) -> ColorState:
-    """X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1): colour the grey pixels that are visible in frame ``i``.
+    """X, M = InterFramePropagationStep(x_i, X, M, i): colour the grey pixels that are visible in frame ``i``.
 
-    The paper queries every grey pixel of every frame. Here an exemplar in which only the pixels ``fresh`` are new is
-    asked in full by frames up to ``NEAR`` away, and by those 4, 8, 16... away around the places where the fresh pixels
-    may be seen: all else has had its chance with an earlier exemplar or will have it with a nearer one, and the cost of
-    a run grows with its length, not with its square.
+    A departure from the paper, which trusts the tracker alone (``literal``): a pixel is coloured for good, so its
+    colour must be believed to be right, too (``flow.judge``).
 
     Args:
         tracker: correspondence at the working size.
@@ -127,69 +138,17 @@ def propagate(
         i: the exemplar frame.
         iteration: Algorithm 1's iteration.
         frames: those that may be coloured; None = all.
-        fresh: ``(H, W)`` bool; None = all pixels.
+        near, literal: see ``fetched``.
 
     Raises:
         ValueError: frame ``i`` still has grey pixels.
     """
-    if not bool(state.mask[i].all()):
+    if not state.whole(i):
         raise ValueError(f"frame {i} is not fully coloured")
-    H, W = state.mask.shape[1:]
-    grid = pixel_grid(H, W)
-    updates = {}
+    updates, sure = {}, {}
     for j in range(len(state)) if frames is None else frames:
-        where = ~state.mask[j]
-        if j == i or not bool(where.any()):
-            continue
-        gap = abs(j - i)
-        if fresh is not None and gap > NEAR:
-            if gap & (gap - 1) or not bool(fresh.any()):
-                continue
-            where &= _reach(tracker, grid[fresh], i, j, (H, W))
-        if not bool(where.any()):
-            continue
-        target = grid[where]
-        points, visible = tracker.correspond(target, j, i)
-        target_L = state.L[j, 0][where]
-        colour = fetch(state.ab[i], state.L[i], points, target, target_L)
-        seen = torch.zeros_like(where)
-        seen[where] = _accept(points, visible, mismatch(state.L[i], points, state.L[j], where), (H, W))
-        seen &= company(state.L[j], seen | state.mask[j]) > COMPANY
-        ab = torch.zeros(2, H, W)
-        ab[:, where] = colour
-        updates[j] = (seen, ab)
-    return state.paint(updates, iteration, Origin.PROPAGATED)
-
-
-def _reach(tracker: Tracker, points: Tensor, i: int, j: int, size: tuple[int, int]) -> Tensor:
-    """Pixels of frame ``j`` near to where ``points`` of frame ``i`` go, ``(H, W)`` bool."""
-    reached = torch.zeros(size)
-    there, _ = tracker.correspond(points, i, j)
-    there = there[inside(there, *size)].round().long()
-    x, y = there[:, 0].clamp(0, size[1] - 1), there[:, 1].clamp(0, size[0] - 1)
-    reached[y, x] = 1.0
-    return F.max_pool2d(reached[None, None], 7, stride=1, padding=3)[0, 0] > 0
-
-
-def guess(tracker: Tracker, state: ColorState, frame: int, sources: list[int]) -> Hint:
-    """What uncertain tracks say of a frame's grey pixels: colour of coloured frames whether seen there or not.
-
-    Where several sources answer, the one that agrees best in luminance wins.
-
-    Returns:
-        ``ab`` ``(2, H, W)`` and ``confidence`` ``(H, W)`` in [0, 1]: the agreement in luminance, halved where the
-        track is hidden, zero on known pixels and outside the source.
-    """
-    where = ~state.mask[frame]
-    H, W = where.shape
-    grid, target_L = pixel_grid(H, W)[where], state.L[frame, 0][where]
-    best, colour = torch.zeros(len(grid)), torch.zeros(2, len(grid))
-    for source in sources:
-        points, visible = tracker.correspond(grid, frame, source)
-        trust = agreement(state.L[source], points, target_L) * torch.where(visible, 1.0, 0.5) * inside(points, H, W)
-        better = trust > best
-        best = torch.where(better, trust, best)
-        colour = torch.where(better, fetch(state.ab[source], state.L[source], points, grid, target_L), colour)
-    ab, confidence = torch.zeros(2, H, W), torch.zeros(H, W)
-    ab[:, where], confidence[where] = colour, best
-    return Hint(ab, confidence)
+        if j != i and not state.whole(j):
+            found, believed = fetched(tracker, state, j, i, near, literal)
+            updates[j] = (believed, found.ab)
+            sure[j] = found.confidence
+    return state.paint(updates, iteration, Origin.PROPAGATED, sure)

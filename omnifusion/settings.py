@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from omnifusion.errors import InputError
 
-PRESET_NAMES = ("draft", "standard", "paper")
+PRESET_NAMES = ("draft", "standard", "best", "paper")
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,16 @@ class Settings:
         "Longest side in pixels at which colour is worked out; brightness keeps the clip's own size.",
         {"draft": 256, "paper": 512}, least=64, slider=(64, 768, 16))
     fit: str = choice(
-        "standard", "Tracker", "How thoroughly the tracker is fitted.",
-        {"draft": "draft", "paper": "paper"}, options=PRESET_NAMES)
+        "none", "Fitted volume",
+        "How thoroughly OmniMotion's volume is fitted; none = optical flow alone answers; paper = the volume alone.",
+        {"best": "standard", "paper": "paper"}, options=("none", "draft", "standard", "paper"))
+    literal: bool = choice(
+        False, "Believe the tracker", "Take every colour that the tracker brings, unjudged, as the paper does.",
+        {"paper": True})
+    diffusion: str = choice(
+        "auto", "Diffusion",
+        "Where the prior inpaints: always; auto = the bundled one only where no colour is known at all.",
+        {"paper": "always"}, options=("auto", "always"))
     steps: int = choice(
         6, "Denoising steps", "Denoising steps per inpainted frame; more are slower (paper: 50).",
         {"draft": 4, "paper": 50}, least=1, most=1000, slider=(1, 100, 1))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from omnifusion import omnimotion
+from omnifusion.flow import to_bytes
+from omnifusion.flow.direct import DirectFlow
 from omnifusion.inpaint import Task
 from omnifusion.meter import Costs
 from omnifusion.omnimotion import Flows
@@ -62,7 +64,9 @@ class Stages:
     inpaint: Callable[[Task, Settings], Steps[Tensor]] = field(default_factory=InpaintHere)
 
     def track(self, L: Tensor, settings: Settings) -> Steps[Tracker]:
-        """Flow, then fit, of a shot ``L`` ``(T, 1, h, w)``."""
+        """Of a shot ``L`` ``(T, 1, h, w)``: optical flow as it is asked for, or flow and a volume fitted to it."""
+        if settings.fit == "none":
+            return DirectFlow(to_bytes(L[:, 0]))
         flows = yield from self.flow(L, settings)
         tracker = yield from self.fit(L, flows, settings)
         return tracker

@@ -84,17 +84,20 @@ class ColorState:
         L: ``(T, 1, H, W)`` float32, CIE L* in [0, 100]; never changes.
         ab: ``(T, 2, H, W)`` float32, CIE a*, b*; zero where not yet coloured.
         origin: ``(T, H, W)`` int16; -1 = still grey, otherwise ``3 * iteration + Origin``.
+        confidence: ``(T, H, W)`` float16 in [0, 1]: the probability that a pixel's colour is right; 0 = still grey.
     """
 
     L: Tensor
     ab: Tensor
     origin: Tensor
+    confidence: Tensor
 
     @classmethod
     def grey(cls, L: Tensor) -> ColorState:
         """A clip without any colour from its luminance ``(T, 1, H, W)``."""
         T, _, H, W = L.shape
-        return cls(L, torch.zeros(T, 2, H, W), torch.full((T, H, W), -1, dtype=torch.int16))
+        origin = torch.full((T, H, W), -1, dtype=torch.int16)
+        return cls(L, torch.zeros(T, 2, H, W), origin, torch.zeros(T, H, W, dtype=torch.float16))
 
     @classmethod
     def of_exemplars(cls, L: Tensor, exemplars: Mapping[int, Tensor]) -> ColorState:
@@ -106,6 +109,14 @@ class ColorState:
     def mask(self) -> Tensor:
         """The paper's M, ``(T, H, W)`` bool: true where a pixel has its colour."""
         return self.origin >= 0
+
+    def colored(self, frame: int) -> Tensor:
+        """The mask of one frame, ``(H, W)`` bool."""
+        return self.origin[frame] >= 0
+
+    def whole(self, frame: int) -> bool:
+        """Whether every pixel of a frame has its colour."""
+        return bool((self.origin[frame] >= 0).all())
 
     @property
     def kind(self) -> Tensor:
@@ -120,20 +131,29 @@ class ColorState:
     def __len__(self) -> int:
         return len(self.L)
 
-    def paint(self, updates: dict[int, tuple[Tensor, Tensor]], iteration: int, how: Origin) -> ColorState:
+    def paint(
+        self,
+        updates: Mapping[int, tuple[Tensor, Tensor]],
+        iteration: int,
+        how: Origin,
+        confidence: Mapping[int, Tensor] | None = None,
+    ) -> ColorState:
         """A new state with more pixels coloured; those that have a colour keep it.
 
         Args:
             updates: frame index -> (``where`` ``(H, W)`` bool, ``ab`` ``(2, H, W)``).
             iteration: Algorithm 1's iteration, from 0.
             how: the step that found the colour.
+            confidence: frame index -> ``(H, W)``; 1 where nothing is said.
         """
-        ab, origin = self.ab.clone(), self.origin.clone()
+        ab, origin, sure = self.ab.clone(), self.origin.clone(), self.confidence.clone()
         for frame, (where, values) in updates.items():
             new = where & (origin[frame] < 0)
             ab[frame][:, new] = values[:, new].to(ab.dtype)
             origin[frame][new] = 3 * iteration + int(how)
-        return replace(self, ab=ab, origin=origin)
+            told = (confidence or {}).get(frame)
+            sure[frame][new] = 1.0 if told is None else told[new].to(sure.dtype)
+        return replace(self, ab=ab, origin=origin, confidence=sure)
 
 
 @dataclass(frozen=True)
@@ -260,7 +280,10 @@ def drain(steps: Generator[S, None, T], each: Callable[[S], object] = lambda ste
 
 
 class Tracker(Protocol):
-    """Point correspondence through a clip; at the working size, in ``geometry``'s pixel coordinates."""
+    """Point correspondence through a clip; at the working size, in ``geometry``'s pixel coordinates.
+
+    A tracker that answers for whole frames at once has ``pairs``, too (``propagate.correspondences``).
+    """
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
         """Where ``points`` ``(N, 2)`` of frame ``i`` are in ``j``, and whether they are seen there, ``(N,)`` bool.

@@ -105,7 +105,8 @@ class Stored:
     def state(self, L: Tensor) -> ColorState:
         """The colours at the working size; ``L`` ``(T, 1, h, w)`` is the clip's luminance there."""
         with np.load(self.folder / "ab.npz") as arrays:
-            return ColorState(L, torch.from_numpy(arrays["ab"]), torch.from_numpy(self.origin()))
+            ab, confidence = (torch.from_numpy(arrays[name]) for name in ("ab", "confidence"))
+        return ColorState(L, ab, torch.from_numpy(self.origin()), confidence)
 
     def trackers(self) -> dict[int, Tracker]:
         """The fitted trackers by the first frame of their shot; empty where there was none yet."""
@@ -265,7 +266,7 @@ def working_frame(state: ColorState, frame: int) -> np.ndarray:
 def save_state(folder: Path, state: ColorState, trackers: Mapping[int, Tracker]) -> None:
     """Write what the pictures do not hold: the origins, the colours unrounded, and the fitted trackers."""
     np.savez_compressed(folder / "origin.npz", origin=state.origin.numpy())
-    np.savez_compressed(folder / "ab.npz", ab=state.ab.numpy())
+    np.savez_compressed(folder / "ab.npz", ab=state.ab.numpy(), confidence=state.confidence.numpy())
     if trackers:
         states = {start: tracker.state_dict() for start, tracker in trackers.items()}  # type: ignore[attr-defined]
         torch.save(states, folder / "tracker.pt")

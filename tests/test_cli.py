@@ -169,7 +169,7 @@ def test_bad_inputs_cost_one_sentence(clips: Path, tmp_path: Path, capsys: pytes
     assert "--force" in colorize(colour, "--exemplar", f"{photo}@0")
     assert "colour" in colorize(colour, "--exemplar", f"{grey_first}@0")
     assert "IMAGE@FRAME" in colorize(colour, "--exemplar", f"{clips / 'first.png'}@two")
-    assert "preset" in colorize(colour, "--preset", "best")
+    assert "preset" in colorize(colour, "--preset", "fast")
     assert "steps" in colorize(colour, "--steps", "0")
     assert "prior" in colorize(colour, "--prior", str(tmp_path / "no-such-prior")).lower()
     assert nothing_written(out)

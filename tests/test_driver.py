@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from omnifusion import synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import Result, colorize, next_frame
-from omnifusion.geometry import pixel_grid
-from omnifusion.propagate import company, fetch, propagate
+from omnifusion.flow.judge import probability
+from omnifusion.propagate import fetch, propagate
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
 from omnifusion.state import Colored, ColorState, Origin, Round, Step, drain
 
 PAINT = torch.tensor([12.0, -34.0])
+PAINTED = {"fit": "draft", "diffusion": "always"}
 
 
 def paint_known(task, settings):
@@ -45,7 +47,9 @@ def exact(made: synthetic.MadeClip) -> Stages:
 def run(clip, exemplars=(0,), shots=None, **changes) -> tuple[Result, list[Step]]:
     made, lab = clip
     steps: list[Step] = []
-    work = colorize(lab[:, :1], {e: lab[e, 1:] for e in exemplars}, choose(**changes), shots, stages=exact(made))
+    work = colorize(
+        lab[:, :1], {e: lab[e, 1:] for e in exemplars}, choose(**PAINTED, **changes), shots, stages=exact(made)
+    )
     return drain(work, steps.append), steps
 
 
@@ -79,7 +83,9 @@ def test_what_the_exemplar_sees_is_propagated_from_it(clip) -> None:
     first = (result.state.iteration == 0) & (result.state.kind == Origin.PROPAGATED)
     grid = torch.stack(torch.meshgrid(torch.arange(80.0), torch.arange(48.0), indexing="xy"), -1)
     _, visible = made.correspond(grid.reshape(-1, 2), 4, 0)
-    assert (first[4].reshape(-1) == visible).float().mean() > 0.93  # what looks alike or unlike may differ
+    taken = first[4].reshape(-1)
+    assert not taken[~visible].any(), "what the exemplar does not show is not taken from it"
+    assert taken[visible].float().mean() > 0.5  # the rest is not sure enough, and left to the hint
     error = (result.state.ab[4] - lab[4, 1:]).norm(dim=0)[first[4]]
     assert error.median() < 3.0
 
@@ -116,7 +122,7 @@ def test_shots_are_tracked_apart(clip) -> None:
 
     lab = clip[1]
     stages = replace(exact(made), fit=fit)
-    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), [range(0, 6), range(6, 10)], stages))
+    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(**PAINTED), [range(0, 6), range(6, 10)], stages))
     assert result.state.mask.all()
     assert set(result.trackers) == {0, 6}
     assert max(max(pair) for pair in asked) < 6
@@ -130,13 +136,13 @@ def test_a_fitted_tracker_is_not_fitted_again(clip) -> None:
         yield
 
     stages = replace(exact(made), fit=never)
-    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=stages, trackers={0: made}))
+    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(**PAINTED), stages=stages, trackers={0: made}))
     assert result.state.mask.all()
 
 
 def test_a_closed_run_keeps_what_it_had(clip) -> None:
     made, lab = clip
-    work = colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=exact(made))
+    work = colorize(lab[:, :1], {0: lab[0, 1:]}, choose(**PAINTED), stages=exact(made))
     kept = None
     for step in work:
         kept = step.state if isinstance(step, Colored) else kept
@@ -149,7 +155,7 @@ def test_a_closed_run_keeps_what_it_had(clip) -> None:
 def test_a_single_frame_needs_no_rounds_beyond_its_own() -> None:
     made = synthetic.make("pan", frames=1, size=(48, 80))
     lab = rgb_to_lab(from_uint8(made.video.frames))
-    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(), stages=exact(made)))
+    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(**PAINTED), stages=exact(made)))
     assert result.state.mask.all()
 
 
@@ -186,29 +192,54 @@ def test_keyframes_go_back_in_time_from_the_exemplar_once_the_end_is_reached() -
 # -- the fetch
 
 
+def along(dx: float, dy: float) -> np.ndarray:
+    return np.full((12, 16, 2), (dx, dy), np.float32)
+
+
 def test_still_colours_are_copied_and_moving_ones_averaged() -> None:
     ab = 40 * torch.rand(2, 12, 16, generator=torch.Generator().manual_seed(0))
-    L, grid = torch.full((1, 12, 16), 50.0), pixel_grid(12, 16).reshape(-1, 2)
-    inner = ((grid > 2) & (grid < 9)).all(dim=-1)
-    here, luminance = grid[inner], torch.full((int(inner.sum()),), 50.0)
-    truth = ab.reshape(2, -1)[:, inner]
-    torch.testing.assert_close(fetch(ab, L, here, here, luminance), truth, atol=0.5, rtol=0.0)
-    moved = fetch(ab, L, here, here + torch.tensor([3.0, 0.0]), luminance)
-    assert moved.std() < 0.7 * truth.std()
+    L, everywhere = torch.full((1, 12, 16), 50.0), torch.ones(12, 16, dtype=torch.bool)
+    torch.testing.assert_close(fetch(ab, L, along(0, 0), L, everywhere), ab, atol=0.5, rtol=0.0)
+    moved = fetch(ab, L, along(3, 0), L, everywhere)[:, 2:-2, 2:-5]
+    assert moved.std() < 0.7 * ab.std()
 
 
 def test_a_fetched_colour_stays_on_its_side_of_an_edge() -> None:
     left = torch.arange(16.0).expand(1, 12, 16) < 8
     L, ab = torch.where(left, 30.0, 80.0), torch.where(left, -40.0, 40.0).expand(2, 12, 16)
-    points = torch.tensor([[7.5, 6.0], [7.5, 6.0]])
-    colour = fetch(ab, L, points, points + 2.0, torch.tensor([30.0, 80.0]))
-    torch.testing.assert_close(colour, torch.tensor([[-40.0, 40.0], [-40.0, 40.0]]), atol=1.0, rtol=0.0)
+    asked = torch.zeros(12, 16, dtype=torch.bool)
+    asked[:, 5] = True  # half a pixel off the edge after a move of 2.5
+    for asking, color in ((30.0, -40.0), (80.0, 40.0)):
+        found = fetch(ab, L, along(2.5, 0), torch.full((1, 12, 16), asking), asked)
+        assert not found[:, ~asked].any(), "who does not ask gets nothing"
+        torch.testing.assert_close(found[:, asked], torch.full((2, 12), color), atol=1.0, rtol=0.0)
 
 
-def test_a_speck_has_no_company_and_a_small_thing_of_its_own_grey_has() -> None:
-    L, colored = torch.full((1, 40, 60), 80.0), torch.zeros(40, 60, dtype=torch.bool)
-    colored[20:22, 30:32] = True
-    assert float(company(L, colored)[20, 30]) < 0.1
-    L[0, 20:22, 30:32] = 30.0
-    assert float(company(L, colored)[20, 30]) > 0.9
-    torch.testing.assert_close(company(L, torch.ones_like(colored)), torch.ones(40, 60), atol=1e-5, rtol=0.0)
+# -- the judge
+
+
+def test_the_judge_believes_what_looks_alike_closes_and_lies_in_one_colour() -> None:
+    p = float(probability(np.float32(1.0), np.float32(0.3), np.float32(3.0)))
+    assert 0 < p < 1
+    for worse in ((4.0, 0.3, 3.0), (1.0, 3.0, 3.0), (1.0, 0.3, 20.0)):
+        assert probability(*map(np.float32, worse)) < p
+    assert probability(np.float32(0), np.float32(np.inf), np.float32(0)) == 0, "what is not seen is not believed"
+
+
+def test_a_literal_run_takes_what_the_tracker_brings(clip) -> None:
+    made, lab = clip
+    dark = replace(ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:]}), L=lab[:, :1].clone())
+    dark.L[1:] *= 0.4  # looks unlike, and is seen
+    judged, literal = (
+        propagate(made, dark, 0, 0, [1], literal=word).colored(1).float().mean() for word in (False, True)
+    )
+    assert literal > 0.8 > 2 * judged
+
+
+def test_confidence_is_that_of_the_source_and_the_match(clip) -> None:
+    made, lab = clip
+    sure = ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:]})
+    unsure = replace(sure, confidence=sure.confidence * 0.5)
+    first, second = (propagate(made, state, 0, 0, [1]).confidence[1].float() for state in (sure, unsure))
+    torch.testing.assert_close(second, 0.5 * first, atol=2e-3, rtol=0.0)
+    assert 0.9 < first.max() <= 1

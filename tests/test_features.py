@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from omnifusion import features
+from omnifusion.flow import features
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import scipy.sparse
@@ -12,8 +10,7 @@ import torch
 from torch import Tensor
 
 from omnifusion import inpaint
-from omnifusion.hint import Reference, along_flow, levin, lookup, make_hint
-from omnifusion.propagate import guess
+from omnifusion.hint import Reference, levin, lookup, make_hint
 from omnifusion.state import ColorState, Hint, Origin
 
 
@@ -107,7 +104,7 @@ def test_levin_with_nothing_to_go_by_stays_grey() -> None:
 def test_lookup_in_the_same_picture_finds_its_colours() -> None:
     L, ab = picture(48, 64)
     nothing = torch.zeros(48, 64, dtype=torch.bool)
-    found = lookup(L, ~nothing, [Reference(L, ab, ~nothing)])
+    found = lookup(Reference(L, ab, ~nothing), ~nothing, [Reference(L, ab, ~nothing)])
     assert (found.ab - ab).abs().mean() < 2.0
     assert found.confidence.min() >= 0 and found.confidence.max() <= 1
 
@@ -115,19 +112,10 @@ def test_lookup_in_the_same_picture_finds_its_colours() -> None:
 def test_lookup_answers_for_the_asked_alone_and_takes_no_unknown_colour() -> None:
     L, ab = picture(48, 64)
     mask = holes(48, 64, 0.5)
-    found = lookup(L, ~mask, [Reference(L, torch.where(mask, ab, torch.nan), mask)])
+    known = Reference(L, torch.where(mask, ab, torch.nan), mask)
+    found = lookup(known, ~mask, [known])
     assert not found.confidence[mask].any()
     assert torch.isfinite(found.ab).all() and found.confidence[~mask].any()
-
-
-def test_flow_fetches_the_colour_of_a_shifted_picture() -> None:
-    L, ab = picture(64, 96)
-    nothing = torch.zeros(64, 96, dtype=torch.bool)
-    shifted = Reference(L.roll(3, -1), ab.roll(3, -1), ~nothing)
-    found = along_flow(L, shifted)
-    middle = (slice(8, -8), slice(8, -8))
-    assert (found.ab - ab)[:, 8:-8, 8:-8].abs().median() < 1.0
-    assert found.confidence[middle].median() > 1.0
 
 
 def test_few_given_colours_outvote_references_that_they_contradict() -> None:
@@ -139,7 +127,7 @@ def test_few_given_colours_outvote_references_that_they_contradict() -> None:
     truth = torch.where(square, torch.tensor([35.0, -45.0]).view(2, 1, 1), ab)
     given = torch.rand(64, 96, generator=torch.Generator().manual_seed(0)) < 0.02
     mask = ~square | given
-    hint = make_hint(L, truth * mask, mask, [Reference(L, ab, everywhere)])
+    hint = make_hint(Reference(L, truth * mask, mask), [Reference(L, ab, everywhere)])
 
     def error(filled: torch.Tensor) -> float:
         return float((filled - truth)[:, ~mask].norm(dim=0).mean())
@@ -152,7 +140,7 @@ def test_hint_beats_levin_where_an_exemplar_knows_better(share: float) -> None:
     L, ab = picture(64, 96)
     mask = holes(64, 96, share)
     everywhere = torch.ones(64, 96, dtype=torch.bool)
-    hint = make_hint(L, ab * mask, mask, [Reference(L.roll(2, -1), ab.roll(2, -1), everywhere)])
+    hint = make_hint(Reference(L, ab * mask, mask), [Reference(L.roll(2, -1), ab.roll(2, -1), everywhere)])
     assert torch.equal(hint.ab[:, mask], ab[:, mask])
     assert torch.equal(hint.confidence[mask], torch.ones(int(mask.sum())))
     error = (hint.ab - ab)[:, ~mask].square().mean()
@@ -162,9 +150,9 @@ def test_hint_beats_levin_where_an_exemplar_knows_better(share: float) -> None:
 def test_a_guess_is_heard_where_nothing_else_speaks() -> None:
     L, ab = picture(32, 32)
     mask = torch.zeros(32, 32, dtype=torch.bool)
-    assert not make_hint(L, ab, mask, []).confidence.any()
+    assert not make_hint(Reference(L, ab, mask), []).confidence.any()
     guess = Hint(torch.full((2, 32, 32), 9.0), torch.full((32, 32), 0.4))
-    hint = make_hint(L, torch.zeros(2, 32, 32), mask, [], guess)
+    hint = make_hint(Reference(L, torch.zeros(2, 32, 32), mask), [], [guess])
     assert torch.allclose(hint.ab, guess.ab, atol=1e-2)
     assert 0 < hint.confidence.min() < 1
 
@@ -173,7 +161,9 @@ def test_references_may_have_another_size() -> None:
     L, ab = picture(32, 48)
     other_L, other_ab = picture(50, 40)
     mask = holes(32, 48, 0.5)
-    hint = make_hint(L, ab * mask, mask, [Reference(other_L, other_ab, torch.ones(50, 40, dtype=torch.bool))])
+    hint = make_hint(
+        Reference(L, ab * mask, mask), [Reference(other_L, other_ab, torch.ones(50, 40, dtype=torch.bool))]
+    )
     assert hint.ab.shape == (2, 32, 48) and torch.isfinite(hint.ab).all()
 
 
@@ -193,27 +183,6 @@ def moving(frames: int, colored: tuple[int, ...]) -> tuple[ColorState, Tensor]:
     return ColorState.grey(Ls).paint({t: (everywhere, truth[t]) for t in colored}, 0, Origin.EXEMPLAR), truth
 
 
-def test_a_guess_fetches_colour_along_tracks_and_halves_its_trust_in_hidden_ones() -> None:
-    state, truth = moving(3, (0, 2))
-    known = torch.zeros(32, 48, dtype=torch.bool)
-    known[:8] = True
-    state = state.paint({1: (known, truth[1])}, 0, Origin.PROPAGATED)
-    seen, hidden = (guess(Shift(), state, 1, [source]) for source in (0, 2))
-    for found, full in ((seen, 1.0), (hidden, 0.5)):
-        assert not found.confidence[:8].any()
-        assert torch.allclose(found.confidence[8:, 4:-4], torch.tensor(full))
-        assert (found.ab - truth[1])[:, 8:, 4:-4].abs().median() < 1.0
-    assert not seen.confidence[8:, :2].any() and not hidden.confidence[8:, -2:].any()  # comes from beyond the border
-
-
-def test_of_several_guesses_the_one_that_looks_right_wins() -> None:
-    state, _ = moving(3, (0, 2))
-    darker = replace(state, L=torch.stack([state.L[0] - 30, *state.L[1:]]))
-    both, alone = guess(Shift(), darker, 1, [0, 2]), guess(Shift(), darker, 1, [2])
-    assert torch.equal(both.ab[:, :, 4:-4], alone.ab[:, :, 4:-4])
-    assert torch.equal(both.confidence[:, 4:-4], alone.confidence[:, 4:-4])
-
-
 @pytest.mark.parametrize(
     ("frame", "exemplars", "looked_up", "tracked"),
     [
@@ -227,17 +196,19 @@ def test_a_hint_asks_the_nearest_coloured_frames(
     monkeypatch: pytest.MonkeyPatch, frame: int, exemplars: tuple[int, ...], looked_up: list[int], tracked: list[int]
 ) -> None:
     state, _ = moving(10, (1, 4, 6, 9))
-    asked: dict[str, list[int]] = {}
+    asked: dict[str, list[int]] = {"tracks": []}
+    nothing = Hint(torch.zeros(2, 32, 48), torch.zeros(32, 48))
 
-    def record(L: Tensor, ab: Tensor, mask: Tensor, references: list[Reference], tracked: Hint) -> Hint:
+    def record(frame: Reference, references: list[Reference], fetched: list[Hint]) -> Hint:
         asked["lookup"] = [next(t for t in range(10) if torch.equal(state.L[t], r.L)) for r in references]
-        return tracked
+        return nothing
 
-    def follow(tracker: Shift, state: ColorState, frame: int, sources: list[int]) -> Hint:
-        asked["tracks"] = sources
-        return Hint(state.ab[frame], torch.zeros(32, 48))
+    def follow(tracker: Shift, state: ColorState, i: int, j: int, near: bool, literal: bool) -> tuple[Hint, Tensor]:
+        asked["tracks"].append(j)
+        assert near == (j not in exemplars)
+        return nothing, torch.zeros(32, 48, dtype=torch.bool)
 
     monkeypatch.setattr(inpaint, "make_hint", record)
-    monkeypatch.setattr(inpaint, "guess", follow)
-    inpaint.make_hint_for(state, frame, Shift(), range(8), exemplars)
+    monkeypatch.setattr(inpaint, "fetched", follow)
+    inpaint.Witnesses(exemplars).hint(state, frame, Shift(), range(8))
     assert asked == {"lookup": looked_up, "tracks": tracked}

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from omnifusion.hint import make_hint
+from omnifusion.hint import Reference, make_hint
 from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, load_prior
 from omnifusion.prior.guidance import conditional_denoising
 from omnifusion.settings import choose
@@ -114,7 +114,7 @@ def frame(H: int = 20, W: int = 28) -> tuple[Tensor, Tensor, Tensor]:
 
 def fill(prior: DiffusionPrior, seed: int = 0, hinted: bool = False, size: tuple[int, int] = (20, 28)) -> Tensor:
     L, ab, mask = frame(*size)
-    hint = make_hint(L, ab * mask, mask, []) if hinted else None
+    hint = make_hint(Reference(L, ab * mask, mask), []) if hinted else None
     return drain(prior.inpaint(L, ab, mask, hint, torch.Generator().manual_seed(seed)))
 
 

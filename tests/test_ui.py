@@ -253,10 +253,17 @@ def test_estimates_grow_with_the_work_and_learn(tmp_path: Path) -> None:
     size = (216, 384)
     short, long = rates.estimate(draft, 8, size), rates.estimate(draft, 80, size)
     assert 4 * short.seconds < long.seconds and short.mib < long.mib
-    for more in ({"preset": "paper"}, {"steps": 40}, {"optimizations": 4}, {"max_side": 512}, {"prior": "sd15"}):
+    for more in (
+        {"preset": "paper"},
+        {"fit": "standard"},
+        {"diffusion": "always"},
+        {"max_side": 512},
+        {"prior": "sd15"},
+    ):
         assert rates.estimate(choose(**{"preset": "draft", **more}), 8, size).seconds > 1.2 * short.seconds, more
-    assert rates.estimate(draft, 8, size, fitted=True).seconds < short.seconds
-    report = {"complete": True, "frames": 8, "size": [216, 384], "stages": [{"name": "fit", "seconds": 800.0}]}
+    fit = choose("draft", fit="standard")
+    assert rates.estimate(fit, 8, size, fitted=True).seconds < rates.estimate(fit, 8, size).seconds
+    report = {"complete": True, "frames": 8, "size": [216, 384], "stages": [{"name": "propagate", "seconds": 800.0}]}
     rates.learn(report, draft)
     assert rates.estimate(draft, 8, size).seconds > 800
     rates.path.write_text("[]")
@@ -270,9 +277,9 @@ def test_what_does_not_fit_is_refused_and_told_what_would(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"would take about .* it would fit with preset (standard|draft)"):
         service.bound(choose("paper", steps=1000), 5, (96, 128))
     with pytest.raises(InputError, match="it would fit with steps 4"):
-        service.bound(choose("draft", steps=1000), 8, (216, 384))
+        service.bound(choose("draft", diffusion="always", steps=1000), 8, (216, 384))
     with pytest.raises(InputError, match=r"it would fit with frames \d+\."):
-        service.bound(PRESETS["draft"], 120, (216, 384))
+        service.bound(choose("draft", fit="standard"), 400, (216, 384))
     with pytest.raises(InputError, match="1024 x 16"):
         service.bound(PRESETS["draft"], 2, (16, 1024))
 

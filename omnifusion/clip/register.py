@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from omnifusion import features
 from omnifusion import flow as of
 from omnifusion.color import from_uint8, luminance, to_uint8
+from omnifusion.flow import features
 from omnifusion.geometry import fit_size, resize
 from omnifusion.state import InputError
 from omnifusion.video import GREY_SPREAD, color_spread

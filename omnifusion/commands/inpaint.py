@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         other = small(rgb_to_lab(from_uint8(read_image(args.exemplar))))
         references = [Reference(other[:1], other[1:], torch.ones(other.shape[1:], dtype=torch.bool))]
     if settings.start is not None:
-        hint = make_hint(L, ab, mask, references)
+        hint = make_hint(Reference(L, ab, mask), references)
     prior, fills = load_prior(settings, device()), []
     for n in range(args.samples):
         fill = drain(prior.inpaint(L, ab, mask, hint, torch.Generator().manual_seed(settings.seed + n)))

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"The clip has frames 0 to {len(video) - 1}; there is no frame {args.query_frame} to follow.")
     size = fit_size(video.size, settings.max_side)
     L = working_luminance(video.frames, size)
-    tracker = follow(omnimotion.fit(L, settings.fit, seed=settings.seed, budget=args.budget, device=device()))
+    fit = args.preset if args.preset in omnimotion.PRESETS else "standard"
+    tracker = follow(omnimotion.fit(L, fit, seed=settings.seed, budget=args.budget, device=device()))
     points, visible = tracks(tracker, L, args.query_frame)
     try:
         np.savez_compressed(args.out, points=points, visible=visible, size=np.array(size))

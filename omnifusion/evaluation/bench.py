@@ -13,7 +13,7 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import colorize
 from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import resize
-from omnifusion.inpaint import make_hint_for
+from omnifusion.inpaint import Witnesses
 from omnifusion.meter import Meter, median_seconds
 from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.propagate import propagate
@@ -95,7 +95,7 @@ def guided_step(prior: DiffusionPrior, clip: Clip, tracker: Tracker, settings: S
     """Seconds of one denoising step of the last frame with eq. (2)-(4), the median of several."""
     state = propagate(tracker, ColorState.of_exemplars(clip.L, clip.exemplar_ab()), 0, 0)
     frame = len(clip.L) - 1
-    hint = make_hint_for(state, frame, tracker, clip.shots[0], [0]) if settings.start is not None else None
+    hint = Witnesses([0]).hint(state, frame, tracker, clip.shots[0]) if settings.start is not None else None
     generator = torch.Generator().manual_seed(settings.seed)
     steps = prior.inpaint(state.L[frame], state.ab[frame], state.mask[frame], hint, generator)
     next(steps)  # the first step encodes the frame, too

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from omnifusion.features import affine_motion
 from omnifusion.flow import grid
+from omnifusion.flow.features import affine_motion
 from omnifusion.omnimotion.flows import Flows, Pair
 from omnifusion.omnimotion.units import to_pixels, to_volume
 

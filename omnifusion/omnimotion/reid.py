@@ -7,8 +7,8 @@ from functools import partial
 import cv2
 import numpy as np
 
-from omnifusion import features
 from omnifusion import flow as of
+from omnifusion.flow import features
 from omnifusion.omnimotion.flows import Flows, Pair
 from omnifusion.omnimotion.units import to_pixels, to_volume
 

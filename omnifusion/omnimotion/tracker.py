@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from omnifusion import flow as of
+from omnifusion.flow.direct import Correspondence, DirectFlow
 from omnifusion.geometry import inside, sample
 from omnifusion.omnimotion.flows import Pair
 from omnifusion.omnimotion.grid import GridVolume
@@ -76,7 +77,7 @@ class OmniMotion:
 
     def __init__(self, images: Array, volume: Volume) -> None:
         self.images, self.volume = images, volume
-        self._chains: _Recent[Array] = _Recent(8 * images[0].size, 8)
+        self.direct = DirectFlow(images)
         self._answers: _Recent[tuple[Tensor, Tensor]] = _Recent(9 * images[0].size, 4)
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +107,7 @@ class OmniMotion:
     def _both(self, i: int, j: int) -> list[tuple[Tensor, Tensor]]:
         """The dense answers there and back."""
         ways = [(i, j), (j, i)]
-        chains = [self._chain(*w) for w in ways]
+        chains = [self.direct.chain(*w) for w in ways]
         direct = chains if abs(i - j) == 1 else self._search(i, j, chains)
         volume = [self.volume_flow(*w) for w in ways]
         closed = [of.cycle_error(direct[k], direct[1 - k]) < of.CYCLE for k in (0, 1)]
@@ -146,17 +147,16 @@ class OmniMotion:
         there, back = starts
         return list(of.search_both(self.images[i], self.images[j], there, back, threads=2))
 
-    def _chain(self, i: int, j: int) -> Array:
-        """Flows between neighbours composed from ``i`` to ``j``."""
-        held = self._chains.get((i, j))
-        if held is not None:
-            return held
-        if abs(j - i) == 1:
-            flow = of.dis(self.images[i], self.images[j])
+    def pairs(self, i: int, j: int, near: bool = False) -> list[Correspondence]:
+        """The answers for every pixel of frame ``i``: the volume's own, beside direct flow's; a point that the volume
+        hides is not seen. The paper's volume answers alone."""
+        flow, transmittance = self.volume_flow(i, j)
+        if self.volume.kind == "mlp":
+            cycle = np.zeros(flow.shape[:2], np.float32)
         else:
-            between = i - 1 if j < i else j - 1
-            flow = of.compose(self._chain(i, between), self._chain(between, j))
-        return self._chains.put((i, j), flow)
+            cycle = of.cycle_error(flow, self.volume_flow(j, i)[0])
+        answer = Correspondence(flow, np.where(transmittance > 0.5, cycle, np.float32(np.inf)))
+        return [answer] if self.volume.kind == "mlp" else [*self.direct.pairs(i, j, near), answer]
 
     def volume_flow(self, i: int, j: int) -> tuple[Array, Array]:
         """The volume's flow ``(H, W, 2)`` px and transmittance ``(H, W)``, traced at half size and enlarged."""

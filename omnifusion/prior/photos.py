@@ -148,9 +148,9 @@ def make_example(photos: Photos, rng: np.random.Generator) -> Example:
     hole = hole_mask(rng)
     known, _ = _moved(pixels, rng, 0.0, rng.uniform(0, 0.7))
     references = [] if rng.random() < 0.25 else [_reference(pixels, rng)]
-    guess = _guess(pixels, hole, rng) if rng.random() < 0.4 else None
+    guess = [_guess(pixels, hole, rng)] if rng.random() < 0.4 else []
     mask = torch.from_numpy(~hole)
-    hint = make_hint(lab[:1], _tensor(known[..., 1:]) * mask, mask, references, guess)
+    hint = make_hint(Reference(lab[:1], _tensor(known[..., 1:]) * mask, mask), references, guess)
     ab = resize(hint.ab[None], (CROP, CROP))[0]
     picture = compose(rgb_to_lab(truth)[:1], ab)
     return Example(truth, picture, 1 - hint.confidence, torch.from_numpy(hole).float())

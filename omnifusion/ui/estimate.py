@@ -12,15 +12,18 @@ from typing import Any
 from omnifusion.flow import intervals
 from omnifusion.geometry import fit_size
 from omnifusion.omnimotion import PRESETS as FITS
+from omnifusion.omnimotion.fitting import Preset
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.ui.limits import Limits
+
+NO_FIT = Preset(side=1, iterations=(0, 0))
 
 SECONDS = {
     "flow": 0.25,
     "fit": 0.025,
     "fit:mlp": 2.0,
-    "propagate": 8.0,
-    "hint": 20.0,
+    "propagate": 3.0,
+    "hint": 4.0,
     "inpaint": 8.0,
     "finish": 0.4,
 }
@@ -120,29 +123,31 @@ def changes(old: Settings, new: Settings) -> dict[str, Any]:
 
 def _key(stage: str, settings: Settings) -> str:
     """Fits differ by kind, inpaintings by prior."""
-    return {"fit": f"fit:{FITS[settings.fit].kind}", "inpaint": f"inpaint:{settings.prior}"}.get(stage, stage)
+    kind = FITS[settings.fit].kind if settings.fit in FITS else "none"
+    return {"fit": f"fit:{kind}", "inpaint": f"inpaint:{settings.prior}"}.get(stage, stage)
 
 
 def _seconds(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, float]:
     """Usual seconds of each stage."""
-    fit, working = FITS[settings.fit], _megapixels(size, settings.max_side)
+    fit, working = FITS.get(settings.fit, NO_FIT), _megapixels(size, settings.max_side)
     searched = _pairs(frames) * _megapixels(size, fit.side)
     longer = max(1.0, frames / fit.frames) if fit.frames else 1.0
     iterations = longer * sum(fit.iterations) if frames > 1 else 0.0
     evaluations = settings.steps * (1 + 2 * settings.optimizations * settings.grey_constraint)
-    hint = SECONDS["hint"] * working if settings.start is not None else 0.0
+    filled = frames if settings.diffusion == "always" or settings.prior != "bundled" else 1
     return {
         "flow": SECONDS["flow"] * searched,
         "fit": SECONDS.get(f"fit:{fit.kind}", SECONDS["fit"]) * iterations,
         "propagate": SECONDS["propagate"] * frames * working,
-        "inpaint": frames * (hint + SECONDS["inpaint"] * evaluations * _prior_megapixels(settings, size)),
+        "hint": SECONDS["hint"] * frames * working if settings.start is not None else 0.0,
+        "inpaint": filled * SECONDS["inpaint"] * evaluations * _prior_megapixels(settings, size),
         "finish": SECONDS["finish"] * frames * size[0] * size[1] / 1e6,
     }
 
 
 def _mib(settings: Settings, frames: int, size: tuple[int, int]) -> float:
     """Peak memory: what is always there, the clip, and the largest of what the stages need one after the other."""
-    fit = FITS[settings.fit]
+    fit = FITS.get(settings.fit, NO_FIT)
     flows = MIB["flow"] * _pairs(frames) * _megapixels(size, fit.side)
     fitting = MIB.get(f"fit:{fit.kind}", MIB["fit"]) if frames > 1 else 0.0
     clip = MIB["clip"] * frames * size[0] * size[1] / 1e6 + MIB["working"] * frames * _megapixels(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from omnifusion.clip.prepare import Clip
 from omnifusion.color import from_uint8, to_uint8
@@ -161,7 +161,7 @@ def classical(run: Stored, limits: Limits) -> Path:
     if not film.is_file():
         clip: Clip = ready(job_of(run), limits)
         ab = peers.PEERS["levin"](clip.L, clip.exemplar_ab()[0])
-        state = ColorState(clip.L, ab, torch.zeros(len(ab), *ab.shape[-2:], dtype=torch.int16))
+        state = replace(ColorState.grey(clip.L), ab=ab)
         with Writer(film, clip.video) as writer:
             for t in range(len(ab)):
                 writer.add(clip.full_size(state, t))

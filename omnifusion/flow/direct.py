@@ -1,0 +1,103 @@
+"""Correspondence by optical flow alone: every pair is searched once, from what its neighbours have found, and kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnifusion import flow as of
+from omnifusion.geometry import inside, sample
+
+Array = np.ndarray
+Pair = tuple[int, int]
+
+CACHE_BYTES = 800e6
+"""Memory that the flows kept for later may take."""
+
+CLOSED = 1.0
+"""Cycle error in pixels up to which a point is said to be seen, where a yes or no is asked for."""
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Where the pixels of one frame are in another.
+
+    Attributes:
+        flow: ``(H, W, 2)`` float32 px; p + flow(p) lies in the other frame.
+        cycle: ``(H, W)`` float32 px by which p is missed on the way there and back; inf where it is not seen there.
+    """
+
+    flow: Array
+    cycle: Array
+
+
+class DirectFlow:
+    """Optical flow between any two frames of a clip; implements ``state.Tracker``.
+
+    The flow over a longer interval starts its search at the flow over an interval shorter by one, followed by one step
+    between neighbours: from an exemplar outwards that is one search per frame and direction.
+
+    Args:
+        images: ``(T, H, W)`` uint8 grey frames.
+    """
+
+    def __init__(self, images: Array) -> None:
+        self.images = images
+        self._held: OrderedDict[Pair, Array] = OrderedDict()
+        self._most = max(16, round(CACHE_BYTES / (8 * images[0].size)))
+
+    def __call__(self, i: int, j: int) -> Array:
+        """The flow ``(H, W, 2)`` px from frame ``i`` to ``j``."""
+        if abs(i - j) == 1:
+            return self.neighbor(i, j)
+        ways = [(k, j) for k in range(j + 1, i + 1)] if i > j else [(i, k) for k in range(i + 1, j + 1)]
+        known = max((n for n, way in enumerate(ways) if way in self._held), default=0)
+        flow = self._held.get(ways[known])
+        if flow is None:
+            flow = self.neighbor(*ways[0])
+        for a, b in ways[known + 1 :]:
+            steps = (self.neighbor(a, a - 1), flow) if i > j else (flow, self.neighbor(b - 1, b))
+            start = of.compose(*steps)
+            flow = self._keep((a, b), of.dis(self.images[a], self.images[b], start))
+        return flow
+
+    def neighbor(self, i: int, j: int) -> Array:
+        """The flow between neighbours."""
+        if (i, j) in self._held:
+            self._held.move_to_end((i, j))
+            return self._held[i, j]
+        return self._keep((i, j), of.dis(self.images[i], self.images[j]))
+
+    def chain(self, i: int, j: int) -> Array:
+        """Flows between neighbours, one after another from ``i`` to ``j``: no search, for short ways."""
+        step = 1 if j > i else -1
+        flow = self.neighbor(i, i + step)
+        for k in range(i + step, j, step):
+            flow = of.compose(flow, self.neighbor(k, k + step))
+        return flow
+
+    def pairs(self, i: int, j: int, near: bool = False) -> list[Correspondence]:
+        """The answer for every pixel of frame ``i``; ``near``: a chain will do."""
+        find = self.chain if near else self
+        there, back = of.parallel(lambda way: find(*way), [(i, j), (j, i)], 1 if near else 2)
+        return [Correspondence(there, of.cycle_error(there, back))]
+
+    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
+        """See ``state.Tracker``."""
+        H, W = self.images.shape[1:]
+        if i == j:
+            return points.clone(), inside(points, H, W)
+        (found,) = self.pairs(i, j)
+        there = points + sample(torch.from_numpy(found.flow).permute(2, 0, 1), points).T
+        seen = sample(torch.from_numpy(found.cycle < CLOSED)[None].float(), points, "nearest")[0] > 0.5
+        return there, seen & inside(there, H, W) & inside(points, H, W)
+
+    def _keep(self, pair: Pair, flow: Array) -> Array:
+        self._held[pair] = flow
+        while len(self._held) > self._most:
+            self._held.popitem(last=False)
+        return flow
