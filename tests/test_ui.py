@@ -29,7 +29,7 @@ from omnifusion.ui.limits import Limits
 from omnifusion.ui.page import make_service
 from omnifusion.ui.service import in_words
 from omnifusion.ui.visit import Visit, receive_file, tie, tie_own
-from omnifusion.video import Writer, read, write_image
+from omnifusion.video import Writer, read, reader, write_image
 
 
 def film(path: Path, frames: int = 3, size: tuple[int, int] = (48, 64), grey: bool = False, seed: int = 0) -> Path:
@@ -71,6 +71,15 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("OMNIFUSION_MAX_FRAMES", bad)
         with pytest.raises(InputError, match="OMNIFUSION_MAX_FRAMES"):
             Limits.from_environment()
+
+
+def test_a_clip_is_probed_by_its_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, decoded = film(tmp_path / "a.mp4", frames=6), []
+    true = reader._to_rgb
+    monkeypatch.setattr(reader, "_to_rgb", lambda frame: decoded.append(frame) or true(frame))
+    assert work.probe(clip, Limits()) == (6, (48, 64))
+    assert work.probe(clip, Limits(frames=4)) == (4, (48, 64)) and work.probe(clip, Limits(), 2) == (2, (48, 64))
+    assert len(decoded) == 3
 
 
 def test_caps_on_file_size_frame_size_and_length(tmp_path: Path) -> None:

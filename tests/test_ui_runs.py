@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from omnifusion import flow
+from omnifusion.errors import CalledOff
 from omnifusion.settings import Settings
 from omnifusion.state import InputError, Step, Steps
 from omnifusion.store import Request, Stored
@@ -132,6 +134,31 @@ def test_a_run_that_outgrows_its_bound_is_stopped_and_says_so() -> None:
         runs.submit(run)
         follow(run)
         assert run.result is STORED and word in run.why
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_run_ends_within_a_step_that_is_going_on(keep: bool) -> None:
+    searching = threading.Event()
+
+    def search(_: int) -> None:
+        searching.set()
+        flow.parallel(lambda _: time.sleep(0.05), list(range(1000)))
+
+    def work(stopped: Callable[[], bool]) -> Steps[Stored]:
+        yield Step("flow")
+        try:
+            flow.parallel(search, list(range(4)))
+        except CalledOff:
+            if not stopped():
+                raise
+        return STORED
+
+    runs, run = Runs(Limits()), Run(work, WIDE, "v", "s")
+    runs.submit(run)
+    assert searching.wait(5)
+    run.stop(keep)
+    assert run.ended.wait(1)
+    assert (run.result is STORED) == keep and run.error is None
 
 
 def test_what_a_run_raises_is_raised_to_its_client_and_frees_the_place() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from omnifusion.clip.register import register
 from omnifusion.clip.shots import find_shots
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
+from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
 from omnifusion.state import ColorState, Exemplar, InputError, Video
 from omnifusion.video import is_grey
@@ -96,7 +97,12 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
 
 def working_luminance(frames: Iterable[np.ndarray], size: tuple[int, int]) -> Tensor:
     """L* ``(T, 1, h, w)`` at the working ``size`` (h, w) of ``frames``, each ``(3, H, W)`` uint8."""
-    return torch.cat([resize(_L(frame)[None], size) for frame in frames])
+
+    def small(frame: np.ndarray) -> Tensor:
+        go_on()
+        return resize(_L(frame)[None], size)
+
+    return torch.cat([small(frame) for frame in frames])
 
 
 def _L(frame: np.ndarray) -> Tensor:

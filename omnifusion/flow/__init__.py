@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from omnifusion.errors import go_on
 from omnifusion.geometry import pad_to_multiple
 
 Array = np.ndarray
@@ -34,7 +36,11 @@ def dis(source: Array, target: Array, init: Array | None = None) -> Array:
 
     ``init`` starts the search; without it the search starts at the coarsest scale from nothing.
     A fresh object per call: OpenCV's keeps buffers that do not survive a change of settings or start.
+
+    Raises:
+        CalledOff: the work was called off.
     """
+    go_on()
     height, width = source.shape
     if min(height, width) < 2 * PATCH:
         down, right = max(0, 2 * PATCH - height), max(0, 2 * PATCH - width)
@@ -173,8 +179,16 @@ def parallel(function: Any, jobs: list[Any], threads: int = 2) -> list[Any]:
     """``function`` over ``jobs`` in order; OpenCV and the kernels let go of the interpreter, so threads are enough.
 
     They live for this call alone: a forked process would wait in vain for threads kept by its parent.
+
+    Raises:
+        CalledOff: the work was called off meanwhile.
     """
+
+    def one(job: Any) -> Any:
+        go_on()
+        return function(job)
+
     if threads == 1:
-        return [function(job) for job in jobs]
+        return [one(job) for job in jobs]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, jobs))
+        return list(pool.map(lambda context, job: context.run(one, job), [copy_context() for _ in jobs], jobs))

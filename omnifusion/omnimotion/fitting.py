@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from omnifusion import flow as of
+from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
 from omnifusion.omnimotion.flows import Flows, collect, refine, refine_warped
 from omnifusion.omnimotion.grid import GridVolume
@@ -205,6 +206,7 @@ class _Fit:
     def _optimise(self, o: Optimiser, stage: int, total: int, end: float) -> Iterator[Step]:
         begun, first = time.monotonic(), o.iteration
         while True:
+            go_on()
             now = time.monotonic()
             share = o.iteration / total
             if math.isfinite(end):

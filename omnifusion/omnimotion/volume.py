@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from omnifusion.errors import go_on
 from omnifusion.omnimotion.units import DEPTH
 
 Kind = Literal["grid", "mlp"]
@@ -112,7 +113,10 @@ class Volume(nn.Module):
             Points ``(N, 2)`` volume units and the transmittance in front of them in frame ``j`` ``(N,)``: 1 seen, 0
             hidden.
         """
-        parts = [self._trace(part.to(self.device), i, j, samples) for part in xy.split(8192)]
+        parts = []
+        for part in xy.split(8192):
+            go_on()
+            parts.append(self._trace(part.to(self.device), i, j, samples))
         return torch.cat([p for p, _ in parts]).cpu(), torch.cat([c for _, c in parts]).cpu()
 
     def _trace(self, xy: Tensor, i: int, j: int, samples: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from omnifusion.errors import go_on
+
 Network = Callable[[Tensor, int], Tensor]
 """A denoiser: latents ``(B, C, h, w)`` and a time to its raw output, ``(B, C, h, w)``."""
 
@@ -157,6 +159,7 @@ def conditional_denoising(
         ahead = None
         if constraint is not None and constraint.eta > 0:
             for _ in range(constraint.optimizations):
+                go_on()
                 following = t if last else schedule.times[k + 1]
                 z, seen = optimize(z, None if last else network, following, alpha_next, kind, constraint)
                 ahead = seen if constraint.share and constraint.optimizations == 1 else None

@@ -79,7 +79,7 @@ def colorize(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
         async for _ in run.follow(listening()):
             pass
         if run.result is None:
-            raise InputError("The run was cancelled.")
+            raise InputError(run.why or "The run was cancelled.")
         if run.why:
             raise InputError(f"{run.why} What is coloured is kept: ask /result for the token {run.result.token}.")
         return _answer(run.result)

@@ -166,7 +166,7 @@ class Handlers(Showing):
                 if (shown := await asyncio.to_thread(live.show, step)) is not None:
                     yield self._live(shown)
         if run.result is None:
-            yield {self.watch.progress: message("Cancelled before it began.")}
+            yield {self.watch.progress: message(run.why or "Cancelled before there was anything to keep.")}
         else:
             yield await asyncio.to_thread(self._finish, visit, run.result, run.why, request)
 

@@ -13,10 +13,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from omnifusion.errors import CalledOff, called_off
 from omnifusion.meter import Meter
 from omnifusion.state import Followed, InputError, Step, Steps
 from omnifusion.store import Stored
@@ -71,12 +72,13 @@ class Run:
     _steps: deque[Step] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
     _stop: Literal["", "keep", "drop"] = ""
     _began: float = 0.0
+    _looked: float = 0.0
     _meter: Meter = field(default_factory=Meter)
     _vanished: float | None = None
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     def stop(self, keep: bool, why: str = "") -> None:
-        """End after the step that is going on; ``keep`` what is done by then, or leave nothing behind."""
+        """End within seconds; ``keep`` what is done by then, or leave nothing behind."""
         self.why = self.why or why
         self._stop = "keep" if keep and self._stop != "drop" else "drop"
 
@@ -90,10 +92,16 @@ class Run:
         self._look()
         return self._stop == "keep"
 
+    def _called_off(self) -> bool:
+        """What the work asks between its parts, from any of its threads."""
+        self._look()
+        return bool(self._stop)
+
     def _look(self) -> None:
         now = time.monotonic()
-        if self._stop:
+        if self._stop or now - self._looked < POLL:
             return
+        self._looked = now
         if self._vanished is not None and now - self._vanished >= self.patience:
             self.stop(keep=self.patience > 0)
         elif now - self._began > self.bound.seconds:
@@ -113,14 +121,16 @@ class Run:
             self._context.run(self._compute)
 
     def _compute(self) -> None:
+        called_off.set(self._called_off)
         work = Followed(self.work(self.has_to_stop))
         try:
-            for step in work:
-                self._steps.append(step)
-                self._look()
-                if self._stop == "drop":
-                    return
-            self.result = work.result
+            with suppress(CalledOff):
+                for step in work:
+                    self._steps.append(step)
+                    self._look()
+                    if self._stop == "drop":
+                        return
+                self.result = work.result
         except BaseException as error:
             self.error = error
 

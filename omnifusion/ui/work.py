@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Result, colorize
+from omnifusion.errors import CalledOff
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Exemplar, Fitted, Followed, InputError, Step, Steps, Tracker, Video
@@ -17,7 +18,7 @@ from omnifusion.store import Request, RunFolder, Stored
 from omnifusion.ui.archive import Archive
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import tracks
-from omnifusion.video import read, read_image
+from omnifusion.video import count_frames, read, read_image
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ def open_clip(path: Path, limits: Limits, frames: int | None = None) -> Video:
 
 
 def probe(path: Path, limits: Limits, frames: int | None = None) -> tuple[int, tuple[int, int]]:
-    """How many frames of a clip a run would take, and their size (H, W); decodes one frame at most.
+    """How many frames of a clip a run would take, and their size (H, W); decodes one frame.
 
     Raises:
         InputError: as ``open_clip``.
     """
-    video = open_clip(path, limits, frames)
-    return len(video), video.size
+    most = min(limits.frames, frames or limits.frames)
+    first = open_clip(path, limits, 1 if frames is None else min(frames, 1))
+    return count_frames(path, most, limits.pixels), first.size
 
 
 def ready(job: Job, limits: Limits) -> Clip:
@@ -103,8 +105,8 @@ def run(
 ) -> Steps[Stored]:
     """Colour a clip into a folder of the archive.
 
-    When ``stopped`` turns true the run ends after its next step; what is coloured by then is kept and written. A run
-    that fails, or whose generator is closed, leaves nothing behind.
+    When ``stopped`` turns true the run ends after its next step, or within one that asks ``errors.go_on``; what is
+    coloured by then is kept and written. A run that fails, or whose generator is closed, leaves nothing behind.
 
     Raises:
         InputError: the clip or an exemplar cannot be used, or the disk is full.
@@ -134,12 +136,17 @@ def _color(
 ) -> Steps[Result | None]:
     """The driver's steps, noted in ``folder``; None when stopped."""
     work = Followed(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, folder.trackers))
-    for step in work:
-        folder.watch(step)
-        if isinstance(step, Fitted):
-            shot = next(shot for shot in clip.shots if shot.start == step.start)
-            step = replace(step, picture=tracks(step.tracker, clip.L[shot.start : shot.stop]))
-        yield step
-        if stopped():
-            return None
+    try:
+        for step in work:
+            folder.watch(step)
+            if isinstance(step, Fitted):
+                shot = next(shot for shot in clip.shots if shot.start == step.start)
+                step = replace(step, picture=tracks(step.tracker, clip.L[shot.start : shot.stop]))
+            yield step
+            if stopped():
+                return None
+    except CalledOff:
+        if not stopped():
+            raise
+        return None
     return work.result

@@ -6,7 +6,7 @@ mapped into memory, so that a clip may be longer than the memory is large.
 """
 
 from omnifusion.video.pictures import GREY_SPREAD, PICTURES, color_spread, is_grey, read_image, write_image
-from omnifusion.video.reader import natural_sort, read
+from omnifusion.video.reader import count_frames, natural_sort, read
 from omnifusion.video.writer import Writer, write
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "PICTURES",
     "Writer",
     "color_spread",
+    "count_frames",
     "is_grey",
     "natural_sort",
     "read",

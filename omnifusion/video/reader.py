@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from omnifusion.errors import go_on
 from omnifusion.state import InputError, Video
 from omnifusion.video.common import MAX_PIXELS, SWSCALE, check_size, reason, too_large
 from omnifusion.video.pictures import PICTURES, read_image
@@ -58,6 +59,17 @@ def read(
     return Video(frames, *film.timing(times), path if film.has_audio else None, times[0], film.pixel_aspect)
 
 
+def count_frames(path: Path, most: int, max_pixels: int = MAX_PIXELS) -> int:
+    """How many frames ``read`` would find, at most ``most``: a film's packets are counted, nothing is decoded.
+
+    Raises:
+        InputError: as ``read``, as far as that can be told undecoded.
+    """
+    if path.is_dir() or path.suffix.lower() in PICTURES:
+        return min(most, len(natural_sort(path)) if path.is_dir() else 1)
+    return _Film(path, max_pixels).count(most)
+
+
 def natural_sort(folder: Path) -> list[Path]:
     """The pictures of a folder by name, numbers by value.
 
@@ -91,6 +103,7 @@ def _gather(frames: Iterable[np.ndarray], path: Path, start: int) -> np.ndarray:
     count = 0
     with tempfile.TemporaryFile() as file:
         for frame in frames:
+            go_on()
             if shape is not None and frame.shape != shape:
                 raise InputError(f"{path} changes its frame size at frame {start + count}; convert it first.")
             shape = frame.shape
@@ -157,6 +170,15 @@ class _Film:
                 raise self._broken(reason(error)) from error
             if self.times and self.end < self.promised * Fraction(99, 100) - 3 / self.rates[0]:
                 raise self._broken(f"{float(self.end):.1f} of {float(self.promised):.1f} s")
+
+    def count(self, most: int) -> int:
+        """The packets with a frame to be shown, at most ``most``."""
+        with self.container:
+            try:
+                shown = (p for p in self.container.demux(self.stream) if p.size and not p.is_discard)
+                return sum(1 for _ in islice(shown, most))
+            except av.FFmpegError as error:
+                raise self._broken(reason(error)) from error
 
     def timing(self, times: list[Fraction]) -> tuple[Fraction, tuple[Fraction, ...] | None]:
         """The exact frame rate; and the times in seconds from the first frame on, where they do not follow it."""
