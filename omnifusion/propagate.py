@@ -15,7 +15,7 @@ from omnifusion.flow.direct import Correspondence
 from omnifusion.geometry import pixel_grid
 from omnifusion.state import ColorState, Hint, Origin, Tracker
 
-BELIEVED = 0.95
+BELIEVED = 0.9
 """Probability from which a fetched colour is taken for good; else it is one witness among others."""
 
 LUMINANCE_SIGMA = 10.0

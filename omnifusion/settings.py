@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from omnifusion.errors import InputError
 
-PRESET_NAMES = ("draft", "standard", "best", "paper")
+PRESET_NAMES = ("draft", "standard", "paper")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Settings:
     fit: str = choice(
         "none", "Fitted volume",
         "How thoroughly OmniMotion's volume is fitted; none = optical flow alone answers; paper = the volume alone.",
-        {"best": "standard", "paper": "paper"}, options=("none", "draft", "standard", "paper"))
+        {"paper": "paper"}, options=("none", "draft", "standard", "paper"))
     literal: bool = choice(
         False, "Believe the tracker", "Take every colour that the tracker brings, unjudged, as the paper does.",
         {"paper": True})
