@@ -1,6 +1,6 @@
 """Fits the judge (``omnifusion.flow.judge``) and the lookup's confidence (``omnifusion.hint``), and tests both.
 
-    python benchmarks/judge.py $OMNIFUSION_CLIPS/davis
+    PYTHONPATH=. python benchmarks/judge.py $OMNIFUSION_CLIPS/davis
 
 Fitted on ``FITTED`` and on made scenes, tested on all other clips of the folder: for every tenth of the probability,
 how many pixels, the mean probability, and the share that was right. Uses true colours, 24 frames at half size.
