@@ -164,15 +164,15 @@ class Run:
         self.witnesses = Witnesses(self.exemplars, self.settings.literal)
 
     def track(self, frames: range) -> Steps[ShotTracker]:
-        """The tracker of a shot, made unless it was before."""
-        if frames.start not in self.trackers:
+        """The tracker of a shot, made unless there is one; only a fitted one is kept, flows go with their shot."""
+        tracker = self.trackers.get(frames.start)
+        if tracker is None:
             stages = self.stages.metered(self.costs)
             tracker = yield from stages.track(self.state.L[frames.start : frames.stop], self.settings)
-            self.trackers[frames.start] = tracker
             if self.settings.fit != "none":
+                self.trackers[frames.start] = tracker
                 yield Fitted("fit", "the tracker is fitted", 1.0, start=frames.start, tracker=tracker)
-        size = (self.state.L.shape[2], self.state.L.shape[3])
-        return ShotTracker(self.trackers[frames.start], frames.start, size)
+        return ShotTracker(tracker, frames.start, (self.state.L.shape[2], self.state.L.shape[3]))
 
     def propagate(
         self, tracker: Tracker, i: int, targets: Sequence[int], inpainted: Tensor | None = None

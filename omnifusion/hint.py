@@ -18,6 +18,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from omnifusion.flow import parallel
 from omnifusion.flow.judge import odds
 from omnifusion.levin import levin
 from omnifusion.state import Hint
@@ -127,11 +128,15 @@ def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> 
     candidates = [c for r in references if (c := r.candidates) is not None]
     if not candidates or not bool(asked.any()):
         return result
-    queries, found = frame.features[asked.numpy()], []
-    for tree, colors in candidates:
+    queries = frame.features[asked.numpy()]
+
+    def nearest_in(candidate: tuple[cKDTree, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        tree, colors = candidate
         k = min(NEIGHBORS, tree.n)
-        distance, index = tree.query(queries, k=k, eps=SLACK, workers=torch.get_num_threads())
-        found.append((distance.reshape(-1, k), colors[index.reshape(-1, k)]))
+        distance, index = tree.query(queries, k=k, eps=SLACK)
+        return distance.reshape(-1, k), colors[index.reshape(-1, k)]
+
+    found = parallel(nearest_in, candidates)  # not SciPy's own threads: an interruption would leave them behind
     distance, votes = np.concatenate([d for d, _ in found], 1), np.concatenate([c for _, c in found], 1)
     nearest = np.argsort(distance, 1)[:, :NEIGHBORS]
     distance, votes = np.take_along_axis(distance, nearest, 1), np.take_along_axis(votes, nearest[..., None], 1)

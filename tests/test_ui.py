@@ -338,7 +338,7 @@ def test_stages_across_processes_give_the_same_as_here() -> None:
     from omnifusion.clip.prepare import prepare
 
     ready = prepare(clip.video, [], 64)
-    settings = choose("draft", max_side=64, steps=2)
+    settings = choose("draft", fit="draft", max_side=64, steps=2)
     calls: list[str] = []
     far = gpu.stages(
         *(across(call, 120, calls) for call in (gpu.find_flows, gpu.fit_chunk, gpu.inpaint_frame)), budget=0.0

@@ -126,7 +126,7 @@ def test_a_run_moves_ends_can_be_recoloured_compared_and_shared(
     expect(progress(page)).not_to_contain_text("Finished", timeout=30 * SECOND)
     expect(progress(page)).to_contain_text("Finished in", timeout=RUN)
     page.get_by_text("Time, memory and downloads").click()
-    expect(page.locator("#stages")).to_contain_text("inpaint")
+    expect(page.locator("#stages")).to_contain_text("hint")
     stages = page.locator("#stages").text_content()
     assert stages is not None and "fit" not in stages, "the tracker was fitted again"
     assert page.locator("#link textarea, #link input").input_value() != link

@@ -1,7 +1,7 @@
 """The one judge: the probability that a colour fetched along a flow is right.
 
-A logistic of three logarithms, fitted by ``benchmarks/judge.py`` where the truth is known; docs/propagation.md has its
-reliability on clips it was not fitted to. A colour is right if it is within ``RIGHT`` of the truth in a* and b*.
+A logistic of three logarithms, fitted on four real clips; docs/propagation.md has its reliability on four others, which
+``benchmarks/judge.py`` measures again. A colour is right if it is within ``RIGHT`` of the truth in a* and b*.
 """
 
 from __future__ import annotations
