@@ -69,6 +69,28 @@ class Witnesses:
         return Reference(state.L[j], state.ab[j], state.colored(j))
 
 
+def suggest(
+    L: torch.Tensor,
+    seeds: Sequence[int],
+    fill: Callable[[Task], Steps[torch.Tensor]],
+    known: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> Steps[list[torch.Tensor]]:
+    """Versions of one frame's colours, one per seed: ab ``(2, H, W)`` each.
+
+    Args:
+        L: ``(1, H, W)`` luminance.
+        fill: a prior's way to fill one frame, as ``Stages.inpaint`` with its settings.
+        known: ab ``(2, H, W)`` and the mask ``(H, W)`` bool of pixels that keep it; None = nothing is known.
+    """
+    size, versions, hint = L.shape[-2:], [], None
+    ab, mask = known or (torch.zeros(2, *size), torch.zeros(size, dtype=torch.bool))
+    if bool(mask.any()):
+        hint = make_hint(Reference(L, ab * mask, mask), [])
+    for seed in seeds:
+        versions.append((yield from fill(Task(L, ab * mask, mask, hint, seed))))
+    return versions
+
+
 def inpaint(
     state: ColorState,
     frame: int,

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from omnifusion.hint import Reference, make_hint
+from omnifusion.inpaint import suggest
 from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, load_prior
 from omnifusion.prior.guidance import conditional_denoising
 from omnifusion.settings import choose
@@ -295,3 +296,11 @@ def test_the_bundled_prior_corrects_a_hint_only_where_it_is_unsure(correction: T
 def test_the_bundled_prior_makes_no_seams(correction: Tensor) -> None:
     rim = torch.cat([correction[10, 64:110], correction[59, 64:110], correction[10:60, 109]])
     assert 0 < rim.mean() < 0.3 * correction[16:54, 70:104].mean()
+
+
+def test_a_frame_without_colours_gets_a_version_per_seed(bundled: DiffusionPrior) -> None:
+    L, ab, mask = frame(72, 128)
+    first, other, again = drain(suggest(L, [1, 2, 1], lambda task: task.run(bundled)))
+    assert torch.equal(first, again) and (first - other).abs().mean() > 0.05
+    (kept,) = drain(suggest(L, [1], lambda task: task.run(bundled), (ab, mask)))
+    assert torch.equal(kept[:, mask], ab[:, mask])
