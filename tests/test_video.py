@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -198,8 +200,29 @@ def test_one_frame_and_raw_streams(tmp_path: Path) -> None:
 def test_frames_are_counted_without_decoding_them(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = made(tmp_path / name, *(["-bf", "2"] if name in ("a.mp4", "a.h264") else []))
     assert len(video.read(path)) == 50
-    monkeypatch.setattr("omnifusion.video.reader._to_rgb", None)
+    monkeypatch.setattr("omnifusion.video.reader.to_rgb", None)
     assert (video.count_frames(path, 1000), video.count_frames(path, 7)) == (50, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("a.mp4", "-bf 3 -g 20 -x264-params open-gop=1"),
+        ("b.mp4", "-g 50 -x264-params intra-refresh=1"),
+        ("c.h264", "-c:v libx264"),
+        ("d.ts", "-c:v mpeg2video -bf 2"),
+        ("e.mp4", "-vf select=mod(n\\,3) -fps_mode vfr"),
+        ("f.mkv", "-output_ts_offset 0.4"),
+    ],
+)
+def test_a_streamed_film_is_the_film_in_any_order(tmp_path: Path, name: str, how: str) -> None:
+    path = made(tmp_path / name, *how.split(), source=PATTERN.replace("duration=2", "duration=5"))
+    whole, streamed = video.read(path), video.stream(path)
+    assert replace(streamed, frames=whole.frames) == whole and streamed.frames.shape == whole.frames.shape
+    for i in [*range(0, 60), 80, 3, 3, 70, 59, len(whole) - 1]:
+        assert np.array_equal(streamed.frames[i], whole.frames[i])
+    sent = pickle.loads(pickle.dumps(streamed))
+    assert np.array_equal(sent.frames[-5:], whole.frames[-5:]) and len(video.stream(path, 7)) == 7
 
 
 # --- folders and pictures ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Clip:
 
     Attributes:
         video: as decoded; its luminance at full size is what the result keeps.
-        L: ``(T, 1, h, w)`` luminance at the working size.
+        size: the working size (h, w).
         exemplars: frame index -> coloured picture ``(3, H, W)`` uint8, lined up with the frame at full size.
         shots: ranges between cuts that cover the clip.
         truth: whether ``video`` holds the true colours, so that the result can be scored.
@@ -32,16 +33,24 @@ class Clip:
     """
 
     video: Video
-    L: Tensor
+    size: tuple[int, int]
     exemplars: dict[int, np.ndarray]
     shots: list[range]
     truth: bool
     notes: tuple[str, ...]
 
+    @cached_property
+    def L(self) -> Tensor:
+        """``(T, 1, h, w)`` luminance at the working size of the whole clip, kept."""
+        return self.luminance(range(len(self.video)))
+
+    def luminance(self, frames: range) -> Tensor:
+        """``(T, 1, h, w)`` luminance at the working size of some frames in a row."""
+        return working_luminance((self.video.frames[t] for t in frames), self.size)
+
     def exemplar_ab(self) -> dict[int, Tensor]:
         """The exemplars' chroma at the working size, frame index -> ``(2, h, w)``."""
-        size = (self.L.shape[2], self.L.shape[3])
-        return {i: resize(_ab(image)[None], size)[0] for i, image in self.exemplars.items()}
+        return {i: resize(_ab(image)[None], self.size)[0] for i, image in self.exemplars.items()}
 
     def full_size(self, state: ColorState, frame: int) -> np.ndarray:
         """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colours of ``state``.
@@ -91,8 +100,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         notes.append(
             f"The clip has cuts at frame {cuts}: each shot is tracked by itself, best with an exemplar of its own."
         )
-    size = fit_size(video.size, max_side)
-    return Clip(video, working_luminance(video.frames, size), placed, shots, truth, tuple(notes))
+    return Clip(video, fit_size(video.size, max_side), placed, shots, truth, tuple(notes))
 
 
 def working_luminance(frames: Iterable[np.ndarray], size: tuple[int, int]) -> Tensor:

@@ -1,12 +1,13 @@
 """Pictures and clips in and out; nothing else in the package touches a codec.
 
 Films are decoded and encoded through PyAV (FFmpeg's libraries), the sound is added by the ffmpeg of imageio-ffmpeg,
-pictures go through Pillow. Sizes are read before pixels are decoded. Decoded frames lie in a temporary file that is
-mapped into memory, so that a clip may be longer than the memory is large.
+pictures go through Pillow. Sizes are read before pixels are decoded. ``stream`` decodes a frame when it is asked for;
+``read`` decodes all into a temporary file that is mapped into memory. A clip may be longer than the memory is large.
 """
 
 from omnifusion.video.pictures import GREY_SPREAD, PICTURES, color_spread, is_grey, read_image, write_image
 from omnifusion.video.reader import count_frames, natural_sort, read
+from omnifusion.video.stream import stream
 from omnifusion.video.writer import Writer, write
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "natural_sort",
     "read",
     "read_image",
+    "stream",
     "write",
     "write_image",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import dropwhile, islice, pairwise
 from pathlib import Path
 
 import av
@@ -52,11 +53,9 @@ def read(
             read_image(file, max_pixels) for file in files[start : None if max_frames is None else start + max_frames]
         )
         return Video(_gather(_same_size(pictures, path), path, start), fps)
-    film = _Film(path, max_pixels)
+    film = Film(path, max_pixels)
     stop = None if max_frames is None else start + max_frames
-    frames = _gather(islice(film.frames(), start, stop), path, start)
-    times = film.times[start : start + len(frames)]
-    return Video(frames, *film.timing(times), path if film.has_audio else None, times[0], film.pixel_aspect)
+    return film.video(_gather(map(to_rgb, islice(film.frames(), start, stop)), path, start), start)
 
 
 def count_frames(path: Path, most: int, max_pixels: int = MAX_PIXELS) -> int:
@@ -67,7 +66,7 @@ def count_frames(path: Path, most: int, max_pixels: int = MAX_PIXELS) -> int:
     """
     if path.is_dir() or path.suffix.lower() in PICTURES:
         return min(most, len(natural_sort(path)) if path.is_dir() else 1)
-    return _Film(path, max_pixels).count(most)
+    return Film(path, max_pixels).count(most)
 
 
 def natural_sort(folder: Path) -> list[Path]:
@@ -121,8 +120,12 @@ def _gather(frames: Iterable[np.ndarray], path: Path, start: int) -> np.ndarray:
         return np.asarray(np.memmap(file, np.uint8, "c", shape=(count, *shape)))
 
 
-class _Film:
-    """A film that is being decoded; ``times`` fills up with the frames' presentation times in seconds."""
+class Film:
+    """A film that is being decoded; ``times`` fills up with the frames' presentation times in seconds.
+
+    Raises:
+        InputError: it cannot be opened, or is too large.
+    """
 
     def __init__(self, path: Path, max_pixels: int) -> None:
         self.path = path
@@ -155,8 +158,8 @@ class _Film:
         self.pixel_aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         self.promised = self._promised()
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """Every frame ``(3, H, W)`` uint8 sRGB, its time into ``times``."""
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """Every frame, its time into ``times``."""
         with self.container:
             try:
                 for frame in self.container.decode(self.stream):
@@ -165,11 +168,23 @@ class _Film:
                     self.end = self.times[-1] + (frame.duration or 0) * self.time_base
                     if len(self.times) == 1 and round(frame.rotation / 90) % 2:
                         self.pixel_aspect = 1 / self.pixel_aspect
-                    yield _to_rgb(frame)
+                    yield frame
             except av.FFmpegError as error:
                 raise self._broken(reason(error)) from error
             if self.times and self.end < self.promised * Fraction(99, 100) - 3 / self.rates[0]:
                 raise self._broken(f"{float(self.end):.1f} of {float(self.promised):.1f} s")
+
+    def since(self, time: Fraction) -> Iterator[av.VideoFrame]:
+        """The frames from ``time`` on; later ones or none, where that place cannot be found."""
+        with self.container, suppress(av.FFmpegError):
+            self.container.seek(round(time / self.time_base), stream=self.stream)
+            decoded = self.container.decode(self.stream)
+            yield from dropwhile(lambda frame: frame.pts is None or frame.pts * self.time_base < time, decoded)
+
+    def video(self, frames: np.ndarray, start: int = 0) -> Video:
+        """``frames`` from number ``start`` on, which were decoded, with all else that is known of the film."""
+        times = self.times[start : start + len(frames)]
+        return Video(frames, *self.timing(times), self.path if self.has_audio else None, times[0], self.pixel_aspect)
 
     def count(self, most: int) -> int:
         """The packets with a frame to be shown, at most ``most``."""
@@ -205,7 +220,7 @@ class _Film:
         )
 
 
-def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+def to_rgb(frame: av.VideoFrame) -> np.ndarray:
     """A decoded frame, upright, as ``(3, H, W)`` uint8 sRGB."""
     matrix = Colorspace(frame.colorspace) if frame.colorspace in set(Colorspace) else None
     if matrix is None:  # untagged: what players assume, by size
