@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from omnifusion.clip.shots import Shot
 from omnifusion.flow.direct import Correspondence
 from omnifusion.inpaint import Task, Witnesses, complete, inpaint
 from omnifusion.meter import Costs
@@ -45,20 +46,20 @@ def colorize(
     L: Tensor,
     exemplars: Mapping[int, Tensor],
     settings: Settings,
-    shots: Sequence[range] | None = None,
+    shots: Sequence[Shot] | None = None,
     stages: Stages | None = None,
     trackers: Mapping[int, Tracker] | None = None,
 ) -> Steps[Result]:
     """Colour a clip at its working size.
 
-    Each shot is a clip of its own for the tracker; its hints may still look up colours in the exemplars of other shots.
-    A shot without an exemplar starts with its first frame coloured by the prior.
+    Each shot is a clip of its own. One without an exemplar takes its colours from the frame that is lent to it, or else
+    starts with its first frame coloured by the prior.
 
     Args:
         L: ``(T, 1, h, w)`` luminance in [0, 100].
         exemplars: frame index -> ab ``(2, h, w)`` of the whole frame.
         settings: the choices of the run.
-        shots: ranges that cover the clip; None = one shot.
+        shots: cover the clip, lenders first (``clip.alike``); None = one shot.
         stages: where the heavy stages run; None = here.
         trackers: fitted trackers by first frame of their shot, from an earlier run on the same clip.
 
@@ -68,30 +69,34 @@ def colorize(
     state = ColorState.of_exemplars(L, exemplars)
     run = Run(state, settings, stages or Stages(), list(exemplars), dict(trackers or {}))
     yield run.colored("propagate", "exemplars in place")
-    for frames in sorted(shots or [range(len(L))], key=lambda shot: not any(e in shot for e in exemplars)):
-        yield from algorithm_1(run, frames)
+    for shot in shots or [Shot(0, len(L))]:
+        yield from algorithm_1(run, shot)
     return Result(run.state, run.trackers, tuple(run.iterations), run.costs.seconds, run.costs.peak_mib)
 
 
-def algorithm_1(run: Run, frames: range) -> Steps[None]:
+def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     """Algorithm 1 on one shot. The paper inpaints at the end of its loop, here it is the beginning: a shot without an
     exemplar can start, too."""
-    given = [e for e in run.exemplars if e in frames]
-    tracker = yield from run.track(frames)  # Train OmniMotion
+    frames = shot.frames
+    given = [e for e in run.exemplars if e in frames] or [e for e in (shot.lender,) if e is not None]
+    first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
+    run.witnesses = Witnesses(given, run.settings.literal)
+    tracker = yield from run.track(shot)  # Train OmniMotion
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
         yield from run.propagate(tracker, i, targets)  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
     visited = set(given)
     while not run.complete(frames):  # if every frame is full colored then break
-        i = next_frame(run.settings.order, run.grey(frames), given[0] if given else frames.start, visited)  # i = i + 1
+        i = next_frame(run.settings.order, run.grey(frames), first, visited)  # i = i + 1
         visited.add(i)
         fresh = ~run.state.colored(i)
         if bool(fresh.any()):
             yield from run.inpaint(tracker, i, frames)  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
         targets = frames if run.settings.literal else near(i, frames)
         yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
+    run.state = run.state.repeated(shot.twins)
 
 
-def first_rounds(given: Sequence[int], frames: range) -> list[tuple[int, Sequence[int]]]:
+def first_rounds(given: Sequence[int], frames: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
     """Which exemplar colours which frames first: each those it is nearest to, then each all."""
     if len(given) <= 1:
         return [(e, frames) for e in given]
@@ -99,12 +104,12 @@ def first_rounds(given: Sequence[int], frames: range) -> list[tuple[int, Sequenc
     return [(e, [j for j in frames if nearest[j] == e]) for e in given] + [(e, frames) for e in given]
 
 
-def near(i: int, frames: range) -> range:
+def near(i: int, frames: Sequence[int]) -> list[int]:
     """The frames up to a keyframe's gap from ``i``.
 
     The paper asks all. Here others have keyframes of their own, and a run's cost grows with its length, not its square.
     """
-    return range(max(frames.start, i - KEYFRAME_GAP), min(frames.stop, i + KEYFRAME_GAP + 1))
+    return [j for j in frames if abs(j - i) <= KEYFRAME_GAP]
 
 
 def next_frame(order: str, grey: Mapping[int, float], first: int, visited: Collection[int]) -> int:
@@ -117,13 +122,14 @@ def next_frame(order: str, grey: Mapping[int, float], first: int, visited: Colle
     Args:
         order: "next", "keyframes" or "greyest".
         grey: share of grey pixels of each frame of the shot, in the order of time.
-        first: the first exemplar, or the first frame.
+        first: the first exemplar, or the frame nearest to what is lent, or the first frame.
         visited: the frames that were taken before.
     """
     if order == "greyest":
         return max(grey, key=lambda j: grey[j])
     last = max(grey)
-    onward = [j for j in (*range(first, last + 1), *range(first - 1, min(grey) - 1, -1)) if j not in visited]
+    way = (*range(first, last + 1), *range(first - 1, min(grey) - 1, -1))
+    onward = [j for j in way if j in grey and j not in visited]
     if order == "next":
         return onward[0]
     incomplete = [j for j in onward if grey[j] > 0]
@@ -136,16 +142,16 @@ class ShotTracker:
     """A shot's tracker, asked with the clip's frame numbers."""
 
     tracker: Tracker
-    start: int
+    frames: Mapping[int, int]
     size: tuple[int, int]
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
         """See ``state.Tracker``."""
-        return self.tracker.correspond(points, i - self.start, j - self.start)
+        return self.tracker.correspond(points, self.frames[i], self.frames[j])
 
     def pairs(self, i: int, j: int, near: bool) -> list[Correspondence]:
         """See ``propagate.correspondences``."""
-        return correspondences(self.tracker, i - self.start, j - self.start, self.size, near)
+        return correspondences(self.tracker, self.frames[i], self.frames[j], self.size, near)
 
 
 @dataclass
@@ -163,16 +169,17 @@ class Run:
     def __post_init__(self) -> None:
         self.witnesses = Witnesses(self.exemplars, self.settings.literal)
 
-    def track(self, frames: range) -> Steps[ShotTracker]:
+    def track(self, shot: Shot) -> Steps[ShotTracker]:
         """The tracker of a shot, made unless there is one; only a fitted one is kept, flows go with their shot."""
-        tracker = self.trackers.get(frames.start)
+        tracker = self.trackers.get(shot.start)
         if tracker is None:
             stages = self.stages.metered(self.costs)
-            tracker = yield from stages.track(self.state.L[frames.start : frames.stop], self.settings)
+            tracker = yield from stages.track(self.state.L[shot.tracked], self.settings)
             if self.settings.fit != "none":
-                self.trackers[frames.start] = tracker
-                yield Fitted("fit", "the tracker is fitted", 1.0, start=frames.start, tracker=tracker)
-        return ShotTracker(tracker, frames.start, (self.state.L.shape[2], self.state.L.shape[3]))
+                self.trackers[shot.start] = tracker
+                yield Fitted("fit", "the tracker is fitted", 1.0, start=shot.start, tracker=tracker)
+        numbers = {frame: k for k, frame in enumerate(shot.tracked)}
+        return ShotTracker(tracker, numbers, (self.state.L.shape[2], self.state.L.shape[3]))
 
     def propagate(
         self, tracker: Tracker, i: int, targets: Sequence[int], inpainted: Tensor | None = None
@@ -194,14 +201,14 @@ class Run:
         self.iterations.append(result)
         yield Round(**vars(told), result=result)
 
-    def inpaint(self, tracker: Tracker, i: int, frames: range) -> Steps[None]:
+    def inpaint(self, tracker: Tracker, i: int, frames: Sequence[int]) -> Steps[None]:
         """The intra-frame inpainting step on frame ``i``."""
         hint, iteration = None, len(self.iterations)
         if self.settings.start is not None:
             yield Step("inpaint", "looking up colours")
             with self.costs.during("hint"):
                 hint = self.witnesses.hint(self.state, i, tracker, frames)
-        if hint is not None and not self.asks_prior():
+        if hint is not None and not self.asks_prior(frames):
             self.state = complete(self.state, i, iteration, hint.ab, hint)
         else:
             seed = (self.settings.seed * 1_000_003 + i) % 2**63
@@ -209,21 +216,21 @@ class Run:
             self.state = yield from self.costs.of("inpaint", filled)
         yield self.colored("inpaint", f"frame {i} is complete", i)
 
-    def asks_prior(self) -> bool:
-        """Whether the prior is asked; the bundled one only where there is no colour at all to go by, unless it is
+    def asks_prior(self, frames: Sequence[int]) -> bool:
+        """Whether the prior is asked; the bundled one only where a shot has no colour at all to go by, unless it is
         wanted everywhere: what it does to a hint is measured to be neutral (docs/prior.md)."""
         if self.settings.diffusion == "always" or self.settings.prior != "bundled":
             return True
-        return not bool(self.state.mask.any())
+        return not (self.witnesses.exemplars or any(bool(self.state.colored(j).any()) for j in frames))
 
     def _fill(self, task: Task) -> Steps[Tensor]:
         return self.stages.inpaint(task, self.settings)
 
-    def grey(self, frames: range) -> dict[int, float]:
+    def grey(self, frames: Sequence[int]) -> dict[int, float]:
         """The share of each frame's pixels that are still grey."""
         return {j: int((~self.state.colored(j)).sum()) / self.state.colored(j).numel() for j in frames}
 
-    def complete(self, frames: range) -> bool:
+    def complete(self, frames: Sequence[int]) -> bool:
         """Whether every pixel of ``frames`` has its colour."""
         return all(self.state.whole(j) for j in frames)
 

@@ -41,7 +41,7 @@ class Witnesses:
     """Who is asked about a frame's grey pixels: exemplars, completed neighbours, and the frame itself.
 
     Attributes:
-        exemplars: indices of the frames that the user coloured, in any shot.
+        exemplars: indices of the frames that the user coloured in this shot, or of the frame that is lent to it.
         literal: see ``propagate.fetched``.
     """
 
@@ -49,8 +49,8 @@ class Witnesses:
     literal: bool = False
     _kept: dict[int, Reference] = field(default_factory=dict)
 
-    def hint(self, state: ColorState, frame: int, tracker: Tracker, frames: range) -> Hint:
-        """What they say of ``frame``; the tracker knows the frames of this shot, ``frames``."""
+    def hint(self, state: ColorState, frame: int, tracker: Tracker, frames: Sequence[int]) -> Hint:
+        """What they say of ``frame``; the tracker knows the frames of this shot, ``frames``, and the exemplars."""
 
         def distance(j: int) -> int:
             return abs(j - frame)
@@ -58,9 +58,7 @@ class Witnesses:
         whole = sorted((j for j in frames if j != frame and state.whole(j)), key=distance)[:NEAREST]
         first = sorted((e for e in self.exemplars if e != frame), key=distance)[:1]
         sources = list(dict.fromkeys(whole + first))
-        told = [
-            fetched(tracker, state, frame, j, j not in self.exemplars, self.literal)[0] for j in sources if j in frames
-        ]
+        told = [fetched(tracker, state, frame, j, j not in self.exemplars, self.literal)[0] for j in sources]
         self._kept = {j: self._kept.get(j) or self._reference(state, j) for j in [*sources, *self.exemplars]}
         return make_hint(self._reference(state, frame), [self._kept[j] for j in sources], told)
 

@@ -155,6 +155,16 @@ class ColorState:
             sure[frame][new] = 1.0 if told is None else told[new].to(sure.dtype)
         return replace(self, ab=ab, origin=origin, confidence=sure)
 
+    def repeated(self, twins: Mapping[int, int]) -> ColorState:
+        """A new state in which the frames ``twins`` -> frame that they repeat have its colours, exactly."""
+        if not twins:
+            return self
+        there, source = list(twins), list(twins.values())
+        colors = {name: getattr(self, name).clone() for name in ("ab", "origin", "confidence")}
+        for values in colors.values():
+            values[there] = values[source]
+        return replace(self, **colors)
+
 
 @dataclass(frozen=True)
 class Hint:

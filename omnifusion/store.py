@@ -247,6 +247,7 @@ class RunFolder:
             "working_size": list(state.L.shape[-2:]),
             "complete": bool(state.mask.all()),
             "exemplars": sorted(clip.exemplars),
+            **clip.report(),
             "settings": asdict(settings),
             "seed": settings.seed,
             "versions": versions(),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from omnifusion import synthetic
+from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import Result, colorize, next_frame
 from omnifusion.flow.judge import probability
@@ -122,10 +123,39 @@ def test_shots_are_tracked_apart(clip) -> None:
 
     lab = clip[1]
     stages = replace(exact(made), fit=fit)
-    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(**PAINTED), [range(0, 6), range(6, 10)], stages))
+    result = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose(**PAINTED), [Shot(0, 6), Shot(6, 10)], stages))
     assert result.state.mask.all()
     assert set(result.trackers) == {0, 6}
     assert max(max(pair) for pair in asked) < 6
+
+
+def test_no_colour_crosses_a_cut_unless_it_is_lent(clip) -> None:
+    _, lab = clip
+    flow = choose("draft")
+
+    def second(exemplar: torch.Tensor, lender: int | None) -> torch.Tensor:
+        shots = [Shot(0, 6), Shot(6, 8, lender)]
+        return drain(colorize(lab[:8, :1], {0: exemplar}, flow, shots)).state.ab[6:]
+
+    given, other = lab[0, 1:], lab[0, 1:].flip(0) + 10
+    assert torch.equal(second(given, None), second(other, None)), "the prior colours it from its luminance alone"
+    assert (second(given, 5) - lab[6:8, 1:]).norm(dim=1).mean() < 0.5 * lab[6:8, 1:].norm(dim=1).mean()
+    assert not torch.equal(second(given, 5), second(other, 5))
+
+
+def test_what_repeats_a_frame_gets_its_colours_and_is_not_worked_on(clip) -> None:
+    _, lab = clip
+    twins = {2: 1, 3: 1, 6: 5}
+    keep = [t for t in range(8) if t not in twins]
+    L = lab[[twins.get(t, t) for t in range(8)], :1]
+    with_twins = drain(colorize(L, {0: lab[0, 1:]}, choose("draft"), [Shot(0, 8, twins=twins)]))
+    without = drain(colorize(L[keep], {0: lab[0, 1:]}, choose("draft", order="next")))
+    ordered = drain(colorize(L, {0: lab[0, 1:]}, choose("draft", order="next"), [Shot(0, 8, twins=twins)]))
+    for t, source in twins.items():
+        assert torch.equal(with_twins.state.ab[t], with_twins.state.ab[source])
+        assert torch.equal(with_twins.state.origin[t], with_twins.state.origin[source])
+    assert with_twins.state.mask.all() and not {i.frame for i in with_twins.iterations} & set(twins)
+    torch.testing.assert_close(ordered.state.ab[keep][:3], without.state.ab[:3])
 
 
 def test_a_fitted_tracker_is_not_fitted_again(clip) -> None:

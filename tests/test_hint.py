@@ -188,7 +188,7 @@ def moving(frames: int, colored: tuple[int, ...]) -> tuple[ColorState, Tensor]:
     [
         (3, (1,), [4, 1], [4, 1]),  # the nearest two are complete, one of them is the exemplar
         (5, (1,), [4, 6, 1], [4, 6, 1]),
-        (7, (1, 9), [6, 4, 9], [6, 4]),  # an exemplar of another shot is looked up, but not tracked
+        (7, (1, 9), [6, 4, 9], [6, 4, 9]),  # what another shot lends is heard like an exemplar
         (6, (6, 1), [4, 1], [4, 1]),  # never the frame itself
     ],
 )

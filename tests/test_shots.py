@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from omnifusion import synthetic, video
-from omnifusion.clip.shots import find_shots
+from omnifusion.clip.shots import Shot, find_shots
 from omnifusion.state import Video
 
 
@@ -18,18 +18,18 @@ def test_shots_cover_the_clip_and_part_at_its_cuts() -> None:
         synthetic.make(name, frames=n, size=(54, 96)).video.frames
         for name, n in (("pan", 12), ("cartoon", 9), ("thin", 8))
     ]
-    assert find_shots(Video(np.concatenate(scenes))) == [range(12), range(12, 21), range(21, 29)]
+    assert find_shots(Video(np.concatenate(scenes))) == [Shot(0, 12), Shot(12, 21), Shot(21, 29)]
 
 
 @pytest.mark.parametrize("name", ["three-layers", "occlusion", "zoom"])
 def test_motion_is_no_cut(name: str) -> None:
-    assert find_shots(synthetic.make(name, frames=16, size=(54, 96)).video) == [range(16)]
+    assert find_shots(synthetic.make(name, frames=16, size=(54, 96)).video) == [Shot(0, 16)]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 8, 9])
 def test_a_cut_near_the_ends_is_found(cut: int) -> None:
     a, b = (synthetic.make(name, frames=10, size=(54, 96)).video.frames for name in ("pan", "cartoon"))
-    assert find_shots(Video(np.concatenate([a[:cut], b[cut:]]))) == [range(cut), range(cut, 10)]
+    assert find_shots(Video(np.concatenate([a[:cut], b[cut:]]))) == [Shot(0, cut), Shot(cut, 10)]
 
 
 @pytest.mark.parametrize("into", ["black", "cartoon"])
@@ -39,14 +39,14 @@ def test_fades_and_dissolves_are_no_cuts(into: str) -> None:
     share = np.clip((np.arange(16.0) - 4) / 8, 0, 1).reshape(-1, 1, 1, 1)
     frames = (a * (1 - share) + b * share).astype(np.uint8)
     for end in range(2, 17):  # whole, and ending in the midst of it
-        assert find_shots(Video(frames[:end])) == [range(end)]
-        assert find_shots(Video(frames[::-1][:end])) == [range(end)]
+        assert find_shots(Video(frames[:end])) == [Shot(0, end)]
+        assert find_shots(Video(frames[::-1][:end])) == [Shot(0, end)]
 
 
 def test_one_frame_and_still_clips() -> None:
     frame = synthetic.make("pan", frames=1, size=(54, 96)).video.frames
-    assert find_shots(Video(frame)) == [range(1)]
-    assert find_shots(Video(np.repeat(frame, 10, 0))) == [range(10)]
+    assert find_shots(Video(frame)) == [Shot(0, 1)]
+    assert find_shots(Video(np.repeat(frame, 10, 0))) == [Shot(0, 10)]
 
 
 @pytest.mark.skipif("OMNIFUSION_CLIPS" not in os.environ, reason="OMNIFUSION_CLIPS does not name a folder of clips")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from omnifusion.clip.alike import lend
 from omnifusion.clip.register import register
-from omnifusion.clip.shots import find_shots
+from omnifusion.clip.shots import Shot, find_shots
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
 from omnifusion.state import ColorState, Exemplar, InputError, Video
 from omnifusion.video import is_grey
+
+SHOWN_SIDE = 448
+"""Longest side in pixels of the frames in which shots are compared."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Clip:
         video: as decoded; its luminance at full size is what the result keeps.
         size: the working size (h, w).
         exemplars: frame index -> coloured picture ``(3, H, W)`` uint8, lined up with the frame at full size.
-        shots: ranges between cuts that cover the clip.
+        fits: frame index -> correlation of the exemplar's luminance with the frame's, as given and in its place.
+        shots: cover the clip, in an order in which they can be coloured.
         truth: whether ``video`` holds the true colours, so that the result can be scored.
         notes: sentences that the user should read before the run.
     """
@@ -35,7 +41,8 @@ class Clip:
     video: Video
     size: tuple[int, int]
     exemplars: dict[int, np.ndarray]
-    shots: list[range]
+    fits: dict[int, tuple[float, float]]
+    shots: list[Shot]
     truth: bool
     notes: tuple[str, ...]
 
@@ -51,6 +58,24 @@ class Clip:
     def exemplar_ab(self) -> dict[int, Tensor]:
         """The exemplars' chroma at the working size, frame index -> ``(2, h, w)``."""
         return {i: resize(_ab(image)[None], self.size)[0] for i, image in self.exemplars.items()}
+
+    def report(self) -> dict[str, Any]:
+        """What ``report.json`` says of the exemplars' places and of where each shot's colours come from."""
+        return {
+            "registration": [
+                {"frame": frame, "before": round(before, 4), "after": round(after, 4)}
+                for frame, (before, after) in sorted(self.fits.items())
+            ],
+            "shots": [
+                {"start": shot.start, "stop": shot.stop, "colors": self._source(shot), "lender": shot.lender}
+                for shot in sorted(self.shots, key=lambda shot: shot.start)
+            ],
+        }
+
+    def _source(self, shot: Shot) -> str:
+        if any(e in shot for e in self.exemplars):
+            return "exemplars"
+        return "prior" if shot.lender is None else "alike"
 
     def full_size(self, state: ColorState, frame: int) -> np.ndarray:
         """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colours of ``state``.
@@ -79,14 +104,14 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
     Raises:
         InputError: an exemplar that does not fit its frame.
     """
-    notes, truth, placed = [], not is_grey(video), {}
+    notes, truth, placed, fits = [], not is_grey(video), {}, {}
     for given in exemplars:
         if not 0 <= given.index < len(video):
             raise InputError(
                 f"The exemplar is for frame {given.index}, but the clip has frames 0 to {len(video) - 1}; pick one."
             )
         registered = register(given.image, _grey(video.frames[given.index]), force=force)
-        placed[given.index] = registered.image
+        placed[given.index], fits[given.index] = registered.image, (registered.before, registered.after)
         if registered.warning:
             notes.append(f"Exemplar of frame {given.index}: {registered.warning}")
     if not placed and truth:
@@ -94,13 +119,26 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         notes.append("The clip is in colour: it is made grey, its first frame is the exemplar, the result is scored.")
     elif not placed:
         notes.append("No exemplar was given: the prior invents the colours of the first frame.")
-    shots = find_shots(video)
+    shown = fit_size(video.size, SHOWN_SIDE)
+    shots = lend(find_shots(video), placed, lambda t: resize(_L(video.frames[t])[None], shown)[0, 0].numpy())
     if len(shots) > 1:
-        cuts = ", ".join(str(shot.start) for shot in shots[1:])
-        notes.append(
-            f"The clip has cuts at frame {cuts}: each shot is tracked by itself, best with an exemplar of its own."
-        )
-    return Clip(video, fit_size(video.size, max_side), placed, shots, truth, tuple(notes))
+        cuts = ", ".join(str(start) for start in sorted(shot.start for shot in shots)[1:])
+        notes.append(f"The clip has cuts at frame {cuts}: each shot is coloured by itself.")
+        notes += [note for shot in shots if (note := _note(shot, placed))]
+    return Clip(video, fit_size(video.size, max_side), placed, fits, shots, truth, tuple(notes))
+
+
+def _note(shot: Shot, exemplars: Collection[int]) -> str:
+    """What is to be said of the shot's colours; empty where it has an exemplar."""
+    where, middle = f"Frames {shot.start} to {shot.stop - 1}", (shot.start + shot.stop) // 2
+    if any(e in shot for e in exemplars):
+        return ""
+    if shot.lender is not None:
+        return f"{where} have no exemplar and take the colours of frame {shot.lender}, which shows the same."
+    return (
+        f"{where} have no exemplar and look like no other shot: their colours are invented, with restraint; give a "
+        f"coloured picture of one of them, such as frame {middle}."
+    )
 
 
 def working_luminance(frames: Iterable[np.ndarray], size: tuple[int, int]) -> Tensor:

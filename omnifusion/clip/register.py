@@ -74,7 +74,7 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Regis
     source, target = _luminance(image), _luminance(frame)
     before = correlation(source, target)
     size = fit_size((H, W), WORKING_SIDE)
-    details = _detail(_resize(source, size)), _detail(_resize(target, size))
+    details = detail(_resize(source, size)), detail(_resize(target, size))
     move = _affine(*details)
     shown = max(before, correlation(_moved(source, move), target))
     if shown < LEAST_CORRELATION and not force:
@@ -108,7 +108,7 @@ def _luminance(image: np.ndarray) -> np.ndarray:
     return luminance(from_uint8(image))[0].numpy()
 
 
-def _detail(L: np.ndarray) -> np.ndarray:
+def detail(L: np.ndarray) -> np.ndarray:
     """L* without local brightness and contrast, ``(H, W)`` uint8: alike in pictures of different tone scales."""
     radius = max(L.shape) / 16
     base = L - cv2.GaussianBlur(L, (0, 0), radius)

@@ -1,7 +1,9 @@
-"""Cuts inside a clip: each shot is tracked by itself."""
+"""Cuts inside a clip: each shot is coloured by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import cv2
@@ -17,8 +19,40 @@ LEAST_CHANGE = 15.0  # grey levels of 255
 STANDS_OUT = 3.0  # times the mean of the window's other changes
 
 
-def find_shots(video: Video) -> list[range]:
-    """The shots of a clip: ranges of frames that follow one another and cover it.
+@dataclass(frozen=True)
+class Shot:
+    """The frames from one cut to the next, and all that decides where their colours come from.
+
+    Attributes:
+        start, stop: its first frame, and the first that is not its own.
+        lender: a frame of another shot, which looks like this one and is coloured before it; None = there is none.
+        twins: frames that repeat another of this shot -> that frame. They are not worked on, and get its colours.
+    """
+
+    start: int
+    stop: int
+    lender: int | None = None
+    twins: Mapping[int, int] = field(default_factory=dict)
+
+    def __contains__(self, frame: int) -> bool:
+        return self.start <= frame < self.stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def frames(self) -> list[int]:
+        """The frames that are worked on, in the order of time."""
+        return [j for j in range(self.start, self.stop) if j not in self.twins]
+
+    @property
+    def tracked(self) -> list[int]:
+        """The frames that its tracker knows: those that are worked on, and the lender."""
+        return sorted([*self.frames, *([] if self.lender is None else [self.lender])])
+
+
+def find_shots(video: Video) -> list[Shot]:
+    """The shots of a clip, which follow one another and cover it.
 
     A cut is a mean change of luminance that stands out from the two on either side; where the clip begins or ends, from
     the nearest four, twice as clearly. Fast motion, fades and dissolves are none. (The same as AdaptiveDetector of
@@ -30,7 +64,7 @@ def find_shots(video: Video) -> list[range]:
     for k in range(len(changes)):
         if _stands_out(changes, k) and (k + 1 - cuts[-1] >= SHORTEST or cuts == [0]):
             cuts.append(k + 1)
-    return [range(a, b) for a, b in pairwise([*cuts, len(video)])]
+    return [Shot(a, b) for a, b in pairwise([*cuts, len(video)])]
 
 
 def _stands_out(changes: np.ndarray, k: int) -> bool:

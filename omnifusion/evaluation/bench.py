@@ -10,6 +10,7 @@ import torch
 
 from omnifusion import flow, synthetic
 from omnifusion.clip.prepare import Clip, prepare
+from omnifusion.clip.shots import Shot
 from omnifusion.driver import colorize
 from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import resize
@@ -59,7 +60,7 @@ def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
 
     for frames in lengths:
         clip = prepare(synthetic.make(SCENE, frames, (2 * SIZE[0], 2 * SIZE[1])).video, [], SIZE[1])
-        clip = replace(clip, shots=[range(frames)])
+        clip = replace(clip, shots=[Shot(0, frames)])
         grey = flow.to_bytes(clip.L[:, 0])
         with Meter() as reference:
             for t in range(1, frames):
@@ -95,7 +96,7 @@ def guided_step(prior: DiffusionPrior, clip: Clip, tracker: Tracker, settings: S
     """Seconds of one denoising step of the last frame with eq. (2)-(4), the median of several."""
     state = propagate(tracker, ColorState.of_exemplars(clip.L, clip.exemplar_ab()), 0, 0)
     frame = len(clip.L) - 1
-    hint = Witnesses([0]).hint(state, frame, tracker, clip.shots[0]) if settings.start is not None else None
+    hint = Witnesses([0]).hint(state, frame, tracker, clip.shots[0].frames) if settings.start is not None else None
     generator = torch.Generator().manual_seed(settings.seed)
     steps = prior.inpaint(state.L[frame], state.ab[frame], state.mask[frame], hint, generator)
     next(steps)  # the first step encodes the frame, too

@@ -98,7 +98,7 @@ def omnimotion_only(case: Case) -> Steps[Outcome]:
         case.trackers[shot.start] = yield from stages.track(clip.L[shot.start : shot.stop], case.settings)
     yield Step("propagate", "from the exemplar to every frame")
     state = ColorState.of_exemplars(clip.L, clip.exemplar_ab())
-    return _outcome(clip, propagate(case.trackers[shot.start], state, 0, 0, shot), borrowed)
+    return _outcome(clip, propagate(case.trackers[shot.start], state, 0, 0, shot.frames), borrowed)
 
 
 def inpainting_only(case: Case) -> Steps[Outcome]:

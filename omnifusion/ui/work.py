@@ -141,7 +141,7 @@ def _color(
             folder.watch(step)
             if isinstance(step, Fitted):
                 shot = next(shot for shot in clip.shots if shot.start == step.start)
-                step = replace(step, picture=tracks(step.tracker, clip.L[shot.start : shot.stop]))
+                step = replace(step, picture=tracks(step.tracker, clip.L[shot.tracked]))
             yield step
             if stopped():
                 return None
