@@ -21,52 +21,78 @@ BELIEVED = 0.9
 LUMINANCE_SIGMA = 10.0
 """L* difference at which a neighbour's say in the fetched colour falls to 0.6."""
 
-STILL_SIGMA, MOVING_SIGMA = 0.3, 0.7
-"""The same for its distance in pixels, where nothing moves (almost a copy) and where something does."""
+STILL_SIGMA = 0.3
+"""The same for its distance in pixels where nothing moves (almost a copy)."""
 
 STILL, MOVING = 0.25, 0.75
 """Motion in pixels up to which a point is still and from which on it moves."""
 
+MOVING_SIGMA, WIDEST, REACH = 3.0, 3.0, 5
+"""The sigma of a moving point where cycle error and chroma spread are alike, the largest, and how far is
+looked, in pixels."""
 
-def fetch(ab: Tensor, L: Tensor, flow: np.ndarray, target_L: Tensor, where: Tensor) -> Tensor:
+
+def fetch_sigma(flow: np.ndarray, cycle: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """How wide ``(H, W)``, in pixels, a colour is to be gathered around its match.
+
+    The surer the match, and the more chroma varies there, the narrower; wider means noise off. A fourth root, measured
+    (docs/propagation.md); what stands still has the same noise in both frames and is copied.
+
+    Args:
+        flow: ``(H, W, 2)`` px.
+        cycle: forward-backward error in pixels.
+        spread: standard deviation of chroma around the match (``flow.judge.chroma_spread``).
+    """
+    moving = np.minimum(MOVING_SIGMA * ((cycle + 0.02) / (spread + 0.2)) ** 0.25, WIDEST)
+    motion = np.clip((np.linalg.norm(flow, axis=-1) - STILL) / (MOVING - STILL), 0, 1)
+    return (STILL_SIGMA + (moving - STILL_SIGMA) * motion).astype(np.float32)
+
+
+def fetch(ab: Tensor, L: Tensor, flow: np.ndarray, sigma: np.ndarray, target_L: Tensor, where: Tensor) -> Tensor:
     """The colour of a frame along a flow into it, for the pixels of another.
 
-    A joint bilateral mean of the 3 x 3 pixels around a point: plain bilinear sampling mixes the two sides of an edge.
-    It narrows where nothing moves, so that still parts are copied and stay sharp (docs/propagation.md).
+    A joint bilateral mean around a point: plain bilinear sampling mixes the two sides of an edge.
 
     Args:
         ab: ``(2, H, W)``, L: ``(1, H, W)`` of the frame that is coloured.
         flow: ``(H, W, 2)`` px from the asking frame, whose luminance is ``target_L`` ``(1, H, W)``.
+        sigma: ``(H, W)`` px, see ``fetch_sigma``.
         where: ``(H, W)`` bool, its pixels that ask; the others stay grey.
 
     Returns:
         ``(2, H, W)``.
     """
     colors = np.ascontiguousarray(ab.permute(1, 2, 0).numpy())
-    fetched = _bilateral(colors, L[0].numpy(), np.ascontiguousarray(flow), target_L[0].numpy(), where.numpy())
+    fetched = _bilateral(colors, L[0].numpy(), np.ascontiguousarray(flow), sigma, target_L[0].numpy(), where.numpy())
     return torch.from_numpy(fetched).permute(2, 0, 1).contiguous()
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def _bilateral(ab: np.ndarray, L: np.ndarray, flow: np.ndarray, target_L: np.ndarray, where: np.ndarray) -> np.ndarray:
+def _bilateral(
+    ab: np.ndarray, L: np.ndarray, flow: np.ndarray, sigma: np.ndarray, target_L: np.ndarray, where: np.ndarray
+) -> np.ndarray:
     H, W = L.shape
     out = np.zeros((H, W, 2), np.float32)
+    across = np.empty(2 * REACH + 1, np.float32)
     for y in range(H):
         for x in range(W):
             if not where[y, x]:
                 continue
-            dx, dy = flow[y, x, 0], flow[y, x, 1]
-            motion = min(max((np.sqrt(dx * dx + dy * dy) - STILL) / (MOVING - STILL), 0.0), 1.0)
-            narrow = 0.5 / (STILL_SIGMA + (MOVING_SIGMA - STILL_SIGMA) * motion) ** 2
-            px, py = min(max(x + dx, -1.0), float(W)), min(max(y + dy, -1.0), float(H))
+            px, py = min(max(x + flow[y, x, 0], -1.0), float(W)), min(max(y + flow[y, x, 1], -1.0), float(H))
             cx, cy = int(np.rint(px)), int(np.rint(py))
-            a, b, total = 0.0, 0.0, 0.0
-            for ny in range(cy - 1, cy + 2):
-                for nx in range(cx - 1, cx + 2):
-                    iy, ix = min(max(ny, 0), H - 1), min(max(nx, 0), W - 1)
-                    distance = (nx - px) ** 2 + (ny - py) ** 2
-                    difference = (L[iy, ix] - target_L[y, x]) / LUMINANCE_SIGMA
-                    w = np.exp(-narrow * distance) * (np.exp(-0.5 * difference * difference) + 1e-3)
+            narrow = np.float32(0.5) / sigma[y, x] ** 2
+            r = min(max(int(np.rint(1.7 * sigma[y, x])), 1), REACH)
+            for n in range(-r, r + 1):
+                across[n + r] = np.exp(-narrow * np.float32(cx + n - px) ** 2)
+            a, b, total = np.float32(0), np.float32(0), np.float32(0)
+            for ny in range(cy - r, cy + r + 1):
+                iy = min(max(ny, 0), H - 1)
+                down = np.exp(-narrow * np.float32(ny - py) ** 2)
+                for n in range(-r, r + 1):
+                    ix = min(max(cx + n, 0), W - 1)
+                    difference = (L[iy, ix] - target_L[y, x]) / np.float32(LUMINANCE_SIGMA)
+                    alike = np.exp(np.float32(-0.5) * difference * difference) + np.float32(1e-3)
+                    w = down * across[n + r] * alike
                     a += w * ab[iy, ix, 0]
                     b += w * ab[iy, ix, 1]
                     total += w
@@ -91,20 +117,22 @@ def fetched(
     """
     L, target_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
     spread = judge.chroma_spread(np.ascontiguousarray(state.ab[j].permute(1, 2, 0).numpy()))
-    grid, flow, best = of.grid(*L.shape), None, np.zeros(L.shape, np.float32)
+    grid, flow, sigma, best = of.grid(*L.shape), None, None, np.zeros(L.shape, np.float32)
     for answer in correspondences(tracker, i, j, L.shape, near):
         points = grid + answer.flow
+        varied = of.remap(spread, points)
         if literal:
             p = np.isfinite(answer.cycle).astype(np.float32)
         else:
-            p = judge.probability(judge.residual(target_L, of.remap(L, points)), answer.cycle, of.remap(spread, points))
-        better = p >= best
+            p = judge.probability(judge.residual(target_L, of.remap(L, points)), answer.cycle, varied)
+        better, wide = p >= best, fetch_sigma(answer.flow, answer.cycle, varied)
         flow = answer.flow if flow is None else np.where(better[..., None], answer.flow, flow)
+        sigma = wide if sigma is None else np.where(better, wide, sigma)
         best = np.maximum(p, best)
-    if flow is None:
+    if flow is None or sigma is None:
         return Hint(torch.zeros(2, *L.shape), torch.zeros(L.shape)), torch.zeros(L.shape, dtype=torch.bool)
     source = of.remap(state.confidence[j].float().numpy(), grid + flow)
-    hint = Hint(fetch(state.ab[j], state.L[j], flow, state.L[i], ~state.colored(i)), torch.from_numpy(best * source))
+    hint = Hint(fetch(state.ab[j], state.L[j], flow, sigma, state.L[i], ~state.colored(i)), torch.from_numpy(best * source))
     return hint, torch.from_numpy(best > BELIEVED)
 
 
