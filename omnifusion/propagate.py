@@ -132,8 +132,8 @@ def fetched(
     if flow is None or sigma is None:
         return Hint(torch.zeros(2, *L.shape), torch.zeros(L.shape)), torch.zeros(L.shape, dtype=torch.bool)
     source = of.remap(state.confidence[j].float().numpy(), grid + flow)
-    hint = Hint(fetch(state.ab[j], state.L[j], flow, sigma, state.L[i], ~state.colored(i)), torch.from_numpy(best * source))
-    return hint, torch.from_numpy(best > BELIEVED)
+    ab = fetch(state.ab[j], state.L[j], flow, sigma, state.L[i], ~state.colored(i))
+    return Hint(ab, torch.from_numpy(best * source)), torch.from_numpy(best > BELIEVED)
 
 
 def correspondences(tracker: Tracker, i: int, j: int, size: tuple[int, ...], near: bool) -> list[Correspondence]:

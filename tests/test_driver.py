@@ -13,7 +13,7 @@ from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import Result, colorize, next_frame
 from omnifusion.flow.judge import probability
-from omnifusion.propagate import fetch, propagate
+from omnifusion.propagate import fetch, fetch_sigma, propagate
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
 from omnifusion.state import Colored, ColorState, Origin, Round, Step, drain
@@ -226,11 +226,15 @@ def along(dx: float, dy: float) -> np.ndarray:
     return np.full((12, 16, 2), (dx, dy), np.float32)
 
 
+def sigma(flow: np.ndarray, cycle: float = 0.1, spread: float = 3.0) -> np.ndarray:
+    return fetch_sigma(flow, np.full((12, 16), cycle, np.float32), np.full((12, 16), spread, np.float32))
+
+
 def test_still_colours_are_copied_and_moving_ones_averaged() -> None:
     ab = 40 * torch.rand(2, 12, 16, generator=torch.Generator().manual_seed(0))
     L, everywhere = torch.full((1, 12, 16), 50.0), torch.ones(12, 16, dtype=torch.bool)
-    torch.testing.assert_close(fetch(ab, L, along(0, 0), L, everywhere), ab, atol=0.5, rtol=0.0)
-    moved = fetch(ab, L, along(3, 0), L, everywhere)[:, 2:-2, 2:-5]
+    torch.testing.assert_close(fetch(ab, L, along(0, 0), sigma(along(0, 0)), L, everywhere), ab, atol=0.5, rtol=0.0)
+    moved = fetch(ab, L, along(3, 0), sigma(along(3, 0)), L, everywhere)[:, 2:-2, 2:-5]
     assert moved.std() < 0.7 * ab.std()
 
 
@@ -240,9 +244,16 @@ def test_a_fetched_colour_stays_on_its_side_of_an_edge() -> None:
     asked = torch.zeros(12, 16, dtype=torch.bool)
     asked[:, 5] = True  # half a pixel off the edge after a move of 2.5
     for asking, color in ((30.0, -40.0), (80.0, 40.0)):
-        found = fetch(ab, L, along(2.5, 0), torch.full((1, 12, 16), asking), asked)
+        found = fetch(ab, L, along(2.5, 0), sigma(along(2.5, 0)), torch.full((1, 12, 16), asking), asked)
         assert not found[:, ~asked].any(), "who does not ask gets nothing"
         torch.testing.assert_close(found[:, asked], torch.full((2, 12), color), atol=1.0, rtol=0.0)
+
+
+def test_the_less_sure_the_match_and_the_evener_the_chroma_the_wider_it_is_gathered() -> None:
+    moving = along(3, 0)
+    assert (sigma(moving, cycle=2.0) > sigma(moving)).all() and (sigma(moving, spread=12.0) < sigma(moving)).all()
+    assert np.isfinite(sigma(moving, cycle=float("inf"))).all()
+    assert (sigma(along(0, 0)) < sigma(along(0.5, 0))).all()
 
 
 # -- the judge
