@@ -37,7 +37,7 @@ from omnifusion.picture import sheet
 from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.prior.guidance import Network
 from omnifusion.settings import Settings, choose
-from omnifusion.state import Hint, drain
+from omnifusion.state import Hint, Task, drain
 from omnifusion.video import write_image
 
 KINDS = ("short", "strip", "blob")
@@ -131,7 +131,7 @@ def interval(clips: list[str], differences: list[float]) -> tuple[float, float]:
 
 
 def fill(prior: DiffusionPrior, item: Item, hint: Hint | None, seed: int = 0) -> Tensor:
-    return drain(prior.inpaint(item.L, item.ab, item.mask, hint, torch.Generator().manual_seed(seed)))
+    return drain(prior.fill([Task(item.L, item.ab, item.mask, hint, seed)]))[0]
 
 
 def fills(prior: DiffusionPrior, kinds: tuple[str, ...] = KINDS) -> None:

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from omnifusion.clip.shots import Shot
 from omnifusion.flow.direct import Correspondence
-from omnifusion.inpaint import Task, Witnesses, complete, inpaint
+from omnifusion.inpaint import Witnesses, complete
 from omnifusion.meter import Costs
 from omnifusion.propagate import correspondences, propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import Colored, ColorState, Fitted, Iteration, Round, Step, Steps, Tracker
+from omnifusion.state import Colored, ColorState, Fitted, Hint, Iteration, Round, Step, Steps, Task, Tracker
 
 KEYFRAME_GAP = 5
 """Frames from one keyframe to the next in the order "keyframes"."""
@@ -86,13 +86,15 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
         yield from run.propagate(tracker, i, targets)  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
     visited = set(given)
     while not run.complete(frames):  # if every frame is full colored then break
-        i = next_frame(run.settings.order, run.grey(frames), first, visited)  # i = i + 1
-        visited.add(i)
-        fresh = ~run.state.colored(i)
-        if bool(fresh.any()):
-            yield from run.inpaint(tracker, i, frames)  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
-        targets = frames if run.settings.literal else near(i, frames)
-        yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
+        chosen = next_frames(run.settings.order, run.grey(frames), first, visited, run.stages.together)  # i = i + 1
+        visited.update(chosen)
+        filled = yield from run.fill(tracker, chosen, frames)
+        for i in chosen:
+            fresh = ~run.state.colored(i)
+            if bool(fresh.any()):
+                yield run.inpaint(i, *filled[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
+            targets = frames if run.settings.literal else near(i, frames)
+            yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i)
     run.state = run.state.repeated(shot.twins)
 
 
@@ -135,6 +137,17 @@ def next_frame(order: str, grey: Mapping[int, float], first: int, visited: Colle
     incomplete = [j for j in onward if grey[j] > 0]
     ahead = [j for j in incomplete if abs(j - incomplete[0]) < KEYFRAME_GAP and grey[j] <= KEYFRAME_GREY]
     return ahead[-1] if ahead else incomplete[0]
+
+
+def next_frames(order: str, grey: Mapping[int, float], first: int, visited: Collection[int], most: int) -> list[int]:
+    """``next_frame``, and with it, up to ``most`` in all, keyframes that lie a keyframe's gap or more apart."""
+    chosen = [next_frame(order, grey, first, visited)]
+    while order == "keyframes" and len(chosen) < most:
+        far = [j for j in grey if 0 < grey[j] <= KEYFRAME_GREY and all(abs(j - i) >= KEYFRAME_GAP for i in chosen)]
+        if not far:
+            break
+        chosen.append(min(far, key=lambda j: abs(j - chosen[-1])))
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -201,20 +214,32 @@ class Run:
         self.iterations.append(result)
         yield Round(**vars(told), result=result)
 
-    def inpaint(self, tracker: Tracker, i: int, frames: Sequence[int]) -> Steps[None]:
-        """The intra-frame inpainting step on frame ``i``."""
-        hint, iteration = None, len(self.iterations)
+    def fill(
+        self, tracker: Tracker, chosen: Sequence[int], frames: Sequence[int]
+    ) -> Steps[dict[int, tuple[Tensor, Hint | None]]]:
+        """The colours ab of those of the ``chosen`` frames that are not whole, and the hint they come from."""
+        hints: dict[int, Hint | None] = {i: None for i in chosen if not self.state.whole(i)}
         if self.settings.start is not None:
-            yield Step("inpaint", "looking up colours")
-            with self.costs.during("hint"):
-                hint = self.witnesses.hint(self.state, i, tracker, frames)
-        if hint is not None and not self.asks_prior(frames):
-            self.state = complete(self.state, i, iteration, hint.ab, hint)
-        else:
-            seed = (self.settings.seed * 1_000_003 + i) % 2**63
-            filled = inpaint(self.state, i, iteration, hint, seed, self._fill)
-            self.state = yield from self.costs.of("inpaint", filled)
-        yield self.colored("inpaint", f"frame {i} is complete", i)
+            for i in hints:
+                yield Step("inpaint", "looking up colours")
+                with self.costs.during("hint"):
+                    hints[i] = self.witnesses.hint(self.state, i, tracker, frames)
+            if not self.asks_prior(frames):
+                return {i: (hint.ab, hint) for i, hint in hints.items() if hint is not None}
+        tasks = [
+            Task(self.state.L[i], self.state.ab[i], self.state.colored(i), hint, self._seed(i))
+            for i, hint in hints.items()
+        ]
+        found = (yield from self.costs.of("inpaint", self.stages.inpaint(tasks, self.settings))) if tasks else []
+        return {i: (ab, hint) for (i, hint), ab in zip(hints.items(), found, strict=True)}
+
+    def _seed(self, i: int) -> int:
+        return (self.settings.seed * 1_000_003 + i) % 2**63
+
+    def inpaint(self, i: int, ab: Tensor, hint: Hint | None) -> Colored:
+        """The intra-frame inpainting step on frame ``i``."""
+        self.state = complete(self.state, i, len(self.iterations), ab, hint)
+        return self.colored("inpaint", f"frame {i} is complete", i)
 
     def asks_prior(self, frames: Sequence[int]) -> bool:
         """Whether the prior is asked; the bundled one only where a shot has no colour at all to go by, unless it is
@@ -222,9 +247,6 @@ class Run:
         if self.settings.diffusion == "always" or self.settings.prior != "bundled":
             return True
         return not (self.witnesses.exemplars or any(bool(self.state.colored(j).any()) for j in frames))
-
-    def _fill(self, task: Task) -> Steps[Tensor]:
-        return self.stages.inpaint(task, self.settings)
 
     def grey(self, frames: Sequence[int]) -> dict[int, float]:
         """The share of each frame's pixels that are still grey."""

@@ -9,31 +9,10 @@ import torch
 
 from omnifusion.hint import Reference, make_hint
 from omnifusion.propagate import fetched
-from omnifusion.state import ColorState, Hint, Origin, Prior, Steps, Tracker
+from omnifusion.state import ColorState, Hint, Origin, Steps, Task, Tracker
 
 NEAREST = 2
 """How many completed frames, nearest in time, lend their colours to the hint beside the exemplars."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One frame to fill, all CPU tensors, so that it can be sent to another process.
-
-    Attributes:
-        L, ab, mask: as in ``state.Prior.inpaint``.
-        hint: the start for the unknown pixels, or None for pure noise (the paper).
-        seed: of this frame's generator.
-    """
-
-    L: torch.Tensor
-    ab: torch.Tensor
-    mask: torch.Tensor
-    hint: Hint | None
-    seed: int
-
-    def run(self, prior: Prior) -> Steps[torch.Tensor]:
-        """Fill the frame with ``prior``; returns ``ab`` ``(2, H, W)``."""
-        return prior.inpaint(self.L, self.ab, self.mask, self.hint, torch.Generator().manual_seed(self.seed))
 
 
 @dataclass
@@ -70,46 +49,25 @@ class Witnesses:
 def suggest(
     L: torch.Tensor,
     seeds: Sequence[int],
-    fill: Callable[[Task], Steps[torch.Tensor]],
+    fill: Callable[[Sequence[Task]], Steps[list[torch.Tensor]]],
     known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Steps[list[torch.Tensor]]:
     """Versions of one frame's colours, one per seed: ab ``(2, H, W)`` each.
 
     Args:
         L: ``(1, H, W)`` luminance.
-        fill: a prior's way to fill one frame, as ``Stages.inpaint`` with its settings.
+        fill: a prior's ``fill``, or ``Stages.inpaint`` with its settings.
         known: ab ``(2, H, W)`` and the mask ``(H, W)`` bool of pixels that keep it; None = nothing is known.
     """
-    size, versions, hint = L.shape[-2:], [], None
+    size, hint = L.shape[-2:], None
     ab, mask = known or (torch.zeros(2, *size), torch.zeros(size, dtype=torch.bool))
     if bool(mask.any()):
         hint = make_hint(Reference(L, ab * mask, mask), [])
-    for seed in seeds:
-        versions.append((yield from fill(Task(L, ab * mask, mask, hint, seed))))
-    return versions
-
-
-def inpaint(
-    state: ColorState,
-    frame: int,
-    iteration: int,
-    hint: Hint | None,
-    seed: int,
-    fill: Callable[[Task], Steps[torch.Tensor]],
-) -> Steps[ColorState]:
-    """x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5): the grey pixels of ``frame`` take what ``fill`` finds.
-
-    Args:
-        state: the colours so far.
-        iteration: Algorithm 1's iteration.
-        hint, seed: see ``Task``.
-        fill: a prior's way to fill one frame.
-    """
-    ab = yield from fill(Task(state.L[frame], state.ab[frame], state.colored(frame), hint, seed))
-    return complete(state, frame, iteration, ab, hint)
+    return fill([Task(L, ab * mask, mask, hint, seed) for seed in seeds])
 
 
 def complete(state: ColorState, frame: int, iteration: int, ab: torch.Tensor, hint: Hint | None) -> ColorState:
-    """The state in which the grey pixels of ``frame`` have ``ab`` ``(2, H, W)``, as sure as the hint was of them."""
+    """x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5): the grey pixels of ``frame`` take what was found, ``ab``
+    ``(2, H, W)``, and are as sure as the hint was of them."""
     sure = {} if hint is None else {frame: hint.confidence}
     return state.paint({frame: (~state.colored(frame), ab)}, iteration, Origin.INPAINTED, sure)

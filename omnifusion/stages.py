@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,17 +12,16 @@ from torch import Tensor
 from omnifusion import omnimotion
 from omnifusion.flow import to_bytes
 from omnifusion.flow.direct import DirectFlow
-from omnifusion.inpaint import Task
 from omnifusion.meter import Costs
 from omnifusion.omnimotion import Flows
 from omnifusion.prior.diffusion import load_prior
 from omnifusion.settings import Settings
-from omnifusion.state import Prior, Steps, Tracker
+from omnifusion.state import Steps, Task, Tracker
 
 
 def device() -> str:
-    """Where heavy stages run by default."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Where heavy stages run by default; on a ZeroGPU Space the main process only seems to have a GPU."""
+    return "cuda" if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU") else "cpu"
 
 
 def flow_here(L: Tensor, settings: Settings) -> Steps[Flows]:
@@ -34,34 +34,24 @@ def fit_here(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
     return omnimotion.fit(L, settings.fit, flows=flows, seed=settings.seed, device=device())
 
 
-class InpaintHere:
-    """Fills frames in this process; the prior is loaded when first needed and kept."""
-
-    def __init__(self) -> None:
-        self._loaded: tuple[Settings, Prior] | None = None
-
-    def load(self, settings: Settings) -> Prior:
-        """The prior with these settings.
-
-        Raises:
-            InputError: its weights cannot be had.
-        """
-        if self._loaded is None or self._loaded[0] != settings:
-            self._loaded = (settings, load_prior(settings, device()))
-        return self._loaded[1]
-
-    def __call__(self, task: Task, settings: Settings) -> Steps[Tensor]:
-        """Fill one frame."""
-        return task.run(self.load(settings))
+def inpaint_here(tasks: Sequence[Task], settings: Settings) -> Steps[list[Tensor]]:
+    """Fill frames in this process."""
+    return load_prior(settings, device()).fill(tasks)
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The heavy stages: as they are here, or whatever the caller puts in their place (a GPU call, a worker)."""
+    """The heavy stages: as they are here, or whatever the caller puts in their place (a GPU call, a worker).
+
+    Attributes:
+        together: most frames that ``inpaint`` is given at once. The paper fills one after the other; where each call
+            costs, frames far apart are filled together.
+    """
 
     flow: Callable[[Tensor, Settings], Steps[Flows]] = flow_here
     fit: Callable[[Tensor, Flows, Settings], Steps[Tracker]] = fit_here
-    inpaint: Callable[[Task, Settings], Steps[Tensor]] = field(default_factory=InpaintHere)
+    inpaint: Callable[[Sequence[Task], Settings], Steps[list[Tensor]]] = inpaint_here
+    together: int = 1
 
     def track(self, L: Tensor, settings: Settings) -> Steps[Tracker]:
         """Of a shot ``L`` ``(T, 1, h, w)``: optical flow as it is asked for, or flow and a volume fitted to it."""
@@ -73,8 +63,8 @@ class Stages:
 
     def metered(self, costs: Costs) -> Stages:
         """The same stages; flow and fit note what they cost."""
-        return Stages(
-            lambda *given: costs.of("flow", self.flow(*given)),
-            lambda *given: costs.of("fit", self.fit(*given)),
-            self.inpaint,
+        return replace(
+            self,
+            flow=lambda *given: costs.of("flow", self.flow(*given)),
+            fit=lambda *given: costs.of("fit", self.fit(*given)),
         )

@@ -7,7 +7,7 @@ stored, and sent to another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
@@ -175,6 +175,23 @@ class Hint:
 
 
 @dataclass(frozen=True)
+class Task:
+    """One frame to fill, all CPU tensors, so that it can be sent to another process.
+
+    Attributes:
+        L: ``(1, H, W)`` luminance, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where ``ab`` is known.
+        hint: a start for the unknown pixels, or None for pure noise (the paper).
+        seed: the only source of randomness.
+    """
+
+    L: Tensor
+    ab: Tensor
+    mask: Tensor
+    hint: Hint | None
+    seed: int
+
+
+@dataclass(frozen=True)
 class Iteration:
     """One round of Algorithm 1: the frame that gave its colour, and what got colour, in pixels at the working size."""
 
@@ -251,6 +268,11 @@ class Fitted(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Note(Step):
+    """Something went otherwise than wished: its message, one sentence, belongs in the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured(Step):
     """A ``row`` of an evaluation is there; its message is worth keeping."""
 
@@ -304,16 +326,12 @@ class Tracker(Protocol):
 
 
 class Prior(Protocol):
-    """An image prior that completes the colour of one frame."""
+    """An image prior that completes the colour of frames."""
 
-    def inpaint(
-        self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None, generator: torch.Generator
-    ) -> Steps[Tensor]:
-        """Colour the pixels outside ``mask``; returns ``ab`` ``(2, H, W)`` with those inside it unchanged.
+    def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
+        """Each task's ``ab`` ``(2, H, W)`` with the pixels outside its mask coloured and those inside it unchanged.
 
         Args:
-            L: ``(1, H, W)`` luminance, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where ``ab`` is known.
-            hint: a start for the unknown pixels, or None for pure noise (the paper).
-            generator: the only source of randomness.
+            tasks: frames of one size, filled at once and independently of each other.
         """
         ...

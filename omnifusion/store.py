@@ -32,6 +32,7 @@ from omnifusion.state import (
     Fitted,
     InputError,
     Iteration,
+    Note,
     Origin,
     Round,
     Step,
@@ -167,6 +168,7 @@ class RunFolder:
         self.state: ColorState | None = None
         self.iterations: list[Iteration] = []
         self.trackers: dict[int, Tracker] = {}
+        self.notes: list[str] = []
 
     def require_space(self, clip: Clip) -> None:
         """Raise InputError where the results would not fit the disk (a generous estimate: raw frames)."""
@@ -185,6 +187,8 @@ class RunFolder:
             self.iterations.append(step.result)
         if isinstance(step, Fitted):
             self.trackers[step.start] = step.tracker
+        if isinstance(step, Note) and step.message not in self.notes:
+            self.notes.append(step.message)
         if isinstance(step, Colored):
             self._color(step)
         return step
@@ -255,7 +259,7 @@ class RunFolder:
             "iterations": [asdict(iteration) for iteration in self.iterations],
             "stages": [{"name": s, "seconds": round(seconds[s], 2), "peak_mib": round(peak[s])} for s in seconds],
             "scores": scores,
-            "notes": list(clip.notes),
+            "notes": [*clip.notes, *self.notes],
         }
 
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from omnifusion.clip.prepare import Clip
 from omnifusion.driver import colorize
-from omnifusion.stages import InpaintHere, Stages
+from omnifusion.prior.diffusion import load_prior
+from omnifusion.stages import device
 from omnifusion.state import Colored, Exemplar, Measured, Step, Steps, drain, relay
 from omnifusion.store import Request, RunFolder
 
@@ -74,13 +75,11 @@ def color_to_folder(
         clip: what was prepared from the request and the ``exemplars`` that came with it.
         out, overwrite: see ``RunFolder``.
     """
-    inpaint, settings = InpaintHere(), request.settings
-    inpaint.load(settings)  # first of all: a prior that cannot be had must cost nobody a fit
+    settings = request.settings
+    load_prior(settings, device())  # first of all: a prior that cannot be had must cost nobody a fit
     folder = RunFolder(out, overwrite)
     folder.require_space(clip)
-    for note in clip.notes:
-        print(note)
-    run = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, Stages(inpaint=inpaint))
+    run = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots)
     result = None
     try:
         result = follow(relay(run, folder.watch), each_stage=True)
@@ -88,6 +87,8 @@ def color_to_folder(
         print("\nInterrupted: writing what is coloured so far.")
     report = follow(folder.finish(clip, settings, result), each_stage=True)
     folder.keep(request, {given.index: given.image for given in exemplars})
+    for note in report["notes"]:
+        print(note)
     print(summary(report))
     print(f"Results: {folder.path}")
     return report

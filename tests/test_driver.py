@@ -22,9 +22,9 @@ PAINT = torch.tensor([12.0, -34.0])
 PAINTED = {"fit": "draft", "diffusion": "always"}
 
 
-def paint_known(task, settings):
+def paint_known(tasks, settings):
     yield Step("inpaint", "painting", done=1.0)
-    return torch.where(task.mask, task.ab, PAINT[:, None, None].expand_as(task.ab))
+    return [torch.where(task.mask, task.ab, PAINT[:, None, None].expand_as(task.ab)) for task in tasks]
 
 
 @pytest.fixture(scope="module")

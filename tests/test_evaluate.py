@@ -74,10 +74,10 @@ class Exact:
         yield Step("fit", done=1.0)
         return self.made
 
-    def paint(self, task, settings):
+    def paint(self, tasks, settings):
         self.settings.append(settings)
         yield Step("inpaint", done=1.0)
-        return torch.where(task.mask, task.ab, PAINT[:, None, None].expand_as(task.ab))
+        return [torch.where(task.mask, task.ab, PAINT[:, None, None].expand_as(task.ab)) for task in tasks]
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def constraint(**changes: Any) -> GreyConstraint:
 
 def run(net: Net, **options: Any) -> Tensor:
     return drain(
-        conditional_denoising(net, SCHEDULE, gaussian(1, 4, 3, 3), torch.Generator().manual_seed(1), **options)
+        conditional_denoising(net, SCHEDULE, gaussian(1, 4, 3, 3), [torch.Generator().manual_seed(1)], **options)
     )
 
 
@@ -89,7 +89,7 @@ def test_unconditional_sampling_is_ddim_of_diffusers(kind: PredictionType, spaci
     end = times[-1] - 100
     final = levels[end] if end >= 0 else scheduler.final_alpha_cumprod
     schedule = NoiseSchedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
-    ours = drain(conditional_denoising(net, schedule, z, torch.Generator(), kind))
+    ours = drain(conditional_denoising(net, schedule, z, [torch.Generator()], kind))
     for t in scheduler.timesteps:
         z = scheduler.step(net(z, int(t)), t, z).prev_sample
     assert torch.allclose(ours, z, atol=1e-5)

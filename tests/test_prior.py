@@ -20,7 +20,7 @@ from omnifusion.inpaint import suggest
 from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, load_prior
 from omnifusion.prior.guidance import conditional_denoising
 from omnifusion.settings import choose
-from omnifusion.state import Hint, InputError, drain
+from omnifusion.state import Hint, InputError, Task, drain
 
 Make = Callable[..., Path]
 
@@ -116,7 +116,7 @@ def frame(H: int = 20, W: int = 28) -> tuple[Tensor, Tensor, Tensor]:
 def fill(prior: DiffusionPrior, seed: int = 0, hinted: bool = False, size: tuple[int, int] = (20, 28)) -> Tensor:
     L, ab, mask = frame(*size)
     hint = make_hint(Reference(L, ab * mask, mask), []) if hinted else None
-    return drain(prior.inpaint(L, ab, mask, hint, torch.Generator().manual_seed(seed)))
+    return drain(prior.fill([Task(L, ab, mask, hint, seed)]))[0]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -128,7 +128,9 @@ def test_plain_denoising_is_that_of_diffusers_own_pipeline(make: Make, predictio
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     theirs = pipeline("", num_inference_steps=6, guidance_scale=1.0, latents=z, output_type="latent").images
     c = prior.components
-    ours = drain(conditional_denoising(c.network(None), prior.schedule(None), z, torch.Generator(), c.prediction_type))
+    ours = drain(
+        conditional_denoising(c.network(None), prior.schedule(None), z, [torch.Generator()], c.prediction_type)
+    )
     assert (ours - theirs).abs().max() < 1e-4
 
 
@@ -140,7 +142,9 @@ def test_a_prompt_is_guided_as_diffusers_does(make: Make) -> None:
     options: dict[str, Any] = {"negative_prompt": "grey", "num_inference_steps": 3, "output_type": "latent"}
     theirs = pipeline("a dog", guidance_scale=7.5, latents=z, **options).images
     c = prior.components
-    ours = drain(conditional_denoising(c.network(None), prior.schedule(None), z, torch.Generator(), c.prediction_type))
+    ours = drain(
+        conditional_denoising(c.network(None), prior.schedule(None), z, [torch.Generator()], c.prediction_type)
+    )
     assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
@@ -164,12 +168,15 @@ def test_any_frame_size_will_do(make: Make, size: tuple[int, int]) -> None:
     assert abs(working[0] / working[1] - size[0] / size[1]) < 0.06 * size[0] / size[1]
     mask[:] = True
     mask[1, 2] = False
-    assert drain(prior.inpaint(L, ab, mask, None, torch.Generator().manual_seed(0))).shape == ab.shape
+    assert drain(prior.fill([Task(L, ab, mask, None, 0)]))[0].shape == ab.shape
 
 
 def test_the_seed_fixes_the_fill_and_other_seeds_give_others(make: Make) -> None:
     prior = load_prior(choose("paper", prior=str(make()), steps=2))
     assert torch.equal(fill(prior, 1), fill(prior, 1))
+    L, ab, mask = frame()
+    together = drain(prior.fill([Task(L, ab, mask, None, seed) for seed in (1, 2)]))
+    assert all(torch.allclose(a, fill(prior, seed), atol=1e-3) for seed, a in zip((1, 2), together, strict=True))
     assert not torch.allclose(fill(prior, 1), fill(prior, 2))
 
 
@@ -184,11 +191,11 @@ def test_every_switch_changes_the_fill(make: Make, switch: str) -> None:
 def test_every_denoising_step_is_a_step(make: Make) -> None:
     L, ab, mask = frame()
     prior = load_prior(choose("paper", prior=str(make()), steps=3))
-    steps = list(prior.inpaint(L, ab, mask, None, torch.Generator()))
+    steps = list(prior.fill([Task(L, ab, mask, None, 0)]))
     assert [s.stage for s in steps] == ["inpaint"] * 3
     assert [s.done for s in steps] == pytest.approx([1 / 3, 2 / 3, 1])
     mask[:] = True
-    assert torch.equal(drain(prior.inpaint(L, ab, mask, None, torch.Generator())), ab)
+    assert torch.equal(drain(prior.fill([Task(L, ab, mask, None, 0)]))[0], ab)
 
 
 def test_the_text_encoder_does_not_stay(make: Make) -> None:
@@ -284,7 +291,7 @@ def correction(bundled: DiffusionPrior) -> Tensor:
     mask[10:60, 20:110] = False
     confidence = torch.zeros(72, 128)
     confidence[:, :64] = 1.0
-    filled = drain(bundled.inpaint(L, ab * mask, mask, Hint(ab, confidence), torch.Generator().manual_seed(0)))
+    (filled,) = drain(bundled.fill([Task(L, ab * mask, mask, Hint(ab, confidence), 0)]))
     return (filled - ab).norm(dim=0)
 
 
@@ -300,7 +307,7 @@ def test_the_bundled_prior_makes_no_seams(correction: Tensor) -> None:
 
 def test_a_frame_without_colours_gets_a_version_per_seed(bundled: DiffusionPrior) -> None:
     L, ab, mask = frame(72, 128)
-    first, other, again = drain(suggest(L, [1, 2, 1], lambda task: task.run(bundled)))
+    first, other, again = drain(suggest(L, [1, 2, 1], bundled.fill))
     assert torch.equal(first, again) and (first - other).abs().mean() > 0.05
-    (kept,) = drain(suggest(L, [1], lambda task: task.run(bundled), (ab, mask)))
+    (kept,) = drain(suggest(L, [1], bundled.fill, (ab, mask)))
     assert torch.equal(kept[:, mask], ab[:, mask])

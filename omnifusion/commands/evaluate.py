@@ -52,18 +52,18 @@ def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[S
     from omnifusion.evaluation.dataset import discover
     from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scoreboard, Scorer
     from omnifusion.evaluation.peers import PEERS
-    from omnifusion.stages import InpaintHere, Stages
+    from omnifusion.prior.diffusion import load_prior
+    from omnifusion.stages import Stages, device
     from omnifusion.terminal import follow
 
     clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
     weights = str(args.lpips_weights) if args.lpips_weights else None
     protocol = Protocol(args.dataset.resolve().name, args.frames, args.scale, settings_of(args), weights)
-    inpaint = InpaintHere()
     if set(methods) - {*PEERS, "omnimotion-only"}:
-        inpaint.load(protocol.settings)  # a prior that cannot be had must cost nobody a fit
+        load_prior(protocol.settings, device())  # a prior that cannot be had must cost nobody a fit
     with TemporaryDirectory() as folder:
         scores = Scoreboard.begin(args.json or Path(folder) / "scores.json", protocol)
-        run = Evaluation(protocol, scores, Scorer(args.lpips_weights), Stages(inpaint=inpaint)).run(clips, methods)
+        run = Evaluation(protocol, scores, Scorer(args.lpips_weights), Stages()).run(clips, methods)
         yield follow(run)
 
 

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from omnifusion.hint import Reference, make_hint
     from omnifusion.prior.diffusion import load_prior
     from omnifusion.stages import device
-    from omnifusion.state import drain
+    from omnifusion.state import Task, drain
     from omnifusion.video import read_image, write_image
 
     settings = settings_of(args)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         hint = make_hint(Reference(L, ab, mask), references)
     prior, fills = load_prior(settings, device()), []
     for n in range(args.samples):
-        fill = drain(prior.inpaint(L, ab, mask, hint, torch.Generator().manual_seed(settings.seed + n)))
+        (fill,) = drain(prior.fill([Task(L, ab, mask, hint, (settings.seed + n) % 2**63)]))
         fills.append(torch.where(known, lab[1:], resize(fill[None], size)[0]))
     if args.average:
         fills = [torch.stack(fills).mean(0)]

@@ -20,7 +20,7 @@ from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
-from omnifusion.state import ColorState, Measured, Step, Steps, Tracker
+from omnifusion.state import ColorState, Measured, Step, Steps, Task, Tracker
 
 SIZE = (240, 427)
 """Height and width that the method works at: half of DAVIS 480p."""
@@ -97,8 +97,7 @@ def guided_step(prior: DiffusionPrior, clip: Clip, tracker: Tracker, settings: S
     state = propagate(tracker, ColorState.of_exemplars(clip.L, clip.exemplar_ab()), 0, 0)
     frame = len(clip.L) - 1
     hint = Witnesses([0]).hint(state, frame, tracker, clip.shots[0].frames) if settings.start is not None else None
-    generator = torch.Generator().manual_seed(settings.seed)
-    steps = prior.inpaint(state.L[frame], state.ab[frame], state.mask[frame], hint, generator)
+    steps = prior.fill([Task(state.L[frame], state.ab[frame], state.mask[frame], hint, settings.seed)])
     next(steps)  # the first step encodes the frame, too
     return median_seconds(lambda: next(steps), min(REPEATS, settings.steps - 1))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 WANTED = ["model_index.json", "scheduler/*", "tokenizer/*", "*/config.json"]
 WEIGHTS = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"]
-SHORT_MEMORY = 10 * 1024**3
-"""Bytes of GPU memory below which attention is sliced and the autoencoder works in tiles."""
-
 FIX = "use --prior bundled, or point to a complete copy (a folder, OMNIFUSION_SD15 or OMNIFUSION_SD20)"
+DAMAGE = (OSError, ValueError, RuntimeError, KeyError)
+"""What the libraries raise where weights are missing or broken."""
 TEXT_GUIDANCE = 7.5
 """Classifier-free guidance scale where a prompt is given (Stable Diffusion's default)."""
 
@@ -33,7 +32,8 @@ class Components:
 
     Attributes:
         unet, vae, scheduler: as diffusers gives them.
-        text: embeddings of the negative and the given prompt ``(2, tokens, D)``, of the empty one alone, or None.
+        text: embeddings of the negative and the given prompt ``(2, tokens, D)``, or of the empty one alone, on the CPU;
+            None for a denoiser that reads none.
         condition: what the extra channels of a 9-channel denoiser mean: "masked" (Stable Diffusion's inpainting models)
             or "hint" (the bundled prior, which predicts a correction of the hint).
         gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior; 1 unless it says so.
@@ -88,19 +88,19 @@ class Components:
         return self.vae.decode((z_0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2 + 0.5
 
     def network(self, extra: Tensor | None) -> Network:
-        """The denoiser with its extra channels ``(1, 5, h, w)`` and text in place: raw output, float32."""
+        """The denoiser with its extra channels ``(B, 5, h, w)`` and text in place: raw output, float32."""
+
+        text = None if self.text is None else self.text.to(self.device, self.unet.dtype)
 
         def network(z: Tensor, t: int) -> Tensor:
             inputs = z if extra is None else torch.cat([z, extra.expand(len(z), -1, -1, -1)], dim=1)
             inputs = inputs.to(self.unet.dtype)
-            if self.text is None:
+            if text is None:
                 output = self.unet(inputs, t).sample.float()
             else:
-                copies = torch.cat([inputs] * len(self.text))
-                output = self.unet(
-                    copies, t, encoder_hidden_states=self.text.repeat_interleave(len(z), 0)
-                ).sample.float()
-                if len(self.text) == 2:
+                words = text.repeat_interleave(len(z), 0)
+                output = self.unet(torch.cat([inputs] * len(text)), t, encoder_hidden_states=words).sample.float()
+                if len(text) == 2:
                     negative, given = output.chunk(2)
                     output = negative + TEXT_GUIDANCE * (given - negative)
             return output + extra[:, 1:] if extra is not None and self.condition == "hint" else output
@@ -108,8 +108,12 @@ class Components:
         return network
 
 
-def load_components(source: str, device: str, prompt: str = "", negative_prompt: str = "") -> Components:
-    """Load a prior from a folder or hub id, half precision on a GPU; the text encoder is dropped when it has spoken.
+@lru_cache(maxsize=1)
+def load_components(source: str, device: str) -> Components:
+    """Load a prior from a folder or hub id, without text; the latest one is kept.
+
+    On a GPU it has half precision, and what the gradient of eq. (4) needs is computed again instead of held
+    (docs/gpu.md).
 
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.
@@ -126,18 +130,21 @@ def load_components(source: str, device: str, prompt: str = "", negative_prompt:
         unet = unet_class.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(device)
         vae = vae_class.from_pretrained(folder, subfolder="vae", torch_dtype=dtype).to(device)
         scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-        text = _embed(folder, prompt, negative_prompt) if unet_class is diffusers.UNet2DConditionModel else None
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"The prior {source} is incomplete or damaged ({_first_line(error)}); {FIX}.") from error
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"The prior {source} does not fit the GPU's memory; {FIX}.") from error
+    except DAMAGE as error:
+        raise _damaged(source, error) from error
     for module in (unet, vae):
         module.requires_grad_(False).eval()
+        if device.startswith("cuda"):
+            module.enable_gradient_checkpointing()
     _check(source, unet, vae)
-    if device.startswith("cuda") and torch.cuda.get_device_properties(device).total_memory < SHORT_MEMORY:
-        unet.set_attention_slice("auto")
-        vae.enable_tiling()
-    text = None if text is None else text.to(device, dtype)
     condition, scale = index.get("condition", "masked"), float(index.get("gradient_scale", 1.0))
-    return Components(unet, vae, scheduler, text, condition, scale)
+    return Components(unet, vae, scheduler, None, condition, scale)
+
+
+def _damaged(source: str, error: BaseException) -> InputError:
+    return InputError(f"The prior {source} is incomplete or damaged ({_first_line(error)}); {FIX}.")
 
 
 def _class_of(folder: Path, allowed: tuple[str, ...]) -> Any:
@@ -194,22 +201,31 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
 
 
+@lru_cache(maxsize=8)
 @torch.no_grad()
-def _embed(folder: Path, prompt: str, negative_prompt: str) -> Tensor:
-    """Embeddings of the negative and the given prompt, ``(2, tokens, D)``; of the empty one alone without them."""
+def embed(source: str, prompt: str, negative_prompt: str) -> Tensor | None:
+    """Embeddings of the negative and the given prompt, ``(2, tokens, D)``, of the empty one alone without them; None
+    where the denoiser of ``source`` reads none. The text encoder is dropped when it has spoken.
+
+    Raises:
+        InputError: as ``load_components``.
+    """
     from transformers import CLIPTextModel, CLIPTokenizer
     from transformers.utils import logging
 
+    folder = _folder(source)
+    if _json(folder / "unet" / "config.json").get("_class_name") != "UNet2DConditionModel":
+        return None
     logging.disable_progress_bar()
-    if not (folder / "tokenizer").is_dir():
-        raise OSError("its tokenizer is missing")
-    tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-    encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
     prompts = [negative_prompt, prompt] if prompt or negative_prompt else [""]
+    try:
+        if not (folder / "tokenizer").is_dir():
+            raise OSError("its tokenizer is missing")
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
+    except DAMAGE as error:
+        raise _damaged(source, error) from error
     tokens = tokenizer(
         prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
-    embeddings = encoder(tokens.input_ids)[0]
-    del encoder
-    gc.collect()
-    return embeddings
+    return encoder(tokens.input_ids)[0]

@@ -7,10 +7,11 @@ One loader for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import torch
@@ -19,10 +20,17 @@ from torch import Tensor
 
 from omnifusion.color import compose, lab_to_rgb, luminance, rgb_to_lab
 from omnifusion.geometry import pad_to_multiple, resize
-from omnifusion.prior.components import Components, load_components
-from omnifusion.prior.guidance import ColorCondition, GreyConstraint, NoiseSchedule, conditional_denoising, noise
+from omnifusion.prior.components import Components, embed, load_components
+from omnifusion.prior.guidance import (
+    ColorCondition,
+    GreyConstraint,
+    NoiseSchedule,
+    conditional_denoising,
+    gaussian_like,
+    noise,
+)
 from omnifusion.settings import Settings
-from omnifusion.state import Hint, Step, Steps, relay
+from omnifusion.state import Hint, Note, Step, Steps, Task, relay
 
 BUNDLED = Path(__file__).parents[2] / "assets" / "prior"
 
@@ -49,30 +57,37 @@ def load_prior(settings: Settings, device: str = "cpu") -> DiffusionPrior:
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.
     """
-    source = settings.prior
-    if source in PRIORS:
-        default, variable = PRIORS[source]
-        source = os.environ.get(variable) or default
-    return DiffusionPrior(load_components(source, device, settings.prompt, settings.negative_prompt), settings)
+    source = source_of(settings.prior)
+    return with_text(
+        load_components(source, device), embed(source, settings.prompt, settings.negative_prompt), settings
+    )
 
 
-@dataclass(frozen=True)
-class _Canvas:
-    """One frame at the prior's working size, batch of one.
+def with_text(components: Components, text: Tensor | None, settings: Settings) -> DiffusionPrior:
+    """A prior of loaded components and the embeddings of its prompt."""
+    return DiffusionPrior(replace(components, text=text), settings)
+
+
+def source_of(prior: str) -> str:
+    """The folder or hub id of a prior: what a name of ``PRIORS`` stands for, or itself."""
+    default, variable = PRIORS.get(prior, (prior, ""))
+    return os.environ.get(variable) or default
+
+
+class _Canvas(NamedTuple):
+    """Frames at the prior's working size, one a row.
 
     Attributes:
-        L: ``(1, 1, H, W)``.
-        known: ``(1, 3, H, W)`` sRGB, the picture with the colours that are known or hinted.
-        unknown: ``(1, 1, H, W)``, 1 where the colour is unknown.
-        doubt: ``(1, 1, H, W)``, 1 - the hint's confidence.
-        inner: size before padding.
+        L: ``(B, 1, H, W)``.
+        known: ``(B, 3, H, W)`` sRGB, the picture with the colours that are known or hinted.
+        unknown: ``(B, 1, H, W)``, 1 where the colour is unknown.
+        doubt: ``(B, 1, H, W)``, 1 - the hint's confidence.
     """
 
     L: Tensor
     known: Tensor
     unknown: Tensor
     doubt: Tensor
-    inner: tuple[int, int]
 
 
 class DiffusionPrior:
@@ -81,36 +96,68 @@ class DiffusionPrior:
     def __init__(self, components: Components, settings: Settings) -> None:
         self.components, self.settings = components, settings
 
-    def inpaint(
-        self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None, generator: torch.Generator
-    ) -> Steps[Tensor]:
+    @property
+    def shares(self) -> bool:
+        """See ``GreyConstraint.share``: a start at a hint affords it."""
+        return self.settings.start is not None and self.settings.optimizations == 1
+
+    def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
         """See ``state.Prior``; yields a Step per denoising step. With a hint, the result is the hint, corrected by what
         the prior changed in it where the hint is unsure."""
-        if bool(mask.all()):
-            return ab.clone()
-        if hint is not None and self.components.condition != "hint" and not bool((hint.confidence > 0).any()):
-            hint = None  # nothing is known: such priors colour from noise, the bundled one is calmer from grey
-        canvas = self.canvas(L, ab * mask if hint is None else hint.ab, mask, hint)
+        filled: dict[int, Tensor] = {}
+        kinds: dict[bool, list[int]] = {True: [], False: []}
+        for n, task in enumerate(tasks):
+            if bool(task.mask.all()):
+                filled[n] = task.ab.clone()
+            else:
+                kinds[self._hinted(task)].append(n)
+        for hinted, chosen in kinds.items():
+            if chosen:
+                found = yield from self._fill([tasks[n] for n in chosen], hinted)
+                filled |= dict(zip(chosen, found, strict=True))
+        return [filled[n] for n in range(len(tasks))]
+
+    def _hinted(self, task: Task) -> bool:
+        """Whether the fill starts at a hint: where nothing is known, such priors colour from noise; the bundled one is
+        calmer from grey."""
+        hint = task.hint
+        return hint is not None and (self.components.condition == "hint" or bool((hint.confidence > 0).any()))
+
+    def _fill(self, tasks: Sequence[Task], hinted: bool) -> Steps[list[Tensor]]:
+        """Frames that all start at a hint, or all at noise; those whose colours are no numbers keep their hint."""
+        size = (tasks[0].L.shape[-2], tasks[0].L.shape[-1])
+        inner = self.working_size(size)
+        rows = [self._canvas(task, task.hint if hinted else None, inner) for task in tasks]
+        canvas = _Canvas(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
         done, total = count(1), self.settings.steps
 
         def step(z: Tensor) -> Step:
             n = next(done)
             return Step("inpaint", f"denoising {n}/{total}", n / total)
 
-        def at_frame_size(x: Tensor) -> Tensor:
-            return resize(x[..., : canvas.inner[0], : canvas.inner[1]], (L.shape[-2], L.shape[-1]))[0].cpu()
+        lost: list[int] = []
+        generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
+        z_0 = yield from relay(self.latents(canvas, hinted, generators, lost), step)
+        found = self._decode_ab(z_0)
+        if hinted:
+            found = found - self._decode_ab(self._encode(canvas.known))
+        found = resize(found[..., : inner[0], : inner[1]], size).cpu()
+        if lost:
+            yield Note("inpaint", f"Eq. (4) was left out of {len(lost)} denoising steps, its gradient was no number.")
+        results = []
+        for task, ab in zip(tasks, found, strict=True):
+            if not bool(ab.isfinite().all()):
+                yield Note("inpaint", "The prior's colours of a frame were no numbers: it keeps the colours looked up.")
+                ab = torch.zeros_like(ab)
+            if hinted and task.hint is not None:
+                ab = task.hint.ab + _share(task.hint.confidence, task.mask) * ab
+            results.append(torch.where(task.mask, task.ab, ab))
+        return results
 
-        z_0 = yield from relay(self.latents(canvas, hint is not None, generator), step)
-        fill = self._decode_ab(z_0)
-        if hint is None:
-            return torch.where(mask, ab, at_frame_size(fill))
-        change = at_frame_size(fill - self._decode_ab(self._encode(canvas.known)))
-        return torch.where(mask, ab, hint.ab + _share(hint.confidence, mask) * change)
-
-    def canvas(self, L: Tensor, ab: Tensor, mask: Tensor, hint: Hint | None) -> _Canvas:
+    def _canvas(self, task: Task, hint: Hint | None, size: tuple[int, int]) -> _Canvas:
         """Scale so that the short side suits the prior, and pad by reflection; never squash."""
-        size = self.working_size((L.shape[-2], L.shape[-1]))
-        confidence = mask.float() if hint is None else hint.confidence
+        mask = task.mask
+        ab, confidence = (task.ab * mask, mask.float()) if hint is None else (hint.ab, hint.confidence)
 
         def fit(x: Tensor) -> Tensor:
             x = resize(x[None].to(self.components.device), size)
@@ -120,9 +167,8 @@ class DiffusionPrior:
         if size[0] > mask.shape[0]:  # bicubic enlargement
             unknown = F.interpolate((~mask).float()[None, None], size)
         unknown = pad_to_multiple((unknown > 0).float(), self.components.multiple)[0].to(self.components.device)
-        L_fit = fit(L).clamp(0, 100)
-        known = compose(L_fit, fit(ab))
-        return _Canvas(L_fit, known, unknown, (1 - fit(confidence[None])).clamp(0, 1), size)
+        L_fit = fit(task.L).clamp(0, 100)
+        return _Canvas(L_fit, compose(L_fit, fit(ab)), unknown, (1 - fit(confidence[None])).clamp(0, 1))
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size (H, W) at which a frame is worked on, before padding, same aspect ratio."""
@@ -139,13 +185,15 @@ class DiffusionPrior:
     def _decode_ab(self, z_0: Tensor) -> Tensor:
         return rgb_to_lab(self.components.decode(z_0).clamp(0, 1))[:, 1:]
 
-    def latents(self, canvas: _Canvas, hinted: bool, generator: torch.Generator) -> Generator[Tensor, None, Tensor]:
-        """The latents z_0 of a fill; yields the latents after every denoising step."""
+    def latents(
+        self, canvas: _Canvas, hinted: bool, generators: Sequence[torch.Generator], lost: list[int]
+    ) -> Generator[Tensor, None, Tensor]:
+        """The latents z_0 of a fill; yields those after every denoising step. ``lost``: see ``GreyConstraint``."""
         s, c = self.settings, self.components
         from_hint = s.start is not None and hinted
         schedule = self.schedule(s.start if from_hint else None)
         z_known = self._encode(canvas.known)
-        epsilon = torch.randn(z_known.shape, generator=generator).to(z_known)
+        epsilon = gaussian_like(z_known, generators)
         z = noise(z_known, schedule.alphas[0], epsilon) if from_hint else epsilon
         m = 1 - F.max_pool2d(canvas.unknown, c.factor)  # a latent cell mixes all its pixels: known only where all are
         condition = ColorCondition(z_known, m) if s.color_condition else None
@@ -158,10 +206,11 @@ class DiffusionPrior:
                 eta=s.eta * c.gradient_scale,
                 optimizations=s.optimizations,
                 through_denoiser=s.through_denoiser,
-                share=s.start is not None and s.optimizations == 1,  # a hint start affords the shared evaluation
+                share=self.shares,
+                lost=lost,
             )
         network = c.network(self._extra(canvas, z_known, m, hinted))
-        return conditional_denoising(network, schedule, z, generator, c.prediction_type, condition, constraint)
+        return conditional_denoising(network, schedule, z, generators, c.prediction_type, condition, constraint)
 
     def _extra(self, canvas: _Canvas, z_known: Tensor, m: Tensor, hinted: bool) -> Tensor | None:
         """The five extra input channels of an inpainting denoiser: 1 = to be filled, and the latents of the rest."""

@@ -8,8 +8,8 @@ diffusion models: a denoiser is any function of a latent and a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -21,6 +21,9 @@ Network = Callable[[Tensor, int], Tensor]
 """A denoiser: latents ``(B, C, h, w)`` and a time to its raw output, ``(B, C, h, w)``."""
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
+
+SCALED_DOWN = 2.0**-10
+"""By how much the loss of eq. (3) is scaled where its gradient overflows."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class GreyConstraint:
         through_denoiser: whether the gradient passes the prediction of z_0 (the paper); if not, dz_0/dz_t = 1.
         share: let the gradient's evaluation of the denoiser serve as the next step's too, although eq. (4) has moved
             z since: one evaluation a step instead of two. An approximation, for N = 1 only.
+        lost: takes the times at which the gradient was not finite, and the step was left out.
     """
 
     F: Callable[[Tensor], Tensor]
@@ -70,6 +74,7 @@ class GreyConstraint:
     optimizations: int = 1
     through_denoiser: bool = True
     share: bool = False
+    lost: list[int] = field(default_factory=list)
 
 
 def noise(z_0: Tensor, alpha: float, epsilon: Tensor) -> Tensor:
@@ -112,12 +117,36 @@ def optimize(
 ) -> tuple[Tensor, Tensor | None]:
     """Eq. (4), once: z - eta dL_grey/dz for z at time ``t``.
 
+    A gradient that is not finite is taken again of the loss scaled down, as half precision overflows at 65504; rows
+    that are still not finite stay where they are.
+
     Args:
         network: the denoiser, or None where z is already z_0 (after the last step).
 
     Returns:
         the new z, and what the denoiser said of the old one.
     """
+    for scale in (1.0, SCALED_DOWN):
+        gradient, output = _gradient(z, network, t, alpha, kind, constraint, scale)
+        finite = gradient.isfinite().flatten(1).all(1)
+        if bool(finite.all()):
+            break
+    else:
+        constraint.lost.append(t)
+        gradient = torch.where(finite.view(-1, 1, 1, 1), gradient, 0.0)
+    return z.detach() - constraint.eta * gradient, output
+
+
+def _gradient(
+    z: Tensor,
+    network: Network | None,
+    t: int,
+    alpha: float,
+    kind: PredictionType,
+    constraint: GreyConstraint,
+    scale: float,
+) -> tuple[Tensor, Tensor | None]:
+    """dL_grey/dz, through the loss times ``scale``; and what the denoiser said."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(constraint.through_denoiser or network is None)
         output = None
@@ -129,15 +158,15 @@ def optimize(
         if not z_0.requires_grad:
             z_0 = z_0.detach().requires_grad_()
         leaf = z if z.requires_grad else z_0
-        (gradient,) = torch.autograd.grad(grey_loss(z_0, constraint), leaf)
-    return (z - constraint.eta * gradient).detach(), None if output is None else output.detach()
+        (gradient,) = torch.autograd.grad(grey_loss(z_0, constraint) * scale, leaf)
+    return gradient / scale, None if output is None else output.detach()
 
 
 def conditional_denoising(
     network: Network,
     schedule: NoiseSchedule,
     z: Tensor,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     kind: PredictionType = "epsilon",
     condition: ColorCondition | None = None,
     constraint: GreyConstraint | None = None,
@@ -146,6 +175,9 @@ def conditional_denoising(
 
     One step from t to t - 1 is Denoise, then eq. (2), then N times eq. (3)-(4) on the blended latent: 1 + N evaluations
     of the denoiser, 1 at the last step, whose result needs no prediction of z_0; with ``share``, 1 at every step.
+
+    Args:
+        generators: each latent's own source of noise, so that it comes out the same alone and beside others.
     """
     ahead: Tensor | None = None
     for k, t in enumerate(schedule.times):
@@ -155,7 +187,7 @@ def conditional_denoising(
             output = network(z, t) if ahead is None else ahead
             z = denoise(output, z, alpha, alpha_next, kind)
             if condition is not None:
-                z = blend(condition, z, alpha_next, _like(z, generator))
+                z = blend(condition, z, alpha_next, gaussian_like(z, generators))
         ahead = None
         if constraint is not None and constraint.eta > 0:
             for _ in range(constraint.optimizations):
@@ -167,6 +199,6 @@ def conditional_denoising(
     return z
 
 
-def _like(z: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian noise of z's shape, drawn on the CPU so that every device sees the same."""
-    return torch.randn(z.shape, generator=generator).to(z)
+def gaussian_like(z: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Gaussian noise of z's shape ``(B, ...)``, drawn on the CPU so that every device sees the same."""
+    return torch.cat([torch.randn((1, *z.shape[1:]), generator=generator) for generator in generators]).to(z)

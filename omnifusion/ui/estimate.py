@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from omnifusion.flow import intervals
 from omnifusion.geometry import fit_size
 from omnifusion.omnimotion import PRESETS as FITS
@@ -25,9 +27,10 @@ SECONDS = {
     "propagate": 3.0,
     "hint": 4.0,
     "inpaint": 8.0,
+    "inpaint:gpu": 0.2,
     "finish": 0.4,
 }
-"""Seconds per unit of ``_work`` on two CPU cores, before any run has been seen."""
+"""Seconds per unit of work on two CPU cores, and of Stable Diffusion's on a GPU, before any run has been seen."""
 
 MIB = {"base": 900.0, "clip": 7.0, "working": 100.0, "flow": 16.0, "fit": 50.0, "fit:mlp": 10_000.0, "prior": 3000.0}
 """Memory: of the page at rest, then per megapixel of the clip, of the working clip and of all flows (times bytes), of a
@@ -134,13 +137,14 @@ def _seconds(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str
     longer = max(1.0, frames / fit.frames) if fit.frames else 1.0
     iterations = longer * sum(fit.iterations) if frames > 1 else 0.0
     evaluations = settings.steps * (1 + 2 * settings.optimizations * settings.grey_constraint)
+    inpaint = "inpaint:gpu" if settings.prior != "bundled" and torch.cuda.is_available() else "inpaint"
     filled = frames if settings.diffusion == "always" or settings.prior != "bundled" else 1
     return {
         "flow": SECONDS["flow"] * searched,
         "fit": SECONDS.get(f"fit:{fit.kind}", SECONDS["fit"]) * iterations,
         "propagate": SECONDS["propagate"] * frames * working,
         "hint": SECONDS["hint"] * frames * working if settings.start is not None else 0.0,
-        "inpaint": filled * SECONDS["inpaint"] * evaluations * _prior_megapixels(settings, size),
+        "inpaint": filled * SECONDS[inpaint] * evaluations * _prior_megapixels(settings, size),
         "finish": SECONDS["finish"] * frames * size[0] * size[1] / 1e6,
     }
 

@@ -1,13 +1,17 @@
-"""The heavy stages as calls of limited length: on a ZeroGPU Space each runs on a GPU in a process of its own.
+"""On a ZeroGPU Space, Stable Diffusion's fills as GPU calls, few and short; everything else needs no GPU there.
 
-``spaces.GPU`` does nothing elsewhere. Only CPU tensors, arrays and plain values cross the border, in both directions.
+Such a Space lends a GPU for the seconds that a call asks for, to a process forked from this one; weights that were
+moved to "cuda" at start-up are on it by then. Only CPU tensors and plain values cross the border. ``spaces.GPU`` does
+nothing elsewhere.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,134 +20,115 @@ import spaces
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
-from omnifusion import omnimotion
-from omnifusion.inpaint import Task
-from omnifusion.omnimotion import Flows
-from omnifusion.prior.components import Components
-from omnifusion.prior.diffusion import PRIORS, DiffusionPrior, load_prior
+from omnifusion.errors import CalledOff
+from omnifusion.prior.components import Components, embed, load_components
+from omnifusion.prior.diffusion import PRIORS, source_of, with_text
 from omnifusion.settings import Settings
-from omnifusion.stages import Stages, device
-from omnifusion.state import Fitting, Followed, InputError, Prior, Steps, Tracker, relay
+from omnifusion.stages import Stages, inpaint_here
+from omnifusion.state import InputError, Note, Steps, Task, relay
 
-BUDGET = 40.0
-"""Seconds of fitting in one call; the rest is for the start of its process and the way back."""
+log = logging.getLogger(__name__)
 
 TITLES = {"bundled": "bundled", "sd15": "Stable Diffusion v1.5", "sd20": "Stable Diffusion v2.0"}
 DOWNLOADS = {"bundled": "nothing", "sd15": "4.3 GB", "sd20": "5.2 GB"}
 """What the priors are called, and how large their weights are in single precision."""
 
+CALL, RUN = 20.0, 90.0
+"""Most seconds of GPU that a call asks for, and a run in all."""
+START = 3.0
+"""Seconds from the call to its first work: a process is forked, the weights move to the GPU."""
+SPARE = 1.5
+"""A call asks for so many times the seconds that its work is expected to take."""
+RATE = 0.5
+"""Seconds of one guided evaluation of one megapixel, before any call has been measured (docs/gpu.md)."""
+TOGETHER = 8
+"""Most frames that are filled at once."""
+
 Message = tuple[str, Any]
-Call = Callable[..., Iterator[Message]]
+
+_loaded: dict[str, Components] = {}
+_rates: dict[str, float] = {}
+"""By prior: the weights, loaded at start-up, and the measured rate."""
 
 
-def flow_duration(L: Tensor, preset: str) -> int:
-    """Seconds that a call of ``find_flows`` may take, by the clip's length."""
-    return int(min(240, 30 + 0.8 * len(L)))
+def asked(tasks: Sequence[Task], settings: Settings, text: Tensor | None = None) -> int:
+    """Seconds that a call of ``fill`` asks for."""
+    return math.ceil(START + SPARE * _rates.get(settings.prior, RATE) * _work(tasks, settings))
 
 
-def fit_duration(
-    L: Tensor, flows: Flows, preset: str, seed: int, budget: float | None, state: dict[str, Any] | None
-) -> int:
-    """Seconds that a call of ``fit_chunk`` may take: its budget, and what comes before its first step."""
-    return int(min(240, (budget or BUDGET) + 15 + 0.5 * len(L)))
+def _work(tasks: Sequence[Task], settings: Settings) -> float:
+    """Guided evaluations of the denoiser, times megapixels at the prior's size."""
+    prior = with_text(_loaded[settings.prior], None, settings)
+    pixels = sum(math.prod(prior.working_size((t.L.shape[-2], t.L.shape[-1]))) for t in tasks)
+    texts = 2 if settings.prompt or settings.negative_prompt else 1
+    return pixels / 1e6 * texts * settings.steps * (1 + settings.optimizations - prior.shares)
 
 
-def inpaint_duration(task: Task, settings: Settings) -> int:
-    """Seconds that a call of ``inpaint_frame`` may take, by denoising steps."""
-    return int(min(240, 20 + 0.6 * settings.steps * (1 + settings.optimizations)))
+@spaces.GPU(duration=asked)
+def fill(tasks: Sequence[Task], settings: Settings, text: Tensor | None) -> Iterator[Message]:
+    """Frames filled by a prior that was loaded at start-up: Steps, then the frames' ab and the seconds it took."""
+    began = time.monotonic()
+    steps = with_text(_loaded[settings.prior], text, settings).fill(tasks)
+    found = yield from relay(steps, lambda step: ("step", step))
+    yield "result", (found, time.monotonic() - began)
 
 
-@spaces.GPU(duration=flow_duration)
-def find_flows(L: Tensor, preset: str) -> Iterator[Message]:
-    """The flows that a fit to ``L`` ``(T, 1, H, W)`` learns from: Steps, then ``Flows``."""
-    yield from _sent(omnimotion.find_flows(L, preset, device=device()))
-
-
-@spaces.GPU(duration=fit_duration)
-def fit_chunk(
-    L: Tensor, flows: Flows, preset: str, seed: int, budget: float | None, state: dict[str, Any] | None
-) -> Iterator[Message]:
-    """A part of a fit: Steps, then either the whole tracker ("result") or where the next call goes on ("state").
-
-    Args:
-        L: ``(T, 1, H, W)`` in [0, 100].
-        flows: from ``find_flows``.
-        preset: the tracker's.
-        budget: seconds after which the fit stops at its next saved state; None = fit to the end.
-        state: where an earlier call stopped.
-    """
-    started = time.monotonic()
-    steps = omnimotion.fit(L, preset, flows=flows, seed=seed, device=device(), state=state)
-    work = Followed(steps)
-    for step in work:
-        saved = step.saved if isinstance(step, Fitting) else None
-        yield "step", replace(step, saved=None) if isinstance(step, Fitting) else step
-        if saved is not None and budget is not None and time.monotonic() - started > budget:
-            yield "state", saved
-            return
-    yield "result", work.result.state_dict()
-
-
-_loaded: dict[tuple[str, str, str], Components] = {}
-
-
-def prior_of(settings: Settings) -> Prior:
-    """The prior; its weights are loaded when first needed and kept, one prior at a time."""
-    key = (settings.prior, settings.prompt, settings.negative_prompt)
-    if key not in _loaded:
-        _loaded.clear()
-        _loaded[key] = load_prior(settings, device()).components
-    return DiffusionPrior(_loaded[key], settings)
-
-
-@spaces.GPU(duration=inpaint_duration)
-def inpaint_frame(task: Task, settings: Settings) -> Iterator[Message]:
-    """One frame filled by the prior: Steps, then its ab."""
-    yield from _sent(task.run(prior_of(settings)))
-
-
-def _sent(steps: Steps[Any]) -> Iterator[Message]:
-    """A stage's steps and its result as messages."""
-    yield "result", (yield from relay(steps, lambda step: ("step", step)))
-
-
-def stages(
-    flow: Call = find_flows, fit: Call = fit_chunk, inpaint: Call = inpaint_frame, budget: float | None = None
-) -> Stages:
-    """The driver's stages as such calls.
+class Calls:
+    """The stage "inpaint" of one run: GPU calls as long as they are granted, the bundled prior from then on.
 
     Args:
-        flow, fit, inpaint: ``find_flows``, ``fit_chunk`` and ``inpaint_frame``, or what runs them elsewhere.
-        budget: seconds of fitting in one call; None = ``BUDGET`` on a ZeroGPU Space, elsewhere the whole fit in one.
+        call: ``fill``, or what stands for it.
     """
-    if budget is None and zero_gpu():
-        budget = BUDGET
 
-    def run_flow(L: Tensor, settings: Settings) -> Steps[Flows]:
-        _, flows = yield from _last(flow(L, settings.fit))
-        return flows
+    def __init__(self, call: Callable[..., Iterator[Message]] = fill) -> None:
+        self.call, self.asked, self.over = call, 0.0, False
 
-    def run_fit(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
-        kind: str = "state"
-        value: Any = None
-        while kind == "state":
-            kind, value = yield from _last(fit(L, flows, settings.fit, settings.seed, budget, value))
-        return omnimotion.OmniMotion.from_state(value)
+    def __call__(self, tasks: Sequence[Task], settings: Settings) -> Steps[list[Tensor]]:
+        """Fill frames."""
+        found: list[Tensor] = []
+        while len(found) < len(tasks):
+            part = tasks[len(found) :]
+            if settings.prior != "bundled" and not self.over:
+                try:
+                    found += yield from self._granted(part, settings)
+                    continue
+                except CalledOff:
+                    raise
+                except Exception as error:  # whatever the scheduler, the GPU or its process may say
+                    log.exception("a GPU call failed")
+                    self.over = True
+                    yield Note("inpaint", _sentence(settings.prior, error))
+            found += yield from inpaint_here(part, replace(settings, prior="bundled"))
+        return found
 
-    def run_inpaint(task: Task, settings: Settings) -> Steps[Tensor]:
-        _, ab = yield from _last(inpaint(task, settings))
-        return ab
+    def _granted(self, tasks: Sequence[Task], settings: Settings) -> Steps[list[Tensor]]:
+        """As many of the frames as one call may fill."""
+        most = next((n for n in range(len(tasks), 0, -1) if asked(tasks[:n], settings) <= CALL), 0)
+        if not most:
+            raise RuntimeError(f"a frame takes {asked(tasks[:1], settings)} s of GPU, a call has {CALL:.0f}")
+        chosen = tasks[:most]
+        self.asked += asked(chosen, settings)
+        if self.asked > RUN:
+            raise RuntimeError(f"a run has {RUN:.0f} s of GPU")
+        text = embed(source_of(settings.prior), settings.prompt, settings.negative_prompt)
+        for kind, value in self.call(chosen, settings, text):
+            if kind == "result":
+                found, seconds = value
+                _rates[settings.prior] = seconds / _work(chosen, settings)
+                return found
+            yield value
+        raise RuntimeError("the call ended without its result")
 
-    return Stages(run_flow, run_fit, run_inpaint)
+
+def _sentence(prior: str, error: Exception) -> str:
+    """What a failed call means for the run; the errors of Gradio keep their text in ``message``."""
+    why = str(getattr(error, "message", error)).strip().rstrip(".").replace(". ", "; ")
+    return f"{TITLES[prior]} could not go on ({why}): from there on the bundled prior filled the frames."
 
 
-def _last(messages: Iterator[Message]) -> Steps[Any]:
-    """Pass a call's steps on, and return its last message."""
-    for kind, value in messages:
-        if kind != "step":
-            return kind, value
-        yield value
-    raise RuntimeError("a call ended without its result")
+def stages() -> Stages:
+    """Where the heavy stages of a run on this machine are done."""
+    return Stages(inpaint=Calls(), together=TOGETHER) if zero_gpu() else Stages()
 
 
 def zero_gpu() -> bool:
@@ -153,19 +138,33 @@ def zero_gpu() -> bool:
     return bool(Config.zero_gpu)
 
 
-def preload(name: str = "bundled") -> None:
-    """On a ZeroGPU Space, load the prior before the first call, as such Spaces want it."""
+def preload() -> None:
+    """On a ZeroGPU Space, load the priors that the owner offers (OMNIFUSION_PRIORS) before the first call, in the main
+    thread, as such Spaces want it; one that cannot be had is not offered."""
     if zero_gpu():
-        prior_of(Settings(prior=name))
+        for name in os.environ.get("OMNIFUSION_PRIORS", "sd15").replace(",", " ").split():
+            try:
+                if name not in PRIORS:
+                    raise InputError(f"There is no prior {name!r}.")
+                embed(source_of(name), "", "")
+                _loaded[name] = load_components(source_of(name), "cuda")
+            except InputError as error:
+                log.warning("%s is not offered: %s", name, error)
 
 
 def priors() -> list[tuple[str, str]]:
     """The priors to choose from: (label, name); the label says what has to be downloaded first."""
     found = []
-    for name, (source, variable) in PRIORS.items():
-        here = Path(os.environ.get(variable) or source).is_dir() or _downloaded(source)
-        found.append((TITLES[name] + ("" if here else f" (not here: a download of {DOWNLOADS[name]})"), name))
+    for name in PRIORS:
+        source = source_of(name)
+        here = name in _loaded or Path(source).is_dir() or _downloaded(source)
+        if _offered(name):
+            found.append((TITLES[name] + ("" if here else f" (not here: a download of {DOWNLOADS[name]})"), name))
     return found
+
+
+def _offered(name: str) -> bool:
+    return name == "bundled" or not zero_gpu() or name in _loaded
 
 
 def _downloaded(source: str) -> bool:
@@ -175,5 +174,6 @@ def _downloaded(source: str) -> bool:
 
 def check_prior(name: str) -> None:
     """Raise InputError unless a visitor may choose this prior; folders and other hub ids are for the command line."""
-    if name not in PRIORS:
-        raise InputError(f"There is no prior {name!r}; choose one of {', '.join(PRIORS)}.")
+    offered = [known for known in PRIORS if _offered(known)]
+    if name not in offered:
+        raise InputError(f"There is no prior {name!r} here; choose one of {', '.join(offered)}.")
