@@ -140,10 +140,10 @@ def next_frame(order: str, grey: Mapping[int, float], first: int, visited: Colle
 
 
 def next_frames(order: str, grey: Mapping[int, float], first: int, visited: Collection[int], most: int) -> list[int]:
-    """``next_frame``, and with it, up to ``most`` in all, keyframes that lie a keyframe's gap or more apart."""
+    """``next_frame``, and with it, up to ``most`` in all, frames that lie a keyframe's gap or more apart."""
     chosen = [next_frame(order, grey, first, visited)]
     while order == "keyframes" and len(chosen) < most:
-        far = [j for j in grey if 0 < grey[j] <= KEYFRAME_GREY and all(abs(j - i) >= KEYFRAME_GAP for i in chosen)]
+        far = [j for j in grey if grey[j] > 0 and all(abs(j - i) >= KEYFRAME_GAP for i in chosen)]
         if not far:
             break
         chosen.append(min(far, key=lambda j: abs(j - chosen[-1])))

@@ -45,7 +45,7 @@ class Stages:
 
     Attributes:
         together: most frames that ``inpaint`` is given at once. The paper fills one after the other; where each call
-            costs, frames far apart are filled together.
+            costs, frames a keyframe's gap apart are filled together, before they can know of each other.
     """
 
     flow: Callable[[Tensor, Settings], Steps[Flows]] = flow_here

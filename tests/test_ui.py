@@ -1,12 +1,9 @@
-"""The page's rooms without a browser: limits, visitors, results on disk, pictures, and GPU calls across processes."""
+"""The page's rooms without a browser: limits, visitors, results on disk, and pictures."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import pickle
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import omnimotion, synthetic
-from omnifusion.inpaint import Task
+from omnifusion import omnimotion
 from omnifusion.settings import PRESETS, Settings, choose
 from omnifusion.state import Colored, ColorState, InputError, Origin, Step, Video, drain
 from omnifusion.store import Request, open_run, save_request
@@ -291,88 +287,6 @@ def test_what_does_not_fit_is_refused_and_told_what_would(tmp_path: Path) -> Non
         service.bound(choose("draft", fit="standard"), 400, (216, 384))
     with pytest.raises(InputError, match="1024 x 16"):
         service.bound(PRESETS["draft"], 2, (16, 1024))
-
-
-# -- GPU calls: every stage through a process of its own
-
-
-def _serve(call: Any, arguments: bytes, pipe: Any) -> None:
-    omnimotion.PRESETS["draft"] = QUICK
-    for message in call(*pickle.loads(arguments)):
-        pipe.send_bytes(pickle.dumps(message))
-    pipe.close()
-
-
-def across(call: Any, limit: float, calls: list[str]) -> Any:
-    """``call`` in a new process, its arguments and messages pickled, killed after ``limit`` seconds."""
-
-    def run(*arguments: Any) -> Iterator[Any]:
-        calls.append(call.__name__)
-        context = multiprocessing.get_context("spawn")
-        mine, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_serve, args=(call, pickle.dumps(arguments), theirs))
-        process.start()
-        theirs.close()
-        deadline = time.monotonic() + limit
-        try:
-            while True:
-                if not mine.poll(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError(f"{call.__name__} took longer than {limit} s")
-                try:
-                    yield pickle.loads(mine.recv_bytes())
-                except EOFError:
-                    return
-        finally:
-            process.kill()
-            process.join()
-
-    return run
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.usefixtures("quick")
-def test_stages_across_processes_give_the_same_as_here() -> None:
-    torch.manual_seed(0)
-    clip = synthetic.make(next(iter(synthetic.SCENES)), frames=3, size=(48, 64))
-    from omnifusion.clip.prepare import prepare
-
-    ready = prepare(clip.video, [], 64)
-    settings = choose("draft", fit="draft", max_side=64, steps=2)
-    calls: list[str] = []
-    far = gpu.stages(
-        *(across(call, 120, calls) for call in (gpu.find_flows, gpu.fit_chunk, gpu.inpaint_frame)), budget=0.0
-    )
-    here = gpu.stages()
-    one = drain(here.track(ready.L, settings))
-    two = drain(far.track(ready.L, settings))
-    assert calls.count("find_flows") == 1
-    assert calls.count("fit_chunk") >= 2, "the fit was not cut into chunks"
-    for a, b in zip(one.state_dict()["weights"].values(), two.state_dict()["weights"].values(), strict=True):
-        assert torch.equal(a, b)
-    mask = torch.ones(ready.L.shape[-2:], dtype=torch.bool)
-    mask[10:30, 20:40] = False
-    task = Task(ready.L[1], ready.exemplar_ab()[0] * mask, mask, None, seed=5)
-    assert torch.equal(drain(here.inpaint(task, settings)), drain(far.inpaint(task, settings)))
-
-
-def test_a_call_that_takes_too_long_is_killed() -> None:
-    with pytest.raises(TimeoutError):
-        list(across(_sleepy, 3.0, [])())
-
-
-def _sleepy() -> Iterator[Any]:
-    yield "step", None
-    time.sleep(60)
-
-
-def test_durations_stay_within_what_a_call_may_ask_for() -> None:
-    L = torch.zeros(500, 1, 8, 8)
-    flows = omnimotion.Flows({}, np.zeros((0, 8, 8, 2), np.float16), np.zeros((0, 8, 8), np.float16))
-    assert 0 < gpu.flow_duration(L, "draft") <= 240
-    assert 0 < gpu.fit_duration(L, flows, "draft", 0, gpu.BUDGET, None) <= 240
-    task = Task(L[0], torch.zeros(2, 8, 8), torch.ones(8, 8, dtype=torch.bool), None, 0)
-    assert 0 < gpu.inpaint_duration(task, PRESETS["paper"]) <= 240
 
 
 def test_another_clip_replaces_the_earlier(tmp_path: Path) -> None:
