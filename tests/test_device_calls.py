@@ -70,7 +70,7 @@ def loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(clip: Clip, scheduler: Scheduler, **changes: Any) -> tuple[Result, list[Step]]:
     seen: list[Step] = []
     stages = Stages(inpaint=gpu.Calls(scheduler), together=gpu.TOGETHER)
-    result = drain(colorize(clip.L, clip.exemplar_ab(), choose("draft", **changes), [range(24)], stages), seen.append)
+    result = drain(colorize(clip.L, clip.exemplar_ab(), choose("draft", **changes), None, stages), seen.append)
     assert result.state.mask.all()
     return result, seen
 
