@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from omnifusion import omnimotion
+from omnifusion.flow.direct import DirectFlow
 from omnifusion.settings import PRESETS, Settings, choose
 from omnifusion.state import Colored, ColorState, InputError, Origin, Step, Video, drain
 from omnifusion.store import Request, open_run, save_request
@@ -54,7 +55,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finished(archive: Archive, clip: Path, settings: Settings | None = None, **request: Any) -> Any:
     asked = Request(clip.name, settings or choose("draft", max_side=64), **request)
-    return drain(work.run(work.Job(clip, asked, {}), archive, Limits()))
+    return drain(work.run(work.Job(clip, asked, {}), archive.new()[1], Limits()))
 
 
 # -- limits
@@ -105,7 +106,7 @@ def test_a_visitor_has_a_folder_and_uploaded_names_stay_out_of_it(tmp_path: Path
     assert other.folder != visit.folder
     preview = visit.preview(99)
     assert preview.shape == (48, 64, 3) and np.ptp(preview.astype(int), axis=2).max() == 0
-    visit.close()
+    make_service(Limits(results=tmp_path / "results")).close(visit)
     assert not visit.folder.exists() and other.folder is not None and other.folder.exists()
 
 
@@ -149,7 +150,7 @@ def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> Non
     assert first.frame(1).shape == (48, 64, 3) and first.origin().shape == (3, 48, 64)
     assert (first.origin() >= 0).all()
     asked = Request("a", choose("draft", max_side=64, eta=0.3, seed=3))
-    steps = work.run(work.Job(clip, asked, {}, first), archive, Limits())
+    steps = work.run(work.Job(clip, asked, {}, first), archive.new()[1], Limits())
     stages = set()
     second = drain(steps, lambda step: stages.add(step.stage))
     assert not {"flow", "fit"} & stages and second.report["complete"]
@@ -175,16 +176,45 @@ def test_a_stopped_run_keeps_what_is_done_and_a_closed_one_leaves_nothing(tmp_pa
     def stopped() -> bool:
         return any(step.stage == "propagate" for step in seen)
 
-    steps = work.run(job, archive, Limits(), stopped)
+    steps = work.run(job, archive.new()[1], Limits(), stopped)
     kept = drain(steps, seen.append)
     assert not kept.report["complete"] and (kept.origin()[0] == 0).all() and (kept.origin()[2] == -1).all()
     assert len(read(kept.folder / "colorized.mp4")) == 3
-    steps = work.run(job, archive, Limits())
+    steps = work.run(job, archive.new()[1], Limits())
     for step in steps:
         if step.stage == "propagate":
             break
     steps.close()
     assert [f.name for f in archive.folder.iterdir()] == [kept.token]
+
+
+@pytest.mark.slow
+def test_another_exemplar_finds_the_flows_that_an_earlier_run_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, kept, searched = film(tmp_path / "a.mp4", frames=4), work.Kept(), []
+    keep = DirectFlow._keep
+    monkeypatch.setattr(DirectFlow, "_keep", lambda *given: searched.append(given[1]) or keep(*given))
+
+    def run(name: str, frame: int, kept: work.Kept, clip: Path = clip) -> ColorState:
+        video = read(clip, 1, frame)
+        write_image(tmp_path / "e.png", np.asarray(video.frames[0]))
+        asked = Request("a", choose("draft", max_side=64), exemplars=(frame,))
+        job = work.Job(clip, asked, {frame: tmp_path / "e.png"})
+        searched.clear()
+        return drain(work.run(job, tmp_path / name, Limits(), kept=kept)).state(torch.zeros(0))
+
+    run("first", 0, kept)
+    all_of_it = len(searched)
+    again = run("again", 0, kept)
+    assert all_of_it > 0 and not searched, "every flow is there already"
+    other = run("other", 3, kept)
+    assert len(searched) < all_of_it
+    alone = run("alone", 3, work.Kept())
+    assert torch.equal(other.origin, alone.origin), "what was kept changes nothing that is sure"
+    assert not torch.equal(other.origin, again.origin)
+    run("third", 0, kept, film(tmp_path / "b.mp4", frames=4, seed=1))
+    assert len(searched) == all_of_it, "another clip has flows of its own"
 
 
 def test_links_expire_and_lead_nowhere_else(tmp_path: Path) -> None:
@@ -293,4 +323,5 @@ def test_another_clip_replaces_the_earlier(tmp_path: Path) -> None:
     visit, _ = receive_file(Visit(), film(tmp_path / "a.mp4"), Limits(), tmp_path / "visits")
     visit, _ = tie_own(visit, 1)
     second, _ = receive_file(visit, film(tmp_path / "b.mp4", frames=1), Limits(), tmp_path / "visits")
-    assert second.folder == visit.folder and second.frames == 1 and second.pictures == {}
+    assert second.folder != visit.folder, "a run may still read the earlier"
+    assert second.frames == 1 and second.pictures == {}

@@ -19,9 +19,11 @@ from omnifusion.ui import gpu, work
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.estimate import fits, memory_mib
 from omnifusion.ui.live import Live, message, seconds
+from omnifusion.ui.panels import CHOOSE, CLIP, EXEMPLAR
+from omnifusion.ui.runs import Run
 from omnifusion.ui.service import listening
-from omnifusion.ui.showing import Showing, Updates, chosen_of
-from omnifusion.ui.visit import Visit, receive_file, receive_run, tie, tie_own
+from omnifusion.ui.showing import Showing, Updates, link_to
+from omnifusion.ui.visit import Visit, receive_file, receive_job, tie, tie_own
 
 
 class Handlers(Showing):
@@ -31,28 +33,35 @@ class Handlers(Showing):
 
     def upload(self, visit: Visit, path: str | None, *chosen: Any) -> Updates:
         """A clip was given, or taken away."""
+        self.service.close(visit)
         if path is None:
-            visit.close()
-            return {self.visit: Visit(runs=visit.runs, token=visit.token), **self._clip_view(Visit(), *chosen)}
-        visit, notes = receive_file(visit, Path(path), self.service.limits, self.service.visits)
-        return {self.visit: visit, self.clip.notes: "\n\n".join(notes), **self._clip_view(visit, *chosen)}
+            visit, notes = Visit(runs=visit.runs, token=visit.token), list[str]()
+        else:
+            visit, notes = receive_file(visit, Path(path), self.service.limits, self.service.visits)
+        return {self.visit: visit, **self._clip_view(visit, notes, *chosen)}
 
     def example(self, visit: Visit, event: gr.SelectData, request: gr.Request, *chosen: Any) -> Updates:
         """An example was clicked: its clip, and its finished result."""
         example = EXAMPLES[event.index]
+        self.service.close(visit)
         visit, notes = receive_file(visit, example.clip, self.service.limits, self.service.visits, example.title)
-        updates = {self.clip.clip: str(example.clip), self.clip.notes: "\n\n".join(notes)}
+        updates: Updates = {self.clip.clip: str(example.clip)}
         if (stored := example.result) is not None:
             visit = replace(visit, token=example.name)
-            updates |= self.restore(stored, visit) | self._show(stored, request)
-            updates[self.watch.progress] = message("Finished beforehand; colour it yourself with the button.")
-            chosen = tuple(chosen_of(stored)[name] for name in self.choices)
-        return {**self._clip_view(visit, *chosen), **updates, self.visit: visit}
+            updates |= self.restore(visit, stored.request) | self._show(stored, request)
+            updates[self.start.progress] = message("Coloured beforehand; colour it yourself with the button.")
+            chosen = self._values(stored.request)
+        return {**self._clip_view(visit, notes, *chosen), **updates, self.visit: visit}
 
-    def _clip_view(self, visit: Visit, *chosen: Any) -> Updates:
+    def _clip_view(self, visit: Visit, notes: list[str], *chosen: Any) -> Updates:
         there, frames = visit.clip is not None, self.named(chosen)["frames"]
         return {
-            self.clip.frame: gr.Slider(maximum=max(1, visit.frames - 1), value=0, interactive=visit.frames > 1),
+            self.clip.step: fold(CLIP, visit.name and f"{visit.name}, {visit.frames} frames", open=not there),
+            self.clip.notes: "\n\n".join(notes),
+            self.clip.frame: gr.Slider(
+                maximum=max(1, visit.frames - 1), value=0, interactive=visit.frames > 1, visible=there
+            ),
+            self.clip.given: gr.Row(visible=there),
             self.clip.preview: visit.preview(0) if there else None,
             self.clip.picture: None,
             self.clip.own: gr.Button(visible=visit.color),
@@ -61,13 +70,16 @@ class Handlers(Showing):
                 maximum=max(1, visit.frames) if there else self.service.limits.frames,
                 value=min(int(frames or 1), visit.frames) if there else frames,
             ),
-            self.start.again: gr.Button(visible=False),
             **self.estimate(visit, *chosen),
         }
 
     def _pictures(self, visit: Visit) -> Updates:
         tied = [(str(path), f"frame {frame}") for frame, path in sorted(visit.pictures.items())]
+        done = "the clip's own first frame" if visit.color else ""
+        if tied:
+            done = ", ".join(name for _, name in tied)
         return {
+            self.clip.exemplar: fold(EXEMPLAR, done, open=visit.clip is not None and not done),
             self.clip.pictures: gr.Gallery(tied, visible=bool(tied)),
             self.clip.forget: gr.Button(visible=bool(tied)),
         }
@@ -91,7 +103,7 @@ class Handlers(Showing):
     def forget_pictures(self, visit: Visit) -> Updates:
         """All exemplars are dropped."""
         visit = replace(visit, pictures={})
-        return {self.visit: visit, self.clip.notes: "", **self._pictures(visit)}
+        return {self.visit: visit, self.clip.notes: "All exemplars are removed.", **self._pictures(visit)}
 
     # -- choices and their price
 
@@ -113,7 +125,7 @@ class Handlers(Showing):
         return Request(visit.name, settings, frames, tuple(sorted(visit.pictures)), bool(values["force"]))
 
     def estimate(self, visit: Visit, *chosen: Any) -> Updates:
-        """What the run would cost."""
+        """What the run would cost, and what each preset would."""
         if visit.clip is None:
             return {self.start.estimate: "", self.start.fit: gr.Button(visible=False)}
         asked, limits = self.asked(visit, chosen), self.service.limits
@@ -123,7 +135,12 @@ class Handlers(Showing):
         line = f"About **{seconds(found.seconds)}** and {found.mib / 1024:.1f} GiB of {most:.1f}."
         if not (fitting := fits(found, limits)):
             line += f" That is more than this machine gives a run ({seconds(limits.seconds)}): trim or shrink it."
-        return {self.start.estimate: line, self.start.fit: gr.Button(visible=not fitting)}
+        presets = self.service.rates.presets(asked.frames or 1, visit.size)
+        return {
+            self.start.estimate: line,
+            self.start.fit: gr.Button(visible=not fitting),
+            self.choices["preset"]: gr.Radio(presets),
+        }
 
     def fit(self, visit: Visit, *chosen: Any) -> Updates:
         """The least changed choices that fit."""
@@ -137,102 +154,122 @@ class Handlers(Showing):
 
     # -- a run
 
-    def queue(self, visit: Visit) -> Updates:
+    def begin(self, visit: Visit, request: gr.Request, *chosen: Any) -> Updates:
         """The button was pressed."""
-        visit.require_clip()
-        shown = {self.watch.progress: message("Starting."), self.outcome.box: gr.Column(visible=False)}
-        return {**shown, **self._busy(True)}
+        clip, asked = visit.require_clip(), self.asked(visit, chosen)
+        earlier = self._earlier(visit, asked)
+        job = work.Job(clip, asked, visit.pictures, earlier)
+        bound = self.service.bound(asked.settings, asked.frames or 1, visit.size, earlier is not None, sides=True)
+        run = self.service.run(job, bound, request, self.service.limits.vanished)
+        ahead = self.service.runs.submit(run, alone=True)
+        said = f"{ahead} other run{'s' * (ahead > 1)} first; yours starts by itself." if ahead else "Starting."
+        visit = replace(visit, going=run.token)
+        return {self.visit: visit, **self._going(run, said, request)}
 
-    def _busy(self, busy: bool, again: bool = False) -> Updates:
+    def _going(self, run: Run, said: str, request: gr.Request) -> Updates:
+        """A run goes on: its link, and what can be done meanwhile."""
+        assert run.job is not None
+        asked = run.job.request
         return {
-            self.start.run: gr.Button(interactive=not busy),
-            self.start.again: gr.Button(interactive=not busy, visible=True)
-            if busy or again
-            else gr.Button(interactive=True),
-            self.start.cancel: gr.Button(interactive=busy),
+            self.start.progress: message(said),
+            self.choose: fold(CHOOSE, f"{asked.settings.preset}, {asked.frames} frames", open=False),
+            self.watch.film: gr.HTML(visible=False),
+            self.watch.link: gr.Textbox(link_to(run.token, asked.settings, request), visible=True),
+            self.start.run: gr.Button(interactive=False),
+            self.start.cancel: gr.Button(visible=True, interactive=True),
         }
 
-    async def run(self, visit: Visit, request: gr.Request, *chosen: Any) -> AsyncIterator[Updates]:
-        """Colour the clip; its steps appear as they come."""
-        asked = self.asked(visit, chosen)
-        earlier = self._earlier(visit, asked)
-        job = work.Job(visit.require_clip(), asked, visit.pictures, earlier)
-        bound = self.service.bound(asked.settings, asked.frames or 1, visit.size, earlier is not None, sides=True)
-        run, live = self.service.run(job, bound, request), Live()
-        if ahead := self.service.runs.submit(run, alone=True):
-            yield {self.watch.progress: message(f"{ahead} other run{'s' * (ahead > 1)} first; yours starts by itself.")}
-        async with aclosing(run.follow(listening())) as steps:
-            async for step in steps:
-                if (shown := await asyncio.to_thread(live.show, step)) is not None:
-                    yield self._live(shown)
-        if run.result is None:
-            yield {self.watch.progress: message(run.why or "Cancelled before there was anything to keep.")}
-        else:
-            yield await asyncio.to_thread(self._finish, visit, run.result, run.why, request)
+    async def follow(self, visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
+        """Show the run that is waited for, whoever began it, to its end."""
+        run, live = self.service.runs.find(visit.going), Live()
+        if run is None:
+            yield await asyncio.to_thread(self._settled, visit, request)
+            return
+        try:
+            async with aclosing(run.follow(listening())) as steps:
+                async for step in steps:
+                    if (shown := await asyncio.to_thread(live.show, step)) is not None:
+                        yield self._live(shown)
+        except InputError as error:
+            run.why = str(error)
+        yield await asyncio.to_thread(self._settled, visit, request, run)
 
     def _earlier(self, visit: Visit, asked: Request) -> Stored | None:
         """A run of this visit whose tracker may serve again."""
         return next((run for run in reversed(self._runs(visit)) if work.same_fit(run.request, asked)), None)
 
-    def _finish(self, visit: Visit, run: Stored, why: str, request: gr.Request) -> Updates:
-        visit = visit.with_run(run.token)
-        shown = {self.visit: visit, self.watch.progress: message(f"{_ending(run)} {why}".strip())}
-        return {**shown, **self._show(run, request), **self._lists(visit)}
-
-    def settle(self, visit: Visit) -> Updates:
-        """After a run, however it ended."""
-        return {self.outcome.box: gr.Column(visible=bool(visit.token)), **self._busy(False, again=True)}
+    def _settled(self, visit: Visit, request: gr.Request, run: Run | None = None) -> Updates:
+        """After a run, however it ended, or where there was none to follow."""
+        updates: Updates = {
+            self.visit: replace(visit, going=""),
+            self.start.run: gr.Button(interactive=True),
+            self.start.cancel: gr.Button(visible=False),
+        }
+        if run is not None and run.result is not None:
+            visit, done = visit.with_run(run.token), f"{_ending(run.result)} {run.why}".strip()
+            updates |= {self.visit: visit, self.start.progress: message(done), **self._show(run.result, request),
+                        **self._lists(visit)}  # fmt: skip
+        elif run is not None:
+            updates[self.watch.film] = gr.HTML(visible=True)
+            updates[self.start.progress] = message(run.why or "Cancelled before there was anything to keep.")
+        return updates
 
     def _live(self, shown: dict[str, object]) -> Updates:
-        caption = shown.pop("caption", None)
-        updates: Updates = {self.watch.box: gr.Column(visible=True)}
+        caption, progress = shown.pop("caption", None), shown.pop("progress")
+        updates: Updates = {self.start.progress: progress}
         updates |= {getattr(self.watch, name): value for name, value in shown.items()}
         if caption is not None:
+            updates |= {self.watch.film: gr.HTML(visible=False), self.watch.box: gr.Accordion(open=True, visible=True)}
             for name in ("before", "mask", "after"):
                 component = getattr(self.watch, name)
                 updates[component] = gr.Image(updates[component], label=f"{name}: {caption}")
+        if "tracks" in shown:
+            updates[self.watch.tracks] = gr.Image(shown["tracks"], visible=True)
         return updates
 
-    def cancel(self, request: gr.Request) -> Updates:
+    def cancel(self, visit: Visit) -> Updates:
         """Stop after the step that is going on, and keep what is done."""
-        found = self.service.runs.cancel(str(request.session_hash))
-        return {
-            self.watch.progress: message(
-                "Stopping; what is coloured so far is kept." if found else "Nothing is running."
-            ),
-            self.start.cancel: gr.Button(interactive=False),
-        }
+        found = self.service.runs.cancel(visit.going)
+        said = "Stopping; what is coloured so far is kept." if found else "Nothing is running."
+        return {self.start.progress: message(said), self.start.cancel: gr.Button(interactive=False)}
 
     def leave(self, request: gr.Request) -> None:
-        """The page was closed: the machine is for others now."""
+        """The page was closed."""
         self.service.runs.leave(str(request.session_hash))
 
     def open_link(self, visit: Visit, request: gr.Request) -> Updates:
-        """The page was opened, perhaps by a link to a run."""
+        """The page was opened, perhaps by a link to a run, which may still be going on."""
         self.service.archive.expire()
         asked = dict(request.query_params or {})
         token = asked.get("run", "")
-        if not token:
-            return {self.visit: visit}
+        run = self.service.runs.find(token)
         try:
-            run = self._run_of(token)
+            stored = None if run else self._run_of(token or EXAMPLES[0].name)
         except InputError as error:
             gr.Warning(str(error), duration=20)
             updates = {self.choices[name]: value for name, value in _settings_in(asked).items()}
-            return {self.visit: visit, self.watch.progress: message(str(error)), **updates}
-        visit, notes = receive_run(visit, run, self.service.limits, self.service.visits)
-        chosen = tuple(chosen_of(run)[name] for name in self.choices)
-        return {
-            **self._clip_view(visit, *chosen),
-            **self.restore(run, visit),
-            **self._show(run, request),
-            **self._lists(visit),
-            **self._busy(False, again=True),
+            return {self.visit: visit, self.start.progress: message(str(error)), **updates}
+        if stored is not None and not token:
+            return {self.visit: replace(visit, token=EXAMPLES[0].name), **self._show(stored, request)}
+        job = run.job if run is not None else work.job_of(stored) if stored is not None else None
+        assert job is not None
+        visit, notes = receive_job(visit, job, self.service.limits, self.service.visits)
+        updates = {
+            **self._clip_view(visit, notes, *self._values(job.request)),
+            **self.restore(visit, job.request),
             self.clip.clip: str(visit.clip),
-            self.clip.notes: "\n\n".join(notes),
-            self.watch.progress: message("Opened from a link."),
-            self.visit: visit,
         }
+        if run is not None:
+            return {**updates, self.visit: replace(visit, going=token), **self._going(run, "Going on.", request)}
+        assert stored is not None
+        visit = visit.with_run(token)
+        updates |= {**self._show(stored, request), **self._lists(visit)}
+        return {**updates, self.visit: visit, self.start.progress: message("Opened from a link.")}
+
+
+def fold(title: str, done: object, open: bool) -> gr.Accordion:
+    """A step's fold; its title says what was done in it."""
+    return gr.Accordion(label=f"{title}: {done}" if done else title, open=open)
 
 
 def _settings_in(link: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Limits:
         queue: most runs of one visitor, waiting or going on.
         seconds: longest run.
         mib: most memory that the page may hold during a run, MiB.
-        vanished: seconds for which a run goes on whose client has vanished.
+        vanished: seconds for which a run of the page goes on when all who had it open have gone.
         results: folder of the finished runs.
         days: how long a finished run is kept.
     """
@@ -38,7 +38,7 @@ class Limits:
     queue: int = 10
     seconds: float = 900.0
     mib: float = 4096.0
-    vanished: float = 0.0
+    vanished: float = 900.0
     results: Path = Path("results")
     days: float = 7.0
 

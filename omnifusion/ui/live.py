@@ -104,18 +104,20 @@ def shares(state: ColorState, frame: int | None = None) -> tuple[float, float, f
 
 
 def progress(done: dict[str, float], stage: str, step: Step) -> str:
-    """One bar per stage, and one line that says what is going on."""
+    """One bar per stage (flow and track only where a volume is fitted), and one line that says what is going on."""
     bars = []
-    reached = list(STAGES).index(stage) if stage in STAGES else -1
-    for k, (name, word) in enumerate(STAGES.items()):
-        part = 1.0 if k < reached else done.get(name, 0.0)
+    shown = [name for name in STAGES if name in done or name in ("colour", "finish")]
+    reached = shown.index(stage) if stage in shown else -1
+    for k, name in enumerate(shown):
+        word, part = STAGES[name], 1.0 if k < reached else done.get(name, 0.0)
         now = round(100 * min(1.0, max(0.0, part)))
         bars.append(
             f'<div class="of-stage"><span>{word}</span><div class="of-bar" role="progressbar" aria-label="{word}" '
             f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{now}"><i style="width:{now}%"></i></div></div>'
         )
     left = "" if step.seconds_left is None else f" · about {seconds(step.seconds_left)} left"
-    return f'<div class="of-progress">{"".join(bars)}<p aria-live="polite">{escape(step.message)}{left}</p></div>'
+    line = f'<p aria-live="polite">{escape(step.message)}{left}</p>'
+    return f'<div class="of-progress"><div class="of-stages">{"".join(bars)}</div>{line}</div>'
 
 
 def message(text: str) -> str:
@@ -125,7 +127,7 @@ def message(text: str) -> str:
 
 def seconds(value: float) -> str:
     """A time that people can read."""
-    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min"
+    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.0f} h"
 
 
 def coverage(curve: Sequence[tuple[float, float, float]], size: tuple[int, int] = (640, 150)) -> str:

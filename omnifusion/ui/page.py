@@ -9,12 +9,21 @@ from starlette.middleware import Middleware
 
 from omnifusion.ui import api, gpu
 from omnifusion.ui.archive import Archive
-from omnifusion.ui.assets import ASSETS, text
-from omnifusion.ui.estimate import Rates
+from omnifusion.ui.assets import ASSETS, EXAMPLES, text
+from omnifusion.ui.estimate import USUAL, Rates
 from omnifusion.ui.guards import BoundedBodies, bound_downloads
 from omnifusion.ui.handlers import Handlers
 from omnifusion.ui.limits import Limits
-from omnifusion.ui.panels import choices_panel, clip_panel, compare_panel, outcome_panel, start_panel, watch_panel
+from omnifusion.ui.panels import (
+    CHOOSE,
+    choices_panel,
+    clip_panel,
+    compare_panel,
+    outcome_panel,
+    start_panel,
+    watch_panel,
+)
+from omnifusion.ui.results import film
 from omnifusion.ui.runs import Runs
 from omnifusion.ui.service import Page, Service
 from omnifusion.ui.visit import Visit
@@ -61,26 +70,33 @@ def build(service: Service) -> gr.Blocks:
     limits = service.limits
     bound_downloads(limits.megabytes)
     with Page(title="OmniFusion", analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as page:
-        visit = gr.State(Visit(), time_to_live=24 * HOUR, delete_callback=lambda seen: seen.close())
+        visit = gr.State(Visit(), time_to_live=24 * HOUR, delete_callback=service.close)
         api.offer(service)  # first, so that no handler takes an endpoint's name
-        gr.Markdown(text("intro"))
+        gr.Markdown(text("intro"), elem_id="intro")
         with gr.Tabs():
-            with gr.Tab("Colour"), gr.Row():
-                with gr.Column(scale=4, min_width=320):
-                    clip, choices, start = clip_panel(), choices_panel(limits, gpu.priors()), start_panel()
-                with gr.Column(scale=6, min_width=320):
-                    watch, outcome = watch_panel(), outcome_panel()
+            with gr.Tab("Colour"), gr.Row(elem_id="stage"):
+                with gr.Column(elem_id="form"):
+                    clip = clip_panel()
+                    with gr.Accordion(CHOOSE, elem_id="step3") as choose:
+                        choices = choices_panel(limits, gpu.priors(), service.rates.presets(*USUAL))
+                    start = start_panel()
+                with gr.Column(elem_id="show"):
+                    first = EXAMPLES[0].result
+                    watch = watch_panel(film(first) if first is not None else "")
+                with gr.Column(elem_id="closer"):
+                    outcome = outcome_panel()
             with gr.Tab("Compare", id="compare"):
                 compare = compare_panel()
             with gr.Tab("How it works"):
                 gr.Markdown(text("how"))
                 gr.Markdown(text("privacy").format(days=limits.days, megabytes=limits.megabytes, frames=limits.frames))
-        handlers = Handlers(service, clip, choices, start, watch, outcome, compare, visit)
+        handlers = Handlers(service, clip, choices, start, watch, outcome, compare, choose, visit)
         _wire_clip(handlers)
         _wire_run(handlers)
         _wire_results(handlers)
         opened = page.load(handlers.open_link, visit, _everything(handlers), **HEAVY)
         opened.then(None, js=SHOW_SHARED, **QUIET)
+        _follow(opened, handlers)
         page.unload(handlers.leave)
     page.queue(default_concurrency_limit=8, max_size=64)
     return page
@@ -89,12 +105,12 @@ def build(service: Service) -> gr.Blocks:
 def _everything(h: Handlers) -> list[Any]:
     """All components that a handler may update."""
     panels = (h.clip, h.start, h.watch, h.outcome, h.compare)
-    return [h.visit, *h.choices.values(), *(component for panel in panels for component in panel.all())]
+    return [h.visit, h.choose, *h.choices.values(), *(component for panel in panels for component in panel.all())]
 
 
 def _wire_clip(h: Handlers) -> None:
     clip, chosen = h.clip, list(h.choices.values())
-    view = [h.visit, *clip.all(), h.choices["frames"], *h.start.all()]
+    view = [h.visit, *clip.all(), h.choices["frames"], h.choices["preset"], *h.start.all()]
     gr.on(
         [clip.clip.upload, clip.clip.stop_recording, clip.clip.clear],
         h.upload,
@@ -104,7 +120,7 @@ def _wire_clip(h: Handlers) -> None:
     )
     clip.examples.select(h.example, [h.visit, *chosen], _everything(h), **HEAVY)
     clip.frame.change(h.seek, [h.visit, clip.frame], clip.preview, trigger_mode="always_last", **QUIET)
-    tied = [h.visit, clip.notes, clip.picture, clip.pictures, clip.forget]
+    tied = [h.visit, clip.exemplar, clip.notes, clip.picture, clip.pictures, clip.forget]
     clip.picture.upload(h.add_picture, [h.visit, clip.frame, clip.picture, h.choices["force"]], tied, **HEAVY)
     clip.own.click(h.own_picture, [h.visit, clip.frame], tied, **HEAVY)
     clip.forget.click(h.forget_pictures, h.visit, tied, **QUIET)
@@ -113,24 +129,21 @@ def _wire_clip(h: Handlers) -> None:
 def _wire_run(h: Handlers) -> None:
     chosen, start = list(h.choices.values()), h.start
     h.choices["preset"].input(h.preset, h.choices["preset"], chosen, **QUIET)
-    gr.on([c.change for c in chosen], h.estimate, [h.visit, *chosen], [start.estimate, start.fit],
+    priced = [start.estimate, start.fit, h.choices["preset"]]
+    gr.on([c.change for c in chosen], h.estimate, [h.visit, *chosen], priced,
           trigger_mode="always_last", **QUIET)  # fmt: skip
-    start.fit.click(h.fit, [h.visit, *chosen], [*chosen, start.estimate, start.fit], **QUIET)
-    buttons = [start.run, start.again, start.cancel]
-    queued = gr.on(
-        [start.run.click, start.again.click],
-        h.queue,
-        h.visit,
-        [h.watch.progress, h.outcome.box, *buttons],
-        **QUIET,
+    start.fit.click(h.fit, [h.visit, *chosen], [*chosen, *priced], **QUIET)
+    begun = start.run.click(
+        h.begin, [h.visit, *chosen], [h.visit, h.choose, h.watch.film, h.watch.link, *start.all()], **QUIET
     )
-    outputs = [h.visit, *h.watch.all(), *h.outcome.all(), *h.compare.all()]
-    ran = queued.success(
-        h.run, [h.visit, *chosen], outputs, concurrency_limit=None,
-        api_visibility="private", show_progress="minimal", show_progress_on=h.watch.progress,
-    )  # fmt: skip
-    ran.then(h.settle, h.visit, [h.outcome.box, *buttons], **QUIET)
-    start.cancel.click(h.cancel, None, [h.watch.progress, start.cancel], queue=False, **QUIET)
+    _follow(begun, h)
+    start.cancel.click(h.cancel, h.visit, start.all(), queue=False, **QUIET)
+
+
+def _follow(event: Any, h: Handlers) -> None:
+    """After an event, show the run that is going on, if one is."""
+    outputs = [h.visit, *h.start.all(), *h.watch.all(), *h.outcome.all(), *h.compare.all()]
+    event.success(h.follow, h.visit, outputs, concurrency_limit=None, **QUIET)
 
 
 def _wire_results(h: Handlers) -> None:

@@ -13,6 +13,9 @@ from omnifusion.ui.assets import text, thumbnails
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import message
 
+CLIP, EXEMPLAR, CHOOSE = "1 · Clip", "2 · A frame in colour", "3 · Choices"
+"""The steps, as their folds are called."""
+
 
 class Panel(SimpleNamespace):
     """Components by name."""
@@ -24,36 +27,48 @@ class Panel(SimpleNamespace):
 
 def clip_panel() -> Panel:
     """What is to be coloured: upload, examples, frames and exemplars."""
-    gr.Markdown("### 1 · Clip")
-    clip = gr.Video(label="Your clip", sources=["upload", "webcam"], include_audio=True, height=300, elem_id="clip")
-    gr.Markdown("Or an example: one click shows it finished.", elem_classes="of-note")
-    examples = gr.Gallery(
-        thumbnails(), show_label=False, columns=3, height=110, allow_preview=False, object_fit="cover",
-        interactive=False, buttons=[], elem_id="examples",
-    )  # fmt: skip
+    with gr.Accordion(CLIP, elem_id="step1") as step, gr.Row():
+        clip = gr.Video(show_label=False, sources=["upload", "webcam"], include_audio=True, height=150, scale=3,
+                        min_width=220, elem_id="clip")  # fmt: skip
+        with gr.Column(scale=2, min_width=200):
+            gr.Markdown("Or see an example:", elem_classes="of-note")
+            examples = gr.Gallery(
+                thumbnails(), show_label=False, columns=3, height=60, allow_preview=False, object_fit="cover",
+                interactive=False, buttons=[], container=False, elem_id="examples",
+            )  # fmt: skip
+    with gr.Accordion(EXEMPLAR, open=False, elem_id="step2") as exemplar:
+        frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="frame", visible=False)
+        with gr.Row(visible=False) as given:
+            preview = _picture("preview", "This frame, grey", 140, height=190, buttons=["download", "fullscreen"])
+            picture = gr.Image(
+                label="The same frame in colour", sources=["upload", "clipboard"], type="filepath", height=190,
+                min_width=140, image_mode=None, elem_id="exemplar",
+            )  # fmt: skip
+        own = gr.Button("Take this frame's own colours", size="sm", visible=False, elem_id="own")
+        pictures = gr.Gallery(label="Exemplars", columns=4, height=120, visible=False, interactive=False, buttons=[])
+        forget = gr.Button("Remove all exemplars", size="sm", visible=False)
     notes = gr.Markdown(elem_id="notes", elem_classes="of-note")
-    gr.Markdown("### 2 · Exemplars")
-    frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="frame")
+    return Panel(step=step, clip=clip, examples=examples, exemplar=exemplar, notes=notes, frame=frame, given=given,
+                 preview=preview, picture=picture, own=own, pictures=pictures, forget=forget)  # fmt: skip
+
+
+def choices_panel(limits: Limits, priors: list[tuple[str, str]], presets: list[tuple[str, str]]) -> dict[str, Any]:
+    """A control for every choice of ``Settings``, and "frames" and "force".
+
+    Args:
+        limits: the owner's.
+        priors, presets: (label, name).
+    """
+    controls = {
+        "preset": _control("preset", presets, label="Preset: time here, gain over the classical method", info=None)
+    }
     with gr.Row():
-        preview = _picture("preview", "This frame, grey", 140, height=190, buttons=["download", "fullscreen"])
-        picture = gr.Image(
-            label="The same frame in colour", sources=["upload", "clipboard"], type="filepath", height=190,
-            min_width=140, image_mode=None, elem_id="exemplar",
-        )  # fmt: skip
-    own = gr.Button("Take this frame's own colours", size="sm", visible=False, elem_id="own")
-    pictures = gr.Gallery(label="Exemplars", columns=4, height=120, visible=False, interactive=False, buttons=[])
-    forget = gr.Button("Remove all exemplars", size="sm", visible=False)
-    return Panel(clip=clip, examples=examples, notes=notes, frame=frame, preview=preview, picture=picture, own=own,
-                 pictures=pictures, forget=forget)  # fmt: skip
-
-
-def choices_panel(limits: Limits, priors: list[tuple[str, str]]) -> dict[str, Any]:
-    """A control for every choice of ``Settings``, and "frames" and "force"; ``priors`` are (label, name)."""
-    gr.Markdown("### 3 · Choices")
-    controls = {"preset": _control("preset"), "prior": _control("prior", priors)}
-    frames = gr.Slider(1, limits.frames, min(24, limits.frames), step=1, label="Frames", elem_id="frames",
-                       info="How many frames of the clip to colour, from its start.")  # fmt: skip
-    with gr.Accordion("Advanced", open=False):
+        controls["prior"] = _control("prior", priors, gr.Dropdown, scale=3, min_width=150)
+        controls["steps"] = _control("steps", scale=2, min_width=130)
+        controls["eta"] = _control("eta", scale=2, min_width=130)
+    frames = gr.Slider(1, limits.frames, min(24, limits.frames), step=1, label="Frames, from the clip's start",
+                       elem_id="frames")  # fmt: skip
+    with gr.Accordion("More choices", open=False):
         controls |= {name: _control(name) for name in CHOICES if name not in controls}
         force = gr.Checkbox(
             False, label="Accept any exemplar", info="Accept an exemplar that does not seem to show its frame."
@@ -61,16 +76,24 @@ def choices_panel(limits: Limits, priors: list[tuple[str, str]]) -> dict[str, An
     return {**controls, "frames": frames, "force": force}
 
 
-def _control(name: str, options: Sequence[Any] = ()) -> Any:
+SHORT = {
+    "prior": "It invents what no frame shows.",
+    "steps": "The prior's.",
+    "eta": "Holds it to the grey.",
+}
+"""What there is room for beside the choices that are in sight."""
+
+
+def _control(name: str, options: Sequence[Any] = (), kind: Any = gr.Radio, **looks: Any) -> Any:
     """The control of a choice, at its draft value."""
     choice = CHOICES[name]
     value = choice.presets["draft"]
-    about: dict[str, Any] = {"label": choice.label, "info": choice.help, "elem_id": name}
+    about: dict[str, Any] = {"label": choice.label, "info": SHORT.get(name, choice.help), "elem_id": name, **looks}
     if options or choice.options:
-        return gr.Radio(list(options or choice.options), value=value, **about)
+        return kind(list(options or choice.options), value=value, **about)
     if choice.kind is bool:
         return gr.Checkbox(value, **about)
-    if choice.slider is not None:
+    if choice.slider is not None and name not in SHORT:
         least, most, step = choice.slider
         return gr.Slider(least, most, value, step=step, **about)
     if choice.kind is str:
@@ -79,26 +102,32 @@ def _control(name: str, options: Sequence[Any] = ()) -> Any:
 
 
 def start_panel() -> Panel:
-    """What sets a run going and stops it: the estimate and the buttons."""
-    estimate = gr.Markdown(elem_id="estimate", elem_classes="of-note")
-    fit = gr.Button("Make it fit this machine", size="sm", visible=False, elem_id="fit")
-    with gr.Row():
-        run = gr.Button("Colour", variant="primary", elem_id="run", min_width=100)
-        again = gr.Button("Recolour", visible=False, elem_id="again", min_width=100)
-        cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel", min_width=100)
-    return Panel(estimate=estimate, fit=fit, run=run, again=again, cancel=cancel)
+    """What sets a run going and stops it, always in sight: the estimate, the buttons, the progress."""
+    with gr.Column(elem_id="bar"):
+        with gr.Row():
+            run = gr.Button("Colourize", variant="primary", elem_id="run", min_width=100, scale=2)
+            cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=80)
+            fit = gr.Button("Make it fit this machine", visible=False, elem_id="fit", min_width=100)
+        estimate = gr.Markdown(elem_id="estimate", elem_classes="of-note")
+        progress = gr.HTML(message("Choose a clip, or click an example."), elem_id="progress")
+    return Panel(estimate=estimate, fit=fit, run=run, cancel=cancel, progress=progress)
 
 
-def watch_panel() -> Panel:
-    """A run while it goes on: progress, the last step's pictures, the coverage curve and the tracks."""
-    progress = gr.HTML(message("Upload a clip or click an example."), elem_id="progress")
-    with gr.Column(visible=False) as box:
+def watch_panel(film: str) -> Panel:
+    """The film, first of all that one sees; the run's link; and a run while it goes on."""
+    shown = gr.HTML(film, elem_id="film")
+    link = gr.Textbox(
+        label="Link to this run: keep it, then you may close the page", interactive=False, buttons=["copy"],
+        elem_id="link", visible=False,
+    )  # fmt: skip
+    with gr.Accordion("The run, step by step", visible=False, elem_id="live") as box:
+        after = _picture("after", "after", 200)
         with gr.Row(elem_classes="of-pictures"):
-            shown = {name: _picture(name, name, 150) for name in ("before", "mask", "after")}
+            before, mask = _picture("before", "before", 120), _picture("mask", "mask", 120)
+            tracks = _picture("tracks", "tracks of the middle frame", 120, visible=False)
         coverage = gr.HTML(elem_id="coverage")
-        with gr.Accordion("Tracks: where points of the middle frame go", open=True):
-            tracks = _picture("tracks", None, 160, height=240, show_label=False)
-    return Panel(progress=progress, box=box, **shown, coverage=coverage, tracks=tracks)
+    return Panel(film=shown, link=link, box=box, before=before, mask=mask, after=after, coverage=coverage,
+                 tracks=tracks)  # fmt: skip
 
 
 def outcome_panel() -> Panel:
@@ -106,14 +135,7 @@ def outcome_panel() -> Panel:
     both = ["fullscreen", "download"]
     with gr.Column(visible=False, elem_id="outcome") as box:
         heading = gr.Markdown(elem_id="heading")
-        with gr.Row():
-            films = {"elem_classes": "of-film", "autoplay": True, "loop": True, "interactive": False, "min_width": 260}
-            colorized = gr.Video(label="Coloured", elem_id="colorized", **films)
-            origin = gr.Video(label="Origin of every colour", elem_id="origin", **films)
         scores = gr.Markdown(elem_id="scores")
-        link = gr.Textbox(
-            label="Link to this result and its settings", interactive=False, buttons=["copy"], elem_id="link"
-        )
         gr.Markdown("### Look closer")
         with gr.Row():
             frame = gr.Slider(0, 1, 0, step=1, label="Frame", elem_id="shown", min_width=220)
@@ -126,9 +148,8 @@ def outcome_panel() -> Panel:
         with gr.Accordion("Time, memory and downloads", open=False):
             stages = gr.Dataframe(headers=["stage", "seconds", "peak MiB"], interactive=False, elem_id="stages")
             files = gr.File(label="Downloads", file_count="multiple", interactive=False, elem_id="files")
-    return Panel(box=box, heading=heading, colorized=colorized, origin=origin, slider=slider, frame=frame,
-                 iteration=iteration, then=then, where=where, parts=parts, stages=stages, scores=scores, files=files,
-                 link=link)  # fmt: skip
+    return Panel(box=box, heading=heading, slider=slider, frame=frame, iteration=iteration, then=then, where=where,
+                 parts=parts, stages=stages, scores=scores, files=files)  # fmt: skip
 
 
 def compare_panel() -> Panel:

@@ -7,8 +7,10 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -75,6 +77,17 @@ def at_iteration(run: Stored, frame: int, iteration: int) -> tuple[np.ndarray, n
     parts = tuple(float((kind == int(how)).mean()) for how in Origin)
     then = np.where(known[..., None], picture, without)
     return then, overlay(without, kind, 0.65), legend((parts[0], parts[1], parts[2]))
+
+
+def film(run: Stored) -> str:
+    """The film as HTML, to the left of the pointer without its colours."""
+    address = quote(str(run.folder / "colorized.mp4"))
+    return (
+        '<figure class="of-film" onpointermove="this.style.setProperty(\'--at\', '
+        "100 * event.offsetX / this.clientWidth + '%')\">"
+        f'<video src="gradio_api/file={address}" autoplay loop muted playsinline controls></video><i></i>'
+        f"<figcaption><b>grey</b><span>{escape(run.request.name)}</span><b>colour</b></figcaption></figure>"
+    )
 
 
 def heading(run: Stored) -> str:

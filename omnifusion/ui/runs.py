@@ -15,24 +15,23 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from omnifusion.errors import CalledOff, called_off
 from omnifusion.meter import Meter
-from omnifusion.state import Followed, InputError, Step, Steps
+from omnifusion.state import Colored, Followed, InputError, Step, Steps
 from omnifusion.store import Stored
 from omnifusion.ui.limits import Limits
+from omnifusion.ui.work import Job
 
 log = logging.getLogger(__name__)
 
 POLL = 0.1
 """Seconds between two looks at a run."""
 
-KEPT_STEPS = 64
-"""So many of a run's newest steps wait for whoever relays them."""
-
 WAITING = 64
-"""Most runs that wait, of all visitors together."""
+"""Most runs that wait, of all visitors together; of so many that came to nothing it is still known why."""
 
 Work = Callable[[Callable[[], bool]], Steps[Stored]]
 """A run's work; it is given a question, "have you to stop?", and when that turns true it keeps what is done."""
@@ -55,7 +54,9 @@ class Run:
         bound: what it may take.
         visitor: whose it is: an address.
         session: the page, or the program's connection, that it was asked from.
-        patience: seconds for which it goes on after its client has vanished.
+        patience: seconds for which it goes on after its last client has vanished.
+        token: what its link names, and its folder will be called.
+        job: what was asked, for whoever opens the link meanwhile.
         why: the sentence that says why it was stopped before its end.
         result, error: what it ended with.
     """
@@ -65,11 +66,15 @@ class Run:
     visitor: str
     session: str
     patience: float = 0.0
+    token: str = ""
+    job: Job | None = None
     why: str = ""
     result: Stored | None = None
     error: BaseException | None = None
     ended: threading.Event = field(default_factory=threading.Event)
-    _steps: deque[Step] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
+    _news: dict[type, tuple[int, Step]] = field(default_factory=dict)
+    _told: int = 0
+    _followers: int = 0
     _stop: Literal["", "keep", "drop"] = ""
     _began: float = 0.0
     _looked: float = 0.0
@@ -102,7 +107,7 @@ class Run:
         if self._stop or now - self._looked < POLL:
             return
         self._looked = now
-        if self._vanished is not None and now - self._vanished >= self.patience:
+        if self._forgotten(now):
             self.stop(keep=self.patience > 0)
         elif now - self._began > self.bound.seconds:
             self.stop(True, f"It was stopped after {now - self._began:.0f} s, far more than it was expected to take.")
@@ -112,7 +117,10 @@ class Run:
     @property
     def unwanted(self) -> bool:
         """Whether nobody waits for it any more, before it has begun."""
-        return not self._began and bool(self._stop or self._vanished is not None)
+        return not self._began and bool(self._stop or self._forgotten(time.monotonic()))
+
+    def _forgotten(self, now: float) -> bool:
+        return self._vanished is not None and now - self._vanished >= self.patience
 
     def compute(self) -> None:
         """Do the work, in the context of whoever asked (a ZeroGPU Space knows its visitors by it)."""
@@ -126,7 +134,7 @@ class Run:
         try:
             with suppress(CalledOff):
                 for step in work:
-                    self._steps.append(step)
+                    self._tell(step)
                     self._look()
                     if self._stop == "drop":
                         return
@@ -134,25 +142,33 @@ class Run:
         except BaseException as error:
             self.error = error
 
-    async def follow(self, listening: Callable[[], bool]) -> AsyncGenerator[Step, None]:
-        """The steps as they come, until the run has ended; raises what the run raised.
+    def _tell(self, step: Step) -> None:
+        """Keep the newest step of each kind: a state weighs as much as the clip."""
+        self._told += 1
+        kind = Colored if isinstance(step, Colored) else type(step)
+        self._news = {**self._news, kind: (self._told, step)}
 
-        Whoever stops following has vanished; a task that is cancelled cancels the run.
+    async def follow(self, listening: Callable[[], bool]) -> AsyncGenerator[Step, None]:
+        """The newest steps as they come, until the run has ended; raises what the run raised.
+
+        Any number may follow. When the last one stops, the client has vanished.
         """
+        seen, self._followers, self._vanished = 0, self._followers + 1, None
         try:
             ended = False
             while not ended:
                 ended = self.ended.is_set() or self.unwanted
-                while self._steps:
-                    yield self._steps.popleft()
+                for number, step in sorted(self._news.values(), key=lambda told: told[0]):
+                    if number > seen:
+                        seen = number
+                        yield step
                 if not listening():
-                    self.vanish()
+                    return
                 await asyncio.sleep(0 if ended else POLL)
-        except asyncio.CancelledError:
-            self.stop(keep=False)
-            raise
         finally:
-            self.vanish()
+            self._followers -= 1
+            if not self._followers:
+                self.vanish()
         if self.error is not None:
             raise self.error
 
@@ -162,9 +178,10 @@ class Runs:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiting: deque[Run] = deque()
         self._computing: set[object] = set()
+        self._failed: deque[Run] = deque(maxlen=WAITING)
 
     def submit(self, run: Run, alone: bool = False) -> int:
         """Queue a run; returns how many others come first.
@@ -177,8 +194,7 @@ class Runs:
             InputError: this session has one already, or this visitor or all have too many.
         """
         with self._lock:
-            self._sweep()
-            others = [r for r in (*self._waiting, *self._computing) if isinstance(r, Run)]
+            others = self._all()
             if alone and any(r.session == run.session for r in others):
                 raise InputError("Your run is still going on; cancel it first, or wait for its end.")
             mine = sum(r.visitor == run.visitor for r in others)
@@ -207,6 +223,9 @@ class Runs:
         try:
             run.compute()
         finally:
+            if run.result is None:
+                run._news = {}
+                self._failed.append(run)
             self._end(run)
             run.ended.set()
 
@@ -233,19 +252,29 @@ class Runs:
         finally:
             self._end(place)
 
-    def cancel(self, session: str) -> bool:
-        """Stop a session's runs and keep what is done; returns whether there was one."""
-        found = self._of(session)
+    def find(self, token: str) -> Run | None:
+        """The run of a link: one that computes or waits, or one that came to nothing not long ago."""
+        return next((run for run in (*self._all(), *self._failed) if token and run.token == token), None)
+
+    def cancel(self, token: str) -> bool:
+        """Stop a run and keep what is done; returns whether there was one."""
+        found = [run for run in self._all() if token and run.token == token]
         for run in found:
             run.stop(keep=True)
         return bool(found)
 
+    def uses(self, folder: Path) -> bool:
+        """Whether a run still needs the clip that lies in ``folder``."""
+        return any(run.job is not None and run.job.clip.parent == folder for run in self._all())
+
     def leave(self, session: str) -> None:
         """A session is over: its runs have lost their client."""
-        for run in self._of(session):
-            run.vanish()
+        for run in self._all():
+            if run.session == session:
+                run.vanish()
 
-    def _of(self, session: str) -> list[Run]:
+    def _all(self) -> list[Run]:
+        """Those that compute or wait."""
         with self._lock:
             self._sweep()
-            return [r for r in (*self._waiting, *self._computing) if isinstance(r, Run) and r.session == session]
+            return [run for run in (*self._waiting, *self._computing) if isinstance(run, Run)]

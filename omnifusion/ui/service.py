@@ -6,8 +6,9 @@ import logging
 import math
 import re
 import secrets
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from omnifusion.ui.estimate import Rates, changes, fits, memory_mib, smaller
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import seconds
 from omnifusion.ui.runs import Bound, Run, Runs
+from omnifusion.ui.visit import Visit
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Service:
     rates: Rates
     runs: Runs
     stages: Callable[[], Stages]
+    kept: work.Kept = field(default_factory=work.Kept)
 
     @property
     def visits(self) -> Path:
@@ -107,16 +110,22 @@ class Service:
                 return kind, count
         return None
 
-    def run(self, job: work.Job, bound: Bound, request: gr.Request) -> Run:
-        """A run for whoever sent ``request``, still to be submitted."""
+    def run(self, job: work.Job, bound: Bound, request: gr.Request, patience: float = 0.0) -> Run:
+        """A run for whoever sent ``request``, still to be submitted; see ``Run`` for ``patience``."""
+        token, path = self.archive.new()
 
         def begin(stopped: Callable[[], bool]) -> Steps[Stored]:
-            run = yield from work.run(job, self.archive, self.limits, stopped, self.stages())
+            run = yield from work.run(job, path, self.limits, stopped, self.stages(), self.kept)
             self.rates.learn(run.report, job.request.settings)
             return run
 
         visitor = request.client.host if request.client else "unknown"
-        return Run(begin, bound, visitor, str(request.session_hash), self.limits.vanished)
+        return Run(begin, bound, visitor, str(request.session_hash), patience, token, job)
+
+    def close(self, visit: Visit) -> None:
+        """A visitor has gone, or has another clip: their folder is removed, or expires if a run still needs it."""
+        if visit.folder is not None and not self.runs.uses(visit.folder):
+            shutil.rmtree(visit.folder, ignore_errors=True)
 
 
 def listening() -> Callable[[], bool]:

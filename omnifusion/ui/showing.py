@@ -11,7 +11,7 @@ import gradio as gr
 
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.state import InputError
-from omnifusion.store import Stored
+from omnifusion.store import Request, Stored
 from omnifusion.ui import results
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.panels import Panel
@@ -32,6 +32,7 @@ class Showing:
     watch: Panel
     outcome: Panel
     compare: Panel
+    choose: gr.Accordion
     visit: gr.State
 
     def _show(self, run: Stored, request: gr.Request) -> Updates:
@@ -41,14 +42,16 @@ class Showing:
         return {
             outcome.box: gr.Column(visible=True),
             outcome.heading: results.heading(run),
-            outcome.colorized: str(run.folder / "colorized.mp4"),
-            outcome.origin: str(run.folder / "origin.mp4"),
+            self.watch.film: gr.HTML(results.film(run), visible=True),
+            self.watch.box: gr.Accordion(open=False),
             outcome.frame: gr.Slider(maximum=max(1, last), value=frame, interactive=last > 0),
             outcome.iteration: gr.Slider(maximum=max(1, rounds), value=max(0, rounds), interactive=rounds > 0),
             outcome.stages: [[s["name"], s["seconds"], s["peak_mib"]] for s in run.report["stages"]],
             outcome.scores: results.scores(run.report),
             outcome.files: results.files(run),
-            outcome.link: link_to(run.token, run.request.settings, request),
+            self.watch.link: gr.Textbox(
+                link_to(run.token, run.request.settings, request), visible=self.service.archive.has(run.token)
+            ),
             **self._browse(run, frame, rounds),
         }
 
@@ -79,11 +82,16 @@ class Showing:
             else {self.outcome.parts: ""}
         )
 
-    def restore(self, run: Stored, visit: Visit) -> Updates:
+    def restore(self, visit: Visit, asked: Request) -> Updates:
         """The choices of a run, for the visitor's clip."""
-        updates = {self.choices[name]: value for name, value in chosen_of(run).items()}
-        updates[self.choices["frames"]] = gr.Slider(maximum=max(1, visit.frames), value=run.report["frames"])
-        return updates
+        updates: Updates = dict(zip(self.choices.values(), self._values(asked), strict=True))
+        frames = min(asked.frames or visit.frames, visit.frames)
+        return updates | {self.choices["frames"]: gr.Slider(maximum=max(1, visit.frames), value=frames)}
+
+    def _values(self, asked: Request) -> tuple[Any, ...]:
+        """A run's choices, in the order of the page's controls."""
+        known = asdict(asked.settings) | {"frames": asked.frames or self.service.limits.frames, "force": asked.force}
+        return tuple(known[name] for name in self.choices)
 
     def _lists(self, visit: Visit) -> Updates:
         runs = self._runs(visit)
@@ -115,11 +123,6 @@ class Showing:
         runs = self._runs(visit)
         table = {"headers": results.HEADERS, "data": results.table(runs)}
         return {self.compare.slider: (pictures[0], pictures[1]), self.compare.table: table}
-
-
-def chosen_of(run: Stored) -> dict[str, Any]:
-    """A run's choices by name, as the page's controls hold them."""
-    return asdict(run.request.settings) | {"frames": run.report["frames"], "force": run.request.force}
 
 
 def link_to(token: str, settings: Settings, request: gr.Request) -> str:

@@ -15,9 +15,9 @@ from omnifusion.clip.shots import find_shots
 from omnifusion.color import from_uint8, grey, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.state import InputError, Video
-from omnifusion.store import Stored, exemplar_name
+from omnifusion.store import exemplar_name
 from omnifusion.ui.limits import Limits
-from omnifusion.ui.work import open_clip
+from omnifusion.ui.work import Job, open_clip
 from omnifusion.video import is_grey, read, read_image, write_image
 
 PREVIEW = 512
@@ -29,13 +29,14 @@ class Visit:
     """What one visitor has given and made; small, the data lies in ``folder``.
 
     Attributes:
-        folder: theirs alone, removed when they are gone.
+        folder: of this clip alone, removed when it is gone.
         clip: the clip's file in it.
         name: what the visitor calls the clip.
         frames, size: of the clip as read, (H, W).
         color: whether the clip holds colours.
         pictures: frame -> file of its exemplar, in ``folder``.
         token: the run that is shown (an example's result goes by the example's name).
+        going: the run that is waited for.
         runs: tokens of all runs of this visit, oldest first.
     """
 
@@ -47,6 +48,7 @@ class Visit:
     color: bool = False
     pictures: dict[int, Path] = field(default_factory=dict)
     token: str = ""
+    going: str = ""
     runs: tuple[str, ...] = ()
 
     def require_clip(self) -> Path:
@@ -61,18 +63,13 @@ class Visit:
 
     def with_run(self, token: str) -> Visit:
         """The same visit, showing a run."""
-        return replace(self, token=token, runs=(*(r for r in self.runs if r != token), token))
+        return replace(self, token=token, going="", runs=(*(r for r in self.runs if r != token), token))
 
     def preview(self, frame: int) -> np.ndarray:
         """A frame of the clip without its colours, ``(h, w, 3)`` uint8."""
         assert self.folder is not None
         frames = np.load(self.folder / "preview.npy", mmap_mode="r")
         return np.array(frames[min(frame, len(frames) - 1)])
-
-    def close(self) -> None:
-        """Remove the folder."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def receive_file(visit: Visit, path: Path, limits: Limits, home: Path, title: str = "") -> tuple[Visit, list[str]]:
@@ -99,15 +96,14 @@ def receive_file(visit: Visit, path: Path, limits: Limits, home: Path, title: st
     return _received(visit, path, name, video, color, home), notes
 
 
-def receive_run(visit: Visit, run: Stored, limits: Limits, home: Path) -> tuple[Visit, list[str]]:
-    """Take in the clip and exemplars of a finished run."""
-    visit, notes = receive_file(visit, run.clip, limits, home, run.request.name)
+def receive_job(visit: Visit, job: Job, limits: Limits, home: Path) -> tuple[Visit, list[str]]:
+    """Take in the clip and exemplars of a run."""
+    visit, notes = receive_file(visit, job.clip, limits, home, job.request.name)
     assert visit.folder is not None
-    pictures = {}
-    for frame in run.request.exemplars:
-        pictures[frame] = visit.folder / exemplar_name(frame)
-        shutil.copyfile(run.exemplar(frame), pictures[frame])
-    return replace(visit, pictures=pictures).with_run(run.token), notes
+    pictures = {frame: visit.folder / exemplar_name(frame) for frame in job.pictures}
+    for frame, path in pictures.items():
+        shutil.copyfile(job.pictures[frame], path)
+    return replace(visit, pictures=pictures), notes
 
 
 def tie(visit: Visit, frame: int, path: Path, limits: Limits, force: bool) -> tuple[Visit, str]:
@@ -148,9 +144,8 @@ def tie_own(visit: Visit, frame: int) -> tuple[Visit, str]:
 
 
 def _received(visit: Visit, file: Path, name: str, video: Video, color: bool, home: Path) -> Visit:
-    """A visit with another clip: the file is copied to the visitor's folder under a name of our own."""
-    folder = visit.folder or home / secrets.token_urlsafe(16)
-    shutil.rmtree(folder, ignore_errors=True)
+    """A visit with another clip: the file is copied to a folder of its own under a name of our own."""
+    folder = home / secrets.token_urlsafe(16)
     folder.mkdir(parents=True)
     suffix = file.suffix.lower() if file.suffix[1:].isalnum() and len(file.suffix) <= 5 else ".mp4"
     clip = folder / f"clip{suffix}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +12,17 @@ from pathlib import Path
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Result, colorize
 from omnifusion.errors import CalledOff
+from omnifusion.flow import to_bytes
+from omnifusion.flow.direct import DirectFlow
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Exemplar, Fitted, Followed, InputError, Step, Steps, Tracker, Video
 from omnifusion.store import Request, RunFolder, Stored
-from omnifusion.ui.archive import Archive
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import tracks
 from omnifusion.video import count_frames, read, read_image
+
+Flows = dict[int, DirectFlow]
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,36 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+class Kept:
+    """The flows of the clip that was coloured last, for another run on it; at rest no more than that run had needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: object = None
+        self._flows: Flows = {}
+
+    def take(self, key: object) -> Flows:
+        """The flows of a clip, by the first frame of each shot, empty where they are not known; others are dropped."""
+        with self._lock:
+            flows = self._flows if key == self._key else {}
+            self._flows = {}
+            return flows
+
+    def keep(self, key: object, flows: Flows) -> None:
+        """Keep the flows of a clip for later."""
+        with self._lock:
+            self._key, self._flows = key, flows
+
+
 def run(
     job: Job,
-    archive: Archive,
+    path: Path,
     limits: Limits,
     stopped: Callable[[], bool] = lambda: False,
     stages: Stages | None = None,
+    kept: Kept | None = None,
 ) -> Steps[Stored]:
-    """Colour a clip into a folder of the archive.
+    """Colour a clip into the folder ``path``, which is made.
 
     When ``stopped`` turns true the run ends after its next step, or within one that asks ``errors.go_on``; what is
     coloured by then is kept and written. A run that fails, or whose generator is closed, leaves nothing behind.
@@ -113,12 +139,14 @@ def run(
     """
     yield Step("load", "reading the clip")
     clip = ready(job, limits)
-    _, path = archive.new()
     try:
         folder = RunFolder(path)
         folder.require_space(clip)
         folder.trackers |= reusable(job)
-        result = yield from _color(clip, job.request.settings, folder, stopped, stages or Stages())
+        key, kept = (digest(job.clip), len(clip.L), clip.L.shape[-2:]), kept or Kept()
+        flows = (kept.take(key) or _flows(clip)) if job.request.settings.fit == "none" else {}
+        result = yield from _color(clip, job.request.settings, folder, flows, stopped, stages or Stages())
+        kept.keep(key, flows)
         yield from folder.finish(clip, job.request.settings, result)
         shutil.copyfile(job.clip, path / f"clip{job.clip.suffix.lower()}")
         return folder.keep(job.request, {frame: read_image(file) for frame, file in job.pictures.items()})
@@ -127,15 +155,22 @@ def run(
         raise
 
 
+def _flows(clip: Clip) -> Flows:
+    """Optical flow of each shot, searched as it is asked for."""
+    return {shot.start: DirectFlow(to_bytes(clip.L[shot.start : shot.stop, 0])) for shot in clip.shots}
+
+
 def _color(
     clip: Clip,
     settings: Settings,
     folder: RunFolder,
+    flows: Flows,
     stopped: Callable[[], bool],
     stages: Stages,
 ) -> Steps[Result | None]:
     """The driver's steps, noted in ``folder``; None when stopped."""
-    work = Followed(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, folder.trackers))
+    trackers = {**folder.trackers, **flows}
+    work = Followed(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, trackers))
     try:
         for step in work:
             folder.watch(step)

@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from omnifusion.settings import choose
 from omnifusion.state import drain
 from omnifusion.store import Request
-from omnifusion.ui.archive import Archive
 from omnifusion.ui.assets import EXAMPLES, FOLDER, Example
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job, run
@@ -30,7 +29,7 @@ def color(example: Example, preset: str, frames: int) -> None:
     target = FOLDER / "results" / example.name
     with tempfile.TemporaryDirectory() as folder:
         asked = Request(example.title, choose(preset), frames)
-        steps = run(Job(example.clip, asked, {}), Archive(Path(folder)), Limits())
+        steps = run(Job(example.clip, asked, {}), Path(folder) / "run", Limits())
         bar = tqdm(desc=example.name, bar_format="{desc} {elapsed} {postfix}")
         stored = drain(steps, lambda step: bar.set_postfix_str(f"{step.stage} {step.done:.0%} {step.message}"))
         bar.close()
