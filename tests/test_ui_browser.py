@@ -223,6 +223,7 @@ def test_exemplars_are_tied_to_frames_and_checked(page: sync_api.Page, tmp_path:
     set_number(page, "frame", 5)
     page.click("#own")
     expect(page.locator("#notes")).to_contain_text("Frame 5 is an exemplar")
+    page.get_by_text("2 · A frame in colour").click()
     with page.expect_download() as download:
         page.locator("#preview a[download]").click()
     grey = tmp_path / download.value.suggested_filename
