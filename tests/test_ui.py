@@ -72,8 +72,8 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_clip_is_probed_by_its_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, decoded = film(tmp_path / "a.mp4", frames=6), []
-    true = reader._to_rgb
-    monkeypatch.setattr(reader, "_to_rgb", lambda frame: decoded.append(frame) or true(frame))
+    true = reader.to_rgb
+    monkeypatch.setattr(reader, "to_rgb", lambda frame: decoded.append(frame) or true(frame))
     assert work.probe(clip, Limits()) == (6, (48, 64))
     assert work.probe(clip, Limits(frames=4)) == (4, (48, 64)) and work.probe(clip, Limits(), 2) == (2, (48, 64))
     assert len(decoded) == 3
