@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnifusion import flow as of
 from omnifusion.flow import judge
-from omnifusion.flow.direct import Correspondence
+from omnifusion.flow.direct import Correspondence, most_likely
 from omnifusion.geometry import pixel_grid
 from omnifusion.state import ColorState, Hint, Origin, Tracker
 
@@ -117,23 +117,12 @@ def fetched(
     """
     L, target_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
     spread = judge.chroma_spread(np.ascontiguousarray(state.ab[j].permute(1, 2, 0).numpy()))
-    grid, flow, sigma, best = of.grid(*L.shape), None, None, np.zeros(L.shape, np.float32)
-    for answer in correspondences(tracker, i, j, L.shape, near):
-        points = grid + answer.flow
-        varied = of.remap(spread, points)
-        if literal:
-            p = np.isfinite(answer.cycle).astype(np.float32)
-        else:
-            p = judge.probability(judge.residual(target_L, of.remap(L, points)), answer.cycle, varied)
-        better, wide = p >= best, fetch_sigma(answer.flow, answer.cycle, varied)
-        flow = answer.flow if flow is None else np.where(better[..., None], answer.flow, flow)
-        sigma = wide if sigma is None else np.where(better, wide, sigma)
-        best = np.maximum(p, best)
-    if flow is None or sigma is None:
-        return Hint(torch.zeros(2, *L.shape), torch.zeros(L.shape)), torch.zeros(L.shape, dtype=torch.bool)
-    source = of.remap(state.confidence[j].float().numpy(), grid + flow)
-    ab = fetch(state.ab[j], state.L[j], flow, sigma, state.L[i], ~state.colored(i))
-    return Hint(ab, torch.from_numpy(best * source)), torch.from_numpy(best > BELIEVED)
+    best, p = most_likely(correspondences(tracker, i, j, L.shape, near), target_L, L, None if literal else spread)
+    points = of.grid(*L.shape) + best.flow
+    sigma = fetch_sigma(best.flow, best.cycle, of.remap(spread, points))
+    ab = fetch(state.ab[j], state.L[j], best.flow, sigma, state.L[i], ~state.colored(i))
+    source = of.remap(state.confidence[j].float().numpy(), points)
+    return Hint(ab, torch.from_numpy(p * source)), torch.from_numpy(p > BELIEVED)
 
 
 def correspondences(tracker: Tracker, i: int, j: int, size: tuple[int, ...], near: bool) -> list[Correspondence]:

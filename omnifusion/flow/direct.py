@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from omnifusion import flow as of
+from omnifusion.flow import judge
 from omnifusion.geometry import inside, sample
 
 Array = np.ndarray
@@ -18,8 +19,11 @@ Pair = tuple[int, int]
 CACHE_BYTES = 800e6
 """Memory that the flows kept for later may take."""
 
-CLOSED = 1.0
-"""Cycle error in pixels up to which a point is said to be seen, where a yes or no is asked for."""
+SPREAD = 5.0
+"""The chroma spread that the judge is told where there is no colour: about that of a photograph."""
+
+SEEN = 0.5
+"""Probability from which a point is said to be seen, where a yes or no is asked for."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,33 @@ class Correspondence:
 
     flow: Array
     cycle: Array
+
+
+def most_likely(
+    answers: list[Correspondence], asked: Array, other: Array, spread: Array | None
+) -> tuple[Correspondence, Array]:
+    """Of several answers, per pixel the one that the judge finds most likely right.
+
+    Args:
+        answers: at least one.
+        asked, other: L* ``(H, W)`` of the frame whose pixels ask, and of the other.
+        spread: chroma spread ``(H, W)`` of the other (``judge``); None = nothing is judged, what is seen is right.
+
+    Returns:
+        it, put together, and the probability ``(H, W)`` that it is right.
+    """
+    grid, chosen, best = of.grid(*asked.shape), answers[0], np.zeros(asked.shape, np.float32)
+    for answer in answers:
+        points = grid + answer.flow
+        if spread is None:
+            p = np.isfinite(answer.cycle).astype(np.float32)
+        else:
+            residual = judge.residual(asked, of.remap(other, points))
+            p = judge.probability(residual, answer.cycle, of.remap(spread, points))
+        better, best = p >= best, np.maximum(p, best)
+        cycle = np.where(better, answer.cycle, chosen.cycle)
+        chosen = Correspondence(np.where(better[..., None], answer.flow, chosen.flow), cycle)
+    return chosen, best
 
 
 class DirectFlow:
@@ -87,13 +118,17 @@ class DirectFlow:
         return [Correspondence(there, of.cycle_error(there, back))]
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """See ``state.Tracker``."""
-        H, W = self.images.shape[1:]
+        """See ``state.Tracker``; of several answers the most likely one, seen where that is probably right."""
+        T, H, W = self.images.shape
+        if not (0 <= i < T and 0 <= j < T):
+            raise IndexError(f"frames {i} and {j} are not both in a clip of {T}")
+        points = points.to(torch.float32)
         if i == j:
             return points.clone(), inside(points, H, W)
-        (found,) = self.pairs(i, j)
+        asked, other = (self.images[t] / np.float32(2.55) for t in (i, j))
+        found, p = most_likely(self.pairs(i, j), asked, other, np.full((H, W), SPREAD, np.float32))
         there = points + sample(torch.from_numpy(found.flow).permute(2, 0, 1), points).T
-        seen = sample(torch.from_numpy(found.cycle < CLOSED)[None].float(), points, "nearest")[0] > 0.5
+        seen = sample(torch.from_numpy(p)[None], points, "nearest")[0] > SEEN
         return there, seen & inside(there, H, W) & inside(points, H, W)
 
     def _keep(self, pair: Pair, flow: Array) -> Array:
