@@ -74,7 +74,7 @@ def test_answers_are_close_to_the_truth(clip, tracker):
 def test_answers_do_not_depend_on_what_was_asked_before(clip, tracker):
     fresh = OmniMotion.from_state(tracker.state_dict())
     grid = pixel_grid(*SIZE).reshape(-1, 2)[::7]
-    tracker.pair(1, 4), tracker.pair(0, 1)
+    tracker.pairs(1, 4), tracker.pairs(0, 1)
     for a, b in zip(tracker.correspond(grid, 0, 3), fresh.correspond(grid, 0, 3), strict=True):
         assert torch.equal(a, b)
     some = tracker.correspond(grid[:5], 0, 3)[0]

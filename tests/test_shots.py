@@ -16,7 +16,7 @@ from omnifusion.state import Video
 def test_shots_cover_the_clip_and_part_at_its_cuts() -> None:
     scenes = [
         synthetic.make(name, frames=n, size=(54, 96)).video.frames
-        for name, n in (("pan", 12), ("cartoon", 9), ("thin", 8))
+        for name, n in (("pan", 12), ("nonrigid", 9), ("thin", 8))
     ]
     assert find_shots(Video(np.concatenate(scenes))) == [Shot(0, 12), Shot(12, 21), Shot(21, 29)]
 
@@ -28,11 +28,11 @@ def test_motion_is_no_cut(name: str) -> None:
 
 @pytest.mark.parametrize("cut", [1, 2, 8, 9])
 def test_a_cut_near_the_ends_is_found(cut: int) -> None:
-    a, b = (synthetic.make(name, frames=10, size=(54, 96)).video.frames for name in ("pan", "cartoon"))
+    a, b = (synthetic.make(name, frames=10, size=(54, 96)).video.frames for name in ("pan", "nonrigid"))
     assert find_shots(Video(np.concatenate([a[:cut], b[cut:]]))) == [Shot(0, cut), Shot(cut, 10)]
 
 
-@pytest.mark.parametrize("into", ["black", "cartoon"])
+@pytest.mark.parametrize("into", ["black", "nonrigid"])
 def test_fades_and_dissolves_are_no_cuts(into: str) -> None:
     a = synthetic.make("pan", frames=16, size=(54, 96)).video.frames
     b = synthetic.make(into, frames=16, size=(54, 96)).video.frames if into != "black" else np.zeros_like(a)

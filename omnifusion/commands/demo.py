@@ -13,7 +13,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     """Declare the command."""
     p = subparsers.add_parser("demo", help="colour the built-in sample clip", description=__doc__)
     p.add_argument("--out", metavar="DIR", type=Path, default=Path("out/demo"), help="folder for the results")
-    p.add_argument("--scene", default="demo", help="which sample clip: demo (default), cartoon, ...")
+    p.add_argument("--scene", default="demo", help="which sample clip: demo (default), two-layers, ...")
     p.add_argument("--frames", type=at_least(2), metavar="N", default=24, help="length of the clip (default 24)")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier run in DIR")
     add_settings(p)

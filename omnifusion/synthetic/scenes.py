@@ -12,12 +12,9 @@ from omnifusion import geometry
 from omnifusion.synthetic.layers import Layer, Motion
 from omnifusion.synthetic.pictures import (
     ASTRONAUT,
-    balloon,
     blob,
     crop,
     cut,
-    hills,
-    house,
     opaque,
     photo,
     polygon,
@@ -111,16 +108,6 @@ def _repeated(rng: np.random.Generator) -> list[Layer]:
     return [Layer(opaque(0.75 * wall + 0.25 * shade), 1.6, motion, endless=True)]
 
 
-def _cartoon(rng: np.random.Generator) -> list[Layer]:
-    """Flat colours in black outlines: a balloon before a house among hills."""
-    side = _sign(rng)
-    return [
-        Layer(balloon(rng), 0.8, Motion((-0.5 * side, 0.12), (0.03 * side, -0.008), turn=0.003 * side)),
-        Layer(house(rng), 0.62, Motion((0.3 * side, 0.2), (-0.012 * side, 0.0))),
-        Layer(hills(rng), 1.5, Motion(drift=(-0.007 * side, 0.0)), endless=True),
-    ]
-
-
 def _demo(rng: np.random.Generator) -> list[Layer]:
     """The astronaut drifts by while the camera follows and new scenery comes in."""
     side, pace = _sign(rng), rng.uniform(0.85, 1.05)
@@ -142,7 +129,6 @@ SCENES: dict[str, Callable[[np.random.Generator], list[Layer]]] = {
     "occlusion": _occlusion,
     "thin": _thin,
     "repeated": _repeated,
-    "cartoon": _cartoon,
     "demo": _demo,
 }
 """Every scene by name; all are seeded."""
