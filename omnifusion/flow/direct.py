@@ -22,8 +22,8 @@ CACHE_BYTES = 800e6
 SPREAD = 5.0
 """The chroma spread that the judge is told where there is no colour: about that of a photograph."""
 
-SEEN = 0.5
-"""Probability from which a point is said to be seen, where a yes or no is asked for."""
+SEEN = 0.7
+"""Probability from which a point is said to be seen, where a yes or no is asked for (docs/tracker.md)."""
 
 
 @dataclass(frozen=True)
