@@ -48,23 +48,19 @@ def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:
     """
     tolerance = 1e-4
 
-    def fits(L: Tensor, scaled: Tensor) -> Tensor:
+    def fits(scaled: Tensor) -> Tensor:
         rgb = _linear_rgb(L, scaled)
         return ((rgb >= -tolerance) & (rgb <= 1 + tolerance)).all(dim=-3, keepdim=True)
 
-    whole = fits(L, ab)
+    whole = fits(ab)
     if bool(whole.all()):
         return ab
-    beyond = ~whole.squeeze(-3)
-    light, found = (x.movedim(-3, 0)[:, beyond][..., None] for x in (L, ab))  # (1, N, 1), (2, N, 1)
-    low, high = torch.zeros_like(light), torch.ones_like(light)
+    low, high = torch.zeros_like(L), torch.ones_like(L)
     for _ in range(iterations):
         middle = (low + high) / 2
-        good = fits(light, found * middle)
+        good = fits(ab * middle)
         low, high = torch.where(good, middle, low), torch.where(good, high, middle)
-    result = ab.clone()
-    result.movedim(-3, 0)[:, beyond] = (found * low)[..., 0]
-    return result
+    return torch.where(whole, ab, ab * low)
 
 
 def compose(L: Tensor, ab: Tensor) -> Tensor:

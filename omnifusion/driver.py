@@ -49,6 +49,7 @@ def colorize(
     shots: Sequence[Shot] | None = None,
     stages: Stages | None = None,
     trackers: Mapping[int, Tracker] | None = None,
+    state: ColorState | None = None,
 ) -> Steps[Result]:
     """Colour a clip at its working size.
 
@@ -62,11 +63,12 @@ def colorize(
         shots: cover the clip, lenders first (``clip.alike``); None = one shot.
         stages: where the heavy stages run; None = here.
         trackers: fitted trackers by first frame of their shot, from an earlier run on the same clip.
+        state: what is coloured before the run; None = the exemplars.
 
     Raises:
         ValueError: an exemplar outside the clip.
     """
-    state = ColorState.of_exemplars(L, exemplars)
+    state = state or ColorState.of_exemplars(L, exemplars)
     run = Run(state, settings, stages or Stages(), list(exemplars), dict(trackers or {}))
     yield run.colored("propagate", "exemplars in place")
     for shot in shots or [Shot(0, len(L))]:
@@ -78,7 +80,7 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     """Algorithm 1 on one shot. The paper inpaints at the end of its loop, here it is the beginning: a shot without an
     exemplar can start, too."""
     frames = shot.frames
-    given = [e for e in run.exemplars if e in frames] or [e for e in (shot.lender,) if e is not None]
+    given = [e for e in run.exemplars if e in frames] + shot.lent
     first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
     run.witnesses = Witnesses(given, run.settings.literal)
     tracker = yield from run.track(shot)  # Train OmniMotion
@@ -148,6 +150,11 @@ def next_frames(order: str, grey: Mapping[int, float], first: int, visited: Coll
             break
         chosen.append(min(far, key=lambda j: abs(j - chosen[-1])))
     return chosen
+
+
+def prior_everywhere(settings: Settings) -> bool:
+    """Whether the prior is asked for every frame, not only where a shot has no colour at all."""
+    return settings.diffusion == "always" or settings.prior != "bundled" or settings.start is None
 
 
 @dataclass(frozen=True)
@@ -244,7 +251,7 @@ class Run:
     def asks_prior(self, frames: Sequence[int]) -> bool:
         """Whether the prior is asked; the bundled one only where a shot has no colour at all to go by, unless it is
         wanted everywhere: what it does to a hint is measured to be neutral (docs/prior.md)."""
-        if self.settings.diffusion == "always" or self.settings.prior != "bundled":
+        if prior_everywhere(self.settings):
             return True
         return not (self.witnesses.exemplars or any(bool(self.state.colored(j).any()) for j in frames))
 

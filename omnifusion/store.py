@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import platform
 import shutil
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion import __version__
 from omnifusion.clip.prepare import Clip
 from omnifusion.color import compose, to_uint8
 from omnifusion.driver import Result
+from omnifusion.meter import Costs
 from omnifusion.metrics import ciede2000, psnr, ssim
 from omnifusion.omnimotion import OmniMotion
 from omnifusion.picture import overlay
@@ -39,13 +38,20 @@ from omnifusion.state import (
     Steps,
     Tracker,
 )
+from omnifusion.units import COLORS, Cache, versions, write_array
 from omnifusion.video import Writer, read, read_image, write_image
 
 PARTS = (
     "frames", "iterations", "colorized.mp4", "origin.mp4", "report.json", "tracker.pt", "origin.npz", "ab.npz",
-    "exemplar_*.png", "request.json",
+    "exemplar_*.png", "request.json", "units",
 )  # fmt: skip
 """All that a run writes, as patterns, and all that ``--overwrite`` may remove."""
+
+RESULTS = PARTS[:-1]
+"""What is written anew at the end of each run, units aside."""
+
+Colors = Callable[[Sequence[str]], Iterator[dict[str, Tensor]]]
+"""Frame after frame of a clip the fields of ``ColorState`` that are asked for, each of one frame."""
 
 METRICS = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
 """What a result is scored by where the truth is known."""
@@ -148,27 +154,42 @@ class RunFolder:
     Args:
         path: a folder that is empty, does not exist yet, or holds an earlier run.
         overwrite: replace an earlier run; other people's files are never touched.
+        source: a hash of the input; an earlier run on the same input goes on.
 
     Raises:
         InputError: the folder holds something, or cannot be written.
     """
 
-    def __init__(self, path: Path, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, overwrite: bool = False, source: str | None = None) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{path} is a file; name a folder for the results.")
-        present = [found for part in PARTS for found in self.path.glob(part)]
-        if present and not overwrite:
+        self.cache, named = Cache(self.path / "units"), self.path / "units" / "input.txt"
+        same = source is not None and named.is_file() and named.read_text() == source
+        if self._present() and not (overwrite or same):
             raise InputError(f"{path} holds another run; name another folder, or add --overwrite to replace it.")
         with writing(self.path):
-            for target in present:
-                shutil.rmtree(target) if target.is_dir() else target.unlink()
-            for folder in ("frames", "iterations"):
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                self._clear(PARTS)
+            if source is None:
+                self._clear(RESULTS)
+            else:
+                self.cache.folder.mkdir(parents=True, exist_ok=True)
+                named.write_text(source)
         self.state: ColorState | None = None
         self.iterations: list[Iteration] = []
         self.trackers: dict[int, Tracker] = {}
         self.notes: list[str] = []
+
+    def _present(self, parts: Iterable[str] = PARTS) -> list[Path]:
+        return [found for part in parts for found in self.path.glob(part)]
+
+    def _clear(self, parts: Iterable[str]) -> None:
+        """Remove what an earlier run wrote, and make place for this one's pictures."""
+        for target in self._present(parts):
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        for folder in ("frames", "iterations"):
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
 
     def require_space(self, clip: Clip) -> None:
         """Raise InputError where the results would not fit the disk (a generous estimate: raw frames)."""
@@ -181,8 +202,7 @@ class RunFolder:
             )
 
     def watch(self, step: Step) -> Step:
-        """Note what a step of the driver did, and pass it on; of an inpainting keep the frame before, its grey part,
-        and after."""
+        """Note what a step of the driver did, and pass it on."""
         if isinstance(step, Round):
             self.iterations.append(step.result)
         if isinstance(step, Fitted):
@@ -190,46 +210,52 @@ class RunFolder:
         if isinstance(step, Note) and step.message not in self.notes:
             self.notes.append(step.message)
         if isinstance(step, Colored):
-            self._color(step)
+            self.state = step.state
         return step
 
-    def _color(self, step: Colored) -> None:
-        before, self.state = self.state, step.state
-        if step.stage == "inpaint" and before is not None and step.frame is not None:
-            name, i = f"{step.iteration:04d}_frame{step.frame:04d}", step.frame
-            grey = (~before.mask[i]).numpy().astype(np.uint8) * 255
-            with writing(self.path):
-                write_image(self.path / "iterations" / f"{name}_before.png", working_frame(before, i))
-                write_image(self.path / "iterations" / f"{name}_mask.png", np.repeat(grey[None], 3, 0))
-                write_image(self.path / "iterations" / f"{name}_after.png", working_frame(step.state, i))
-
-    def finish(self, clip: Clip, settings: Settings, result: Result | None) -> Steps[dict[str, Any]]:
+    def finish(
+        self, clip: Clip, settings: Settings, result: Result | Costs | None, colors: Colors | None = None
+    ) -> Steps[dict[str, Any]]:
         """Write frames and films at full size, frame by frame, the run's state, and the report; returns the report.
 
-        ``result`` is None for a run that was interrupted: what it had coloured is written all the same.
+        Args:
+            result: what it took; None for a run that was interrupted: what it had coloured is written all the same.
+            colors: of the whole clip, where it is not in the state that was watched last.
         """
-        video, state = clip.video, self.state or ColorState.grey(clip.L)
-        kind, rows = state.kind.numpy(), []
-        with (
-            writing(self.path),
-            Writer(self.path / "colorized.mp4", video) as film,
-            Writer(self.path / "origin.mp4", video) as tinted,
-        ):
-            for t in range(len(video)):
-                frame = clip.full_size(state, t)
-                write_image(self.path / "frames" / f"{t:05d}.png", frame)
-                film.add(frame)
-                tinted.add(overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
-                if clip.truth and t not in clip.exemplars:
-                    truth = np.asarray(video.frames[t])
-                    rows.append([float(metric(frame[None], truth[None])[0]) for metric in METRICS.values()])
-                yield Step("finish", "writing the film", done=(t + 1) / len(video))
-        scores = dict(zip(METRICS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
-        report = self._report(clip, settings, state, result, scores)
+        video, rows = clip.video, []
+        colors = colors or partial(frames_of, self.state or ColorState.grey(clip.L))
+        counts = dict.fromkeys((-1, *map(int, Origin)), 0)
         with writing(self.path):
-            save_state(self.path, state, self.trackers)
+            self._clear(RESULTS)
+            with Writer(self.path / "colorized.mp4", video) as film, Writer(self.path / "origin.mp4", video) as tinted:
+                for t, found in enumerate(colors(COLORS)):
+                    state = ColorState(clip.luminance([t]), **found)
+                    frame, kind = clip.full_size(state, t, t), state.kind[0].numpy()
+                    counts = {known: count + int((kind == known).sum()) for known, count in counts.items()}
+                    write_image(self.path / "frames" / f"{t:05d}.png", frame)
+                    self._inpainted(state, t)
+                    film.add(frame)
+                    tinted.add(overlay(frame.transpose(1, 2, 0), kind).transpose(2, 0, 1))
+                    if clip.truth and t not in clip.exemplars:
+                        truth = np.asarray(video.frames[t])
+                        rows.append([float(metric(frame[None], truth[None])[0]) for metric in METRICS.values()])
+                    yield Step("finish", "writing the film", done=(t + 1) / len(video))
+            scores = dict(zip(METRICS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
+            report = self._report(clip, settings, counts, result, scores)
+            save_state(self.path, len(video), colors, self.trackers)
             (self.path / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         return report
+
+    def _inpainted(self, state: ColorState, t: int) -> None:
+        """Of the one frame ``t`` of a state, where it was inpainted: before, the part that was grey, and after."""
+        filled = state.kind[0] == Origin.INPAINTED
+        if bool(filled.any()):
+            name = f"{int(state.iteration[0][filled][0]):04d}_frame{t:04d}"
+            before = replace(state, ab=state.ab * ~filled)
+            write_image(self.path / "iterations" / f"{name}_before.png", working_frame(before, 0))
+            mask = filled.numpy()[None].repeat(3, 0) * np.uint8(255)
+            write_image(self.path / "iterations" / f"{name}_mask.png", mask)
+            write_image(self.path / "iterations" / f"{name}_after.png", working_frame(state, 0))
 
     def keep(self, request: Request, exemplars: Mapping[int, np.ndarray]) -> Stored:
         """Write what was asked and the pictures that were given, frame -> ``(3, H, W)`` uint8: the last files of a run,
@@ -241,21 +267,25 @@ class RunFolder:
         return open_run(self.path)
 
     def _report(
-        self, clip: Clip, settings: Settings, state: ColorState, result: Result | None, scores: dict[str, float]
+        self,
+        clip: Clip,
+        settings: Settings,
+        counts: Mapping[int, int],
+        result: Result | Costs | None,
+        scores: dict[str, float],
     ) -> dict[str, Any]:
-        kind = state.kind
         seconds, peak = (result.seconds, result.peak_mib) if result else ({}, {})
         return {
-            "frames": len(state),
+            "frames": len(clip.video),
             "size": list(clip.video.size),
-            "working_size": list(state.L.shape[-2:]),
-            "complete": bool(state.mask.all()),
+            "working_size": list(clip.size),
+            "complete": counts[-1] == 0,
             "exemplars": sorted(clip.exemplars),
             **clip.report(),
             "settings": asdict(settings),
             "seed": settings.seed,
             "versions": versions(),
-            "origin": {origin.name.lower(): int((kind == int(origin)).sum()) for origin in Origin},
+            "origin": {origin.name.lower(): counts[origin] for origin in Origin},
             "iterations": [asdict(iteration) for iteration in self.iterations],
             "stages": [{"name": s, "seconds": round(seconds[s], 2), "peak_mib": round(peak[s])} for s in seconds],
             "scores": scores,
@@ -268,10 +298,17 @@ def working_frame(state: ColorState, frame: int) -> np.ndarray:
     return to_uint8(compose(state.L[frame], state.ab[frame])).numpy()
 
 
-def save_state(folder: Path, state: ColorState, trackers: Mapping[int, Tracker]) -> None:
+def frames_of(state: ColorState, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """A state as ``Colors``."""
+    return ({name: getattr(state, name)[t : t + 1] for name in names} for t in range(len(state)))
+
+
+def save_state(folder: Path, frames: int, colors: Colors, trackers: Mapping[int, Tracker]) -> None:
     """Write what the pictures do not hold: the origins, the colours unrounded, and the fitted trackers."""
-    np.savez_compressed(folder / "origin.npz", origin=state.origin.numpy())
-    np.savez_compressed(folder / "ab.npz", ab=state.ab.numpy(), confidence=state.confidence.numpy())
+    for file, names in (("origin.npz", ["origin"]), ("ab.npz", [name for name in COLORS if name != "origin"])):
+        with zipfile.ZipFile(folder / file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                write_array(archive, name, frames, (row[name] for row in colors([name])))
     if trackers:
         states = {start: tracker.state_dict() for start, tracker in trackers.items()}  # type: ignore[attr-defined]
         torch.save(states, folder / "tracker.pt")
@@ -280,12 +317,6 @@ def save_state(folder: Path, state: ColorState, trackers: Mapping[int, Tracker])
 def save_request(folder: Path, request: Request) -> None:
     """Write what was asked."""
     (folder / "request.json").write_text(json.dumps(asdict(request), indent=2) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Of all that decides a result."""
-    packages = ("torch", "diffusers", "opencv-python-headless", "numpy")
-    return {"omnifusion": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 @contextmanager

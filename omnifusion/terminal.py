@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from omnifusion.clip.prepare import Clip
-from omnifusion.driver import colorize
 from omnifusion.prior.diffusion import load_prior
-from omnifusion.stages import device
-from omnifusion.state import Colored, Exemplar, Measured, Step, Steps, drain, relay
-from omnifusion.store import Request, RunFolder
+from omnifusion.stages import Stages, device
+from omnifusion.state import Colored, Exemplar, Measured, Step, Steps, drain
+from omnifusion.store import Request, RunFolder, writing
+from omnifusion.units import BASE_MIB, Units, fingerprint, longest, windows
+from omnifusion.workers import color_by, color_here, local, ray_cluster
 
 T = TypeVar("T")
 
@@ -64,28 +67,50 @@ def follow(steps: Steps[T], each_stage: bool = False) -> T:
         bar.close()
 
 
+@dataclass(frozen=True)
+class Means:
+    """What a run may use: MiB of memory, all processes together, and workers: how many, or where a cluster is."""
+
+    mib: float = 4096.0
+    workers: int | str = 1
+
+
 def color_to_folder(
-    clip: Clip, request: Request, exemplars: Sequence[Exemplar], out: Path, overwrite: bool
+    clip: Clip, request: Request, exemplars: Sequence[Exemplar], out: Path, overwrite: bool, means: Means | None = None
 ) -> dict[str, Any]:
     """Run the method on a clip, with progress on the terminal, into a folder; returns the report.
 
-    Ctrl-C ends the run early: what is coloured by then is written, and the report says ``"complete": false``.
+    A run that was killed goes on where it was. Ctrl-C ends the run early: what is coloured by then is written, and the
+    report says ``"complete": false``.
 
     Args:
         clip: what was prepared from the request and the ``exemplars`` that came with it.
         out, overwrite: see ``RunFolder``.
+        means: what may be used.
     """
-    settings = request.settings
+    settings, means = request.settings, means or Means()
     load_prior(settings, device())  # first of all: a prior that cannot be had must cost nobody a fit
-    folder = RunFolder(out, overwrite)
+    count = means.workers if isinstance(means.workers, int) else 1
+    share = means.mib if count == 1 else (means.mib - BASE_MIB) / count
+    shots = windows(clip.shots, clip.exemplars, longest(clip.size, clip.video.size, share))
+    source = (
+        fingerprint(Path(request.source)) if request.source else hashlib.sha256(clip.video.frames.tobytes()).hexdigest()
+    )
+    folder = RunFolder(out, overwrite, source)
     folder.require_space(clip)
-    run = colorize(clip.L, clip.exemplar_ab(), settings, clip.shots)
-    result = None
+    units = Units(clip, settings, shots, folder.cache)
+    if means.workers == 1:
+        steps = color_here(units, Stages())
+    else:
+        pool = local(count) if isinstance(means.workers, int) else ray_cluster(means.workers, means.mib)
+        steps = color_by(pool, units)
     try:
-        result = follow(relay(run, folder.watch), each_stage=True)
+        with writing(out):
+            follow(steps, each_stage=True)
     except KeyboardInterrupt:
         print("\nInterrupted: writing what is coloured so far.")
-    report = follow(folder.finish(clip, settings, result), each_stage=True)
+    folder.iterations, folder.trackers, folder.notes = units.rounds(), units.trackers(), units.notes()
+    report = follow(folder.finish(clip, settings, units.costs(), units.colors), each_stage=True)
     folder.keep(request, {given.index: given.image for given in exemplars})
     for note in report["notes"]:
         print(note)

@@ -109,7 +109,7 @@ def test_an_interrupted_run_keeps_what_is_done(clips: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     argv = [sys.executable, "-m", "omnifusion", "colorize", clips / "colour.mp4", "--out", out, "--preset", "draft"]
     process = subprocess.Popen([str(w) for w in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while not list(out.glob("iterations/*_after.png")) and process.poll() is None:
+    while not list(out.glob("units/*.progress")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)

@@ -51,8 +51,8 @@ class Clip:
         """``(T, 1, h, w)`` luminance at the working size of the whole clip, kept."""
         return self.luminance(range(len(self.video)))
 
-    def luminance(self, frames: range) -> Tensor:
-        """``(T, 1, h, w)`` luminance at the working size of some frames in a row."""
+    def luminance(self, frames: Iterable[int]) -> Tensor:
+        """``(T, 1, h, w)`` luminance at the working size of some frames."""
         return working_luminance((self.video.frames[t] for t in frames), self.size)
 
     def exemplar_ab(self) -> dict[int, Tensor]:
@@ -77,15 +77,16 @@ class Clip:
             return "exemplars"
         return "prior" if shot.lender is None else "alike"
 
-    def full_size(self, state: ColorState, frame: int) -> np.ndarray:
-        """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colours of ``state``.
+    def full_size(self, state: ColorState, frame: int, first: int = 0) -> np.ndarray:
+        """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colours of ``state``,
+        which begins with frame ``first``.
 
         Chroma is brought to full size by bicubic interpolation (guided filters measured worse, docs/propagation.md);
         an exemplar gives its frame its chroma at full size, unsoftened.
         """
         L = _L(self.video.frames[frame])
         exemplar = self.exemplars.get(frame)
-        ab = resize(state.ab[frame][None], self.video.size)[0] if exemplar is None else _ab(exemplar)
+        ab = resize(state.ab[frame - first][None], self.video.size)[0] if exemplar is None else _ab(exemplar)
         return to_uint8(compose(L, ab)).numpy()
 
 

@@ -26,12 +26,14 @@ class Shot:
     Attributes:
         start, stop: its first frame, and the first that is not its own.
         lender: a frame of another shot, which looks like this one and is coloured before it; None = there is none.
+        beside: frames next to it that are coloured before it: a window of a long shot goes on from them.
         twins: frames that repeat another of this shot -> that frame. They are not worked on, and get its colours.
     """
 
     start: int
     stop: int
     lender: int | None = None
+    beside: tuple[int, ...] = ()
     twins: Mapping[int, int] = field(default_factory=dict)
 
     def __contains__(self, frame: int) -> bool:
@@ -47,8 +49,13 @@ class Shot:
 
     @property
     def tracked(self) -> list[int]:
-        """The frames that its tracker knows: those that are worked on, and the lender."""
-        return sorted([*self.frames, *([] if self.lender is None else [self.lender])])
+        """The frames that its tracker knows: those that are worked on, and those that lend it their colours."""
+        return sorted([*self.frames, *self.lent])
+
+    @property
+    def lent(self) -> list[int]:
+        """The frames of others that lend it their colours."""
+        return [*self.beside, *([] if self.lender is None else [self.lender])]
 
 
 def find_shots(video: Video) -> list[Shot]:

@@ -29,8 +29,27 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--frames", type=at_least(1), metavar="N", help="colour only the first N frames")
     p.add_argument("--force", action="store_true", help="accept an exemplar that does not seem to show its frame")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier run in DIR")
+    p.add_argument(
+        "--memory",
+        type=at_least(1),
+        metavar="MIB",
+        default=4096,
+        help="memory of all processes together (default 4096)",
+    )
+    p.add_argument(
+        "--workers",
+        type=workers,
+        metavar="N|ray://HOST:PORT",
+        default=1,
+        help="so many processes do shots side by side, or the machines of a Ray cluster (default 1)",
+    )
     add_settings(p)
     p.set_defaults(run=run)
+
+
+def workers(text: str) -> int | str:
+    """How many workers, or the address of a cluster."""
+    return text if text.startswith("ray://") else at_least(1)(text)
 
 
 def add_settings(p: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
@@ -70,13 +89,14 @@ def run(args: argparse.Namespace) -> int:
     """Colour a clip and print where the results are."""
     from omnifusion.clip.prepare import prepare
     from omnifusion.store import Request
-    from omnifusion.terminal import color_to_folder
-    from omnifusion.video import read
+    from omnifusion.terminal import Means, color_to_folder
+    from omnifusion.video import stream
 
     settings = settings_of(args)
     exemplars = [parse_exemplar(text) for text in args.exemplar]
-    clip = prepare(read(args.input, max_frames=args.frames), exemplars, settings.max_side, force=args.force)
+    clip = prepare(stream(args.input, args.frames), exemplars, settings.max_side, force=args.force)
     given, source = tuple(exemplar.index for exemplar in exemplars), str(args.input.absolute())
     request = Request(args.input.name, settings, args.frames, given, args.force, source)
-    report = color_to_folder(clip, request, exemplars, args.out, args.overwrite)
+    means = Means(args.memory, args.workers)
+    report = color_to_folder(clip, request, exemplars, args.out, args.overwrite, means)
     return 0 if report["complete"] else 130

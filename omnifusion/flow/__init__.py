@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import lru_cache, partial
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -82,13 +82,10 @@ def raft(device: str, pretrained: bool = True) -> Search:
     return search
 
 
-@lru_cache(maxsize=4)
 def grid(height: int, width: int) -> Array:
-    """Pixel centres ``(H, W, 2)`` float32 (x, y), kept and not to be written to."""
+    """Pixel centres ``(H, W, 2)`` float32 (x, y)."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    pixels = np.stack([x, y], axis=-1)
-    pixels.setflags(write=False)
-    return pixels
+    return np.stack([x, y], axis=-1)
 
 
 def remap(image: Array, points: Array) -> Array:

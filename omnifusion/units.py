@@ -1,0 +1,458 @@
+"""A run is done in units: shots, or windows of long ones. Each is kept when it ends, under a hash of all it depends on.
+
+So memory is bounded by the longest unit, a run that was killed goes on where it was, a changed choice redoes only what
+depends on it, and units can be done by other processes and machines (``workers``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import platform
+import time
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from importlib.metadata import version
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnifusion import __version__
+from omnifusion.clip.prepare import Clip
+from omnifusion.clip.shots import Shot
+from omnifusion.driver import Result, colorize, prior_everywhere
+from omnifusion.meter import Costs
+from omnifusion.omnimotion import OmniMotion
+from omnifusion.settings import Settings
+from omnifusion.stages import Stages, device
+from omnifusion.state import Colored, ColorState, Fitted, Followed, InputError, Iteration, Note, Steps, Tracker
+
+COLORS = tuple(field.name for field in fields(ColorState) if field.name != "L")
+"""What a unit finds: all of a ``ColorState`` but the luminance it was given."""
+
+PRIOR_ONLY = frozenset({
+    "prior", "diffusion", "steps", "eta", "optimizations", "color_condition", "grey_constraint", "through_denoiser",
+    "prompt", "negative_prompt", "seed",
+})  # fmt: skip
+"""Choices that nothing depends on where neither prior nor fit is asked."""
+
+BASE_MIB, FULL_BYTES, FRAME_BYTES = 1600.0, 200, 90
+"""Memory of a process, measured (docs/footage.md): MiB at rest and for the flows that are kept, bytes for each pixel of
+the input's frames, and bytes for each pixel of all frames of a unit at the working size."""
+
+FEWEST = 8
+"""Frames of a unit below which colours would drift from window to window."""
+
+DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file ends in."""
+
+NOT_DECISIVE = frozenset({"ui", "commands", "evaluation", "synthetic", "terminal", "store", "workers", "__main__"})
+"""Rooms whose code decides no colour."""
+
+
+def longest(working: tuple[int, int], full: tuple[int, int], mib: float) -> int:
+    """How many frames a unit may have in a process of ``mib`` MiB; sizes are (h, w).
+
+    Raises:
+        InputError: not even a few.
+    """
+    left = (mib - BASE_MIB) * 2**20 - FULL_BYTES * full[0] * full[1]
+    frames = int(left / (FRAME_BYTES * working[0] * working[1]))
+    if frames < FEWEST:
+        raise InputError(
+            f"{mib:.0f} MiB are too little for frames of {full[1]}x{full[0]}, coloured at {working[1]}x{working[0]}; "
+            "give more --memory, fewer --workers or a smaller --max-side."
+        )
+    return frames
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a clip's file, or of the pictures of its folder and their names."""
+    found = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()):
+        found.update(file.name.encode() if file != path else b"")
+        with open(file, "rb") as opened:
+            while block := opened.read(2**20):
+                found.update(block)
+    return found.hexdigest()
+
+
+def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> list[Shot]:
+    """The shots, those of more than ``longest`` frames cut into windows, in an order in which they can be coloured.
+
+    A window goes on from the last frame of the one before it or the first of the one after it, or from both, wherever
+    these are coloured earlier: windows share those frames, and agree there bit for bit. Those with exemplars come
+    first, then their neighbours, and so on.
+    """
+    return [window for shot in shots for window in _windows(shot, exemplars, longest)]
+
+
+def _windows(shot: Shot, exemplars: Collection[int], longest: int) -> Iterator[Shot]:
+    count = 1 if len(shot) <= longest else -(-len(shot) // max(1, longest - 2))  # 2: the frames that it goes on from
+    cuts = [shot.start + round(k * len(shot) / count) for k in range(count + 1)]
+    cuts = sorted({shot.twins.get(cut, cut) for cut in cuts})  # no frame is parted from what it repeats
+    parts = [range(a, b) for a, b in pairwise(cuts)]
+    first = [k for k, part in enumerate(parts) if any(e in part for e in exemplars)] or [0]
+    done: list[int] = []
+    while len(done) < len(parts):
+        around = [k for k in range(len(parts)) if k not in done and (k - 1 in done or k + 1 in done)]
+        k = next((k for k in first if k not in done), None)
+        k = min(around, key=lambda k: min(abs(k - f) for f in first)) if k is None else k
+        part = parts[k]
+        beside = [f for f, other in ((part.start - 1, k - 1), (part.stop, k + 1)) if other in done]
+        twins = {twin: frame for twin, frame in shot.twins.items() if twin in part}
+        yield Shot(part.start, part.stop, None if done else shot.lender, tuple(beside), twins)
+        done.append(k)
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a unit depends on, as CPU tensors, so that it can be sent to another process.
+
+    Attributes:
+        L: ``(T, 1, h, w)`` luminance of its frames and of those that lend it colours, in the order of time.
+        shot: its frames by their places in ``L``.
+        exemplars: places of the frames that the user coloured.
+        given: of these and of the frames that lend, in that order, all that a ``ColorState`` tells but the luminance.
+        settings: the choices of the run.
+    """
+
+    L: Tensor
+    shot: Shot
+    exemplars: tuple[int, ...]
+    given: Mapping[str, Tensor]
+    settings: Settings
+
+    @property
+    def state(self) -> ColorState:
+        """Its frames with the colours that are given."""
+        state = ColorState.grey(self.L)
+        for name, values in self.given.items():
+            getattr(state, name)[[*self.exemplars, *self.shot.lent]] = values
+        return state
+
+    @property
+    def fit_key(self) -> str:
+        """The hash of what its tracker depends on."""
+        told = [self.shot.tracked, self.settings.fit, self.settings.seed, versions(), code(), device()]
+        found = hashlib.sha256(json.dumps(told).encode() + self.L.contiguous().numpy().tobytes())
+        return found.hexdigest()[:40]
+
+    @property
+    def key(self) -> str:
+        """The hash of it all, and of what works on it."""
+        chosen = {name: value for name, value in asdict(self.settings).items() if name not in ("preset", "max_side")}
+        if not prior_everywhere(self.settings) and (self.exemplars or self.shot.lent):
+            unasked = PRIOR_ONLY if self.settings.fit == "none" else PRIOR_ONLY - {"seed"}
+            chosen = {name: value for name, value in chosen.items() if name not in unasked}
+        told = [asdict(self.shot), self.exemplars, chosen, versions(), code(), device(), list(self.L.shape)]
+        found = hashlib.sha256(json.dumps(told, sort_keys=True, default=dict).encode())
+        for values in (self.L, *self.given.values()):
+            found.update(values.contiguous().numpy().data)
+        return found.hexdigest()[:40]
+
+
+def task(
+    clip: Clip, shot: Shot, exemplars: Mapping[int, Tensor], settings: Settings, lent: Sequence[Mapping[str, Tensor]]
+) -> Task:
+    """The task of colouring ``shot``.
+
+    Args:
+        exemplars: frame -> ab ``(2, h, w)``, of the whole clip.
+        lent: the colours of the frames ``shot.lent``, in that order.
+    """
+    frames = sorted([*range(shot.start, shot.stop), *shot.lent])
+    place = {frame: k for k, frame in enumerate(frames)}
+    own = [e for e in exemplars if e in shot]
+    L = clip.luminance(frames)
+    colored = ColorState.of_exemplars(L[[place[e] for e in own]], {k: exemplars[e] for k, e in enumerate(own)})
+    given = {name: torch.cat([getattr(colored, name), *(frame[name] for frame in lent)]) for name in COLORS}
+    local = Shot(
+        place[shot.start],
+        place[shot.stop - 1] + 1,
+        None if shot.lender is None else place[shot.lender],
+        tuple(place[frame] for frame in shot.beside),
+        {place[twin]: place[frame] for twin, frame in shot.twins.items()},
+    )
+    return Task(L, local, tuple(place[e] for e in own), given, settings)
+
+
+def work(given: Task, cache: Cache, stages: Stages) -> Steps[None]:
+    """Do a task, and keep what it finds; a tracker that was fitted is kept at once."""
+    shot, state, key = given.shot, given.state, given.key
+    exemplars = {e: state.ab[e] for e in given.exemplars}
+    tracker = cache.tracker(given.fit_key) if given.settings.fit != "none" else None
+    trackers, notes = {} if tracker is None else {shot.start: tracker}, list[str]()
+    run = Followed(colorize(state.L, exemplars, given.settings, [shot], stages, trackers, state))
+    for step in run:
+        if isinstance(step, Fitted):
+            cache.keep_tracker(given.fit_key, step.tracker)
+        if isinstance(step, Note) and step.message not in notes:
+            notes.append(step.message)
+        if isinstance(step, Colored):
+            cache.tell(key, step.done)
+        yield step
+    found = replace(run.result, state=part(run.result.state, shot.start, shot.stop))
+    cache.keep(key, found, shot.start, notes, given.fit_key if run.result.trackers else None)
+
+
+@dataclass
+class Units:
+    """The units of a run and what is known of them.
+
+    Attributes:
+        clip, settings: what is asked.
+        shots: the units in an order in which they can be done (``windows``).
+        cache: where they are kept.
+        keys: first frame of a unit -> its key, of those that are done.
+        begun: first frame of a unit -> its colours so far, of one that was interrupted, the frames that lend included.
+    """
+
+    clip: Clip
+    settings: Settings
+    shots: Sequence[Shot]
+    cache: Cache
+    keys: dict[int, str] = field(default_factory=dict)
+    begun: dict[int, Colored] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._exemplars = self.clip.exemplar_ab()
+
+    def ready(self, shot: Shot) -> bool:
+        """Whether all that lend it colours are done."""
+        return all(self._owner(frame).start in self.keys for frame in shot.lent)
+
+    def task(self, shot: Shot) -> Task:
+        """The task of a unit that is ready."""
+        return task(self.clip, shot, self._exemplars, self.settings, [self._colors(frame) for frame in shot.lent])
+
+    def done(self) -> float:
+        """The share of frames whose units are done."""
+        return sum(len(shot) for shot in self.shots if shot.start in self.keys) / len(self.clip.video)
+
+    def costs(self) -> Costs:
+        """What the units took that are done, whenever that was."""
+        costs = Costs()
+        for told in map(self.cache.told, self.keys.values()):
+            for stage, seconds in told["seconds"].items():
+                costs.seconds[stage] = costs.seconds.get(stage, 0.0) + seconds
+                costs.peak_mib[stage] = max(costs.peak_mib.get(stage, 0.0), told["peak_mib"][stage])
+        return costs
+
+    def rounds(self) -> list[Iteration]:
+        """All rounds of all units that are done, counted through, with the clip's frame numbers."""
+        found = [(start, done) for start, key in self._in_order() for done in self.cache.rounds(key)]
+        return [replace(done, index=k, frame=done.frame + start) for k, (start, done) in enumerate(found)]
+
+    def notes(self) -> list[str]:
+        """What the units that are done say that people should read, each once."""
+        return list(dict.fromkeys(note for _, key in self._in_order() for note in self.cache.told(key)["notes"]))
+
+    def trackers(self) -> dict[int, Tracker]:
+        """The fitted trackers by first frame of their unit."""
+        told = {start: self.cache.told(key).get("fit") for start, key in self.keys.items()}
+        found = {start: self.cache.tracker(fit) for start, fit in told.items() if fit}
+        return {start: tracker for start, tracker in found.items() if tracker is not None}
+
+    def colors(self, names: Sequence[str] = COLORS) -> Iterator[dict[str, Tensor]]:
+        """Frame after frame of the clip, the fields ``names`` of ``ColorState``, grey where nothing is done.
+
+        Rounds are counted through as in ``rounds``: in 16 bits where that is enough, else in 32.
+        """
+        before, first = 0, {}
+        for start, key in self._in_order():
+            first[start] = before
+            before += len(self.cache.told(key)["rounds"])
+        kind = torch.int16 if 3 * before < 2**15 else torch.int32
+        for shot in sorted(self.shots, key=lambda shot: shot.start):
+            for frame in self._of(shot, names):
+                if "origin" in frame:
+                    origin = frame["origin"].to(kind)
+                    frame["origin"] = torch.where(origin <= 0, origin, origin + 3 * first.get(shot.start, before))
+                yield frame
+
+    def _of(self, shot: Shot, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        if shot.start in self.keys:
+            yield from self.cache.frames(self.keys[shot.start], names)
+            return
+        place = sum(frame < shot.start for frame in shot.lent)
+        begun = self.begun.get(shot.start)
+        for t in range(len(shot)):
+            state = begun.state if begun else ColorState.grey(torch.zeros(1, 1, *self.clip.size))
+            k = place + t if begun else 0
+            yield {name: getattr(state, name)[k : k + 1] for name in names}
+
+    def _in_order(self) -> list[tuple[int, str]]:
+        return [(shot.start, self.keys[shot.start]) for shot in self.shots if shot.start in self.keys]
+
+    def _owner(self, frame: int) -> Shot:
+        return next(shot for shot in self.shots if frame in shot)
+
+    def _colors(self, frame: int) -> dict[str, Tensor]:
+        """The colours of a frame whose unit is done."""
+        shot = self._owner(frame)
+        return next(islice(self.cache.frames(self.keys[shot.start]), frame - shot.start, None))
+
+
+def part(state: ColorState, start: int, stop: int) -> ColorState:
+    """Some frames in a row of a state."""
+    return ColorState(*(getattr(state, field.name)[start:stop] for field in fields(state)))
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Units that are done, each in a file under its key: checked when it is read, complete or not there."""
+
+    folder: Path
+
+    def keep(self, key: str, result: Result, first: int, notes: Sequence[str] = (), fit: str | None = None) -> None:
+        """Write what was found for the task ``key``; its frames are counted from ``first`` on, its tracker is ``fit``.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        rounds = [asdict(replace(done, frame=done.frame - first)) for done in result.iterations]
+        costs = {"seconds": result.seconds, "peak_mib": result.peak_mib}
+        told = {"key": key, "fit": fit, "rounds": rounds, "notes": list(notes), **costs}
+        with (
+            _replacing(self._path(key)) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            archive.writestr("told.json", json.dumps(told))
+            for name in COLORS:
+                values = getattr(result.state, name)
+                write_array(archive, name, len(values), (row[None] for row in values))
+        self._path(key).with_suffix(".progress").unlink(missing_ok=True)
+
+    def keep_tracker(self, key: str, tracker: Tracker) -> None:
+        """Write a fitted tracker; see ``keep``."""
+        with _replacing(self.folder / f"{key}.fit") as file:
+            torch.save({"key": key, "state": tracker.state_dict()}, file)  # type: ignore[attr-defined]
+
+    def tracker(self, key: str) -> Tracker | None:
+        """The fitted tracker ``key``; None where there is none, or a damaged one."""
+        path = self.folder / f"{key}.fit"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found = None if archive.testzip() else torch.load(path, weights_only=True)
+            return OmniMotion.from_state(found["state"]) if found and found["key"] == key else None
+        except (*DAMAGE, RuntimeError, pickle.UnpicklingError):
+            return None
+
+    def tell(self, key: str, done: float) -> None:
+        """Say how far a unit is, in [0, 1], about once a second."""
+        path = self._path(key).with_suffix(".progress")
+        with suppress(OSError):
+            if not path.exists() or time.time() - path.stat().st_mtime > 1:
+                path.write_text(f"{done:.3f}")
+
+    def progress(self, key: str) -> float:
+        """How far a unit is said to be."""
+        try:
+            return float(self._path(key).with_suffix(".progress").read_text())
+        except (OSError, ValueError):
+            return 0.0
+
+    def holds(self, key: str) -> bool:
+        """Whether the task ``key`` is done; a file that is damaged, or another's under this name, is removed."""
+        try:
+            for _ in self.frames(key):
+                pass
+            return self.told(key)["key"] == key
+        except FileNotFoundError:
+            return False
+        except DAMAGE:
+            self._path(key).unlink(missing_ok=True)
+            return False
+
+    def told(self, key: str) -> dict[str, Any]:
+        """What is known of a unit: its key, rounds (``Iteration``), seconds and peak_mib by stage."""
+        with zipfile.ZipFile(self._path(key)) as archive:
+            return json.loads(archive.read("told.json"))
+
+    def rounds(self, key: str) -> list[Iteration]:
+        """Its rounds; frames are counted from its first one on."""
+        return [Iteration(**row) for row in self.told(key)["rounds"]]
+
+    def frames(self, key: str, names: Sequence[str] = COLORS) -> Iterator[dict[str, Tensor]]:
+        """Frame after frame the colours ``names`` of a unit, each as in ``ColorState`` with one frame."""
+        with ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(self._path(key)))
+            entries = {name: stack.enter_context(archive.open(f"{name}.npy")) for name in names}
+            heads = {name: _head(entry) for name, entry in entries.items()}
+            for _ in range(next(iter(heads.values()))[0][0]):
+                rows = {}
+                for name, (shape, kind) in heads.items():
+                    row = np.frombuffer(_exactly(entries[name], kind.itemsize * int(np.prod(shape[1:]))), kind)
+                    rows[name] = torch.from_numpy(row.reshape(1, *shape[1:]).copy())
+                yield rows
+            for entry in entries.values():
+                entry.read()  # to its end, where its checksum is compared
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.unit"
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name once it is complete and on the disk."""
+    scratch = path.with_suffix(f".{platform.node()}-{os.getpid()}")
+    try:
+        with open(scratch, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_array(archive: zipfile.ZipFile, name: str, count: int, rows: Iterator[Tensor]) -> None:
+    """Add an array to an .npz file, of which the ``count`` rows come one by one, ``(1, ...)`` each."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+        for k, row in enumerate(rows):
+            data = row.contiguous().numpy()
+            if k == 0:
+                head = np.lib.format.header_data_from_array_1_0(data) | {"shape": (count, *data.shape[1:])}
+                np.lib.format.write_array_header_1_0(entry, head)
+            entry.write(data.data)
+
+
+def _head(entry: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array file that is being read."""
+    np.lib.format.read_magic(entry)
+    shape, _, kind = np.lib.format.read_array_header_1_0(entry)
+    return shape, kind
+
+
+def _exactly(entry: Any, size: int) -> bytes:
+    data = entry.read(size)
+    if len(data) < size:
+        raise EOFError("an array that ends early")
+    return data
+
+
+@cache
+def code() -> str:
+    """A hash of the code that decides colours."""
+    root, found = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0].removesuffix(".py") not in NOT_DECISIVE:
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of all that decides a result."""
+    packages = ("torch", "diffusers", "opencv-python-headless", "numpy")
+    return {"omnifusion": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}

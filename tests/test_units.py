@@ -1,0 +1,240 @@
+"""Runs in units: they cover a clip, are kept, found again, redone where they have to be, and done by others."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from omnifusion import synthetic, units
+from omnifusion.__main__ import main
+from omnifusion.clip.prepare import Clip, prepare
+from omnifusion.clip.shots import Shot
+from omnifusion.color import from_uint8, grey, to_uint8
+from omnifusion.driver import colorize
+from omnifusion.settings import Settings, choose
+from omnifusion.state import Exemplar, InputError, Video, drain
+from omnifusion.units import Cache, Units, windows
+from omnifusion.video import write_image
+from omnifusion.workers import color_by, color_here, local, ray_cluster
+
+SIZE, FRAMES = (48, 64), 5
+TRUTH = np.concatenate([synthetic.make(name, FRAMES, SIZE, seed=3).video.frames for name in ("two-layers", "demo")])
+GREY = to_uint8(grey(from_uint8(TRUTH))).numpy()
+DRAFT = choose("draft", max_side=64)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    """Two shots, each with an exemplar."""
+    made = prepare(Video(GREY, Fraction(25)), [Exemplar(0, TRUTH[0]), Exemplar(FRAMES, TRUTH[FRAMES])], 64)
+    return replace(made, shots=[Shot(0, FRAMES), Shot(FRAMES, 2 * FRAMES)])
+
+
+def units_of(clip: Clip, folder: Path, longest: int = 99, settings: Settings = DRAFT) -> Units:
+    folder.mkdir(exist_ok=True)
+    return Units(clip, settings, windows(clip.shots, clip.exemplars, longest), Cache(folder))
+
+
+def colored(found: Units) -> dict[str, torch.Tensor]:
+    rows = list(found.colors())
+    return {name: torch.cat([row[name] for row in rows]) for name in units.COLORS}
+
+
+def begun(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings = DRAFT) -> int:
+    """How many units are done anew."""
+    count = 0
+
+    def counted(*given: object) -> object:
+        nonlocal count
+        count += 1
+        return colorize(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("omnifusion.units.colorize", counted)
+    drain(color_here(units_of(clip, folder, settings=settings), units.Stages()))
+    return count
+
+
+@pytest.fixture(scope="module")
+def done(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Units:
+    found = units_of(clip, tmp_path_factory.mktemp("done"))
+    drain(color_here(found, units.Stages()))
+    return found
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("longest", [8, 10, 33, 1000])
+@pytest.mark.parametrize("exemplars", [(), (0,), (50,), (3, 90), (99, 120)])
+def test_windows_cover_the_shots_and_go_on_from_what_is_done(longest: int, exemplars: tuple[int, ...]) -> None:
+    twins = {t: t - 1 for t in range(3, 100, 4)}
+    shots = [Shot(0, 100, twins=twins), Shot(100, 130, lender=7), Shot(130, 131)]
+    found = windows(shots, exemplars, longest)
+    assert sorted(t for window in found for t in range(window.start, window.stop)) == list(range(131))
+    seen: set[int] = set()
+    for window in found:
+        assert len(window) + len(window.beside) <= longest + 1 and set(window.lent) <= seen
+        assert all(window.start <= frame < window.stop for frame in window.twins.values())
+        assert window.lent or window.start in (0, 130) or any(e in window for e in exemplars)
+        seen |= set(range(window.start, window.stop))
+    assert {k: v for window in found for k, v in window.twins.items()} == twins
+    assert sum(window.lender == 7 for window in found) == 1
+    if longest == 1000:
+        assert found == shots
+
+
+def test_memory_bounds_a_unit() -> None:
+    assert units.longest((252, 448), (720, 1280), 4096) == pytest.approx(200, rel=0.5)
+    with pytest.raises(InputError, match="--memory"):
+        units.longest((252, 448), (720, 1280), 1000)
+
+
+# --- what units find --------------------------------------------------------------------------------------------------
+
+
+def test_units_find_what_the_whole_run_finds(clip: Clip, done: Units) -> None:
+    whole = drain(colorize(clip.L, clip.exemplar_ab(), DRAFT, clip.shots))
+    found = colored(done)
+    assert all(found[name].equal(getattr(whole.state, name)) for name in units.COLORS)
+    assert done.rounds()[: len(whole.iterations)] == [
+        replace(row, remaining=ours.remaining) for row, ours in zip(whole.iterations, done.rounds(), strict=True)
+    ]
+
+
+def test_windows_carry_the_colours_on(clip: Clip, done: Units, tmp_path: Path) -> None:
+    parted = units_of(clip, tmp_path, longest=4)
+    assert len(parted.shots) == 6
+    drain(color_here(parted, units.Stages()))
+    ab, whole = colored(parted)["ab"], colored(done)["ab"]
+    assert colored(parted)["origin"].min() >= 0
+    truth = torch.stack([clip.__class__.exemplar_ab(replace(clip, exemplars={t: TRUTH[t]}))[t] for t in range(10)])
+    error, usual = ((found - truth).norm(dim=1).mean() for found in (ab, whole))
+    assert error < 1.25 * usual
+
+
+def test_what_is_kept_is_not_done_again(
+    clip: Clip, done: Units, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = done.cache.folder, {p.name: p.read_bytes() for p in done.cache.folder.glob("*.unit")}
+    assert begun(clip, folder, monkeypatch) == 0
+    assert begun(clip, folder, monkeypatch, replace(DRAFT, seed=7, steps=2)) == 0, "nobody asks the prior here"
+    other = replace(clip, exemplars={**clip.exemplars, FRAMES: TRUTH[FRAMES][::-1]})
+    assert begun(other, folder, monkeypatch) == 1, "the other shot depends on nothing that changed"
+    assert begun(clip, folder, monkeypatch, replace(DRAFT, order="next")) == 2
+    first, second = sorted(before)
+    (folder / first).write_bytes(before[first][:-1000])  # cut short
+    assert begun(clip, folder, monkeypatch) == 1
+    (folder / second).write_bytes(before[first])  # another's
+    assert begun(clip, folder, monkeypatch) == 1
+    damaged = bytearray(before[first])
+    damaged[len(damaged) // 2] ^= 1
+    (folder / first).write_bytes(damaged)
+    assert begun(clip, folder, monkeypatch) == 1
+    again = units_of(clip, folder)
+    drain(color_here(again, units.Stages()))
+    assert all(colored(again)[name].equal(values) for name, values in colored(done).items())
+
+
+# --- killed runs and workers ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grey")
+    for t, frame in enumerate(GREY):
+        write_image(folder / f"{t}.png", frame)
+    return folder
+
+
+def command(source: Path, first: Path, out: Path, *more: str) -> list[str]:
+    write_image(first, TRUTH[0])
+    return ["colorize", str(source), "--out", str(out), "--exemplar", f"{first}@0", "--preset", "draft", *more]
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """What a run leaves, but for times and its bookkeeping."""
+    report = json.loads((out / "report.json").read_text())
+    told = {key: report[key] for key in ("complete", "origin", "iterations", "shots", "notes")}
+    files = {p.name: p.read_bytes() for p in [*(out / "frames").iterdir(), *(out / "iterations").iterdir()]}
+    arrays = {name: np.load(out / name) for name in ("ab.npz", "origin.npz")}
+    kept = {f"{file}/{name}": values[name].tobytes() for file, values in arrays.items() for name in values.files}
+    return {"report": json.dumps(told).encode(), **files, **kept}
+
+
+@pytest.fixture(scope="module")
+def unharmed(grey_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("unharmed")
+    assert main(command(grey_folder, folder / "first.png", folder / "out")) == 0
+    return results(folder / "out")
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_ends_with_the_same_frames(
+    grey_folder: Path, unharmed: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, seed = tmp_path / "out", random.randrange(1000)
+    told, chance = command(grey_folder, tmp_path / "first.png", out), random.Random(seed)
+    for _ in range(3):
+        run = subprocess.Popen([sys.executable, "-m", "omnifusion", *told], stderr=subprocess.DEVNULL)
+        while run.poll() is None and not list((out / "units").glob("*.progress")):
+            time.sleep(0.02)
+        time.sleep(2 * chance.random())
+        run.kill()
+        run.wait()
+    assert main(told) == 0
+    assert results(out) == unharmed, f"seed {seed}"
+    assert main([*told, "--seed", "3"]) == 0 and main(told) == 0, "a finished run goes on, too"
+    assert results(out) == unharmed
+    other = command(grey_folder.parent / "elsewhere", tmp_path / "first.png", out)
+    (grey_folder.parent / "elsewhere").mkdir()
+    write_image(Path(other[1]) / "0.png", TRUTH[3])
+    assert main(other) == 2 and "--overwrite" in capsys.readouterr().err
+    assert results(out) == unharmed
+
+
+def children() -> Iterator[int]:
+    """The workers that this process has started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"omnifusion.workers" in (folder / "cmdline").read_bytes():
+                yield int(folder.name)
+        except OSError:
+            continue
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="workers are found by Linux's /proc")
+def test_two_workers_of_which_one_is_killed(clip: Clip, done: Units, tmp_path: Path) -> None:
+    found, killed = units_of(clip, tmp_path), []
+    for step in color_by(local(2), found):
+        if not killed and (workers := list(children())):
+            os.kill(workers[0], signal.SIGKILL)
+            killed = workers
+        assert 0 <= step.done <= 1
+    assert len(killed) >= 1
+    assert all(colored(found)[name].equal(values) for name, values in colored(done).items())
+
+
+def test_an_error_of_a_worker_is_told(clip: Clip, tmp_path: Path) -> None:
+    found = units_of(clip, tmp_path / "none")
+    (tmp_path / "none").rmdir()
+    with pytest.raises(OSError):
+        drain(color_by(local(1), found))
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(InputError, match=r"omnifusion\[ray\]"):
+            ray_cluster("ray://nowhere:1", 1000)
