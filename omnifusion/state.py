@@ -243,8 +243,7 @@ class Fitting(Step):
 
     Attributes:
         loss: mean error of the motion in pixels.
-        iteration: gradient steps in this pass.
-        passes: passes over the flows that lie behind it.
+        iteration: gradient steps so far.
         recoveries: how often the fit diverged and went back.
         picture: ``(H, W, 3)`` uint8, the motion so far, or None.
         saved: where another call may go on, or None.
@@ -252,7 +251,6 @@ class Fitting(Step):
 
     loss: float
     iteration: int
-    passes: int
     recoveries: int
     picture: np.ndarray | None = None
     saved: dict[str, Any] | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -115,32 +114,8 @@ def appearance_error(source: Array, target: Array, flow: Array) -> Array:
     return cv2.blur(np.abs(cv2.blur(seen - source.astype(np.float32), (3, 3))), (5, 5))
 
 
-LOOKS_ALIKE = 10.0
-"""Grey levels (of 255) by which both ends of a flow may differ, where only its look speaks for it."""
-CYCLE, CYCLE_CAP = 1.0, 4.0
-"""Cycle error in pixels within which a flow closes, and beyond which it tells no more."""
-
-
-def matching_cost(cycle: Array, unlike: Array) -> Array:
-    """How little a flow is to be believed, from its cycle error in pixels and its appearance error in grey levels."""
-    return unlike + np.minimum(cycle, CYCLE_CAP)
-
-
-def search_both(
-    source: Array, target: Array, there: Array, back: Array, search: Search = dis, threads: int = 1
-) -> tuple[Array, Array]:
-    """The flows from ``source`` to ``target`` and back, found from the starts ``there`` and ``back`` ``(H, W, 2)``.
-
-    Two searches each way, one that begins at the start and one through its warp; per pixel the one of less
-    ``matching_cost`` holds (docs/tracker.md).
-    """
-    ways = (search, partial(through_warp, search))
-    jobs = [(way, *side) for way in ways for side in ((source, target, there), (target, source, back))]
-    plain_there, plain_back, warped_there, warped_back = parallel(lambda job: job[0](*job[1:]), jobs, threads)
-    return (
-        _cheaper(source, target, (plain_there, plain_back), (warped_there, warped_back)),
-        _cheaper(target, source, (plain_back, plain_there), (warped_back, warped_there)),
-    )
+CYCLE = 1.0
+"""Cycle error in pixels within which a flow closes."""
 
 
 def through_warp(search: Search, source: Array, target: Array, start: Array) -> Array:
@@ -148,16 +123,6 @@ def through_warp(search: Search, source: Array, target: Array, start: Array) -> 
     follows what turns and grows, which square patches do not."""
     seen = remap(target, grid(*source.shape) + start)
     return compose(search(source, seen, np.zeros_like(start)), start)
-
-
-def _cheaper(source: Array, target: Array, plain: tuple[Array, Array], warped: tuple[Array, Array]) -> Array:
-    """Of two flows, each with its way back: the first, and per pixel the second where it costs less, looks right and
-    closes its cycle unless neither does."""
-    cycles = [cycle_error(there, back) for there, back in (plain, warped)]
-    unlike = [appearance_error(source, target, there) for there, _ in (plain, warped)]
-    better = matching_cost(cycles[1], unlike[1]) < matching_cost(cycles[0], unlike[0])
-    better &= (unlike[1] < LOOKS_ALIKE) & ((cycles[1] < CYCLE) | (cycles[0] >= CYCLE))
-    return np.where(better[..., None], warped[0], plain[0])
 
 
 def intervals(frames: int, dense: int = 40) -> list[int]:

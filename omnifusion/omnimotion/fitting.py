@@ -1,11 +1,11 @@
-"""Fitting a volume to a clip: flows, first fit, bootstrap, second fit."""
+"""Fitting a volume to a clip."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,11 @@ from torch import Tensor
 from omnifusion import flow as of
 from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
-from omnifusion.omnimotion.flows import Flows, collect, refine, refine_warped
+from omnifusion.omnimotion.flows import Flows, collect, refine
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.layers import affine_flow, affine_starts
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
 from omnifusion.omnimotion.rays import Sampler
-from omnifusion.omnimotion.reid import reidentify
 from omnifusion.omnimotion.tracker import OmniMotion, volume_of
 from omnifusion.omnimotion.volume import Kind
 from omnifusion.picture import recent_tracks
@@ -33,29 +32,29 @@ class Preset:
     Attributes:
         kind: of volume.
         side: longer side of the flows that supervise it, in pixels.
-        iterations: of the first and the second fit, of a clip of up to ``frames`` frames.
+        iterations: for a clip of up to ``frames`` frames.
         frames: longer clips take more iterations in proportion; None: they do not.
         schedule: rays, samples and learning rates.
     """
 
     kind: Kind = "grid"
     side: int = 192
-    iterations: tuple[int, int] = (600, 400)
+    iterations: int = 1000
     frames: int | None = 24
     schedule: Schedule = field(default_factory=Schedule)
 
-    def total(self, stage: int, frames: int) -> int:
-        """Iterations of one of the fits to so many frames."""
-        return round(max(1.0, frames / self.frames if self.frames else 1.0) * self.iterations[stage])
+    def total(self, frames: int) -> int:
+        """Iterations for so many frames."""
+        return round(max(1.0, frames / self.frames if self.frames else 1.0) * self.iterations)
 
 
 PRESETS = {
-    "draft": Preset(iterations=(300, 0)),
+    "draft": Preset(iterations=300),
     "standard": Preset(),
     "paper": Preset(
         kind="mlp",
         side=448,
-        iterations=(100_000, 0),
+        iterations=100_000,
         frames=None,
         schedule=Schedule(
             pairs=8,
@@ -73,7 +72,7 @@ SHOW_EVERY = 2.0
 def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> Steps[Flows]:
     """Follow every pixel of luminance ``L`` ``(T, 1, H, W)`` through the clip: what ``fit`` of that preset learns from.
 
-    DIS on a CPU, RAFT on a GPU; what was hidden and comes back included.
+    DIS on a CPU, RAFT on a GPU.
 
     Raises:
         InputError: unknown preset, or frames smaller than 16 px.
@@ -82,26 +81,17 @@ def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> S
     yield Step("flow", "following every pixel from frame to frame", 0.0)
     search = of.dis if device == "cpu" else of.raft(device)
     flows = collect(small, of.intervals(len(L)), search)
-    yield Step("flow", "following again, starting from the dominant motion", 0.5)
     if len(L) > 1:
+        yield Step("flow", "following again, starting from the dominant motion", 0.5)
         refine_by_dominant_motion(flows, small, search)
-    yield Step("flow", "looking for what was hidden and comes back", 0.8)
-    reidentify(flows, small, of.to_bytes(L[:, 0]))
     return flows
 
 
 def refine_by_dominant_motion(flows: Flows, small: np.ndarray, search: of.Search = of.dis) -> None:
-    """Once more through the warp of the dominant affine motion, for every pair: along chains, smooth regions drift and
-    settle on a wrong answer."""
+    """Once more through the warp of the dominant affine motion, for every pair: smooth regions drift when they are
+    followed from frame to frame, and settle on a wrong answer."""
     maps = affine_starts(flows, len(small))[-1]
-    refine_warped(flows, small, lambda pair: affine_flow(maps[pair[0]], maps[pair[1]], flows.size), search)
-
-
-def bootstrap(flows: Flows, tracker: OmniMotion) -> Flows:
-    """Flows improved by DIS that starts from the fitted volume's own flow, for every pair, at their size."""
-    better = Flows(flows.pairs, flows.flow.copy(), flows.error.copy())
-    refine(better, tracker.images, lambda pair: tracker.volume_flow(*pair)[0])
-    return better
+    refine(flows, small, lambda pair: affine_flow(maps[pair[0]], maps[pair[1]], flows.size), search)
 
 
 def fit(
@@ -117,7 +107,7 @@ def fit(
     """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker.
 
     Yields ``Fitting`` with the loss in pixels and, now and then, a picture and what is ``saved``: a plain dict of
-    tensors, flows and numbers. Given back as ``state`` with the same clip and preset, the fit goes on from there to
+    tensors and numbers. Given back as ``state`` with the same clip and preset, the fit goes on from there to
     the same end.
 
     Args:
@@ -135,8 +125,14 @@ def fit(
     started = time.monotonic()
     if flows is None:
         flows = yield from find_flows(L, preset, device=device)
-    if T > 1:
-        yield from _Fit(tracker, _small(L, p), flows, preset, seed, state, started, budget).steps()
+    if T > 1 and (sampler := Sampler(flows)).weight.sum() > 0:
+        if isinstance(tracker.volume, GridVolume):
+            tracker.volume.start(affine_starts(flows, T))
+        optimiser = Optimiser(tracker.volume, sampler, p.schedule, seed)
+        if state is not None:
+            optimiser.load_state_dict(state["optimiser"])
+        end = math.inf if budget is None else started + budget
+        yield from _optimise(tracker, optimiser, preset, p.total(T), end)
     return tracker
 
 
@@ -161,77 +157,28 @@ def _small(L: Tensor, p: Preset) -> np.ndarray:
     return of.to_bytes(resize(L, (h, w))[:, 0])
 
 
-@dataclass
-class _Fit:
-    """One fit: what it holds between its stages."""
-
-    tracker: OmniMotion
-    small: np.ndarray
-    flows: Flows
-    preset: str
-    seed: int
-    state: dict[str, Any] | None
-    started: float
-    budget: float | None
-    shown: float = 0.0
-
-    def steps(self) -> Iterator[Step]:
-        p, volume = PRESETS[self.preset], self.tracker.volume
-        self.stages = [k for k in (0, 1) if p.iterations[k]]
-        ends = self._deadlines(time.monotonic() - self.started, p)
-        if isinstance(volume, GridVolume):
-            volume.start(affine_starts(self.flows, volume.frames))
-        for stage in self.stages:
-            resumed = None if self.state is None or self.state["stage"] < stage else self.state
-            if resumed and resumed["stage"] > stage:
-                continue
-            if stage == 1:
-                yield Step("fit", "following again, starting from the volume", 0.5)
-                self.flows = resumed["flows"] if resumed else bootstrap(self.flows, OmniMotion(self.small, volume))
-            sampler = Sampler(self.flows)
-            if sampler.weight.sum() > 0:
-                optimiser = Optimiser(volume, sampler, p.schedule, self.seed + 1000 * stage)
-                if resumed:
-                    optimiser.load_state_dict(resumed["optimiser"])
-                yield from self._optimise(optimiser, stage, p.total(stage, volume.frames), ends[stage])
-
-    def _deadlines(self, preparation: float, p: Preset) -> tuple[float, float]:
-        """When each stage has to end, in seconds from the start; the bootstrap takes about as long as the
-        preparation."""
-        if self.budget is None:
-            return math.inf, math.inf
-        rest = max(self.budget - 1.5 * preparation, 0.0)
-        return preparation + rest * (0.5 if p.iterations[1] else 1.0), self.budget
-
-    def _optimise(self, o: Optimiser, stage: int, total: int, end: float) -> Iterator[Step]:
-        begun, first = time.monotonic(), o.iteration
-        while True:
-            go_on()
-            now = time.monotonic()
-            share = o.iteration / total
-            if math.isfinite(end):
-                share = (now - begun) / max(end - (begun - self.started), 1e-3)
-            if share >= 1:
-                return
-            if not o.step(share):
-                yield Step(
-                    "fit", f"diverged at iteration {o.iteration}: back to the last safe state at half the pace", share
-                )
-            elif o.iteration % 10 == 0:
-                pace = (now - begun) / max(o.iteration - first, 1)
-                left = end - (now - self.started) if math.isfinite(end) else pace * (total - o.iteration)
-                yield self._report(o, stage, (stage + share) / len(self.stages), left)
-
-    def _report(self, o: Optimiser, stage: int, done: float, left: float) -> Fitting:
-        picture = saved = None
-        if time.monotonic() - self.shown > SHOW_EVERY:
-            self.shown = time.monotonic()
-            images = self.tracker.images
-            middle = len(images) // 2
-            picture = recent_tracks(images[middle], middle, lambda p, t: self.tracker.by_volume(p, middle, t))
-            saved = {"frames": len(images), "preset": self.preset, "stage": stage, "optimiser": o.state_dict()}
-            saved |= {"flows": self.flows} if stage else {}
-        return Fitting(
-            "fit", f"motion explained to {o.loss:.2f} px", done, left, loss=o.loss, iteration=o.iteration, passes=stage,
-            recoveries=o.recoveries, picture=picture, saved=saved,
-        )  # fmt: skip
+def _optimise(tracker: OmniMotion, o: Optimiser, preset: str, total: int, end: float) -> Iterator[Step]:
+    """Iterate until there were ``total``, or until the moment ``end`` where that is finite."""
+    begun, first, shown = time.monotonic(), o.iteration, -math.inf
+    images, middle = tracker.images, len(tracker.images) // 2
+    while True:
+        go_on()
+        now = time.monotonic()
+        share = (now - begun) / max(end - begun, 1e-3) if math.isfinite(end) else o.iteration / total
+        if share >= 1:
+            return
+        if not o.step(share):
+            yield Step("fit", f"diverged at iteration {o.iteration}: back to the last safe state, slower", share)
+        elif o.iteration % 10 == 0:
+            pace = (now - begun) / max(o.iteration - first, 1)
+            left = end - now if math.isfinite(end) else pace * (total - o.iteration)
+            step = Fitting(
+                "fit", f"motion explained to {o.loss:.2f} px", share, left,
+                loss=o.loss, iteration=o.iteration, recoveries=o.recoveries,
+            )  # fmt: skip
+            if now - shown > SHOW_EVERY:
+                shown = now
+                picture = recent_tracks(images[middle], middle, lambda p, t: tracker.by_volume(p, middle, t))
+                saved = {"frames": len(images), "preset": preset, "optimiser": o.state_dict()}
+                step = replace(step, picture=picture, saved=saved)
+            yield step

@@ -35,11 +35,6 @@ class Flows:
         """(H, W) in pixels."""
         return self.flow.shape[1:3]
 
-    @property
-    def forward(self) -> list[Pair]:
-        """The pairs (i, j) with i < j; the way back is held, too."""
-        return [p for p in self.pairs if p[0] < p[1]]
-
     def of(self, pair: Pair) -> Array:
         """Flow ``(H, W, 2)`` float32 of one pair."""
         return self.flow[self.pairs[pair]].astype(np.float32)
@@ -53,59 +48,41 @@ class Flows:
         return float(self.trusted(pair).mean())
 
     def improve(self, images: Array, i: int, j: int, there: Array, back: Array) -> None:
-        """Takes the flows ``there`` (i to j) and ``back`` where they are trusted and cost less than those held."""
+        """Takes the flows ``there`` (i to j) and ``back`` where they are trusted and cost less than those held, or where
+        none is trusted."""
         for pair, f, b in (((i, j), there, back), ((j, i), back, there)):
-            k = self.pairs[pair]
-            source, target = images[pair[0]], images[pair[1]]
-            held = of.appearance_error(source, target, self.of(pair))
-            error, unlike = of.cycle_error(f, b), of.appearance_error(source, target, f)
-            less = of.matching_cost(error, unlike) < of.matching_cost(self.error[k], held)
-            better = (error < of.CYCLE) & (unlike < LOOKS_ALIKE) & (~self.trusted(pair) | less)
-            self.error[k][better] = error[better]
+            k, held = self.pairs[pair], self.trusted(pair)
+            costs = [of.appearance_error(images[pair[0]], images[pair[1]], flow) for flow in (f, self.of(pair))]
+            error = of.cycle_error(f, b)
+            trusted = (error < of.CYCLE) & (costs[0] < LOOKS_ALIKE)
+            better = ~held | (trusted & (costs[0] + error < costs[1] + self.error[k]))
+            self.error[k][better] = np.where(trusted, error, np.inf)[better]
             self.flow[k][better] = f[better]
 
 
-def chains(step: dict[Pair, Array], frames: int, wanted: list[int]) -> dict[Pair, Array]:
-    """Flows over all ``wanted`` intervals, ascending, composed of the flows ``step`` between neighbours alone."""
-    out = dict(step)
-    for before, g in pairwise(wanted):
-        for i in range(frames - g):
-            j, rest = i + g, g - before
-            out[i, j] = of.compose(out[i, i + before], out[i + before, j])
-            out[j, i] = of.compose(out[j, i + rest], out[i + rest, i])
-    return out
-
-
 def collect(images: Array, wanted: list[int], search: of.Search = of.dis) -> Flows:
-    """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``wanted`` intervals: between neighbours cold, the rest
-    started from their chain."""
+    """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``wanted`` intervals (``flow.intervals``): between
+    neighbours cold, each longer one from two shorter ones, one after the other."""
     frames = len(images)
-    ones = [(i, j) for i in range(frames) for j in (i - 1, i + 1) if 0 <= j < frames]
-    step = dict(zip(ones, of.parallel(lambda p: search(images[p[0]], images[p[1]], None), ones), strict=True))
-    start = chains(step, frames, wanted)
-    pairs = {p: k for k, p in enumerate(start)}
+    forward = [(i, i + n) for n in wanted for i in range(frames - n)]
+    pairs = {pair: k for k, pair in enumerate(p for i, j in forward for p in ((i, j), (j, i)))}
     shape = (len(pairs), *images.shape[1:])
     flows = Flows(pairs, np.zeros((*shape, 2), np.float16), np.full(shape, np.inf, np.float16))
-    refine(flows, images, start.__getitem__, search, cold=False)
+    for before, interval in pairwise([0, *wanted]):
+
+        def found(i: int, j: int, before: int = before) -> Array:
+            middle = i + before if i < j else i - before
+            start = of.compose(flows.of((i, middle)), flows.of((middle, j))) if before else None
+            return search(images[i], images[j], start)
+
+        def one(pair: Pair) -> None:
+            flows.improve(images, *pair, found(*pair), found(*pair[::-1]))
+
+        of.parallel(one, [pair for pair in forward if pair[1] - pair[0] == interval])
     return flows
 
 
-def refine(
-    flows: Flows, images: Array, start: Callable[[Pair], Array], search: of.Search = of.dis, cold: bool = True
-) -> None:
-    """``search`` from each pair's ``start``, forward and back; ``flows`` takes what is better. Neighbours keep their
-    start unless ``cold``."""
-
-    def one(pair: Pair) -> None:
-        both = start(pair), start(pair[::-1])
-        if cold or pair[1] - pair[0] > 1:
-            both = of.search_both(images[pair[0]], images[pair[1]], *both, search)
-        flows.improve(images, *pair, *both)
-
-    of.parallel(one, flows.forward)
-
-
-def refine_warped(flows: Flows, images: Array, start: Callable[[Pair], Array], search: of.Search = of.dis) -> None:
+def refine(flows: Flows, images: Array, start: Callable[[Pair], Array], search: of.Search = of.dis) -> None:
     """``search`` for what is left once each pair's ``start`` has warped one frame onto the other; ``flows`` takes what
     is better."""
 
@@ -113,4 +90,4 @@ def refine_warped(flows: Flows, images: Array, start: Callable[[Pair], Array], s
         ways = pair, pair[::-1]
         flows.improve(images, *pair, *(of.through_warp(search, images[i], images[j], start((i, j))) for i, j in ways))
 
-    of.parallel(one, flows.forward)
+    of.parallel(one, [pair for pair in flows.pairs if pair[0] < pair[1]])

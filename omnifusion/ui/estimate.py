@@ -19,7 +19,7 @@ from omnifusion.settings import PRESETS, Settings
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import seconds as words
 
-NO_FIT = Preset(side=1, iterations=(0, 0))
+NO_FIT = Preset(side=1, iterations=0)
 
 SECONDS = {
     "flow": 0.25,
@@ -150,7 +150,7 @@ def _seconds(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str
     fit, working = FITS.get(settings.fit, NO_FIT), _megapixels(size, settings.max_side)
     searched = _pairs(frames) * _megapixels(size, fit.side)
     longer = max(1.0, frames / fit.frames) if fit.frames else 1.0
-    iterations = longer * sum(fit.iterations) if frames > 1 else 0.0
+    iterations = longer * fit.iterations if frames > 1 else 0.0
     evaluations = settings.steps * (1 + 2 * settings.optimizations * settings.grey_constraint)
     inpaint = "inpaint:gpu" if settings.prior != "bundled" and torch.cuda.is_available() else "inpaint"
     filled = frames if settings.diffusion == "always" or settings.prior != "bundled" else 1
