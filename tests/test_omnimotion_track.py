@@ -14,7 +14,7 @@ from omnifusion.video import read_image, write_image
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setitem(PRESETS, "draft", replace(PRESETS["draft"], iterations=(30, 0), schedule=Schedule(rays=32)))
+    monkeypatch.setitem(PRESETS, "draft", replace(PRESETS["draft"], iterations=30, schedule=Schedule(rays=32)))
 
 
 @pytest.fixture(scope="module")

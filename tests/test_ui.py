@@ -44,7 +44,7 @@ def film(path: Path, frames: int = 3, size: tuple[int, int] = (48, 64), grey: bo
     return path
 
 
-QUICK = replace(omnimotion.PRESETS["draft"], iterations=(20, 10))
+QUICK = replace(omnimotion.PRESETS["draft"], iterations=30)
 
 
 @pytest.fixture

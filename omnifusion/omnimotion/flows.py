@@ -48,8 +48,8 @@ class Flows:
         return float(self.trusted(pair).mean())
 
     def improve(self, images: Array, i: int, j: int, there: Array, back: Array) -> None:
-        """Takes the flows ``there`` (i to j) and ``back`` where they are trusted and cost less than those held, or where
-        none is trusted."""
+        """Takes the flows ``there`` (i to j) and ``back`` where they are trusted and cost less than those held, or
+        where none is trusted."""
         for pair, f, b in (((i, j), there, back), ((j, i), back, there)):
             k, held = self.pairs[pair], self.trusted(pair)
             costs = [of.appearance_error(images[pair[0]], images[pair[1]], flow) for flow in (f, self.of(pair))]
