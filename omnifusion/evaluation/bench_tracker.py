@@ -1,7 +1,7 @@
 """The tracker measured: against exact truth on made scenes, and by the colour it carries on real clips.
 
-Peers: chained DIS (gap-1 flows composed, seen where its cycle closes to ``CHAIN_CYCLE`` px), and started DIS (DIS that
-begins at the chain, trusted where its cycle closes to 1 px).
+Peers: chained DIS (gap-1 flows composed, seen where its cycle closes to ``CHAIN_CYCLE`` px), and direct flow alone
+(trusted where its cycle closes to 1 px).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from omnifusion.clip.prepare import working_luminance
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.tables import Table
+from omnifusion.flow.direct import DirectFlow
 from omnifusion.geometry import fit_size, inside, pixel_grid, sample
 from omnifusion.levin import levin
 from omnifusion.meter import Meter
@@ -38,30 +38,6 @@ CHAIN_CYCLE = 4.0
 HEIGHT = 240
 CARRIED_TO = 8
 """So many frames, evenly spread over the clip, are coloured from frame 0."""
-
-
-class Chains:
-    """Gap-1 DIS between frame 0 and every other, composed; ``images`` ``(T, H, W)`` uint8."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.images, self.there, self.back = images, [np.zeros((*images[0].shape, 2), np.float32)], []
-        self.back.append(self.there[0])
-        for before, image in pairwise(images):
-            self.there.append(of.compose(self.there[-1], of.dis(before, image)))
-            self.back.append(of.compose(of.dis(image, before), self.back[-1]))
-
-    def forward(self, j: int) -> tuple[Tensor, Tensor]:
-        """Flow ``(H, W, 2)`` from frame 0 to ``j``, and where it is seen."""
-        seen = of.cycle_error(self.there[j], self.back[j]) < CHAIN_CYCLE
-        return torch.from_numpy(self.there[j]), torch.from_numpy(seen)
-
-    def started(self, j: int) -> tuple[Tensor, Tensor]:
-        """Started DIS ``(H, W, 2)`` from frame ``j`` to 0, and where it is trusted."""
-        there, back = self.there[j], self.back[j]
-        if j > 1:
-            there = of.dis(self.images[0], self.images[j], there)
-            back = of.dis(self.images[j], self.images[0], back)
-        return torch.from_numpy(back), torch.from_numpy(of.cycle_error(back, there) < 1.0)
 
 
 def accuracy(truth: synthetic.MadeClip, answer: Callable[[int], tuple[Tensor, Tensor]]) -> list[float]:
@@ -97,11 +73,11 @@ def _made_once(truth: synthetic.MadeClip, preset: str, seed: int) -> Steps[list[
     L = rgb_to_lab(from_uint8(truth.video.frames))[:, :1]
     with Meter() as meter:
         tracker = yield from omnimotion.fit(L, preset, seed=seed)
-    grid, chains = pixel_grid(*truth.video.size), Chains(of.to_bytes(L[:, 0]))
+    grid, direct = pixel_grid(*truth.video.size), DirectFlow(of.to_bytes(L[:, 0]))
 
     def chained(j: int) -> tuple[Tensor, Tensor]:
-        flow, seen = chains.forward(j)
-        return (grid + flow).reshape(-1, 2), seen.reshape(-1)
+        (found,) = direct.pairs(0, j, near=True)
+        return (grid + torch.from_numpy(found.flow)).reshape(-1, 2), torch.from_numpy(found.cycle.ravel() < CHAIN_CYCLE)
 
     ours = accuracy(truth, lambda j: tracker.correspond(grid.reshape(-1, 2), 0, j))
     return [*ours, *accuracy(truth, chained), meter.seconds, meter.peak_mib]
@@ -114,9 +90,16 @@ def _row(table: Table, count: int, row: Sequence[Any]) -> Step:
 
 
 def carried(clips: Sequence[Path], frames: int, preset: str) -> Steps[Table]:
-    """PSNR of frames that fetch their colour from frame 0 (their own luminance kept), ours and started DIS."""
-    forms = {"clip": "", "fit s": ".1f", "peak MiB": ".0f", "trusted %": ".1f", "DIS there": ".2f", "ours there": ".2f"}
-    forms |= {"seen %": ".1f", "DIS filled": ".2f", "ours filled": ".2f", "ours all": ".2f"}
+    """PSNR of frames that fetch their colour from frame 0 (their own luminance kept), ours and by direct flow alone."""
+    forms = {
+        "clip": "",
+        "fit s": ".1f",
+        "peak MiB": ".0f",
+        "trusted %": ".1f",
+        "direct there": ".2f",
+        "ours there": ".2f",
+    }
+    forms |= {"seen %": ".1f", "direct filled": ".2f", "ours filled": ".2f", "ours all": ".2f"}
     table = Table(f"Colour carried from frame 0, {frames} frames of {HEIGHT} px, {preset}", forms, [])
     for n, path in enumerate(clips):
         yield Step("bench", path.name, n / len(clips))
@@ -125,19 +108,20 @@ def carried(clips: Sequence[Path], frames: int, preset: str) -> Steps[Table]:
         L, ab = lab[:, :1].contiguous(), lab[:, 1:].contiguous()
         with Meter() as meter:
             tracker = yield from omnimotion.fit(L, preset)
-        figures = compare(tracker, Chains(of.to_bytes(L[:, 0])), video, L, ab)
+        figures = compare(tracker, DirectFlow(of.to_bytes(L[:, 0])), video, L, ab)
         yield _row(table, len(clips), [path.name, meter.seconds, meter.peak_mib, *figures])
     table.rows.append(["mean", *np.mean([row[1:] for row in table.rows], axis=0)])
     return table
 
 
-def compare(tracker: Tracker, chains: Chains, video: np.ndarray, L: Tensor, ab: Tensor) -> list[float]:
-    """Means over ``CARRIED_TO`` frames: trusted %, PSNR of DIS and of ours there, seen %, PSNR after Levin's fill,
-    ours without."""
+def compare(tracker: Tracker, direct: DirectFlow, video: np.ndarray, L: Tensor, ab: Tensor) -> list[float]:
+    """Means over ``CARRIED_TO`` frames: trusted %, PSNR of direct flow and of ours there, seen %, PSNR of both after
+    Levin's fill, ours without."""
     H, W = L.shape[2:]
     grid, figures = pixel_grid(H, W), []
     for j in sorted({int(j) for j in np.linspace(1, len(video) - 1, CARRIED_TO)}):
-        flow, trusted = chains.started(j)
+        (found,) = direct.pairs(j, 0)
+        flow, trusted = torch.from_numpy(found.flow), torch.from_numpy(found.cycle < of.CYCLE)
         places, seen = tracker.correspond(grid.reshape(-1, 2), j, 0)
         seen = seen.view(H, W)
         theirs, ours = sample(ab[0], grid + flow), sample(ab[0], places.view(H, W, 2))
