@@ -13,9 +13,9 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     return kornia.color.rgb_to_lab(rgb)
 
 
-def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
-    """CIELAB ``(..., 3, H, W)`` to sRGB in [0, 1] (unless ``clip`` is off: then colours outside the gamut leave it)."""
-    return kornia.color.lab_to_rgb(lab, clip=clip)
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """CIELAB ``(..., 3, H, W)`` to sRGB, clipped to [0, 1]."""
+    return kornia.color.lab_to_rgb(lab)
 
 
 def from_uint8(image: np.ndarray | Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,16 +41,10 @@ def sample(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
     return values[0, :, 0].reshape(image.shape[0], *points.shape[:-1])
 
 
-def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+def warp(image: Tensor, flow: Tensor) -> Tensor:
     """Fetch ``image`` ``(C, H, W)`` along ``flow`` ``(2, H, W)``: out(p) = image(p + flow(p))."""
     _, H, W = flow.shape
-    return sample(image, pixel_grid(H, W, flow.device) + flow.permute(1, 2, 0), mode)
-
-
-def blur(image: Tensor, sigma: float) -> Tensor:
-    """``(C, H, W)`` averaged by a Gaussian of ``sigma`` pixels; the border is reflected."""
-    planes = [cv2.GaussianBlur(plane, (0, 0), sigma) for plane in image.numpy()]
-    return torch.from_numpy(np.stack(planes))
+    return sample(image, pixel_grid(H, W, flow.device) + flow.permute(1, 2, 0))
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -87,11 +87,11 @@ def crop(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
     return image[top:bottom, left:right]
 
 
-def frame_box(image: np.ndarray, box: Sequence[int], ink: tuple[int, int, int] = (213, 94, 0)) -> np.ndarray:
+def frame_box(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
     """``image`` with the outline of ``box`` = (left, top, right, bottom) drawn on it, two pixels thick."""
     left, top, right, bottom = box
     picture = Image.fromarray(image)
-    ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=ink, width=2)
+    ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=(213, 94, 0), width=2)
     return np.asarray(picture)
 
 

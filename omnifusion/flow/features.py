@@ -8,10 +8,9 @@ import numpy as np
 Array = np.ndarray
 
 
-def describe(image: Array, most: int, contrast: float = 0.04) -> tuple[Array, Array]:
-    """Positions ``(N, 2)`` px and descriptors ``(N, 128)`` of about ``most`` features of ``image`` ``(H, W)`` uint8,
-    none fainter than ``contrast``."""
-    points, descriptors = cv2.SIFT.create(most, contrastThreshold=contrast).detectAndCompute(image, None)
+def describe(image: Array, most: int) -> tuple[Array, Array]:
+    """Positions ``(N, 2)`` px and descriptors ``(N, 128)`` of about ``most`` features of ``image`` ``(H, W)`` uint8."""
+    points, descriptors = cv2.SIFT.create(most).detectAndCompute(image, None)
     if not points:
         return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
     return np.array([p.pt for p in points], np.float32), descriptors
