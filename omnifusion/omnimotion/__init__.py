@@ -30,7 +30,7 @@ the official networks, sizes, sample counts and schedule, and goes through the s
   apart from it near), where the official code starts at the identity: it decides whether the layers part.
 - Supervision is DIS, or RAFT on a GPU, started by shorter intervals and by the dominant affine motion; beyond 40 frames
   the pairs number O(n log n).
-- Transmittance at the mapped point decides visibility, as in the paper; direct flow may be more probable (``flow.judge``).
+- Transmittance at the mapped point decides visibility, as in the paper, unless direct flow is more probable.
 - A diverging step is undone (``optimise.py``), and what can overflow or vanish is bounded: scales, determinants of the
   affine maps, and no transmittance is divided by.
 """
