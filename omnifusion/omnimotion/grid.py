@@ -75,23 +75,22 @@ class GridVolume(Volume):
         slab = torch.arange(affine.shape[1]) * len(layers) // affine.shape[1]
         affine.copy_(torch.from_numpy(layers).flatten(2)[slab].transpose(0, 1))
 
-    def loss(self, rays: Rays, z: Tensor, scale: float, smooth: float = 0.0) -> tuple[Tensor, Tensor]:
+    def loss(self, rays: Rays, z: Tensor, scale: float, smooth: float = 0.0) -> Tensor:
         """``Volume.loss`` by kernel."""
         tensors = self._tensors()
         shape, flat = _flat(tensors)
-        each = torch.empty(len(z))
-        arrays = [v.contiguous().numpy() for v in (*rays, z, each)]
+        arrays = [v.contiguous().numpy() for v in (*rays, z)]
 
         def run(part: slice) -> tuple[float, tuple[np.ndarray, ...]]:
             gradients = tuple(np.zeros_like(p) for p in flat)
-            *cut, out = (a[part] for a in arrays)
+            cut = tuple(a[part] for a in arrays)
             weights = np.float32(scale), np.float32(smooth)
-            return kernels.loss(shape, flat, tuple(cut), *weights, SMOOTHED, gradients, out), gradients
+            return kernels.loss(shape, flat, cut, *weights, SMOOTHED, gradients), gradients
 
         totals, parts = zip(*parallel(run, _chunks(len(z), SMOOTHED)), strict=True)
         summed = [torch.from_numpy(sum(g) / np.float32(len(z))) for g in zip(*parts, strict=True)]
         gradients = [g.view(p.shape) for g, p in zip(summed, tensors, strict=True)]
-        return _Differentiated.apply(sum(totals) / len(z), gradients, *tensors), each
+        return _Differentiated.apply(sum(totals) / len(z), gradients, *tensors)
 
     @torch.no_grad()
     def trace(self, xy: Tensor, i: int, j: int, samples: int = 8) -> tuple[Tensor, Tensor]:

@@ -229,7 +229,7 @@ def _clear(v, opacity):
 
 
 @kernel
-def loss(shape, parameters, rays, scale, smooth, every, gradients, each):
+def loss(shape, parameters, rays, scale, smooth, every, gradients):
     """The sum (float64) over rays of flow loss plus temporal smoothness; adds their gradients.
 
     Args:
@@ -237,7 +237,6 @@ def loss(shape, parameters, rays, scale, smooth, every, gradients, each):
         parameters, gradients: grids ``(T, 5, A, B, 2)``, affine ``(T, knots, 6)``, coarse, fine ``(Y, X, Z)``, all flat.
         rays: xy, i, j, q, confidence and depths z as in ``Volume.loss``; scale: px per volume unit.
         smooth: weight of the second difference, on one ray in ``every``.
-        each: ``(R,)`` receives each ray's flow loss.
     """
     grids, affine, coarse, fine = parameters
     ggrids, gaffine, gcoarse, gfine = gradients
@@ -280,7 +279,6 @@ def loss(shape, parameters, rays, scale, smooth, every, gradients, each):
             hx[k], hy[k], hz[k] = _down_back(
                 affine, grids, gaffine, ggrids, B, gx, gy, ZERO, px[k], py[k], dn, k * STAPE, dnc, k * SCELL
             )
-        each[n] = flow
         total += c * flow
         if smooth > ZERO and n % every == 0 and 0 < s < T - 1:
             lam = smooth * F(every)

@@ -88,9 +88,9 @@ class Optimiser:
             warm = group["base"] * min(1.0, self.iteration / WARMUP)
             group["lr"] = warm * s.fall(self.iteration, done) * 0.5**self.recoveries
         largest = 1 + self.volume.frames * done / CURRICULUM
-        rays, cells = self.sampler.draw(self.rng, largest, s.pairs, s.rays)
-        z = depths(len(cells), s.samples, self.jitter)
-        loss, each = self.volume.loss(rays, z, max(self.sampler.flows.size) / 2, s.smooth)
+        rays = self.sampler.draw(self.rng, largest, s.pairs, s.rays)
+        z = depths(len(rays.xy), s.samples, self.jitter)
+        loss = self.volume.loss(rays, z, max(self.sampler.flows.size) / 2, s.smooth)
         self.adam.zero_grad()
         loss.backward()
         value = float(loss.detach())
@@ -101,7 +101,6 @@ class Optimiser:
             self._safe = self._parts() | {"loss": value}
         self.volume.descend(self.adam.step)
         self.loss = value
-        self.sampler.learn(cells, each.cpu().numpy())
         return True
 
     def _healthy(self, loss: float) -> bool:
@@ -132,7 +131,6 @@ class Optimiser:
             "loss": self.loss,
             "rng": self.rng.bit_generator.state,
             "jitter": self.jitter.get_state(),
-            "errors": torch.from_numpy(self.sampler.error.copy()),
             "safe": self._safe,
         }
 
@@ -142,7 +140,6 @@ class Optimiser:
         self.iteration, self.recoveries, self.loss = state["iteration"], state["recoveries"], state["loss"]
         self.rng.bit_generator.state = state["rng"]
         self.jitter.set_state(state["jitter"])
-        self.sampler.error[:] = state["errors"].numpy()
         self._safe = state["safe"]
 
 

@@ -76,8 +76,8 @@ class Volume(nn.Module):
         weights = composite_weights(self.field(u).view(R, K), self.opacity / K)
         return u.view(R, K, 3), p.view(R, K, 3), weights
 
-    def loss(self, rays: Rays, z: Tensor, scale: float, smooth: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Mean over rays of confidence times flow loss, plus temporal smoothness; and each ray's flow loss ``(R,)``.
+    def loss(self, rays: Rays, z: Tensor, scale: float, smooth: float = 0.0) -> Tensor:
+        """Mean over rays of confidence times flow loss, plus temporal smoothness.
 
         Flow loss: MIX sum_k w_k rho(p_k - q) + (1 - MIX) rho(sum_k w_k p_k - q).
         Smoothness, on one ray in SMOOTHED: sum_k w_k rho(p_k in frame i - 1 + p_k in frame i + 1 - 2 p), w_k held
@@ -101,7 +101,7 @@ class Volume(nn.Module):
             ends = [self.nvp.inverse(flat, (i[chosen] + d).repeat_interleave(K), psi)[:, :2] for d in (-1, 1)]
             bend = (ends[0] + ends[1]).view(-1, K, 2) - 2 * xy[chosen][:, None]
             total = total + smooth * SMOOTHED * (w[chosen].detach() * rho(bend * scale)).sum() / len(xy)
-        return total, each.detach()
+        return total
 
     @torch.no_grad()
     def trace(self, xy: Tensor, i: int, j: int, samples: int = 8) -> tuple[Tensor, Tensor]:
