@@ -25,7 +25,7 @@ from omnifusion.ui.estimate import Rates
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.page import make_service
 from omnifusion.ui.service import in_words
-from omnifusion.ui.visit import Visit, receive_file, tie, tie_own
+from omnifusion.ui.visit import Visit, receive_file, tie, tie_made
 from omnifusion.video import Writer, read, reader, write_image
 
 
@@ -124,7 +124,7 @@ def test_messages_name_the_upload_not_its_place(tmp_path: Path) -> None:
 
 def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
     visit, _ = receive_file(Visit(), film(tmp_path / "a.mp4"), Limits(), tmp_path / "visits")
-    visit, note = tie_own(visit, 2)
+    visit, note = tie_made(visit, 2, visit.frame(2), "")
     own = visit.pictures[2]
     again, note = tie(visit, 1, own, Limits(), False)
     assert "correlates" in note and "64 x 48" in note and set(again.pictures) == {1, 2}
@@ -321,7 +321,7 @@ def test_what_does_not_fit_is_refused_and_told_what_would(tmp_path: Path) -> Non
 
 def test_another_clip_replaces_the_earlier(tmp_path: Path) -> None:
     visit, _ = receive_file(Visit(), film(tmp_path / "a.mp4"), Limits(), tmp_path / "visits")
-    visit, _ = tie_own(visit, 1)
+    visit, _ = tie_made(visit, 1, visit.frame(1), "")
     second, _ = receive_file(visit, film(tmp_path / "b.mp4", frames=1), Limits(), tmp_path / "visits")
     assert second.folder != visit.folder, "a run may still read the earlier"
     assert second.frames == 1 and second.pictures == {}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from omnifusion.settings import CHOICES, Settings
 from omnifusion.state import InputError
@@ -18,15 +17,16 @@ from omnifusion.store import Request, Stored
 from omnifusion.ui import gpu, work
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.estimate import fits, memory_mib
+from omnifusion.ui.exemplars import Exemplars, fold
 from omnifusion.ui.live import Live, message, seconds
-from omnifusion.ui.panels import CHOOSE, CLIP, EXEMPLAR
+from omnifusion.ui.panels import CHOOSE, CLIP
 from omnifusion.ui.runs import Run
 from omnifusion.ui.service import listening
-from omnifusion.ui.showing import Showing, Updates, link_to
-from omnifusion.ui.visit import Visit, receive_file, receive_job, tie, tie_own
+from omnifusion.ui.showing import Updates, link_to
+from omnifusion.ui.visit import Visit, receive_file, receive_job
 
 
-class Handlers(Showing):
+class Handlers(Exemplars):
     """The page's handlers; each method takes the visit first where it needs it."""
 
     # -- the clip and its exemplars
@@ -58,11 +58,9 @@ class Handlers(Showing):
         return {
             self.clip.step: fold(CLIP, visit.name and f"{visit.name}, {visit.frames} frames", open=not there),
             self.clip.notes: "\n\n".join(notes),
-            self.clip.frame: gr.Slider(
-                maximum=max(1, visit.frames - 1), value=0, interactive=visit.frames > 1, visible=there
-            ),
-            self.clip.given: gr.Row(visible=there),
-            self.clip.preview: visit.preview(0) if there else None,
+            self.clip.frame: gr.Slider(maximum=max(1, visit.frames - 1), value=0, interactive=visit.frames > 1),
+            self.clip.given: gr.Column(visible=there),
+            **self.seek(visit, 0),
             self.clip.picture: None,
             self.clip.own: gr.Button(visible=visit.color),
             **self._pictures(visit),
@@ -72,38 +70,6 @@ class Handlers(Showing):
             ),
             **self.estimate(visit, *chosen),
         }
-
-    def _pictures(self, visit: Visit) -> Updates:
-        tied = [(str(path), f"frame {frame}") for frame, path in sorted(visit.pictures.items())]
-        done = "the clip's own first frame" if visit.color else ""
-        if tied:
-            done = ", ".join(name for _, name in tied)
-        return {
-            self.clip.exemplar: fold(EXEMPLAR, done, open=visit.clip is not None and not done),
-            self.clip.pictures: gr.Gallery(tied, visible=bool(tied)),
-            self.clip.forget: gr.Button(visible=bool(tied)),
-        }
-
-    def seek(self, visit: Visit, frame: int) -> np.ndarray | None:
-        """The slider under the clip was moved."""
-        return visit.preview(int(frame)) if visit.clip is not None else None
-
-    def add_picture(self, visit: Visit, frame: int, path: str | None, force: bool) -> Updates:
-        """A coloured picture was given for the frame on the slider."""
-        if path is None:
-            return {self.visit: visit}
-        visit, note = tie(visit, int(frame), Path(path), self.service.limits, force)
-        return {self.visit: visit, self.clip.notes: note, self.clip.picture: None, **self._pictures(visit)}
-
-    def own_picture(self, visit: Visit, frame: int) -> Updates:
-        """The clip's own colours serve as exemplar."""
-        visit, note = tie_own(visit, int(frame))
-        return {self.visit: visit, self.clip.notes: note, **self._pictures(visit)}
-
-    def forget_pictures(self, visit: Visit) -> Updates:
-        """All exemplars are dropped."""
-        visit = replace(visit, pictures={})
-        return {self.visit: visit, self.clip.notes: "All exemplars are removed.", **self._pictures(visit)}
 
     # -- choices and their price
 
@@ -265,11 +231,6 @@ class Handlers(Showing):
         visit = visit.with_run(token)
         updates |= {**self._show(stored, request), **self._lists(visit)}
         return {**updates, self.visit: visit, self.start.progress: message("Opened from a link.")}
-
-
-def fold(title: str, done: object, open: bool) -> gr.Accordion:
-    """A step's fold; its title says what was done in it."""
-    return gr.Accordion(label=f"{title}: {done}" if done else title, open=open)
 
 
 def _settings_in(link: Mapping[str, Any]) -> dict[str, Any]:

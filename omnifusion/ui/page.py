@@ -119,10 +119,14 @@ def _wire_clip(h: Handlers) -> None:
         **HEAVY,
     )
     clip.examples.select(h.example, [h.visit, *chosen], _everything(h), **HEAVY)
-    clip.frame.change(h.seek, [h.visit, clip.frame], clip.preview, trigger_mode="always_last", **QUIET)
+    clip.frame.change(h.seek, [h.visit, clip.frame], [clip.preview, clip.brush, clip.spread],
+                      trigger_mode="always_last", **QUIET)  # fmt: skip
     tied = [h.visit, clip.exemplar, clip.notes, clip.picture, clip.pictures, clip.forget]
     clip.picture.upload(h.add_picture, [h.visit, clip.frame, clip.picture, h.choices["force"]], tied, **HEAVY)
     clip.own.click(h.own_picture, [h.visit, clip.frame], tied, **HEAVY)
+    painted = [h.visit, clip.frame, clip.brush]
+    clip.brush.input(h.spread, painted, clip.spread, trigger_mode="always_last", **HEAVY)
+    clip.take.click(h.take_strokes, painted, tied, **HEAVY)
     clip.forget.click(h.forget_pictures, h.visit, tied, **QUIET)
 
 

@@ -12,6 +12,7 @@ from omnifusion.settings import CHOICES
 from omnifusion.ui.assets import text, thumbnails
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import message
+from omnifusion.ui.paint import painter
 
 CLIP, EXEMPLAR, CHOOSE = "1 · Clip", "2 · A frame in colour", "3 · Choices"
 """The steps, as their folds are called."""
@@ -37,19 +38,30 @@ def clip_panel() -> Panel:
                 interactive=False, buttons=[], container=False, elem_id="examples",
             )  # fmt: skip
     with gr.Accordion(EXEMPLAR, open=False, elem_id="step2") as exemplar:
-        frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="frame", visible=False)
-        with gr.Row(visible=False) as given:
-            preview = _picture("preview", "This frame, grey", 140, height=190, buttons=["download", "fullscreen"])
-            picture = gr.Image(
-                label="The same frame in colour", sources=["upload", "clipboard"], type="filepath", height=190,
-                min_width=140, image_mode=None, elem_id="exemplar",
-            )  # fmt: skip
-        own = gr.Button("Take this frame's own colours", size="sm", visible=False, elem_id="own")
+        gr.Markdown("One frame of the clip in colour; best several, where much of the scene changes.",
+                    elem_classes="of-note")  # fmt: skip
+        with gr.Column(visible=False) as given:
+            frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="frame")
+            with gr.Tabs():
+                with gr.Tab("Upload it"):
+                    with gr.Row():
+                        preview = _picture("preview", "This frame, grey", 140, height=190, buttons=["download"])
+                        picture = gr.Image(
+                            label="The same in colour", sources=["upload", "clipboard"], type="filepath", height=190,
+                            min_width=140, image_mode=None, elem_id="exemplar",
+                        )  # fmt: skip
+                    own = gr.Button("Take this frame's own colours", size="sm", visible=False, elem_id="own")
+                with gr.Tab("Paint it"):
+                    gr.Markdown("A stroke or two in each thing; colour spreads to its edges.", elem_classes="of-note")
+                    brush = painter("brush")
+                    spread = _picture("spread", "What your strokes give", 220)
+                    take = gr.Button("Take it as exemplar", size="sm", elem_id="take")
         pictures = gr.Gallery(label="Exemplars", columns=4, height=120, visible=False, interactive=False, buttons=[])
         forget = gr.Button("Remove all exemplars", size="sm", visible=False)
     notes = gr.Markdown(elem_id="notes", elem_classes="of-note")
     return Panel(step=step, clip=clip, examples=examples, exemplar=exemplar, notes=notes, frame=frame, given=given,
-                 preview=preview, picture=picture, own=own, pictures=pictures, forget=forget)  # fmt: skip
+                 preview=preview, picture=picture, own=own, brush=brush, spread=spread, take=take, pictures=pictures,
+                 forget=forget)  # fmt: skip
 
 
 def choices_panel(limits: Limits, priors: list[tuple[str, str]], presets: list[tuple[str, str]]) -> dict[str, Any]:

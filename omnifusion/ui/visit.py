@@ -65,6 +65,14 @@ class Visit:
         """The same visit, showing a run."""
         return replace(self, token=token, going="", runs=(*(r for r in self.runs if r != token), token))
 
+    def frame(self, frame: int) -> np.ndarray:
+        """A frame of the clip as it was given, ``(3, H, W)`` uint8.
+
+        Raises:
+            InputError: there is no clip.
+        """
+        return np.array(read(self.require_clip(), 1, frame).frames[0])
+
     def preview(self, frame: int) -> np.ndarray:
         """A frame of the clip without its colours, ``(h, w, 3)`` uint8."""
         assert self.folder is not None
@@ -112,35 +120,25 @@ def tie(visit: Visit, frame: int, path: Path, limits: Limits, force: bool) -> tu
     Raises:
         InputError: no clip yet, not a picture, or it does not seem to show this frame.
     """
-    clip = visit.require_clip()
-    assert visit.folder is not None
+    shown = to_uint8(grey(from_uint8(visit.frame(frame)))).numpy()
     image = read_image(path, limits.pixels)
-    shown = to_uint8(grey(from_uint8(_frame(clip, frame)))).numpy()
     found = register(image, shown, force=force)
-    target = visit.folder / exemplar_name(frame)
-    target.unlink(missing_ok=True)
-    write_image(target, image)
+    visit, _ = tie_made(visit, frame, image, "")
     h, w = image.shape[1:]
     note = (
         f"Frame {frame} has its exemplar, {w} x {h}: its brightness correlates with the frame's by {found.before:.2f}, "
         f"in its place by {found.after:.2f}."
     )
-    return replace(visit, pictures={**visit.pictures, frame: target}), f"{note} {found.warning or ''}"
+    return visit, f"{note} {found.warning or ''}"
 
 
-def tie_own(visit: Visit, frame: int) -> tuple[Visit, str]:
-    """Tie the clip's own colours of a frame to it.
-
-    Raises:
-        InputError: no clip yet.
-    """
-    clip = visit.require_clip()
+def tie_made(visit: Visit, frame: int, image: np.ndarray, how: str) -> tuple[Visit, str]:
+    """Tie a picture that was made here of the frame itself to it, ``(3, H, W)`` uint8; ``how``, in words."""
     assert visit.folder is not None
     target = visit.folder / exemplar_name(frame)
     target.unlink(missing_ok=True)
-    write_image(target, _frame(clip, frame))
-    note = f"Frame {frame} is an exemplar with the clip's own colours."
-    return replace(visit, pictures={**visit.pictures, frame: target}), note
+    write_image(target, image)
+    return replace(visit, pictures={**visit.pictures, frame: target}), f"Frame {frame} is an exemplar {how}."
 
 
 def _received(visit: Visit, file: Path, name: str, video: Video, color: bool, home: Path) -> Visit:
@@ -154,7 +152,3 @@ def _received(visit: Visit, file: Path, name: str, video: Video, color: bool, ho
     frames = [to_uint8(grey(resize(from_uint8(f)[None], size))[0]) for f in video.frames]
     np.save(folder / "preview.npy", torch.stack(frames).permute(0, 2, 3, 1).numpy())
     return Visit(folder, clip, name, len(video), video.size, color, token=visit.token, runs=visit.runs)
-
-
-def _frame(clip: Path, frame: int) -> np.ndarray:
-    return np.array(read(clip, 1, frame).frames[0])

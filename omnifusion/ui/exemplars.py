@@ -1,0 +1,75 @@
+"""How a frame gets its colours: a picture that is given, strokes that spread, versions that the prior invents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from omnifusion.ui import paint
+from omnifusion.ui.panels import EXEMPLAR
+from omnifusion.ui.showing import Showing, Updates
+from omnifusion.ui.visit import Visit, tie, tie_made
+from omnifusion.video import read_image
+
+
+class Exemplars(Showing):
+    """The handlers of the coloured frames."""
+
+    def _pictures(self, visit: Visit) -> Updates:
+        tied = [(str(path), f"frame {frame}") for frame, path in sorted(visit.pictures.items())]
+        done = ", ".join(name for _, name in tied) or ("the clip's own first frame" if visit.color else "")
+        return {
+            self.clip.exemplar: fold(EXEMPLAR, done, open=visit.clip is not None and not done),
+            self.clip.pictures: gr.Gallery(tied, visible=bool(tied)),
+            self.clip.forget: gr.Button(visible=bool(tied)),
+        }
+
+    def _tied(self, visit: Visit, note: str) -> Updates:
+        return {self.visit: visit, self.clip.notes: note, self.clip.picture: None, **self._pictures(visit)}
+
+    def seek(self, visit: Visit, frame: int) -> Updates:
+        """The slider under the clip was moved."""
+        if visit.clip is None:
+            return {self.clip.preview: None}
+        known = [read_image(path).transpose(1, 2, 0) for path in visit.pictures.values()][:1]
+        inks = paint.inks_of(known[0]) if known else paint.INKS
+        picture = visit.preview(int(frame))
+        return {self.clip.preview: picture, self.clip.brush: paint.on_picture(picture, inks), self.clip.spread: None}
+
+    def add_picture(self, visit: Visit, frame: int, path: str | None, force: bool) -> Updates:
+        """A coloured picture was given for the frame on the slider."""
+        if path is None:
+            return {self.visit: visit}
+        return self._tied(*tie(visit, int(frame), Path(path), self.service.limits, force))
+
+    def own_picture(self, visit: Visit, frame: int) -> Updates:
+        """The clip's own colours serve as exemplar."""
+        image = visit.frame(int(frame))
+        return self._tied(*tie_made(visit, int(frame), image, "with the clip's own colours"))
+
+    def forget_pictures(self, visit: Visit) -> Updates:
+        """All exemplars are dropped."""
+        return self._tied(replace(visit, pictures={}), "All exemplars are removed.")
+
+    def spread(self, visit: Visit, frame: int, strokes: Any) -> np.ndarray | None:
+        """A stroke was drawn: where its colour would go."""
+        visit.require_clip()
+        if not (found := paint.read_strokes(strokes)):
+            return None
+        picture = visit.preview(int(frame))
+        return paint.spread(picture.transpose(2, 0, 1), found, picture.shape[:2]).transpose(1, 2, 0)
+
+    def take_strokes(self, visit: Visit, frame: int, strokes: Any) -> Updates:
+        """The strokes are good as they are."""
+        image = visit.frame(int(frame))
+        spread = paint.spread(image, paint.read_strokes(strokes), visit.preview(int(frame)).shape[:2])
+        return self._tied(*tie_made(visit, int(frame), spread, "from your strokes"))
+
+
+def fold(title: str, done: object, open: bool) -> gr.Accordion:
+    """A step's fold; its title says what was done in it."""
+    return gr.Accordion(label=f"{title}: {done}" if done else title, open=open)
