@@ -18,7 +18,7 @@ from omnifusion.flow.direct import DirectFlow
 from omnifusion.settings import PRESETS, Settings, choose
 from omnifusion.state import Colored, ColorState, InputError, Origin, Step, Video, drain
 from omnifusion.store import Request, open_run, save_request
-from omnifusion.ui import gpu, live, results, work
+from omnifusion.ui import gpu, live, paint, results, work
 from omnifusion.ui.archive import Archive
 from omnifusion.ui.assets import EXAMPLES, FOLDER
 from omnifusion.ui.estimate import Rates
@@ -132,6 +132,51 @@ def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
     write_image(noise, np.random.default_rng(0).integers(0, 255, (3, 48, 64), dtype=np.uint8))
     with pytest.raises(InputError, match="correlates at"):
         tie(visit, 0, noise, Limits(), False)
+
+
+# -- strokes
+
+
+def ramp(size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    """Two even halves, dark and bright, ``(3, H, W)`` uint8."""
+    return np.where(np.arange(size[1]) < size[1] // 2, 70, 180).astype(np.uint8) * np.ones((3, size[0], 1), np.uint8)
+
+
+def test_strokes_spread_to_the_edges_of_things_and_leave_brightness_alone() -> None:
+    strokes = [("#b04030", 3, [8, 8]), ("#3050b0", 2, [50, 10, 55, 40])]
+    made = paint.spread(ramp(), strokes, (48, 64))
+    assert np.abs(results.grey(made.transpose(1, 2, 0)).astype(int) - ramp().transpose(1, 2, 0)).max() <= 2
+    red, blue = made[0].astype(int) - made[2], made[2].astype(int) - made[0]
+    assert (red[:, :30] > 20).all() and (blue[:, 34:] > 20).all()
+    twice = paint.spread(ramp(), [(ink, 2 * r, [2 * at for at in path]) for ink, r, path in strokes], (96, 128))
+    assert np.abs(twice.astype(int) - made).mean() < 2, "strokes are in the shown picture's own pixels"
+
+
+def test_an_eraser_takes_colour_away_and_no_paint_is_no_picture() -> None:
+    stroke = ("#b04030", 3, [8.0, 8.0, 30.0, 8.0])
+    mask, ab = paint.painted([stroke], (48, 64), (48, 64))
+    assert mask[8, 8] and mask[8, 29] and not mask[20, 8] and (ab[0][mask] > 20).all()
+    erased, _ = paint.painted([stroke, ("erase", 5, [25.0, 8.0])], (48, 64), (48, 64))
+    assert erased[8, 8] and not erased[8, 26]
+    with pytest.raises(InputError, match="no paint"):
+        paint.spread(ramp(), [stroke, ("erase", 60, [20.0, 8.0])], (48, 64))
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["paint", [1], [["red", 3, [1, 2]]], [["#b04030", 3, [1]]], [["#b04030", -1, [1, 2]]], [["#b04030", 3, [1, 1e9]]],
+     [["#b04030", 3, [1, float("nan")]]], [["#b04030", float("nan"), [1, 2]]], [["#b04030", 3, {}]],
+     [["#b04030", 3, [1.0, 2.0] * 60_000]]],
+)  # fmt: skip
+def test_what_the_brush_cannot_have_sent_is_refused(given: Any) -> None:
+    with pytest.raises(InputError, match="paint"):
+        paint.read_strokes(given)
+
+
+def test_the_palette_is_the_pictures_own() -> None:
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[:, :40], picture[:, 40:] = (176, 64, 48), (48, 80, 176)
+    assert paint.inks_of(picture, 2) == ["#b04030", "#3050b0"]
 
 
 # -- results on disk

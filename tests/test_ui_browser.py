@@ -72,7 +72,7 @@ def open_page(context: sync_api.BrowserContext, url: str) -> sync_api.Page:
 
 def click_example(page: sync_api.Page, index: int = 0) -> None:
     page.locator("#examples button.thumbnail-item").nth(index).click()
-    expect(page.locator("#notes")).to_contain_text("36 frames", timeout=60 * SECOND)
+    expect(page.locator("#step1")).to_contain_text("36 frames", timeout=60 * SECOND)
 
 
 def set_number(page: sync_api.Page, name: str, value: float) -> None:
@@ -230,6 +230,52 @@ def test_exemplars_are_tied_to_frames_and_checked(page: sync_api.Page, tmp_path:
     download.value.save_as(grey)
     page.locator("#exemplar input[type=file]").set_input_files(grey)
     expect(page.locator(".toast-body")).to_contain_text("exemplar is grey", timeout=30 * SECOND)
+
+
+def draw(page: sync_api.Page, ink: int, *path: tuple[float, float]) -> None:
+    """A stroke with a colour of the palette through points, as shares of the picture."""
+    page.locator("#brush button[data-ink]").nth(ink).click()
+    box = page.locator("#brush canvas").bounding_box()
+    assert box is not None
+    places = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in path]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("width", [1366, 390])
+def test_strokes_make_an_exemplar(browser: sync_api.Browser, server: Server, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, has_touch=width < 800)
+    opened = open_page(context, server.url)
+    click_example(opened, 2)
+    opened.get_by_text("2 · A frame in colour").click()
+    opened.get_by_role("tab", name="Paint it").click()
+    opened.locator("#brush").evaluate("brush => brush.scrollIntoView()")
+    draw(opened, 5, (0.1, 0.1), (0.4, 0.1))
+    spread = opened.locator("#spread img")
+    expect(spread).to_be_visible()
+    one = spread.get_attribute("src") or ""
+    draw(opened, 3, (0.1, 0.95), (0.9, 0.95))
+    expect(spread).not_to_have_attribute("src", one)
+    opened.locator("#brush button[name=undo]").click()
+    draw(opened, 0, (0.1, 0.95), (0.9, 0.95))
+    opened.click("#take")
+    expect(opened.locator("#notes")).to_contain_text("from your strokes")
+    expect(opened.locator("#step2")).to_contain_text("frame 0")
+    context.close()
+
+
+def test_the_prior_offers_versions_of_a_frame(page: sync_api.Page) -> None:
+    click_example(page, 2)
+    page.get_by_text("2 · A frame in colour").click()
+    page.get_by_role("tab", name="Have it guessed").click()
+    page.click("#guess")
+    versions = page.locator("#versions button.thumbnail-item")
+    expect(versions).to_have_count(3, timeout=RUN)
+    versions.nth(1).click()
+    expect(page.locator("#notes")).to_contain_text("the prior invented")
 
 
 def test_a_run_that_does_not_fit_can_be_trimmed(page: sync_api.Page) -> None:

@@ -9,11 +9,18 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from omnifusion.color import compose, from_uint8, luminance, to_uint8
+from omnifusion.geometry import fit_size, resize
+from omnifusion.inpaint import suggest
+from omnifusion.state import drain
 from omnifusion.ui import paint
 from omnifusion.ui.panels import EXEMPLAR
 from omnifusion.ui.showing import Showing, Updates
 from omnifusion.ui.visit import Visit, tie, tie_made
-from omnifusion.video import read_image
+from omnifusion.video import read_image, write_image
+
+VERSIONS = 3
+"""So many does the prior offer of a frame."""
 
 
 class Exemplars(Showing):
@@ -68,6 +75,29 @@ class Exemplars(Showing):
         image = visit.frame(int(frame))
         spread = paint.spread(image, paint.read_strokes(strokes), visit.preview(int(frame)).shape[:2])
         return self._tied(*tie_made(visit, int(frame), spread, "from your strokes"))
+
+    def guess(self, visit: Visit, frame: int, *chosen: Any) -> Updates:
+        """Nobody knows the colours: the prior offers versions."""
+        image, settings = visit.frame(int(frame)), self.asked(visit, chosen).settings
+        asked = replace(settings, diffusion="always", fit="none")
+        self.service.bound(asked, VERSIONS, visit.size)
+        L = luminance(from_uint8(image))
+        size = fit_size(visit.size, asked.max_side)
+        stages, seeds = self.service.stages(), range(asked.seed, asked.seed + VERSIONS)
+        with self.service.runs.beside():
+            found = drain(suggest(resize(L[None], size)[0], seeds, lambda tasks: stages.inpaint(tasks, asked)))
+        assert visit.folder is not None
+        paths = [visit.folder / f"version_{seed}.png" for seed in seeds]
+        for path, ab in zip(paths, found, strict=True):
+            path.unlink(missing_ok=True)
+            write_image(path, to_uint8(compose(L, resize(ab[None], visit.size)[0])).numpy())
+        return {self.visit: replace(visit, versions=(int(frame), *paths)), self.clip.versions: [str(p) for p in paths]}
+
+    def take_version(self, visit: Visit, event: gr.SelectData) -> Updates:
+        """One of the prior's versions was chosen."""
+        frame, *paths = visit.versions
+        image = read_image(paths[event.index])
+        return self._tied(*tie_made(visit, frame, image, "that the prior invented; change it with strokes if you like"))
 
 
 def fold(title: str, done: object, open: bool) -> gr.Accordion:

@@ -14,7 +14,7 @@ import gradio as gr
 from omnifusion.settings import CHOICES, Settings
 from omnifusion.state import InputError
 from omnifusion.store import Request, Stored
-from omnifusion.ui import gpu, work
+from omnifusion.ui import work
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.estimate import fits, memory_mib
 from omnifusion.ui.exemplars import Exemplars, fold
@@ -73,22 +73,10 @@ class Handlers(Exemplars):
 
     # -- choices and their price
 
-    def named(self, chosen: tuple[Any, ...]) -> dict[str, Any]:
-        """The values of the choices by name."""
-        return dict(zip(self.choices, chosen, strict=True))
-
     def preset(self, name: str) -> Updates:
         """A preset brings its own values."""
         known = {n: c.presets for n, c in CHOICES.items() if n != "preset" and len({*c.presets.values()}) > 1}
         return {self.choices[n]: presets[name] for n, presets in known.items()}
-
-    def asked(self, visit: Visit, chosen: tuple[Any, ...]) -> Request:
-        """What was asked."""
-        values = self.named(chosen)
-        settings = Settings.from_mapping(values)
-        gpu.check_prior(settings.prior)
-        frames = max(1, min(int(values["frames"] or 1), visit.frames))
-        return Request(visit.name, settings, frames, tuple(sorted(visit.pictures)), bool(values["force"]))
 
     def estimate(self, visit: Visit, *chosen: Any) -> Updates:
         """What the run would cost, and what each preset would."""

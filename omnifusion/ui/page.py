@@ -34,6 +34,9 @@ SHOW_SHARED = """() => {
 }"""
 """Whoever opens a link sees the result first, not the form above it (on a phone, screens away)."""
 
+SHOW_STEPS = """() => document.getElementById("step2")?.scrollIntoView({block: "center"})"""
+"""A step that folded away takes the page under it along."""
+
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 HEAVY: dict[str, Any] = QUIET | api.HEAVY
 SYSTEM_FONTS = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
@@ -122,11 +125,17 @@ def _wire_clip(h: Handlers) -> None:
     clip.frame.change(h.seek, [h.visit, clip.frame], [clip.preview, clip.brush, clip.spread],
                       trigger_mode="always_last", **QUIET)  # fmt: skip
     tied = [h.visit, clip.exemplar, clip.notes, clip.picture, clip.pictures, clip.forget]
-    clip.picture.upload(h.add_picture, [h.visit, clip.frame, clip.picture, h.choices["force"]], tied, **HEAVY)
-    clip.own.click(h.own_picture, [h.visit, clip.frame], tied, **HEAVY)
-    painted = [h.visit, clip.frame, clip.brush]
+    at, painted = [h.visit, clip.frame], [h.visit, clip.frame, clip.brush]
     clip.brush.input(h.spread, painted, clip.spread, trigger_mode="always_last", **HEAVY)
-    clip.take.click(h.take_strokes, painted, tied, **HEAVY)
+    clip.guess.click(h.guess, [*at, *chosen], [h.visit, clip.versions],
+                     **HEAVY | {"show_progress": "minimal", "show_progress_on": clip.versions})  # fmt: skip
+    for ways in (
+        clip.picture.upload(h.add_picture, [*at, clip.picture, h.choices["force"]], tied, **HEAVY),
+        clip.own.click(h.own_picture, at, tied, **HEAVY),
+        clip.take.click(h.take_strokes, painted, tied, **HEAVY),
+        clip.versions.select(h.take_version, h.visit, tied, **HEAVY),
+    ):
+        ways.success(None, js=SHOW_STEPS, **QUIET)
     clip.forget.click(h.forget_pictures, h.visit, tied, **QUIET)
 
 

@@ -58,7 +58,7 @@ def on_picture(picture: np.ndarray, inks: Sequence[str] = INKS) -> gr.HTML:
 
 def inks_of(picture: np.ndarray, count: int = 8) -> list[str]:
     """The colours of a picture ``(H, W, 3)`` uint8, most frequent first."""
-    reduced = Image.fromarray(picture).convert("RGB").resize((160, 120)).quantize(count)
+    reduced = Image.fromarray(picture).convert("RGB").resize((160, 120), Image.Resampling.NEAREST).quantize(count)
     palette = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
     most = np.argsort(-np.bincount(np.asarray(reduced).ravel(), minlength=count))[:count]
     return [f"#{palette[k].tobytes().hex()}" for k in most]

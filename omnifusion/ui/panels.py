@@ -56,12 +56,17 @@ def clip_panel() -> Panel:
                     brush = painter("brush")
                     spread = _picture("spread", "What your strokes give", 220)
                     take = gr.Button("Take it as exemplar", size="sm", elem_id="take")
+                with gr.Tab("Have it guessed"):
+                    gr.Markdown("The prior makes three versions of this frame.", elem_classes="of-note")
+                    guess = gr.Button("Colour this frame for me", size="sm", elem_id="guess")
+                    versions = gr.Gallery(
+                        label="Click the one to take", columns=3, height=150, allow_preview=False, interactive=False,
+                        buttons=[], elem_id="versions",
+                    )  # fmt: skip
         pictures = gr.Gallery(label="Exemplars", columns=4, height=120, visible=False, interactive=False, buttons=[])
         forget = gr.Button("Remove all exemplars", size="sm", visible=False)
     notes = gr.Markdown(elem_id="notes", elem_classes="of-note")
-    return Panel(step=step, clip=clip, examples=examples, exemplar=exemplar, notes=notes, frame=frame, given=given,
-                 preview=preview, picture=picture, own=own, brush=brush, spread=spread, take=take, pictures=pictures,
-                 forget=forget)  # fmt: skip
+    return Panel(**locals())
 
 
 def choices_panel(limits: Limits, priors: list[tuple[str, str]], presets: list[tuple[str, str]]) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def start_panel() -> Panel:
             fit = gr.Button("Make it fit this machine", visible=False, elem_id="fit", min_width=100)
         estimate = gr.Markdown(elem_id="estimate", elem_classes="of-note")
         progress = gr.HTML(message("Choose a clip, or click an example."), elem_id="progress")
-    return Panel(estimate=estimate, fit=fit, run=run, cancel=cancel, progress=progress)
+    return Panel(**locals())
 
 
 def watch_panel(film: str) -> Panel:
@@ -144,7 +149,6 @@ def watch_panel(film: str) -> Panel:
 
 def outcome_panel() -> Panel:
     """Everything about a finished run."""
-    both = ["fullscreen", "download"]
     with gr.Column(visible=False, elem_id="outcome") as box:
         heading = gr.Markdown(elem_id="heading")
         scores = gr.Markdown(elem_id="scores")
@@ -154,14 +158,13 @@ def outcome_panel() -> Panel:
             iteration = gr.Slider(0, 1, 1, step=1, label="Iteration", elem_id="iteration", min_width=220)
         slider = gr.ImageSlider(label="Grey | coloured", interactive=False, elem_id="greycolor", max_height=420)
         with gr.Row(elem_classes="of-pictures"):
-            then = _picture("then", "This frame after this iteration", 220, buttons=both)
-            where = _picture("where", "Where its colours came from", 220, buttons=both)
+            then = _picture("then", "This frame after this iteration", 220, buttons=["fullscreen", "download"])
+            where = _picture("where", "Where its colours came from", 220, buttons=["fullscreen", "download"])
         parts = gr.HTML(elem_id="parts")
         with gr.Accordion("Time, memory and downloads", open=False):
             stages = gr.Dataframe(headers=["stage", "seconds", "peak MiB"], interactive=False, elem_id="stages")
             files = gr.File(label="Downloads", file_count="multiple", interactive=False, elem_id="files")
-    return Panel(box=box, heading=heading, slider=slider, frame=frame, iteration=iteration, then=then, where=where,
-                 parts=parts, stages=stages, scores=scores, files=files)  # fmt: skip
+    return Panel(**locals())
 
 
 def compare_panel() -> Panel:
@@ -172,7 +175,7 @@ def compare_panel() -> Panel:
     frame = gr.Slider(0, 1, 0, step=1, label="Frame", elem_id="comparedframe")
     slider = gr.ImageSlider(label="Left | right", interactive=False, elem_id="compared", max_height=480)
     table = gr.Dataframe(label="The runs of this visit", interactive=False, elem_id="runs", wrap=True)
-    return Panel(left=left, right=right, frame=frame, slider=slider, table=table)
+    return Panel(**locals())
 
 
 def _picture(name: str, label: str | None, width: int, **options: Any) -> Any:

@@ -12,7 +12,7 @@ import gradio as gr
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.state import InputError
 from omnifusion.store import Request, Stored
-from omnifusion.ui import results
+from omnifusion.ui import gpu, results
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.panels import Panel
 from omnifusion.ui.service import Service
@@ -34,6 +34,18 @@ class Showing:
     compare: Panel
     choose: gr.Accordion
     visit: gr.State
+
+    def named(self, chosen: tuple[Any, ...]) -> dict[str, Any]:
+        """The values of the choices by name."""
+        return dict(zip(self.choices, chosen, strict=True))
+
+    def asked(self, visit: Visit, chosen: tuple[Any, ...]) -> Request:
+        """What was asked."""
+        values = self.named(chosen)
+        settings = Settings.from_mapping(values)
+        gpu.check_prior(settings.prior)
+        frames = max(1, min(int(values["frames"] or 1), visit.frames))
+        return Request(visit.name, settings, frames, tuple(sorted(visit.pictures)), bool(values["force"]))
 
     def _show(self, run: Stored, request: gr.Request) -> Updates:
         last, rounds = run.report["frames"] - 1, len(run.report["iterations"]) - 1

@@ -6,6 +6,7 @@ import secrets
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Visit:
         frames, size: of the clip as read, (H, W).
         color: whether the clip holds colours.
         pictures: frame -> file of its exemplar, in ``folder``.
+        versions: a frame, and the files of what the prior makes of it.
         token: the run that is shown (an example's result goes by the example's name).
         going: the run that is waited for.
         runs: tokens of all runs of this visit, oldest first.
@@ -47,6 +49,7 @@ class Visit:
     size: tuple[int, int] = (0, 0)
     color: bool = False
     pictures: dict[int, Path] = field(default_factory=dict)
+    versions: tuple[Any, ...] = ()
     token: str = ""
     going: str = ""
     runs: tuple[str, ...] = ()
