@@ -58,7 +58,7 @@ def colorize(
 
     Args:
         L: ``(T, 1, h, w)`` luminance in [0, 100].
-        exemplars: frame index -> ab ``(2, h, w)`` of the whole frame.
+        exemplars: frame index -> ab ``(2, h, w)``, NaN where one says nothing of its frame.
         settings: the choices of the run.
         shots: cover the clip, lenders first (``clip.alike``); None = one shot.
         stages: where the heavy stages run; None = here.
@@ -86,7 +86,7 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     tracker = yield from run.track(shot)  # Train OmniMotion
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
         yield from run.propagate(tracker, i, targets)  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
-    visited = set(given)
+    visited = {e for e in given if run.state.whole(e)}
     while not run.complete(frames):  # if every frame is full colored then break
         chosen = next_frames(run.settings.order, run.grey(frames), first, visited, run.stages.together)  # i = i + 1
         visited.update(chosen)
@@ -95,7 +95,7 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
             fresh = ~run.state.colored(i)
             if bool(fresh.any()):
                 yield run.inpaint(i, *filled[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
-            targets = frames if run.settings.literal else near(i, frames)
+            targets = frames if run.settings.literal or i in given else near(i, frames)
             yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i)
     run.state = run.state.repeated(shot.twins)
 

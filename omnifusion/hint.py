@@ -8,7 +8,7 @@ itself. Levin 2004's equations join what they say to the known.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -60,11 +60,18 @@ class Reference:
 
     Attributes:
         L: ``(1, H, W)``, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where coloured.
+        numbers: ``(H, W)`` int64, what its pixels are called as a source of colour; None = -1.
     """
 
     L: Tensor
     ab: Tensor
     mask: Tensor
+    numbers: Tensor | None = None
+
+    @property
+    def names(self) -> Tensor:
+        """What its pixels are called, ``(H, W)`` int64."""
+        return torch.full(self.mask.shape, -1) if self.numbers is None else self.numbers
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -72,12 +79,12 @@ class Reference:
         return features(self.L)
 
     @cached_property
-    def candidates(self) -> tuple[cKDTree, np.ndarray] | None:
-        """A search tree of the features of some coloured pixels, and their colours ``(N, 2)``."""
+    def candidates(self) -> tuple[cKDTree, np.ndarray, np.ndarray] | None:
+        """A search tree of the features of some coloured pixels, their colours ``(N, 2)`` and their names."""
         chosen = _subset(self.mask.numpy(), MOST)
         if not chosen.any():
             return None
-        return cKDTree(self.features[chosen]), self.ab.permute(1, 2, 0).numpy()[chosen]
+        return cKDTree(self.features[chosen]), self.ab.permute(1, 2, 0).numpy()[chosen], self.names.numpy()[chosen]
 
 
 def make_hint(frame: Reference, references: Sequence[Reference], fetched: Sequence[Hint] = ()) -> Hint:
@@ -90,17 +97,31 @@ def make_hint(frame: Reference, references: Sequence[Reference], fetched: Sequen
 
     Returns:
         ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled towards the suggestions;
-        ``confidence``: that the best of the witnesses is right, 1 at known pixels.
+        ``confidence``: that the best of the witnesses is right, 1 at known pixels; ``source``: of the strongest one.
     """
     asked = torch.from_numpy(_subset(~frame.mask.numpy(), ASKED))
     seen = lookup(frame, asked, [*references, frame])
-    seen = Hint(seen.ab, seen.confidence * _credit(frame, references))
+    seen = replace(seen, confidence=seen.confidence * _credit(frame, references))
     witnesses = [seen, *fetched]
     weights = torch.stack([torch.from_numpy(odds(w.confidence.numpy())) for w in witnesses])
     weight = weights.sum(0)
     color = (torch.stack([w.ab for w in witnesses]) * weights[:, None]).sum(0) / weight.clamp_min(1e-6)
     filled = levin(frame.L, frame.ab, frame.mask, color, DATA_WEIGHT * weight)
-    return Hint(filled, torch.where(frame.mask, torch.ones(()), torch.stack([w.confidence for w in witnesses]).amax(0)))
+    sure = torch.where(frame.mask, torch.ones(()), torch.stack([w.confidence for w in witnesses]).amax(0))
+    return Hint(filled, sure, _strongest(frame, witnesses, weights))
+
+
+def _strongest(frame: Reference, witnesses: Sequence[Hint], weights: Tensor) -> Tensor:
+    """The source ``(H, W)`` of the witness of most weight ``(witnesses, H, W)``; where only Levin's equations speak,
+    that of the nearest pixel where more does."""
+    unknown = torch.full(frame.mask.shape, -1)
+    told = torch.stack([unknown if w.source is None else w.source for w in witnesses])
+    source = torch.where(frame.mask, frame.names, told.gather(0, weights.argmax(0)[None])[0])
+    silent = ~frame.mask & (weights.amax(0) <= 0)
+    if not bool(silent.any()) or bool(silent.all()):
+        return torch.where(silent, unknown, source)
+    y, x = torch.from_numpy(distance_transform_edt(silent.numpy(), return_distances=False, return_indices=True)).long()
+    return source[y, x]
 
 
 def _credit(frame: Reference, references: Sequence[Reference]) -> Tensor:
@@ -110,7 +131,7 @@ def _credit(frame: Reference, references: Sequence[Reference]) -> Tensor:
     lonely = frame.mask & torch.from_numpy(share < LONELY)
     if not bool(lonely.any()):
         return torch.ones(frame.mask.shape)
-    found = lookup(frame, lonely, [*references, Reference(frame.L, frame.ab, frame.mask & ~lonely)])
+    found = lookup(frame, lonely, [*references, replace(frame, mask=frame.mask & ~lonely)])
     distance, nearest = distance_transform_edt(~lonely.numpy(), return_indices=True)
     y, x = torch.from_numpy(nearest).long()
     beside = (found.ab - frame.ab)[:, y, x] * torch.from_numpy(distance < LONELY_WINDOW)
@@ -124,21 +145,24 @@ def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> 
     The nearest neighbours (to within a factor of 1 + ``SLACK``) among grey features on a regular subset of each
     reference's pixels. The confidence is the probability that the colour is right, 0 where none was asked.
     """
-    result = Hint(torch.zeros(2, *asked.shape), torch.zeros(asked.shape))
+    names = torch.full(asked.shape, -1)
+    result = Hint(torch.zeros(2, *asked.shape), torch.zeros(asked.shape), names)
     candidates = [c for r in references if (c := r.candidates) is not None]
     if not candidates or not bool(asked.any()):
         return result
     queries = frame.features[asked.numpy()]
 
-    def nearest_in(candidate: tuple[cKDTree, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        tree, colors = candidate
+    def nearest_in(candidate: tuple[cKDTree, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        tree, colors, numbers = candidate
         k = min(NEIGHBORS, tree.n)
         distance, index = tree.query(queries, k=k, eps=SLACK)
-        return distance.reshape(-1, k), colors[index.reshape(-1, k)]
+        index = index.reshape(-1, k)
+        return distance.reshape(-1, k), colors[index], numbers[index]
 
     found = parallel(nearest_in, candidates)  # not SciPy's own threads: an interruption would leave them behind
-    distance, votes = np.concatenate([d for d, _ in found], 1), np.concatenate([c for _, c in found], 1)
+    distance, votes, numbers = (np.concatenate(parts, 1) for parts in zip(*found, strict=True))
     nearest = np.argsort(distance, 1)[:, :NEIGHBORS]
+    names[asked] = torch.from_numpy(np.take_along_axis(numbers, nearest[:, :1], 1)[:, 0])
     distance, votes = np.take_along_axis(distance, nearest, 1), np.take_along_axis(votes, nearest[..., None], 1)
     weights = 1.0 / (distance**2 + 1e-4)
     weights /= weights.sum(1, keepdims=True)

@@ -9,7 +9,7 @@ import torch
 
 from omnifusion.hint import Reference, make_hint
 from omnifusion.propagate import fetched
-from omnifusion.state import ColorState, Hint, Origin, Steps, Task, Tracker
+from omnifusion.state import ColorState, Hint, Origin, Steps, Task, Tracker, pixel_numbers
 
 NEAREST = 2
 """How many completed frames, nearest in time, lend their colours to the hint beside the exemplars."""
@@ -43,7 +43,7 @@ class Witnesses:
 
     @staticmethod
     def _reference(state: ColorState, j: int) -> Reference:
-        return Reference(state.L[j], state.ab[j], state.colored(j))
+        return Reference(state.L[j], state.ab[j], state.colored(j), pixel_numbers(j, state.L.shape[-2:]))
 
 
 def suggest(
@@ -70,4 +70,5 @@ def complete(state: ColorState, frame: int, iteration: int, ab: torch.Tensor, hi
     """x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5): the grey pixels of ``frame`` take what was found, ``ab``
     ``(2, H, W)``, and are as sure as the hint was of them."""
     sure = {} if hint is None else {frame: hint.confidence}
-    return state.paint({frame: (~state.colored(frame), ab)}, iteration, Origin.INPAINTED, sure)
+    sources = {} if hint is None or hint.source is None else {frame: hint.source}
+    return state.paint({frame: (~state.colored(frame), ab)}, iteration, Origin.INPAINTED, sure, sources)

@@ -13,7 +13,7 @@ from omnifusion import flow as of
 from omnifusion.flow import judge
 from omnifusion.flow.direct import Correspondence, most_likely
 from omnifusion.geometry import pixel_grid
-from omnifusion.state import ColorState, Hint, Origin, Tracker
+from omnifusion.state import ColorState, Hint, Origin, Tracker, pixel_numbers
 
 BELIEVED = 0.9
 """Probability from which a fetched colour is taken for good; else it is one witness among others."""
@@ -107,7 +107,7 @@ def fetched(
 
     Args:
         tracker: asked for all pixels; of several answers the one most likely right is taken.
-        state: frame ``j`` must be coloured completely.
+        state: what is grey in frame ``j`` says nothing.
         near: the frames are near each other: a cheap answer will do.
         literal: believe the tracker alone, as the paper does.
 
@@ -121,8 +121,15 @@ def fetched(
     points = of.grid(*L.shape) + best.flow
     sigma = fetch_sigma(best.flow, best.cycle, of.remap(spread, points))
     ab = fetch(state.ab[j], state.L[j], best.flow, sigma, state.L[i], ~state.colored(i))
-    source = of.remap(state.confidence[j].float().numpy(), points)
-    return Hint(ab, torch.from_numpy(p * source)), torch.from_numpy(p > BELIEVED)
+    p = p * (of.remap(state.colored(j).float().numpy(), points) > 0.99)
+    sure = torch.from_numpy(p * of.remap(state.confidence[j].float().numpy(), points))
+    return Hint(ab, sure, nearest(pixel_numbers(j, L.shape), points)), torch.from_numpy(p > BELIEVED)
+
+
+def nearest(values: Tensor, points: np.ndarray) -> Tensor:
+    """``values`` ``(H, W)`` at the pixels nearest to ``points`` ``(h, w, 2)``, the border repeated."""
+    x, y = (np.rint(points[..., k]).clip(0, values.shape[1 - k] - 1).astype(np.int64) for k in (0, 1))
+    return values[torch.from_numpy(y), torch.from_numpy(x)]
 
 
 def correspondences(tracker: Tracker, i: int, j: int, size: tuple[int, ...], near: bool) -> list[Correspondence]:
@@ -151,21 +158,17 @@ def propagate(
 
     Args:
         tracker: correspondence at the working size.
-        state: frame ``i`` must be coloured completely.
+        state: what is grey in frame ``i`` colours nothing.
         i: the exemplar frame.
         iteration: Algorithm 1's iteration.
         frames: those that may be coloured; None = all.
         near, literal: see ``fetched``.
-
-    Raises:
-        ValueError: frame ``i`` still has grey pixels.
     """
-    if not state.whole(i):
-        raise ValueError(f"frame {i} is not fully coloured")
-    updates, sure = {}, {}
+    updates, sure, sources = {}, {}, {}
     for j in range(len(state)) if frames is None else frames:
         if j != i and not state.whole(j):
             found, believed = fetched(tracker, state, j, i, near, literal)
-            updates[j] = (believed, found.ab)
-            sure[j] = found.confidence
-    return state.paint(updates, iteration, Origin.PROPAGATED, sure)
+            updates[j], sure[j] = (believed, found.ab), found.confidence
+            if found.source is not None:
+                sources[j] = found.source
+    return state.paint(updates, iteration, Origin.PROPAGATED, sure, sources)

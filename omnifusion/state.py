@@ -70,7 +70,8 @@ class Video:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A coloured picture of one frame: ``image`` ``(3, H, W)`` uint8 sRGB, lined up with frame ``index``."""
+    """A coloured picture of one frame, lined up with frame ``index``: ``image`` ``(3, H, W)`` uint8 sRGB, or
+    ``(4, H, W)`` with an alpha channel where it covers part of its frame: only what is opaque counts."""
 
     index: int
     image: np.ndarray
@@ -85,25 +86,28 @@ class ColorState:
         ab: ``(T, 2, H, W)`` float32, CIE a*, b*; zero where not yet coloured.
         origin: ``(T, H, W)`` int16; -1 = still grey, otherwise ``3 * iteration + Origin``.
         confidence: ``(T, H, W)`` float16 in [0, 1]: the probability that a pixel's colour is right; 0 = still grey.
+        source: ``(T, H, W)`` int32: how many pixels on, counted through the clip, lies the one that a pixel's colour
+            mainly came from; 0 where that is a picture that was given, or the prior, and while it is grey.
     """
 
     L: Tensor
     ab: Tensor
     origin: Tensor
     confidence: Tensor
+    source: Tensor
 
     @classmethod
     def grey(cls, L: Tensor) -> ColorState:
         """A clip without any colour from its luminance ``(T, 1, H, W)``."""
         T, _, H, W = L.shape
         origin = torch.full((T, H, W), -1, dtype=torch.int16)
-        return cls(L, torch.zeros(T, 2, H, W), origin, torch.zeros(T, H, W, dtype=torch.float16))
+        source = torch.zeros(T, H, W, dtype=torch.int32)
+        return cls(L, torch.zeros(T, 2, H, W), origin, torch.zeros(T, H, W, dtype=torch.float16), source)
 
     @classmethod
     def of_exemplars(cls, L: Tensor, exemplars: Mapping[int, Tensor]) -> ColorState:
-        """A clip whose ``exemplars``, frame index -> ab ``(2, H, W)``, have their colours and nothing else has."""
-        everywhere = torch.ones(L.shape[-2:], dtype=torch.bool)
-        return cls.grey(L).paint({i: (everywhere, ab) for i, ab in exemplars.items()}, 0, Origin.EXEMPLAR)
+        """A clip that has the colours of ``exemplars`` alone, frame index -> ab ``(2, H, W)``, NaN where it is open."""
+        return cls.grey(L).paint({i: (ab[0].isfinite(), ab) for i, ab in exemplars.items()}, 0, Origin.EXEMPLAR)
 
     @property
     def mask(self) -> Tensor:
@@ -137,6 +141,7 @@ class ColorState:
         iteration: int,
         how: Origin,
         confidence: Mapping[int, Tensor] | None = None,
+        source: Mapping[int, Tensor] | None = None,
     ) -> ColorState:
         """A new state with more pixels coloured; those that have a colour keep it.
 
@@ -145,33 +150,55 @@ class ColorState:
             iteration: Algorithm 1's iteration, from 0.
             how: the step that found the colour.
             confidence: frame index -> ``(H, W)``; 1 where nothing is said.
+            source: frame index -> ``(H, W)``, as in ``Hint``.
         """
-        ab, origin, sure = self.ab.clone(), self.origin.clone(), self.confidence.clone()
+        ab, origin, sure, sources = (x.clone() for x in (self.ab, self.origin, self.confidence, self.source))
         for frame, (where, values) in updates.items():
             new = where & (origin[frame] < 0)
             ab[frame][:, new] = values[:, new].to(ab.dtype)
             origin[frame][new] = 3 * iteration + int(how)
             told = (confidence or {}).get(frame)
             sure[frame][new] = 1.0 if told is None else told[new].to(sure.dtype)
-        return replace(self, ab=ab, origin=origin, confidence=sure)
+            if (found := (source or {}).get(frame)) is not None:
+                on = torch.where(found < 0, 0, found - pixel_numbers(frame, where.shape))
+                sources[frame][new] = on[new].to(sources.dtype)
+        return replace(self, ab=ab, origin=origin, confidence=sure, source=sources)
 
     def repeated(self, twins: Mapping[int, int]) -> ColorState:
         """A new state in which the frames ``twins`` -> frame that they repeat have its colours, exactly."""
         if not twins:
             return self
         there, source = list(twins), list(twins.values())
-        colors = {name: getattr(self, name).clone() for name in ("ab", "origin", "confidence")}
+        colors = {name: getattr(self, name).clone() for name in ("ab", "origin", "confidence", "source")}
         for values in colors.values():
             values[there] = values[source]
+        area = self.L.shape[2] * self.L.shape[3]
+        colors["source"][there] += (
+            area * torch.tensor([j - i for i, j in twins.items()], dtype=torch.int32)[:, None, None]
+        )
         return replace(self, **colors)
+
+
+def pixel_numbers(frame: int, size: Sequence[int]) -> Tensor:
+    """The numbers ``(H, W)`` int64 of a frame's pixels, counted through the clip."""
+    first = frame * size[0] * size[1]
+    return torch.arange(first, first + size[0] * size[1]).reshape(size[0], size[1])
 
 
 @dataclass(frozen=True)
 class Hint:
-    """A guess at a frame's colour: ``ab`` ``(2, H, W)``, ``confidence`` ``(H, W)`` in [0, 1]."""
+    """A guess at a frame's colour.
+
+    Attributes:
+        ab: ``(2, H, W)``.
+        confidence: ``(H, W)`` in [0, 1].
+        source: ``(H, W)`` int64, the number of the pixel it mainly comes from, counted through the clip; -1 or None
+            where none is known.
+    """
 
     ab: Tensor
     confidence: Tensor
+    source: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,10 @@ class Stored:
     def state(self, L: Tensor) -> ColorState:
         """The colours at the working size; ``L`` ``(T, 1, h, w)`` is the clip's luminance there."""
         with np.load(self.folder / "ab.npz") as arrays:
-            ab, confidence = (torch.from_numpy(arrays[name]) for name in ("ab", "confidence"))
-        return ColorState(L, ab, torch.from_numpy(self.origin()), confidence)
+            if "source" not in arrays:
+                raise InputError(f"{self.folder} was made by an earlier version; run it anew.")
+            ab, confidence, source = (torch.from_numpy(arrays[name]) for name in ("ab", "confidence", "source"))
+        return ColorState(L, ab, torch.from_numpy(self.origin()), confidence, source)
 
     def trackers(self) -> dict[int, Tracker]:
         """The fitted trackers by the first frame of their shot; empty where there was none yet."""

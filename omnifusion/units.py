@@ -283,7 +283,10 @@ class Units:
 
     def _of(self, shot: Shot, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         if shot.start in self.keys:
-            yield from self.cache.frames(self.keys[shot.start], names)
+            for t, frame in enumerate(self.cache.frames(self.keys[shot.start], names)):
+                if "source" in frame and shot.lender is not None:
+                    frame["source"] = _from_afar(frame["source"], shot, t)
+                yield frame
             return
         place = sum(frame < shot.start for frame in shot.lent)
         begun = self.begun.get(shot.start)
@@ -302,6 +305,15 @@ class Units:
         """The colours of a frame whose unit is done."""
         shot = self._owner(frame)
         return next(islice(self.cache.frames(self.keys[shot.start]), frame - shot.start, None))
+
+
+def _from_afar(source: Tensor, shot: Shot, t: int) -> Tensor:
+    """The ``source`` ``(1, h, w)`` of a unit's frame ``t``, where its lender is as far away as it is in the clip."""
+    frames = sorted([*range(shot.start, shot.stop), *shot.lent])
+    place, area = frames.index(shot.start) + t, source.numel()
+    of_frame = (torch.arange(place * area, (place + 1) * area).reshape(source.shape) + source) // area
+    further = [frame - shot.start - t - (k - place) for k, frame in enumerate(frames)]
+    return source + (area * torch.tensor(further)[of_frame]).to(source.dtype)
 
 
 def part(state: ColorState, start: int, stop: int) -> ColorState:

@@ -189,10 +189,16 @@ def test_a_single_frame_needs_no_rounds_beyond_its_own() -> None:
     assert result.state.mask.all()
 
 
-def test_propagation_refuses_a_frame_with_grey_pixels(clip) -> None:
+def test_what_is_grey_colours_nothing(clip) -> None:
     made, lab = clip
-    with pytest.raises(ValueError, match="not fully coloured"):
-        propagate(made, ColorState.grey(lab[:, :1]), 0, 0)
+    half = lab[0, 1:].clone()
+    half[:, :, :40] = torch.nan
+    state = ColorState.of_exemplars(lab[:, :1], {0: half})
+    assert torch.equal(state.colored(0), half[0].isfinite())
+    found = propagate(made, state, 0, 0)
+    came = (torch.arange(found.source.numel()).reshape(found.source.shape) + found.source)[found.kind == 1]
+    assert len(came) and state.mask.flatten()[came].all(), "each pixel points at the one that gave it its colour"
+    assert found.mask[3].any() and not found.mask[3].all()
 
 
 # -- the order
@@ -284,3 +290,15 @@ def test_confidence_is_that_of_the_source_and_the_match(clip) -> None:
     first, second = (propagate(made, state, 0, 0, [1]).confidence[1].float() for state in (sure, unsure))
     torch.testing.assert_close(second, 0.5 * first, atol=2e-3, rtol=0.0)
     assert 0.9 < first.max() <= 1
+
+
+@pytest.mark.parametrize("order", ["next", "keyframes", "greyest"])
+def test_part_of_a_frame_is_an_exemplar_too(clip, order: str) -> None:
+    made, lab = clip
+    half = lab[4, 1:].clone()
+    half[:, :, 40:] = torch.nan
+    state = drain(colorize(lab[:, :1], {4: half}, choose(**PAINTED, order=order), stages=exact(made))).state
+    assert state.mask.all()
+    assert torch.equal(state.kind[4] == Origin.EXEMPLAR, half[0].isfinite())
+    assert torch.equal(state.ab[4][:, :, :40], half[:, :, :40])
+    assert (state.kind[7] == Origin.PROPAGATED).any(), "its pixels are propagated like any others"

@@ -362,3 +362,12 @@ def test_real_clips_are_told_apart() -> None:
     assert all(video.is_grey(video.read(path)) for path in (clips / "film").glob("*.mp4"))
     assert not any(video.is_grey(video.read(path)) for path in (clips / "davis").iterdir())
     assert not any(video.is_grey(video.read(path, 24)) for path in (clips / "mp4").iterdir())
+
+
+def test_a_picture_keeps_its_alpha_where_that_is_asked_for(tmp_path: Path) -> None:
+    painted = np.random.default_rng(0).integers(0, 255, (4, 6, 8), dtype=np.uint8)
+    video.write_image(tmp_path / "painted.png", painted)
+    assert np.array_equal(video.read_image(tmp_path / "painted.png", alpha=True), painted)
+    painted[3] = 255
+    video.write_image(tmp_path / "whole.png", painted)
+    assert np.array_equal(video.read_image(tmp_path / "whole.png", alpha=True), painted[:3])

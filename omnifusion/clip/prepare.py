@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from omnifusion.clip.alike import lend
-from omnifusion.clip.register import register
+from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
 from omnifusion.clip.shots import Shot, find_shots
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
+from omnifusion.picture import stretch
 from omnifusion.state import ColorState, Exemplar, InputError, Video
 from omnifusion.video import is_grey
 
@@ -31,7 +32,8 @@ class Clip:
     Attributes:
         video: as decoded; its luminance at full size is what the result keeps.
         size: the working size (h, w).
-        exemplars: frame index -> coloured picture ``(3, H, W)`` uint8, lined up with the frame at full size.
+        exemplars: frame index -> coloured picture ``(3, H, W)`` uint8, lined up with the frame at full size; one with
+            an alpha channel, ``(4, H, W)``, counts where it is opaque.
         fits: frame index -> correlation of the exemplar's luminance with the frame's, as given and in its place.
         shots: cover the clip, in an order in which they can be coloured.
         truth: whether ``video`` holds the true colours, so that the result can be scored.
@@ -56,8 +58,8 @@ class Clip:
         return working_luminance((self.video.frames[t] for t in frames), self.size)
 
     def exemplar_ab(self) -> dict[int, Tensor]:
-        """The exemplars' chroma at the working size, frame index -> ``(2, h, w)``."""
-        return {i: resize(_ab(image)[None], self.size)[0] for i, image in self.exemplars.items()}
+        """The exemplars' chroma at the working size, frame index -> ``(2, h, w)``, NaN where one is not opaque."""
+        return {i: working_chroma(image, self.size) for i, image in self.exemplars.items()}
 
     def report(self) -> dict[str, Any]:
         """What ``report.json`` says of the exemplars' places and of where each shot's colours come from."""
@@ -85,8 +87,9 @@ class Clip:
         an exemplar gives its frame its chroma at full size, unsoftened.
         """
         L = _L(self.video.frames[frame])
-        exemplar = self.exemplars.get(frame)
-        ab = resize(state.ab[frame - first][None], self.video.size)[0] if exemplar is None else _ab(exemplar)
+        ab = resize(state.ab[frame - first][None], self.video.size)[0]
+        if (exemplar := self.exemplars.get(frame)) is not None:
+            ab = torch.where(torch.from_numpy(opaque(exemplar)), _ab(exemplar), ab)
         return to_uint8(compose(L, ab)).numpy()
 
 
@@ -111,6 +114,9 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
             raise InputError(
                 f"The exemplar is for frame {given.index}, but the clip has frames 0 to {len(video) - 1}; pick one."
             )
+        if len(given.image) == 4:
+            placed[given.index] = overlaid(given.image, video.size)
+            continue
         registered = register(given.image, _grey(video.frames[given.index]), force=force)
         placed[given.index], fits[given.index] = registered.image, (registered.before, registered.after)
         if registered.warning:
@@ -152,12 +158,42 @@ def working_luminance(frames: Iterable[np.ndarray], size: tuple[int, int]) -> Te
     return torch.cat([small(frame) for frame in frames])
 
 
+def overlaid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture that was painted over a frame, ``(4, h, w)`` uint8, at the frame's ``size`` (H, W).
+
+    Raises:
+        InputError: it is of another shape, or nothing of it is opaque.
+    """
+    (h, w), (H, W) = image.shape[1:], size
+    if abs(w * H / (h * W) - 1) > LARGEST_ASPECT_ERROR:
+        raise InputError(f"The painted picture is {w}x{h}, the clip {W}x{H}: paint over a frame of the clip.")
+    image = stretch(image, size)
+    if not opaque(image).any():
+        raise InputError("Nothing of the painted picture is opaque; paint what is to get colour.")
+    return image
+
+
+def opaque(image: np.ndarray) -> np.ndarray:
+    """Where a picture ``(3 or 4, H, W)`` counts, ``(H, W)`` bool."""
+    return np.ones(image.shape[1:], bool) if len(image) == 3 else image[3] >= 128
+
+
+def working_chroma(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Chroma ``(2, h, w)`` of a picture ``(3 or 4, H, W)`` uint8 at another ``size``, NaN where less than half of it is
+    opaque."""
+    if len(image) == 3:
+        return resize(_ab(image)[None], size)[0]
+    counts = torch.from_numpy(opaque(image))[None]
+    both = resize(torch.cat([_ab(image) * counts, counts.float()])[None], size)[0]
+    return torch.where(both[2] >= 0.5, both[:2] / both[2].clamp_min(0.5), torch.nan)
+
+
 def _L(frame: np.ndarray) -> Tensor:
     return luminance(from_uint8(frame))
 
 
 def _ab(image: np.ndarray) -> Tensor:
-    return rgb_to_lab(from_uint8(image))[1:]
+    return rgb_to_lab(from_uint8(image[:3]))[1:]
 
 
 def _grey(frame: np.ndarray) -> np.ndarray:

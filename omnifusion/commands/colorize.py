@@ -24,7 +24,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         metavar="IMAGE@FRAME",
         action="append",
         default=[],
-        help="a coloured frame and its index; may be repeated",
+        help="a coloured frame and its index, or strokes over it (what is transparent is open); may be repeated",
     )
     p.add_argument("--frames", type=at_least(1), metavar="N", help="colour only the first N frames")
     p.add_argument("--force", action="store_true", help="accept an exemplar that does not seem to show its frame")
@@ -82,7 +82,7 @@ def parse_exemplar(text: str) -> Exemplar:
         raise InputError(
             f"{text!r} does not name a frame; write IMAGE@FRAME with a frame index from 0 on, such as photo.png@0."
         )
-    return Exemplar(int(frame), read_image(Path(image)))
+    return Exemplar(int(frame), read_image(Path(image), alpha=True))
 
 
 def run(args: argparse.Namespace) -> int:

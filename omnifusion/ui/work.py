@@ -72,7 +72,9 @@ def ready(job: Job, limits: Limits) -> Clip:
         InputError: the clip or an exemplar cannot be used.
     """
     video = open_clip(job.clip, limits, job.request.frames)
-    exemplars = [Exemplar(frame, read_image(path, limits.pixels)) for frame, path in sorted(job.pictures.items())]
+    exemplars = [
+        Exemplar(frame, read_image(path, limits.pixels, alpha=True)) for frame, path in sorted(job.pictures.items())
+    ]
     return prepare(video, exemplars, job.request.settings.max_side, job.request.force)
 
 
@@ -149,7 +151,7 @@ def run(
         kept.keep(key, flows)
         yield from folder.finish(clip, job.request.settings, result)
         shutil.copyfile(job.clip, path / f"clip{job.clip.suffix.lower()}")
-        return folder.keep(job.request, {frame: read_image(file) for frame, file in job.pictures.items()})
+        return folder.keep(job.request, {frame: read_image(file, alpha=True) for frame, file in job.pictures.items()})
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise

@@ -26,8 +26,10 @@ blotches of 4 (of 255) stays below 8.4; each of ten real colour clips has a fram
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked here, in words of our own
 
 
-def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = False) -> np.ndarray:
     """A picture as ``(3, H, W)`` uint8 sRGB: upright by its EXIF data, alpha over black, 16 bits rounded to 8.
+
+    With ``alpha`` one that is not opaque everywhere comes as ``(4, H, W)``.
 
     Raises:
         InputError: no such file, not a picture, or one of more than ``max_pixels`` (seen in its head, undecoded).
@@ -43,6 +45,8 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 image = Image.fromarray(((np.asarray(image).clip(0, 65535) + 128.0) / 257).astype(np.uint8))
             if profile := image.info.get("icc_profile"):
                 image = _to_srgb(image, profile)
+            if alpha and image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                return np.asarray(image.convert("RGBA")).transpose(2, 0, 1).copy()
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
@@ -66,7 +70,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def write_image(path: Path | str, image: np.ndarray) -> None:
-    """Save ``(3, H, W)`` uint8 sRGB; the ending decides the format. It appears only once it is complete."""
+    """Save ``(3 or 4, H, W)`` uint8 sRGB; the ending decides the format. It appears only once it is complete."""
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
