@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"propagate", "prior"},
     {"inpaint"},
     {"stages"},
-    {"driver"},
+    {"driver", "correct"},
     {"units"},
     {"store", "workers"},
     {"terminal", "evaluation"},

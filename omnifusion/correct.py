@@ -1,0 +1,167 @@
+"""A finished run is corrected: painted pixels, and all that descends from the things they show, get other colours.
+
+Every pixel points at the one that its colour mainly came from (``ColorState.source``). A propagated pixel shows the
+same thing as the one it points at; an inpainted one begins a thing of its own, for likeness alone is no sameness. So a
+thing is where the pointers of a painted pixel begin, and its descendants are all whose pointers pass there, in both
+directions of time. No flow is searched: pointers lead from a descendant to its thing, and from there to the paint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from omnifusion.geometry import pixel_grid
+from omnifusion.propagate import MOVING_SIGMA, fetch
+from omnifusion.state import Colored, ColorState, InputError, Origin, Steps
+
+GAP = 2.0
+"""Pixels up to which a part of a thing lies between those that a frame shows of it: pointers go to whole pixels."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is to be corrected, at the working size.
+
+    Attributes:
+        patches: frame -> ab ``(2, h, w)``, NaN where it is open.
+        locks: frame -> ``(h, w)`` bool: what is to stay as it is, with all that shows the same in other frames.
+        frames: those that may change; None = all.
+    """
+
+    patches: Mapping[int, Tensor]
+    locks: Mapping[int, Tensor] = field(default_factory=dict)
+    frames: range | None = None
+
+
+def parents(state: ColorState) -> Tensor:
+    """For every pixel of a clip the number ``(N,)`` of the one that its colour mainly came from; a root's own."""
+    return torch.arange(state.source.numel()) + state.source.flatten()
+
+
+def followed(pointers: Tensor) -> Tensor:
+    """Where each chain of ``pointers`` ``(N,)`` ends: at one that points at itself."""
+    while not torch.equal(further := pointers[pointers], pointers):
+        pointers = further
+    return pointers
+
+
+def roots(state: ColorState) -> Tensor:
+    """The number ``(T, h, w)`` of the pixel that each pixel's colour came from in the run, before any correction."""
+    return followed(parents(state)).reshape(state.source.shape)
+
+
+def things(state: ColorState) -> Tensor:
+    """The number ``(N,)`` of the pixel at which what each pixel shows was coloured first."""
+    begins = (state.kind == Origin.INPAINTED).flatten()
+    return followed(torch.where(begins, torch.arange(len(begins)), parents(state)))
+
+
+class Lineage:
+    """Who shows what, and who descends from whom, in a finished run."""
+
+    def __init__(self, state: ColorState) -> None:
+        self.shape, self.parents, self.things = state.source.shape, parents(state), things(state)
+
+    def descendants(self, frame: int, where: Tensor) -> Tensor:
+        """For every pixel ``(T, h, w)`` that descends from what the region ``where`` ``(h, w)`` bool of a frame shows,
+        the pixel of the region that shows it, by its number in the frame; -1 for all others."""
+        told, pointers = torch.full_like(self.parents, -1), self.parents.clone()
+        for begin, shows in self._shown(frame, where):
+            told[begin], pointers[begin] = shows, begin
+        return told[followed(pointers)].reshape(self.shape)
+
+    def _shown(self, frame: int, where: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The pixels at which what a region shows was coloured first, and which pixel of it shows each; the region's
+        own pixels come last."""
+        area, inside = where.numel(), where.flatten()
+        first = self.things.reshape(-1, area)[frame]
+        found = []
+        for t in (first[inside] // area).unique().tolist():
+            here = (first // area == t).nonzero()[:, 0]
+            shows = np.full(area, -1)
+            shows[first[here] % area] = here
+            rest = here[~inside[here]]
+            shows[first[rest] % area] = rest  # what others show as well is not the region's alone
+            distance, (y, x) = distance_transform_edt(shows.reshape(where.shape) < 0, return_indices=True)
+            nearest = torch.from_numpy(shows.reshape(where.shape)[y, x]).flatten()
+            close = torch.from_numpy(distance).flatten() <= (0 if t == frame else GAP)
+            begin = (inside[nearest] & close).nonzero()[:, 0]
+            found.append((begin + t * area, nearest[begin]))
+        own = inside.nonzero()[:, 0]
+        return [*found, (own + frame * area, own)]
+
+
+def correct(state: ColorState, edit: Edit) -> Steps[ColorState]:
+    """The state with the painted pixels, and all that descends from what they show, in the colours of the patches.
+
+    Every other pixel, and what is locked, is the same bit for bit. The corrected pixels' iteration is a new one, which
+    tells them from all others. Frames come by their distance from a patch.
+
+    Raises:
+        InputError: a patch or a lock outside the clip, or nothing that is painted may change.
+    """
+    _check(state, edit)
+    lineage, free = Lineage(state), torch.zeros(state.source.shape, dtype=torch.bool)
+    free[list(edit.frames or range(len(state)))] = True
+    for frame, where in edit.locks.items():
+        free &= lineage.descendants(frame, where) < 0
+    painted = {i: ab[0].isfinite() for i, ab in edit.patches.items()}
+    for i, where in painted.items():  # what is painted itself changes unless its own frame is locked there
+        if edit.frames is None or i in edit.frames:
+            free[i] |= where & ~edit.locks.get(i, torch.zeros_like(where))
+    painted = {i: where & free[i] for i, where in painted.items() if bool((where & free[i]).any())}
+    if not painted:
+        raise InputError("All that is painted is locked or outside the frames to be corrected; paint something else.")
+    told = {i: lineage.descendants(i, where) for i, where in painted.items()}
+    new = ColorState(*(getattr(state, f.name).clone() for f in fields(state)))
+    number = int(state.iteration.max()) + 1
+    for j in sorted(range(len(state)), key=lambda j: min(abs(j - i) for i in painted)):
+        done = painted.get(j, torch.zeros_like(free[j])).clone()
+        if bool(done.any()):
+            new.ab[j][:, done] = edit.patches[j][:, done]
+            new.confidence[j][done] = 1.0
+            new.source[j][done & (state.kind[j] == Origin.INPAINTED)] = 0
+            new.origin[j][done] = 3 * number + int(Origin.EXEMPLAR)
+        for i in sorted(painted, key=lambda i: abs(i - j)):
+            where = (told[i][j] >= 0) & free[j] & ~done
+            done |= where
+            _descend(state, new, i, edit.patches[i], painted[i], j, where, told[i][j], number)
+        if bool(done.any()):
+            yield Colored("correct", f"frame {j} is corrected", 1.0, state=new, iteration=number, frame=j)
+    return new
+
+
+def _descend(
+    state: ColorState, new: ColorState, i: int, patch: Tensor, painted: Tensor, j: int, where: Tensor, shows: Tensor,
+    number: int,
+) -> None:  # fmt: skip
+    """Give the pixels ``where`` of frame ``j`` the colours of what they descend from, painted in frame ``i``."""
+    if not bool(where.any()):
+        return
+    h, w = where.shape
+    _, (y, x) = distance_transform_edt(~painted.numpy(), return_indices=True)
+    paint = patch[:, y, x].contiguous()  # beyond its rim the patch goes on as it ends
+    there = shows.clamp_min(0)
+    flow = (torch.stack([there % w, there // w], -1) - pixel_grid(h, w)).numpy()
+    sigma = np.full((h, w), MOVING_SIGMA, np.float32)
+    new.ab[j][:, where] = fetch(paint, state.L[i], flow, sigma, state.L[j], where)[:, where]
+    match = state.confidence[i].flatten()[there]
+    new.confidence[j][where] = (state.confidence[j] * match)[where]
+    kind = torch.where(state.kind[j] == Origin.INPAINTED, int(Origin.INPAINTED), int(Origin.PROPAGATED))
+    new.origin[j][where] = (3 * number + kind).to(new.origin.dtype)[where]
+
+
+def _check(state: ColorState, edit: Edit) -> None:
+    last = len(state) - 1
+    for frame in (*edit.patches, *edit.locks):
+        if not 0 <= frame <= last:
+            raise InputError(f"A picture is for frame {frame}, but the run has frames 0 to {last}; pick one.")
+    if edit.frames is not None and not 0 <= edit.frames.start < edit.frames.stop <= last + 1:
+        first, final = edit.frames.start, edit.frames.stop - 1
+        raise InputError(f"Frames {first} to {final} are not in the run, which has frames 0 to {last}; name others.")
