@@ -85,14 +85,13 @@ def test_composite_weights_against_a_loop():
 
 
 @pytest.mark.parametrize("samples", [4, 8, 13])
-@pytest.mark.parametrize("smooth", [0.0, 0.05])
-def test_kernel_loss_and_gradients_are_autograds(samples, smooth):
+def test_kernel_loss_and_gradients_are_autograds(samples):
     volume, (rays, z) = bent(), some_rays(301, samples=samples)
     slow_volume = twin.TwinVolume(volume)
-    slow = slow_volume.loss(rays, z, scale=96.0, smooth=smooth)
+    slow = slow_volume.loss(rays, z, scale=96.0)
     slow.backward()
     expected = {n: p.grad.clone() for n, p in slow_volume.named_parameters()}
-    quick = volume.loss(rays, z, scale=96.0, smooth=smooth)
+    quick = volume.loss(rays, z, scale=96.0)
     quick.backward()
     assert quick.item() == pytest.approx(slow.item(), rel=1e-5)
     for name, parameter in volume.named_parameters():
@@ -103,7 +102,8 @@ def test_kernel_loss_and_gradients_are_autograds(samples, smooth):
 def test_autograd_is_the_finite_difference():
     volume, (rays, z) = readable("grid").double(), some_rays(20)
     rays, z = Rays(*(r.double() if r.is_floating_point() else r for r in rays)), z.double()
-    loss = volume.loss(rays, z, scale=96.0, smooth=0.05)
+    volume.smooth = 0.05
+    loss = volume.loss(rays, z, scale=96.0)
     loss.backward()
     for name, parameter in volume.named_parameters():
         at = int(parameter.grad.abs().argmax())
@@ -111,7 +111,7 @@ def test_autograd_is_the_finite_difference():
         kept, ends = float(flat[at]), []
         for sign in (1, -1):
             flat[at] = kept + sign * step
-            ends.append(float(volume.loss(rays, z, scale=96.0, smooth=0.05)))
+            ends.append(float(volume.loss(rays, z, scale=96.0)))
         flat[at] = kept
         slope = (ends[0] - ends[1]) / (2 * step)
         # the smoothness holds the weights fixed, which only densities and what moves them can tell
@@ -171,7 +171,7 @@ def test_maps_that_fold_between_two_knots_stay_finite():
     volume.nvp.affine.data[:, ::2] = turned
     rays, _ = some_rays(64)
     halfway = (torch.arange(7) + 0.5) * (DEPTH / 7)
-    loss = volume.loss(rays, halfway.expand(64, 7).contiguous(), 96.0, 0.05)
+    loss = volume.loss(rays, halfway.expand(64, 7).contiguous(), 96.0)
     loss.backward()
     assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in volume.parameters())
     points, clear = volume.trace(rays.xy, 1, 4)

@@ -13,7 +13,7 @@ Symbols of the OmniMotion paper and where they are:
 | alpha_k, T_k | ``composite_weights`` |
 | p-hat_j, the composited image of p_i | ``Volume.trace`` |
 | L_flo, confidence weights | ``Volume.loss``, ``confidence`` |
-| L_reg, temporal smoothness | ``Volume.loss``, ``smooth`` |
+| L_reg, temporal smoothness | ``Volume.loss``, ``smooth``: the official networks' alone |
 
 Departures, and why. Those marked * hold for the grid volume (presets draft and standard) alone; the paper preset has
 the official networks, sizes, sample counts and schedule, and goes through the same code.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from omnifusion.flow import parallel
 from omnifusion.omnimotion import kernels
-from omnifusion.omnimotion.volume import NEAR, SMOOTHED, Rays, Volume
+from omnifusion.omnimotion.volume import NEAR, Rays, Volume
 
 COARSE, FINE = (12, 20, 8), (54, 96, 8)
 MIN_DET = 0.05
@@ -75,7 +75,7 @@ class GridVolume(Volume):
         slab = torch.arange(affine.shape[1]) * len(layers) // affine.shape[1]
         affine.copy_(torch.from_numpy(layers).flatten(2)[slab].transpose(0, 1))
 
-    def loss(self, rays: Rays, z: Tensor, scale: float, smooth: float = 0.0) -> Tensor:
+    def loss(self, rays: Rays, z: Tensor, scale: float) -> Tensor:
         """``Volume.loss`` by kernel."""
         tensors = self._tensors()
         shape, flat = _flat(tensors)
@@ -84,10 +84,9 @@ class GridVolume(Volume):
         def run(part: slice) -> tuple[float, tuple[np.ndarray, ...]]:
             gradients = tuple(np.zeros_like(p) for p in flat)
             cut = tuple(a[part] for a in arrays)
-            weights = np.float32(scale), np.float32(smooth)
-            return kernels.loss(shape, flat, cut, *weights, SMOOTHED, gradients), gradients
+            return kernels.loss(shape, flat, cut, np.float32(scale), gradients), gradients
 
-        totals, parts = zip(*parallel(run, _chunks(len(z), SMOOTHED)), strict=True)
+        totals, parts = zip(*parallel(run, _chunks(len(z))), strict=True)
         summed = [torch.from_numpy(sum(g) / np.float32(len(z))) for g in zip(*parts, strict=True)]
         gradients = [g.view(p.shape) for g, p in zip(summed, tensors, strict=True)]
         return _Differentiated.apply(sum(totals) / len(z), gradients, *tensors)
@@ -137,7 +136,7 @@ def _flat(tensors: tuple[Tensor, ...]) -> tuple[tuple[int, ...], tuple[np.ndarra
     return shape, tuple(p.detach().contiguous().view(-1).numpy() for p in tensors)
 
 
-def _chunks(total: int, unit: int = 1) -> list[slice]:
-    """``CHUNKS`` parts of ``range(total)``, all but the last a multiple of ``unit``."""
-    edges = [total * k // CHUNKS // unit * unit for k in range(CHUNKS)] + [total]
+def _chunks(total: int) -> list[slice]:
+    """``CHUNKS`` parts of ``range(total)``."""
+    edges = [total * k // CHUNKS for k in range(CHUNKS + 1)]
     return [slice(a, b) for a, b in pairwise(edges)]

@@ -229,24 +229,23 @@ def _clear(v, opacity):
 
 
 @kernel
-def loss(shape, parameters, rays, scale, smooth, every, gradients):
-    """The sum (float64) over rays of flow loss plus temporal smoothness; adds their gradients.
+def loss(shape, parameters, rays, scale, gradients):
+    """The sum (float64) over rays of flow loss; adds its gradients.
 
     Args:
         shape: (T, knots, A, B, then Y, X, Z of the coarse and of the fine density).
         parameters, gradients: grids ``(T, 5, A, B, 2)``, affine ``(T, knots, 6)``, coarse, fine ``(Y, X, Z)``, all flat.
         rays: xy, i, j, q, confidence and depths z as in ``Volume.loss``; scale: px per volume unit.
-        smooth: weight of the second difference, on one ray in ``every``.
     """
     grids, affine, coarse, fine = parameters
     ggrids, gaffine, gcoarse, gfine = gradients
     xy, i, j, q, confidence, z = rays
     R, K = z.shape
-    T, Z, A, B, cY, cX, cZ, fY, fX, fZ = shape
+    _, Z, A, B, cY, cX, cZ, fY, fX, fZ = shape
     opacity = OPACITY / F(K)
     up, dn, de = np.empty(K * STAPE, F), np.empty(K * STAPE, F), np.empty(K * 12, F)
     upc, dnc, dec = np.empty(K * SCELL, np.int64), np.empty(K * SCELL, np.int64), np.empty(K * 2, np.int64)
-    ux, uy, uz, px, py = np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F), np.empty(K, F)
+    px, py = np.empty(K, F), np.empty(K, F)
     hx, hy, hz = np.empty(K, F), np.empty(K, F), np.empty(K, F)
     clear, sig, front = np.empty(K, F), np.empty(K, F), np.empty(K, F)
     w, G, rho = np.empty(K, F), np.empty(K, F), np.empty(K, F)
@@ -257,7 +256,6 @@ def loss(shape, parameters, rays, scale, smooth, every, gradients):
         light, jx, jy = ONE, ZERO, ZERO
         for k in range(K):
             x, y, d = _up(affine, grids, s, Z, A, B, x0, y0, z[n, k], up, k * STAPE, upc, k * SCELL)
-            ux[k], uy[k], uz[k] = x, y, d
             v = _density(coarse, cY, cX, cZ, x, y, d, de, 12 * k, dec, 2 * k)
             v += _density(fine, fY, fX, fZ, x, y, d, de, 12 * k + 6, dec, 2 * k + 1)
             clear[k], sig[k] = _clear(GAIN * v + BIAS, opacity)
@@ -280,18 +278,6 @@ def loss(shape, parameters, rays, scale, smooth, every, gradients):
                 affine, grids, gaffine, ggrids, B, gx, gy, ZERO, px[k], py[k], dn, k * STAPE, dnc, k * SCELL
             )
         total += c * flow
-        if smooth > ZERO and n % every == 0 and 0 < s < T - 1:
-            lam = smooth * F(every)
-            for k in range(K):
-                ax, ay, _ = _down(affine, grids, s - 1, Z, A, B, ux[k], uy[k], uz[k], dn, 0, dnc, 0)
-                bx, by, _ = _down(affine, grids, s + 1, Z, A, B, ux[k], uy[k], uz[k], dn, STAPE, dnc, SCELL)
-                dx, dy = (ax + bx - TWO * x0) * scale, (ay + by - TWO * y0) * scale
-                r = np.sqrt(dx * dx + dy * dy + RHO)
-                total += lam * w[k] * r
-                gx, gy = lam * w[k] * scale * dx / r, lam * w[k] * scale * dy / r
-                ex, ey, ez = _down_back(affine, grids, gaffine, ggrids, B, gx, gy, ZERO, ax, ay, dn, 0, dnc, 0)
-                gx, gy, d = _down_back(affine, grids, gaffine, ggrids, B, gx, gy, ZERO, bx, by, dn, STAPE, dnc, SCELL)
-                hx[k], hy[k], hz[k] = hx[k] + (ex + gx), hy[k] + (ey + gy), hz[k] + (ez + d)
         rest = G[K - 1]
         for k in range(K - 1, -1, -1):
             gx, gy, gz = hx[k], hy[k], hz[k]

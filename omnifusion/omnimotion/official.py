@@ -21,7 +21,8 @@ class OfficialVolume(Volume):
         seed: fixes their random start.
     """
 
-    kind, opacity = "mlp", 32.0  # the official code has 32 samples of unit thickness
+    kind, smooth = "mlp", 0.05
+    opacity = 32.0  # the official code has 32 samples of unit thickness
 
     def __init__(self, frames: int, seed: int = 0) -> None:
         super().__init__(frames)

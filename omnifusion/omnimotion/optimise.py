@@ -28,7 +28,6 @@ class Schedule:
     pairs: int = 32
     rays: int = 128
     samples: int = 8
-    smooth: float = 0.05
     rates: tuple[tuple[str, float], ...] = (
         ("nvp.hyper", 1e-2),
         ("nvp.affine", 5e-3),
@@ -90,7 +89,7 @@ class Optimiser:
         largest = 1 + self.volume.frames * done / CURRICULUM
         rays = self.sampler.draw(self.rng, largest, s.pairs, s.rays)
         z = depths(len(rays.xy), s.samples, self.jitter)
-        loss = self.volume.loss(rays, z, max(self.sampler.flows.size) / 2, s.smooth)
+        loss = self.volume.loss(rays, z, max(self.sampler.flows.size) / 2)
         self.adam.zero_grad()
         loss.backward()
         value = float(loss.detach())

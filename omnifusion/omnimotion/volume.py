@@ -44,11 +44,13 @@ class Volume(nn.Module):
 
     Attributes:
         opacity: thickness of the whole volume, shared by the samples of a ray.
+        smooth: weight of the temporal smoothness.
         small: its tensors are so small that waking a second thread costs PyTorch more than it brings.
     """
 
     kind: Kind
     opacity: float
+    smooth = 0.0
     small = False
     nvp: Any
     field: Any
@@ -76,7 +78,7 @@ class Volume(nn.Module):
         weights = composite_weights(self.field(u).view(R, K), self.opacity / K)
         return u.view(R, K, 3), p.view(R, K, 3), weights
 
-    def loss(self, rays: Rays, z: Tensor, scale: float, smooth: float = 0.0) -> Tensor:
+    def loss(self, rays: Rays, z: Tensor, scale: float) -> Tensor:
         """Mean over rays of confidence times flow loss, plus temporal smoothness.
 
         Flow loss: MIX sum_k w_k rho(p_k - q) + (1 - MIX) rho(sum_k w_k p_k - q).
@@ -86,21 +88,20 @@ class Volume(nn.Module):
         Args:
             z: ``(R, K)`` depths.
             scale: pixels per volume unit; the losses are in pixels.
-            smooth: weight of the smoothness.
         """
         xy, i, j, q, confidence = (v.to(self.device) for v in rays)
         u, p, w = self.map(xy, i, j, z.to(self.device))
         off = (p[..., :2] - q[:, None]) * scale
         each = MIX * (w * rho(off)).sum(1) + (1 - MIX) * rho((w[..., None] * off).sum(1))
         total = (confidence * each).mean()
-        if smooth > 0:
+        if self.smooth > 0:
             chosen = torch.zeros_like(i, dtype=torch.bool)
             chosen[::SMOOTHED] = True
             chosen &= (i > 0) & (i < self.frames - 1)
             K, psi, flat = z.shape[1], self.nvp.condition(), u[chosen].reshape(-1, 3)
             ends = [self.nvp.inverse(flat, (i[chosen] + d).repeat_interleave(K), psi)[:, :2] for d in (-1, 1)]
             bend = (ends[0] + ends[1]).view(-1, K, 2) - 2 * xy[chosen][:, None]
-            total = total + smooth * SMOOTHED * (w[chosen].detach() * rho(bend * scale)).sum() / len(xy)
+            total = total + self.smooth * SMOOTHED * (w[chosen].detach() * rho(bend * scale)).sum() / len(xy)
         return total
 
     @torch.no_grad()
