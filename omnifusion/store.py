@@ -21,7 +21,7 @@ from omnifusion.clip.prepare import Clip
 from omnifusion.color import compose, to_uint8
 from omnifusion.driver import Result
 from omnifusion.meter import Costs
-from omnifusion.metrics import ciede2000, psnr, ssim
+from omnifusion.metrics import COMPARISONS
 from omnifusion.omnimotion import OmniMotion
 from omnifusion.picture import overlay
 from omnifusion.settings import Settings
@@ -52,9 +52,6 @@ RESULTS = PARTS[:-1]
 
 Colors = Callable[[Sequence[str]], Iterator[dict[str, Tensor]]]
 """Frame after frame of a clip the fields of ``ColorState`` that are asked for, each of one frame."""
-
-METRICS = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
-"""What a result is scored by where the truth is known."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +237,9 @@ class RunFolder:
                     tinted.add(overlay(frame.transpose(1, 2, 0), kind).transpose(2, 0, 1))
                     if clip.truth and t not in clip.exemplars:
                         truth = np.asarray(video.frames[t])
-                        rows.append([float(metric(frame[None], truth[None])[0]) for metric in METRICS.values()])
+                        rows.append([float(metric(frame[None], truth[None])[0]) for metric in COMPARISONS.values()])
                     yield Step("finish", "writing the film", done=(t + 1) / len(video))
-            scores = dict(zip(METRICS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
+            scores = dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
             report = self._report(clip, settings, counts, result, scores)
             save_state(self.path, len(video), colors, self.trackers)
             (self.path / "report.json").write_text(json.dumps(report, indent=2) + "\n")

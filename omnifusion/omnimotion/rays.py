@@ -9,8 +9,6 @@ from omnifusion.omnimotion.flows import Flows
 from omnifusion.omnimotion.units import to_volume
 from omnifusion.omnimotion.volume import Rays
 
-Array = np.ndarray
-
 
 class Sampler:
     """Draws rays: pairs by (trusted pixels) interval^1/2 up to the curriculum's interval, pixels stratified over the
