@@ -18,7 +18,8 @@ import skimage.metrics
 import torch
 from torch import nn
 
-from omnifusion.color import from_uint8
+from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.geometry import blur
 from omnifusion.state import InputError
 
 EXACT = 100.0
@@ -84,6 +85,17 @@ def cdc(clip: np.ndarray, gaps: Sequence[int] = GAPS) -> float:
     p = counts / counts.sum(-1, keepdims=True)
     jumps = [jensen_shannon(p[:-gap], p[gap:]).mean() for gap in gaps if gap < len(p)]
     return float(np.mean(jumps)) if jumps else float("nan")
+
+
+def flicker(result: np.ndarray, truth: np.ndarray, radius: float = 4.0) -> float:
+    """How much the error in a*, b* changes from frame to frame, on the mean, in surroundings of ``radius`` pixels.
+
+    Motion is no flicker: the truth moves as the result does. Frames that repeat the one before them do not count.
+    """
+    errors = (rgb_to_lab(from_uint8(r))[1:] - rgb_to_lab(from_uint8(t))[1:] for r, t in zip(result, truth, strict=True))
+    smooth = [blur(error, radius) for error in errors]
+    new = [t for t in range(1, len(truth)) if not np.array_equal(truth[t], truth[t - 1])]
+    return float(np.mean([(smooth[t] - smooth[t - 1]).norm(dim=0).mean().item() for t in new])) if new else float("nan")
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -242,5 +242,7 @@ def test_an_error_of_a_worker_is_told(clip: Clip, tmp_path: Path) -> None:
 
 def test_pointers_at_a_lender_are_counted_through_the_clip() -> None:
     shot = Shot(6, 8, lender=1)  # its unit holds the frames 1, 6 and 7
-    source = torch.tensor([[[0, -1], [-4, -8]]], dtype=torch.int32)  # of frame 7, at place 2: two of its own, two others
+    source = torch.tensor(
+        [[[0, -1], [-4, -8]]], dtype=torch.int32
+    )  # of frame 7, at place 2: two of its own, two others
     assert units._from_afar(source, shot, 1).tolist() == [[[0, -1], [-4, -8 - 4 * 4]]]

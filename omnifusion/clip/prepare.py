@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from omnifusion.clip.alike import lend
+from omnifusion.clip.film import INTERLACED, Film, inspect
 from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
-from omnifusion.clip.shots import Shot, find_shots
+from omnifusion.clip.shots import Shot
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
@@ -35,6 +37,7 @@ class Clip:
         exemplars: frame index -> coloured picture ``(3, H, W)`` uint8, lined up with the frame at full size; one with
             an alpha channel, ``(4, H, W)``, counts where it is opaque.
         fits: frame index -> correlation of the exemplar's luminance with the frame's, as given and in its place.
+        film: what was found in it.
         shots: cover the clip, in an order in which they can be coloured.
         truth: whether ``video`` holds the true colours, so that the result can be scored.
         notes: sentences that the user should read before the run.
@@ -44,6 +47,7 @@ class Clip:
     size: tuple[int, int]
     exemplars: dict[int, np.ndarray]
     fits: dict[int, tuple[float, float]]
+    film: Film
     shots: list[Shot]
     truth: bool
     notes: tuple[str, ...]
@@ -54,8 +58,12 @@ class Clip:
         return self.luminance(range(len(self.video)))
 
     def luminance(self, frames: Iterable[int]) -> Tensor:
-        """``(T, 1, h, w)`` luminance at the working size of some frames."""
-        return working_luminance((self.video.frames[t] for t in frames), self.size)
+        """``(T, 1, h, w)`` luminance at the working size of some frames; of an old film, that of its clean copy."""
+        chosen = list(frames)
+        pictures = (self.video.frames[t] for t in chosen)
+        if not self.film.old:
+            return working_luminance(pictures, self.size)
+        return self.film.cleaned(working_luminance(pictures, self.size, self.film.gain[chosen]), chosen)
 
     def exemplar_ab(self) -> dict[int, Tensor]:
         """The exemplars' chroma at the working size, frame index -> ``(2, h, w)``, NaN where one is not opaque."""
@@ -68,6 +76,7 @@ class Clip:
                 {"frame": frame, "before": round(before, 4), "after": round(after, 4)}
                 for frame, (before, after) in sorted(self.fits.items())
             ],
+            "film": self.film.report(),
             "shots": [
                 {"start": shot.start, "stop": shot.stop, "colors": self._source(shot), "lender": shot.lender}
                 for shot in sorted(self.shots, key=lambda shot: shot.start)
@@ -87,8 +96,9 @@ class Clip:
         an exemplar gives its frame its chroma at full size, unsoftened.
         """
         L = _L(self.video.frames[frame])
+        twins = next(shot.twins for shot in self.shots if frame in shot)
         ab = resize(state.ab[frame - first][None], self.video.size)[0]
-        if (exemplar := self.exemplars.get(frame)) is not None:
+        if (exemplar := self.exemplars.get(twins.get(frame, frame))) is not None:
             ab = torch.where(torch.from_numpy(opaque(exemplar)), _ab(exemplar), ab)
         return to_uint8(compose(L, ab)).numpy()
 
@@ -103,10 +113,10 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         video: the clip; colour is used only as an exemplar and as truth.
         exemplars: coloured pictures and the frames they show.
         max_side: longest side of the working size in pixels.
-        force: accept an exemplar that does not seem to show its frame.
+        force: accept an exemplar that does not seem to show its frame, and a clip that seems to be interlaced.
 
     Raises:
-        InputError: an exemplar that does not fit its frame.
+        InputError: an exemplar that does not fit its frame, or an interlaced clip.
     """
     notes, truth, placed, fits = [], not is_grey(video), {}, {}
     for given in exemplars:
@@ -126,13 +136,23 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         notes.append("The clip is in colour: it is made grey, its first frame is the exemplar, the result is scored.")
     elif not placed:
         notes.append("No exemplar was given: the prior invents the colours of the first frame.")
-    shown = fit_size(video.size, SHOWN_SIDE)
-    shots = lend(find_shots(video), placed, lambda t: resize(_L(video.frames[t])[None], shown)[0, 0].numpy())
+    film, shown = inspect(video, fit_size(video.size, max_side)), fit_size(video.size, SHOWN_SIDE)
+    if film.combed >= INTERLACED and not force:
+        raise InputError(
+            "The clip is interlaced: its frames hold two moments in alternate lines; make whole frames of them first, "
+            "such as with ffmpeg -i CLIP -vf bwdif OUT.mp4 (telecined film: -vf fieldmatch,decimate)."
+        )
+    notes += film.notes()
+    shots = lend(
+        [shot.worked(placed) for shot in film.shots],
+        placed,
+        lambda t: resize(_L(video.frames[t])[None], shown)[0, 0].numpy(),
+    )
     if len(shots) > 1:
         cuts = ", ".join(str(start) for start in sorted(shot.start for shot in shots)[1:])
         notes.append(f"The clip has cuts at frame {cuts}: each shot is coloured by itself.")
         notes += [note for shot in shots if (note := _note(shot, placed))]
-    return Clip(video, fit_size(video.size, max_side), placed, fits, shots, truth, tuple(notes))
+    return Clip(video, fit_size(video.size, max_side), placed, fits, film, shots, truth, tuple(notes))
 
 
 def _note(shot: Shot, exemplars: Collection[int]) -> str:
@@ -148,14 +168,16 @@ def _note(shot: Shot, exemplars: Collection[int]) -> str:
     )
 
 
-def working_luminance(frames: Iterable[np.ndarray], size: tuple[int, int]) -> Tensor:
-    """L* ``(T, 1, h, w)`` at the working ``size`` (h, w) of ``frames``, each ``(3, H, W)`` uint8."""
+def working_luminance(
+    frames: Iterable[np.ndarray], size: tuple[int, int], gains: Iterable[float] = repeat(1.0)
+) -> Tensor:
+    """L* ``(T, 1, h, w)`` at the working ``size`` (h, w) of ``frames``, each ``(3, H, W)`` uint8, times their gains."""
 
-    def small(frame: np.ndarray) -> Tensor:
+    def small(frame: np.ndarray, gain: float) -> Tensor:
         go_on()
-        return resize(_L(frame)[None], size)
+        return resize(luminance((from_uint8(frame) * gain).clamp_max(1))[None], size)
 
-    return torch.cat([small(frame) for frame in frames])
+    return torch.cat([small(frame, gain) for frame, gain in zip(frames, gains, strict=False)])
 
 
 def overlaid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

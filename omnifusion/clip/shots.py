@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import cv2
@@ -13,7 +13,7 @@ from omnifusion.geometry import fit_size
 from omnifusion.state import Video
 
 THUMBNAIL = 256  # px, longest side: enough to see a cut
-SHORTEST = 5  # frames between two cuts
+SHORTEST = 5  # frames between two cuts: of those that are nearer, the clearest counts
 WINDOW = 5  # changes that are looked at together
 LEAST_CHANGE = 15.0  # grey levels of 255
 STANDS_OUT = 3.0  # times the mean of the window's other changes
@@ -42,6 +42,12 @@ class Shot:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    def worked(self, frames: Collection[int]) -> Shot:
+        """The same shot; where one of ``frames`` repeats another, that one repeats it instead."""
+        named = {self.twins.get(t, t): t for t in sorted(frames, reverse=True) if t in self}
+        twins = {t: named.get(s, s) for t, s in ((t, self.twins.get(t, t)) for t in range(self.start, self.stop))}
+        return replace(self, twins={t: s for t, s in twins.items() if t != s})
+
     @property
     def frames(self) -> list[int]:
         """The frames that are worked on, in the order of time."""
@@ -59,29 +65,38 @@ class Shot:
 
 
 def find_shots(video: Video) -> list[Shot]:
-    """The shots of a clip, which follow one another and cover it.
+    """The shots of a clip."""
+    return cut([float(change(a, b)[1].mean()) for a, b in pairwise(map(thumbnail, video.frames))])
+
+
+def cut(changes: Sequence[float]) -> list[Shot]:
+    """The shots of a clip, which follow one another and cover it, by the mean change from each frame to the next.
 
     A cut is a mean change of luminance that stands out from the two on either side; where the clip begins or ends, from
     the nearest four, twice as clearly. Fast motion, fades and dissolves are none. (The same as AdaptiveDetector of
     PySceneDetect, with its constants, but for the ends; that package brings a desktop's OpenCV along.)
     """
-    pairs = pairwise(map(_thumbnail, video.frames))
-    changes = np.array([cv2.norm(a, b, cv2.NORM_L1) / a.size for a, b in pairs])
-    cuts = [0]
-    for k in range(len(changes)):
-        if _stands_out(changes, k) and (k + 1 - cuts[-1] >= SHORTEST or cuts == [0]):
-            cuts.append(k + 1)
-    return [Shot(a, b) for a, b in pairwise([*cuts, len(video)])]
+    found = [k for k in range(len(changes)) if _stands_out(changes, k)]
+    rivals = {k: [changes[i] for i in found if abs(i - k) < SHORTEST] for k in found}
+    cuts = [k + 1 for k in found if changes[k] == max(rivals[k])]
+    return [Shot(a, b) for a, b in pairwise([0, *cuts, len(changes) + 1])]
 
 
-def _stands_out(changes: np.ndarray, k: int) -> bool:
+def _stands_out(changes: Sequence[float], k: int) -> bool:
     middle = max(WINDOW // 2, min(k, len(changes) - 1 - WINDOW // 2))
     others = [changes[i] for i in range(middle - WINDOW // 2, middle + WINDOW // 2 + 1) if i != k and i < len(changes)]
     clearly = STANDS_OUT if k == middle else 2 * STANDS_OUT
     return len(others) > 1 and changes[k] >= max(LEAST_CHANGE, clearly * np.mean(others))
 
 
-def _thumbnail(frame: np.ndarray) -> np.ndarray:
-    """A small grey picture ``(h, w)`` uint8 of a frame; green stands for luminance, most of which it is."""
+def thumbnail(frame: np.ndarray) -> np.ndarray:
+    """A small grey picture ``(h, w)`` float32 of a frame, grain smoothed; green stands for luminance."""
     h, w = fit_size(frame.shape[1:], THUMBNAIL)
-    return cv2.resize(np.ascontiguousarray(frame[1]), (w, h), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(np.ascontiguousarray(frame[1]), (w, h), interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(small.astype(np.float32), (0, 0), 1.0)
+
+
+def change(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
+    """From one thumbnail to the next: the logarithm of the change of brightness, and what else changes ``(h, w)``."""
+    gain = float(np.median(np.log((b + 8) / (a + 8))))
+    return gain, cv2.absdiff(b, a * np.float32(np.exp(gain)))

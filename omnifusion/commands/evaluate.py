@@ -39,6 +39,7 @@ def add_protocol(p: argparse.ArgumentParser) -> None:
     p.add_argument("--clips", metavar="A,B", help="only these clips, or those that a text file lists")
     p.add_argument("--frames", type=at_least(2), metavar="N", help="only the first N frames of each clip")
     p.add_argument("--scale", type=above_zero, default=1.0, metavar="S", help="resize frames first, such as 0.5")
+    p.add_argument("--degrade", choices=["film"], help="age the clips first: grain, flicker, weave, scratches, doubles")
     p.add_argument("--lpips-weights", type=Path, metavar="PATH", help="AlexNet's state dict as torchvision has it")
     p.add_argument("--json", type=Path, metavar="OUT", help="keep the scores here, and the frames beside it; resumes")
     p.add_argument("--html", type=Path, metavar="OUT", help="write a report with curves and pictures")
@@ -58,7 +59,7 @@ def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[S
 
     clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
     weights = str(args.lpips_weights) if args.lpips_weights else None
-    protocol = Protocol(args.dataset.resolve().name, args.frames, args.scale, settings_of(args), weights)
+    protocol = Protocol(args.dataset.resolve().name, args.frames, args.scale, settings_of(args), weights, args.degrade)
     if set(methods) - {*PEERS, "omnimotion-only"}:
         load_prior(protocol.settings, device())  # a prior that cannot be had must cost nobody a fit
     with TemporaryDirectory() as folder:

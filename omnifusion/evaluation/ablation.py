@@ -75,7 +75,7 @@ def _sharing(change: Change, case: Case) -> Steps[Outcome]:
 
 def _alone(change: Change, case: Case) -> Steps[Outcome]:
     """OmniFusion under changed settings, with trackers of its own: the change may concern them, and they cost."""
-    return omnifusion(Case(case.truth, change(case.settings), case.stages))
+    return omnifusion(Case(case.truth, change(case.settings), case.stages, seen=case.seen))
 
 
 def paper_ablation(scores: Scoreboard, settings: Settings) -> Table:

@@ -12,6 +12,7 @@ from torch import nn
 
 from omnifusion import metrics
 from omnifusion.evaluation.dataset import read_clip
+from omnifusion.evaluation.degrade import degrade
 from omnifusion.evaluation.methods import Case, Method, Outcome
 from omnifusion.evaluation.scores import Protocol, Scoreboard
 from omnifusion.meter import Meter, machine
@@ -67,6 +68,7 @@ class Scorer:
             **{name: float(values.mean()) for name, values in curves.items()},
             "psnr_uint8": float(metrics.psnr_uint8(result, true).mean()),
             "cdc": metrics.cdc(outcome.frames),
+            "flicker": metrics.flicker(outcome.frames, truth),
             "colour": float(metrics.colourfulness(result).mean() / metrics.colourfulness(true).mean()),
             **regions,
             "curves": {name: np.round(values, 4).tolist() for name, values in curves.items()},
@@ -111,7 +113,10 @@ class Evaluation:
         """Methods on one clip, into the scores."""
         scores = self.scores
         try:
-            truth = read_clip(path, self.protocol.frames, self.protocol.scale)
+            truth, seen = read_clip(path, self.protocol.frames, self.protocol.scale), None
+            if self.protocol.degrade:
+                aged = degrade(truth)
+                truth, seen = aged.truth, aged.frames
         except Exception as error:  # whatever is wrong with one clip, the others are still measured
             scores.clips[clip] = {"error": _reason(error), "methods": {}}
             scores.save()
@@ -121,7 +126,7 @@ class Evaluation:
         about = {"frames": len(truth), "size": list(truth.shape[2:]), "cdc": metrics.cdc(truth)}
         scores.clips[clip] = about | {"methods": entries}
         scores.keep(clip, "truth", Outcome(truth))
-        case = Case(truth, self.protocol.settings, self.stages)
+        case = Case(truth, self.protocol.settings, self.stages, seen=seen)
         for method, run in methods.items():
             try:
                 with Meter() as meter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 
@@ -19,7 +19,8 @@ from omnifusion.picture import stretch
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import ColorState, InputError, Origin, Step, Steps, Tracker, Video
+from omnifusion.state import ColorState, Exemplar, InputError, Origin, Step, Steps, Tracker, Video
+from omnifusion.video import is_grey
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Case:
 
     Attributes:
         truth: ``(T, 3, H, W)`` uint8; methods see its luminance and the colour of its first frame alone.
+        seen: grey frames that they see instead of its luminance, or None.
         settings: the choices of OmniFusion.
         stages: where the heavy stages run; shared by the clips of a run, so that the prior is loaded once.
         trackers: fitted trackers by the first frame of their shot.
@@ -62,6 +64,7 @@ class Case:
     stages: Stages = field(default_factory=Stages)
     trackers: dict[int, Tracker] = field(default_factory=dict)
     fitting: Costs = field(default_factory=Costs)
+    seen: np.ndarray | None = None
 
     def clip(self) -> Clip:
         """The clip as the product prepares it.
@@ -69,10 +72,18 @@ class Case:
         Raises:
             InputError: the truth has no colour.
         """
-        clip = prepare(Video(self.truth, Fraction(24)), [], self.settings.max_side)
-        if not clip.truth:
+        video = Video(self.truth, Fraction(24))
+        if is_grey(video):
             raise InputError("The clip is in black and white; only a clip in colour can be scored.")
-        return clip
+        if self.seen is None:
+            return prepare(video, [], self.settings.max_side)
+        return prepare(replace(video, frames=self.seen), [Exemplar(0, self.truth[0])], self.settings.max_side)
+
+    def outcome(self, clip: Clip, state: ColorState, borrowed: tuple[float, float] = (0.0, 0.0)) -> Outcome:
+        """What a method made of ``clip``, with the true luminance."""
+        true = clip if self.seen is None else replace(clip, video=replace(clip.video, frames=self.truth))
+        frames = np.stack([true.full_size(state, t) for t in range(len(state))])
+        return Outcome(frames, state.kind.numpy().astype(np.int8), borrowed)
 
     def spent(self) -> tuple[float, float]:
         """Wall-clock and CPU seconds that fitting the trackers has taken so far."""
@@ -87,7 +98,7 @@ def omnifusion(case: Case) -> Steps[Outcome]:
     borrowed, clip, stages = case.spent(), case.clip(), case.stages.metered(case.fitting)
     result = yield from colorize(clip.L, clip.exemplar_ab(), case.settings, clip.shots, stages, case.trackers)
     case.trackers.update(result.trackers)
-    return _outcome(clip, result.state, borrowed)
+    return case.outcome(clip, result.state, borrowed)
 
 
 def omnimotion_only(case: Case) -> Steps[Outcome]:
@@ -98,7 +109,7 @@ def omnimotion_only(case: Case) -> Steps[Outcome]:
         case.trackers[shot.start] = yield from stages.track(clip.L[shot.start : shot.stop], case.settings)
     yield Step("propagate", "from the exemplar to every frame")
     state = ColorState.of_exemplars(clip.L, clip.exemplar_ab())
-    return _outcome(clip, propagate(case.trackers[shot.start], state, 0, 0, shot.frames), borrowed)
+    return case.outcome(clip, propagate(case.trackers[shot.start], state, 0, 0, shot.frames), borrowed)
 
 
 def inpainting_only(case: Case) -> Steps[Outcome]:
@@ -106,7 +117,7 @@ def inpainting_only(case: Case) -> Steps[Outcome]:
     clip = case.clip()
     blind: dict[int, Tracker] = {shot.start: Blind() for shot in clip.shots}
     result = yield from colorize(clip.L, clip.exemplar_ab(), case.settings, clip.shots, case.stages, blind)
-    return _outcome(clip, result.state)
+    return case.outcome(clip, result.state)
 
 
 class Blind:
@@ -117,16 +128,12 @@ class Blind:
         return torch.full_like(points, -1e6), torch.zeros(len(points), dtype=torch.bool)
 
 
-def _outcome(clip: Clip, state: ColorState, borrowed: tuple[float, float] = (0.0, 0.0)) -> Outcome:
-    frames = np.stack([clip.full_size(state, t) for t in range(len(state))])
-    return Outcome(frames, state.kind.numpy().astype(np.int8), borrowed)
-
-
 def classical(peer: Peer, case: Case) -> Steps[Outcome]:
     """A classical peer, at the clip's own size."""
     yield Step("peer", peer.__name__)
     L, ab = split(case.truth)
-    return Outcome(join(L, peer(L, ab[0])))
+    seen = L if case.seen is None else split(case.seen)[0]
+    return Outcome(join(L, peer(seen, ab[0])))
 
 
 METHODS: dict[str, Method] = {

@@ -25,6 +25,7 @@ class Protocol:
         scale: frames are resized by this with area averaging, before anything else.
         settings: OmniFusion's choices.
         lpips: file with the backbone's weights; None = torchvision's own.
+        degrade: how clips are aged first ("film"), or None.
     """
 
     dataset: str
@@ -32,6 +33,7 @@ class Protocol:
     scale: float
     settings: Settings
     lpips: str | None = None
+    degrade: str | None = None
 
 
 @dataclass
@@ -122,7 +124,8 @@ class Scoreboard:
         p, count = self.protocol, len(self.clips)
         frames = f"first {p['frames']} frames" if p["frames"] else "whole clips"
         clips = f"{count} clip{'' if count == 1 else 's'}"
-        return f"{p['dataset']}, {clips}, {frames}, scale {p['scale']:g}, {p['settings']['preset']} preset"
+        aged = ", aged" if p["degrade"] else ""
+        return f"{p['dataset']}, {clips}, {frames}, scale {p['scale']:g}, {p['settings']['preset']} preset{aged}"
 
     def label(self, method: str) -> str:
         """A method's name, with the prior where it has one."""

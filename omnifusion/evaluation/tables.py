@@ -94,11 +94,12 @@ SSIM = Column("ssim", "SSIM ↑", ".4f")
 LPIPS = Column("lpips", "LPIPS ↓", ".4f")
 CDC = Column("cdc", "CDC ↓", ".6f")
 DELTA_E = Column("ciede2000", "ΔE00 ↓", ".2f")
+FLICKER = Column("flicker", "flicker ↓", ".2f")
 COLOUR = Column("colour", "colour", ".2f")
 SHARES = tuple(Column(region, region, ".1%") for region in ("propagated", "inpainted"))
 SECONDS = Column("seconds", "s per clip", ".1f")
 CPU_SECONDS = Column("cpu_seconds", "CPU s per clip", ".1f")
-SUMMARY = (PSNR, PSNR_UINT8, SSIM, LPIPS, CDC, DELTA_E, COLOUR, *SHARES, SECONDS, CPU_SECONDS)
+SUMMARY = (PSNR, PSNR_UINT8, SSIM, LPIPS, CDC, DELTA_E, FLICKER, COLOUR, *SHARES, SECONDS, CPU_SECONDS)
 COMPARED = (PSNR, SSIM, LPIPS, DELTA_E)
 
 PAPER_DAVIS = {
