@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import scipy.stats
 import skimage.color
@@ -19,7 +20,6 @@ import torch
 from torch import nn
 
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.geometry import blur
 from omnifusion.state import InputError
 
 EXACT = 100.0
@@ -93,9 +93,13 @@ def flicker(result: np.ndarray, truth: np.ndarray, radius: float = 4.0) -> float
     Motion is no flicker: the truth moves as the result does. Frames that repeat the one before them do not count.
     """
     errors = (rgb_to_lab(from_uint8(r))[1:] - rgb_to_lab(from_uint8(t))[1:] for r, t in zip(result, truth, strict=True))
-    smooth = [blur(error, radius) for error in errors]
+    smooth = [cv2.GaussianBlur(error.permute(1, 2, 0).numpy(), (0, 0), radius) for error in errors]
     new = [t for t in range(1, len(truth)) if not np.array_equal(truth[t], truth[t - 1])]
-    return float(np.mean([(smooth[t] - smooth[t - 1]).norm(dim=0).mean().item() for t in new])) if new else float("nan")
+    return (
+        float(np.mean([np.linalg.norm(smooth[t] - smooth[t - 1], axis=-1).mean() for t in new]))
+        if new
+        else float("nan")
+    )
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
