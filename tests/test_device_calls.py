@@ -157,7 +157,12 @@ SPACE = Path(__file__).parent / "zero_space.py"
 def test_the_page_on_a_zero_gpu_space(tiny: Path, tmp_path: Path) -> None:
     """The real ``spaces`` package with a scheduler of our own: weights are loaded once, at start-up."""
     environment = os.environ | {"HOME": str(tmp_path), "OMNIFUSION_SD15": str(tiny), "OMNIFUSION_PRIORS": "sd15,sd20"}
-    environment |= {"SPACES_ZERO_GPU": "true", "OMNIFUSION_RESULTS": str(tmp_path / "results"), "HF_HUB_OFFLINE": "1"}
+    environment |= {
+        "SPACES_ZERO_GPU": "true",
+        "PYTHONPATH": str(SPACE.parent.parent),
+        "OMNIFUSION_RESULTS": str(tmp_path / "results"),
+        "HF_HUB_OFFLINE": "1",
+    }
     told = subprocess.run([sys.executable, SPACE], env=environment, capture_output=True, text=True, timeout=200)
     assert told.returncode == 0, told.stderr[-2000:]
     found = json.loads(told.stdout.splitlines()[-1])
