@@ -6,6 +6,7 @@ Prints what was offered and asked for, and what came of three runs, as one line 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import threading
 import urllib.parse
@@ -76,7 +77,7 @@ def visit(clip: Path, results: Path, runs: list[dict[str, Any]]) -> None:
         settings = choose("draft", max_side=64, steps=1, **changes)
         run = drain(work.run(work.Job(clip, Request("clip", settings), {}), Archive(results), Limits(),
                              stages=gpu.stages()))  # fmt: skip
-        runs.append({"asked": list(ASKED), "complete": run.report["complete"], "notes": run.report["notes"]})
+        runs.append({"asked": list(ASKED), "complete": run.report["complete"], "notes": run.report["notes"][1:]})
         if "prior" in changes:
             REFUSE.set()
 
@@ -92,6 +93,8 @@ def main() -> None:
     visitor.start()
     visitor.join()
     print(json.dumps({"offered": [name for _, name in gpu.priors()], "runs": runs}), flush=True)
+    for worker in multiprocessing.active_children():
+        worker.kill()
     os._exit(0)
 
 

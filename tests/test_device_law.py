@@ -1,0 +1,122 @@
+"""The device law: all that a GPU would compute runs with tensors that stand for its own, and mistakes raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pretend import on_gpu, pretending
+from test_prior import frame, write_prior
+
+from omnifusion import omnimotion, synthetic
+from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.hint import Reference, make_hint
+from omnifusion.omnimotion import official
+from omnifusion.omnimotion.optimise import Schedule
+from omnifusion.omnimotion.volume import Volume
+from omnifusion.prior import diffusion, guidance
+from omnifusion.prior.components import Components, embed, load_components
+from omnifusion.prior.diffusion import BUNDLED, with_text
+from omnifusion.settings import choose
+from omnifusion.state import Task, drain
+
+SHORT = replace(omnimotion.PRESETS["paper"], iterations=(3, 0), side=48)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    folders = {n: write_prior(tmp_path_factory.mktemp("prior") / f"tiny{n}", channels=n) for n in (4, 9)}
+    return folders.__getitem__
+
+
+def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
+    """Two frames filled on the pretended GPU, from a hint and from noise."""
+    L, ab, mask = frame()
+    hint = make_hint(Reference(L, ab * mask, mask), [])
+    text = embed(str(folder), "", "")
+    with pretending():
+        try:
+            components = load_components(str(folder), "cuda")
+        finally:
+            load_components.cache_clear()
+        for module in (components.unet, components.vae):
+            module.float().disable_gradient_checkpointing()  # a recomputed tensor carries no mark
+        prior = with_text(components, text, choose("draft", steps=2, **changes))
+        found = [drain(prior.fill([Task(L, ab, mask, h, n) for n in (0, 1)])) for h in (hint, None)]
+    return components, [a for batch in found for a in batch]
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+@pytest.mark.parametrize("start", [0.3, None])
+def test_stable_diffusion_fills_on_the_gpu(tiny: Callable[[int], Path], channels: int, start: float | None) -> None:
+    components, found = fill(tiny(channels), start=start)
+    assert all(on_gpu(p) for p in components.unet.parameters())
+    assert all(not on_gpu(a) and a.isfinite().all() for a in found)
+
+
+def test_the_bundled_prior_would_run_there_too() -> None:
+    assert all(a.isfinite().all() for a in fill(BUNDLED)[1])
+
+
+def fit() -> omnimotion.OmniMotion:
+    """The paper's volume, fitted for a few steps and asked, on the pretended GPU."""
+    clip = synthetic.make("two-layers", frames=3, size=(32, 48), seed=1)
+    L = rgb_to_lab(from_uint8(clip.video.frames))[:, :1]
+    flows = drain(omnimotion.find_flows(L, "paper"))
+    with pretending():
+        tracker = drain(omnimotion.fit(L, "paper", flows=flows, device="cuda"))
+        assert on_gpu(next(tracker.volume.parameters()))
+        flow, seen = tracker.volume_flow(0, 2)
+        assert np.isfinite(flow).all() and np.isfinite(seen).all()
+    return tracker
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(SHORT, schedule=replace(SHORT.schedule, pairs=2, rays=16, samples=4))
+    assert isinstance(small.schedule, Schedule)
+    monkeypatch.setitem(omnimotion.PRESETS, "paper", small)
+    for name, value in (("LAYERS", 3), ("HIDDEN", 16)):
+        monkeypatch.setattr(official.MlpNVP, name, value)
+
+
+@pytest.mark.usefixtures("short")
+def test_the_papers_volume_is_fitted_and_traced_on_the_gpu() -> None:
+    fit()
+
+
+def left_on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that forgets to move its result."""
+    return lambda *given: function(*given).cpu()
+
+
+def test_planted_mistakes_of_the_prior_are_caught(tiny: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    like = guidance.gaussian_like
+    for mistake in (
+        lambda z, generators: like(z, generators).cpu(),
+        lambda z, generators: torch.randn(z.shape, generator=generators[0], device=z.device),
+        lambda z, generators: torch.from_numpy(z.numpy()),
+    ):
+        monkeypatch.setattr(diffusion, "gaussian_like", mistake)
+        with pytest.raises((RuntimeError, TypeError), match=r"device|numpy"):
+            fill(tiny(4))
+    monkeypatch.undo()
+    monkeypatch.setattr(Components, "encode", left_on_cpu(Components.encode))
+    with pytest.raises(RuntimeError, match="same device"):
+        fill(tiny(9))
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("planted", ["times", "composite"])
+def test_planted_mistakes_of_the_volume_are_caught(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if planted == "times":
+        monkeypatch.setattr(official, "_times", left_on_cpu(official._times))
+    else:
+        monkeypatch.setattr(Volume, "device", property(lambda self: torch.device("cpu")))
+    with pytest.raises(RuntimeError, match=r"same device|indices"):
+        fit()
