@@ -25,6 +25,7 @@ from omnifusion.metrics import COMPARISONS
 from omnifusion.omnimotion import OmniMotion
 from omnifusion.picture import overlay
 from omnifusion.settings import Settings
+from omnifusion.stages import device
 from omnifusion.state import (
     Colored,
     ColorState,
@@ -118,7 +119,7 @@ class Stored:
         """The fitted trackers by the first frame of their shot; empty where there was none yet."""
         path = self.folder / "tracker.pt"
         states = torch.load(path, weights_only=True) if path.is_file() else {}
-        return {int(start): OmniMotion.from_state(state) for start, state in states.items()}
+        return {int(start): OmniMotion.from_state(state, device()) for start, state in states.items()}
 
 
 def open_run(folder: Path) -> Stored:

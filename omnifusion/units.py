@@ -357,7 +357,7 @@ class Cache:
         try:
             with zipfile.ZipFile(path) as archive:
                 found = None if archive.testzip() else torch.load(path, weights_only=True)
-            return OmniMotion.from_state(found["state"]) if found and found["key"] == key else None
+            return OmniMotion.from_state(found["state"], device()) if found and found["key"] == key else None
         except (*DAMAGE, RuntimeError, pickle.UnpicklingError):
             return None
 

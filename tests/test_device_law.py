@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from pretend import on_gpu, pretending
 from test_prior import frame, write_prior
 
-from omnifusion import omnimotion, synthetic
+from omnifusion import flow, omnimotion, synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.hint import Reference, make_hint
 from omnifusion.omnimotion import official
@@ -23,9 +25,9 @@ from omnifusion.prior import diffusion, guidance
 from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.diffusion import BUNDLED, with_text
 from omnifusion.settings import choose
-from omnifusion.state import Task, drain
+from omnifusion.state import Note, Step, Task, drain
 
-SHORT = replace(omnimotion.PRESETS["paper"], iterations=(3, 0), side=48)
+SHORT = replace(omnimotion.PRESETS["paper"], iterations=3, side=48)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +69,26 @@ def fit() -> omnimotion.OmniMotion:
     """The paper's volume, fitted for a few steps and asked, on the pretended GPU."""
     clip = synthetic.make("two-layers", frames=3, size=(32, 48), seed=1)
     L = rgb_to_lab(from_uint8(clip.video.frames))[:, :1]
-    flows = drain(omnimotion.find_flows(L, "paper"))
     with pretending():
-        tracker = drain(omnimotion.fit(L, "paper", flows=flows, device="cuda"))
+        tracker = drain(omnimotion.fit(L, "paper", device="cuda"))
         assert on_gpu(next(tracker.volume.parameters()))
-        flow, seen = tracker.volume_flow(0, 2)
-        assert np.isfinite(flow).all() and np.isfinite(seen).all()
+        found, seen = tracker.volume_flow(0, 2)
+        assert np.isfinite(found).all() and np.isfinite(seen).all()
     return tracker
+
+
+def test_the_papers_volume_learns_from_dis_where_rafts_weights_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(device: str) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(flow, "raft", offline)
+    L = torch.rand(3, 1, 32, 48, generator=torch.Generator().manual_seed(0)) * 100
+    seen: list[Step] = []
+    flows = drain(omnimotion.find_flows(L, "paper", device="cuda"), seen.append)
+    assert [s.message for s in seen if isinstance(s, Note)] == [
+        "RAFT's weights cannot be had (<urlopen error no network>): DIS found the optical flow."
+    ]
+    assert len(flows.pairs) == 6
 
 
 @pytest.fixture
@@ -81,6 +96,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(SHORT, schedule=replace(SHORT.schedule, pairs=2, rays=16, samples=4))
     assert isinstance(small.schedule, Schedule)
     monkeypatch.setitem(omnimotion.PRESETS, "paper", small)
+    monkeypatch.setattr(flow, "raft", partial(flow.raft, pretrained=False))
     for name, value in (("LAYERS", 3), ("HIDDEN", 16)):
         monkeypatch.setattr(official.MlpNVP, name, value)
 

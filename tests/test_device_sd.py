@@ -13,8 +13,9 @@ from test_prior import frame, write_prior
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from omnifusion.color import luminance
 from omnifusion.hint import Reference, make_hint
-from omnifusion.prior.components import Components, load_components
+from omnifusion.prior.components import GRADIENT_SCALE, Components, load_components
 from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.guidance import GreyConstraint, optimize
 from omnifusion.settings import choose
@@ -131,6 +132,31 @@ def test_twins_run_end_to_end_in_half_precision(tiny: Path, dtype: torch.dtype) 
     filled = drain(prior.fill(tasks), seen.append)
     assert all(a.isfinite().all() and torch.equal(a[:, mask], ab[:, mask]) for a in filled)
     assert not any(isinstance(step, Note) for step in seen)
+
+
+PREVIEWS = (
+    [[0.298, 0.207, 0.208], [0.187, 0.286, 0.173], [-0.158, 0.189, 0.264], [-0.184, -0.271, -0.473]],
+    [[0.3512, 0.2297, 0.3227], [0.3250, 0.4974, 0.2350], [-0.2829, 0.1762, 0.2721], [-0.2120, -0.2616, -0.7177]],
+)
+"""Linear maps from latents to RGB in [-1, 1] that others have fitted to Stable Diffusion's decoder."""
+
+
+@pytest.mark.parametrize("linear", PREVIEWS)
+def test_a_step_of_eq_4_moves_luminance_a_little(linear: list[list[float]]) -> None:
+    """At the paper's eta, where all pixels are too bright by however much: L* falls by 1 to 2.5."""
+
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        rgb = torch.einsum("bchw,cr->brhw", z, torch.tensor(linear)) / 2 + 0.5
+        return rgb.repeat_interleave(8, -1).repeat_interleave(8, -2)
+
+    def grey(z: torch.Tensor) -> torch.Tensor:
+        return luminance(decode(z).clamp(1e-3, 1)) / 100
+
+    z, size = 0.3 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), (1, 1, 64, 64)
+    eta = choose("paper").eta * GRADIENT_SCALE
+    constraint = GreyConstraint(F=grey, x=torch.zeros(size), unknown=torch.ones(size), eta=eta)
+    moved, _ = optimize(z, None, 1, 1.0, "sample", constraint)
+    assert 1.0 < 100 * float((grey(z) - grey(moved)).mean()) < 2.5
 
 
 def overflow(limit: float) -> Any:

@@ -1,4 +1,4 @@
-"""Optical flow: dense inverse search (DIS), or RAFT on a GPU, with starts, checks, and the choice of pairs.
+"""Optical flow: dense inverse search (DIS), or RAFT in batches on a GPU, with starts, checks, and the choice of pairs.
 
 Images are ``(H, W)`` uint8 arrays (``to_bytes``), flows ``(H, W, 2)`` float32 arrays in pixels (dx, dy).
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from threading import Lock
 from typing import Any
 
 import cv2
@@ -58,25 +57,32 @@ Search = Callable[[Array, Array, "Array | None"], Array]
 """What finds a flow: source and target ``(H, W)`` uint8 and a start or None, to ``(H, W, 2)`` float32 pixels."""
 
 
-def raft(device: str, pretrained: bool = True) -> Search:
-    """RAFT (Teed & Deng 2020; torchvision's large model with its default weights) on ``device``; it takes no start."""
+SearchMany = Callable[[Array, Array], Array]
+"""What finds many flows at once: sources and targets ``(N, H, W)`` uint8, to ``(N, H, W, 2)`` float32 pixels."""
+
+
+def raft(device: str, pretrained: bool = True) -> SearchMany:
+    """RAFT (Teed & Deng 2020; torchvision's large model with its default weights) on ``device``.
+
+    Raises:
+        OSError: the weights are not here and cannot be downloaded.
+    """
     from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
     model = raft_large(weights=Raft_Large_Weights.DEFAULT if pretrained else None, progress=False).to(device).eval()
-    lock = Lock()
 
-    def tensor(image: Array) -> Tensor:
-        return (torch.from_numpy(image).to(device).float() / 127.5 - 1).expand(1, 3, *image.shape)
+    def tensor(images: Array) -> Tensor:
+        scaled = torch.from_numpy(images).to(device).float()[:, None] / 127.5 - 1
+        padded, _ = pad_to_multiple(scaled.expand(-1, 3, -1, -1), 8)
+        down, right = (max(0, 128 - side) for side in padded.shape[-2:])
+        return functional.pad(padded, (0, right, 0, down), mode="replicate")
 
     @torch.no_grad()
-    def search(source: Array, target: Array, init: Array | None = None) -> Array:
-        height, width = source.shape
-        images, _ = pad_to_multiple(torch.cat([tensor(source), tensor(target)]), 8)
-        down, right = (max(0, 128 - side) for side in images.shape[-2:])
-        images = functional.pad(images, (0, right, 0, down), mode="replicate")
-        with lock:
-            flow = model(images[:1], images[1:])[-1]
-        return flow[0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()
+    def search(sources: Array, targets: Array) -> Array:
+        go_on()
+        height, width = sources.shape[1:]
+        flow = model(tensor(sources), tensor(targets))[-1]
+        return flow[..., :height, :width].permute(0, 2, 3, 1).cpu().contiguous().numpy()
 
     return search
 

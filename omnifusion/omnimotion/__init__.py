@@ -28,8 +28,8 @@ the official networks, sizes, sample counts and schedule, and goes through the s
   alone, density can hide behind averages of two layers, which measured far worse.
 - The maps start as one affine motion per frame and layer (RANSAC over trusted flow: the dominant motion far, what moves
   apart from it near), where the official code starts at the identity: it decides whether the layers part.
-- Supervision is DIS, or RAFT on a GPU, started by shorter intervals and by the dominant affine motion; beyond 40 frames
-  the pairs number O(n log n).
+- Supervision is DIS (RAFT for the paper's volume on a GPU), started by shorter intervals and by the dominant affine
+  motion; beyond 40 frames the pairs number O(n log n).
 - Transmittance at the mapped point decides visibility, as in the paper, unless direct flow is more probable.
 - A diverging step is undone (``optimise.py``), and what can overflow or vanish is bounded: scales, determinants of the
   affine maps, and no transmittance is divided by.

@@ -14,7 +14,7 @@ from torch import Tensor
 from omnifusion import flow as of
 from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
-from omnifusion.omnimotion.flows import Flows, collect, refine
+from omnifusion.omnimotion.flows import Flows, collect, collect_at_once, refine
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.layers import affine_flow, affine_starts
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
@@ -22,7 +22,7 @@ from omnifusion.omnimotion.rays import Sampler
 from omnifusion.omnimotion.tracker import OmniMotion, volume_of
 from omnifusion.omnimotion.volume import Kind
 from omnifusion.picture import recent_tracks
-from omnifusion.state import Fitting, InputError, Step, Steps
+from omnifusion.state import Fitting, InputError, Note, Step, Steps
 
 
 @dataclass(frozen=True)
@@ -72,26 +72,31 @@ SHOW_EVERY = 2.0
 def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> Steps[Flows]:
     """Follow every pixel of luminance ``L`` ``(T, 1, H, W)`` through the clip: what ``fit`` of that preset learns from.
 
-    DIS on a CPU, RAFT on a GPU.
+    DIS; on a GPU, for the paper's volume, RAFT where its weights can be had.
 
     Raises:
         InputError: unknown preset, or frames smaller than 16 px.
     """
-    small = _small(L, _checked(L, preset))
+    p = _checked(L, preset)
+    small, wanted = _small(L, p), of.intervals(len(L))
     yield Step("flow", "following every pixel from frame to frame", 0.0)
-    search = of.dis if device == "cpu" else of.raft(device)
-    flows = collect(small, of.intervals(len(L)), search)
+    if p.kind == "mlp" and device != "cpu":
+        try:
+            return collect_at_once(small, wanted, of.raft(device))
+        except OSError as error:
+            yield Note("flow", f"RAFT's weights cannot be had ({error}): DIS found the optical flow.")
+    flows = collect(small, wanted)
     if len(L) > 1:
         yield Step("flow", "following again, starting from the dominant motion", 0.5)
-        refine_by_dominant_motion(flows, small, search)
+        refine_by_dominant_motion(flows, small)
     return flows
 
 
-def refine_by_dominant_motion(flows: Flows, small: np.ndarray, search: of.Search = of.dis) -> None:
+def refine_by_dominant_motion(flows: Flows, small: np.ndarray) -> None:
     """Once more through the warp of the dominant affine motion, for every pair: smooth regions drift when they are
     followed from frame to frame, and settle on a wrong answer."""
     maps = affine_starts(flows, len(small))[-1]
-    refine(flows, small, lambda pair: affine_flow(maps[pair[0]], maps[pair[1]], flows.size), search)
+    refine(flows, small, lambda pair: affine_flow(maps[pair[0]], maps[pair[1]], flows.size))
 
 
 def fit(

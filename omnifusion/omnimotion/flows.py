@@ -12,6 +12,8 @@ from omnifusion import flow as of
 
 Array = np.ndarray
 Pair = tuple[int, int]
+BATCH = 8
+"""Pairs of frames that are searched at once, there and back."""
 LOOKS_ALIKE = 20.0
 """A flow is trusted where its cycle closes and the grey levels (of 255) around both ends differ no more."""
 
@@ -63,11 +65,7 @@ class Flows:
 def collect(images: Array, wanted: list[int], search: of.Search = of.dis) -> Flows:
     """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``wanted`` intervals (``flow.intervals``): between
     neighbours cold, each longer one from two shorter ones, one after the other."""
-    frames = len(images)
-    forward = [(i, i + n) for n in wanted for i in range(frames - n)]
-    pairs = {pair: k for k, pair in enumerate(p for i, j in forward for p in ((i, j), (j, i)))}
-    shape = (len(pairs), *images.shape[1:])
-    flows = Flows(pairs, np.zeros((*shape, 2), np.float16), np.full(shape, np.inf, np.float16))
+    forward, flows = _unknown(images, wanted)
     for before, interval in pairwise([0, *wanted]):
 
         def found(i: int, j: int, before: int = before) -> Array:
@@ -80,6 +78,26 @@ def collect(images: Array, wanted: list[int], search: of.Search = of.dis) -> Flo
 
         of.parallel(one, [pair for pair in forward if pair[1] - pair[0] == interval])
     return flows
+
+
+def collect_at_once(images: Array, wanted: list[int], search: of.SearchMany) -> Flows:
+    """``collect`` with a search that needs no start, many pairs at once, there and back."""
+    forward, flows = _unknown(images, wanted)
+    for n in range(0, len(forward), BATCH):
+        part = forward[n : n + BATCH]
+        i, j = (images[[pair[k] for pair in part]] for k in (0, 1))
+        found = search(np.concatenate([i, j]), np.concatenate([j, i]))
+        for pair, there, back in zip(part, found[: len(part)], found[len(part) :], strict=True):
+            flows.improve(images, *pair, there, back)
+    return flows
+
+
+def _unknown(images: Array, wanted: list[int]) -> tuple[list[Pair], Flows]:
+    """The pairs (i, j) with i < j, and flows of them and their ways back of which nothing is known."""
+    forward = [(i, i + n) for n in wanted for i in range(len(images) - n)]
+    pairs = {pair: k for k, pair in enumerate(p for i, j in forward for p in ((i, j), (j, i)))}
+    shape = (len(pairs), *images.shape[1:])
+    return forward, Flows(pairs, np.zeros((*shape, 2), np.float16), np.full(shape, np.inf, np.float16))
 
 
 def refine(flows: Flows, images: Array, start: Callable[[Pair], Array], search: of.Search = of.dis) -> None:

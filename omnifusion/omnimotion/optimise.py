@@ -103,8 +103,8 @@ class Optimiser:
         return True
 
     def _healthy(self, loss: float) -> bool:
-        gradients = [p.grad for p in self.volume.parameters() if p.grad is not None]
-        finite = math.isfinite(loss) and math.isfinite(sum(float(g.sum()) for g in gradients))
+        sums = torch.stack([p.grad.sum().double() for p in self.volume.parameters() if p.grad is not None])
+        finite = math.isfinite(loss) and bool(sums.sum().isfinite())
         return finite and (self._safe is None or loss < DIVERGED * self._safe["loss"] + 5)
 
     def _parts(self) -> dict[str, Any]:

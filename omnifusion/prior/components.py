@@ -22,6 +22,8 @@ WEIGHTS = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_
 FIX = "use --prior bundled, or point to a complete copy (a folder, OMNIFUSION_SD15 or OMNIFUSION_SD20)"
 DAMAGE = (OSError, ValueError, RuntimeError, KeyError)
 """What the libraries raise where weights are missing or broken."""
+GRADIENT_SCALE = 0.2
+"""Of a prior that does not say: a step of eq. (4) moves L* about as far as the bundled prior's does (docs/gpu.md)."""
 TEXT_GUIDANCE = 7.5
 """Classifier-free guidance scale where a prompt is given (Stable Diffusion's default)."""
 
@@ -36,7 +38,7 @@ class Components:
             None for a denoiser that reads none.
         condition: what the extra channels of a 9-channel denoiser mean: "masked" (Stable Diffusion's inpainting models)
             or "hint" (the bundled prior, which predicts a correction of the hint).
-        gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior; 1 unless it says so.
+        gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior.
     """
 
     unet: UNet2DModel | UNet2DConditionModel
@@ -139,7 +141,7 @@ def load_components(source: str, device: str) -> Components:
         if device.startswith("cuda"):
             module.enable_gradient_checkpointing()
     _check(source, unet, vae)
-    condition, scale = index.get("condition", "masked"), float(index.get("gradient_scale", 1.0))
+    condition, scale = index.get("condition", "masked"), float(index.get("gradient_scale", GRADIENT_SCALE))
     return Components(unet, vae, scheduler, None, condition, scale)
 
 
