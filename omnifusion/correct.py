@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+import cv2
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
@@ -20,8 +21,8 @@ from omnifusion.geometry import pixel_grid
 from omnifusion.propagate import MOVING_SIGMA, fetch
 from omnifusion.state import Colored, ColorState, InputError, Origin, Steps
 
-GAP = 2.0
-"""Pixels up to which a part of a thing lies between those that a frame shows of it: pointers go to whole pixels."""
+GAP = 3.0
+"""Radius in pixels of the closing of what a frame shows of a thing: pointers go to whole pixels, and some are missing."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Lineage:
 
     def __init__(self, state: ColorState) -> None:
         self.shape, self.parents, self.things = state.source.shape, parents(state), things(state)
+        self.inpainted = state.kind == Origin.INPAINTED
 
     def descendants(self, frame: int, where: Tensor) -> Tensor:
         """For every pixel ``(T, h, w)`` that descends from what the region ``where`` ``(h, w)`` bool of a frame shows,
@@ -78,23 +80,39 @@ class Lineage:
 
     def _shown(self, frame: int, where: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The pixels at which what a region shows was coloured first, and which pixel of it shows each; the region's
-        own pixels come last."""
-        area, inside = where.numel(), where.flatten()
-        first = self.things.reshape(-1, area)[frame]
-        found = []
-        for t in (first[inside] // area).unique().tolist():
-            here = (first // area == t).nonzero()[:, 0]
-            shows = np.full(area, -1)
-            shows[first[here] % area] = here
-            rest = here[~inside[here]]
-            shows[first[rest] % area] = rest  # what others show as well is not the region's alone
-            distance, (y, x) = distance_transform_edt(shows.reshape(where.shape) < 0, return_indices=True)
-            nearest = torch.from_numpy(shows.reshape(where.shape)[y, x]).flatten()
-            close = torch.from_numpy(distance).flatten() <= (0 if t == frame else GAP)
-            begin = (inside[nearest] & close).nonzero()[:, 0]
-            found.append((begin + t * area, nearest[begin]))
-        own = inside.nonzero()[:, 0]
-        return [*found, (own + frame * area, own)]
+        own pixels come last. An inpainted pixel is where the nearest one that is not would have it: things are rigid
+        in the small."""
+        (h, w), inside = where.shape, where.numpy()
+        area, first = h * w, self.things.reshape(-1, h * w)[frame].numpy()
+        own = np.flatnonzero(inside)
+        found, solid = [], inside & ~self.inpainted[frame].numpy()
+        if solid.any():
+            y, x = distance_transform_edt(~solid, return_distances=False, return_indices=True)
+            nearest = (y * w + x).flatten()[own]
+            t, place = np.divmod(first[nearest], area)
+            Y = place // w + own // w - nearest // w
+            X = place % w + own % w - nearest % w
+            for frame_of in np.unique(t):
+                here = (t == frame_of) & (Y >= 0) & (Y < h) & (X >= 0) & (X < w)
+                shows, others = np.full((h, w), -1), np.zeros((h, w), np.float32)
+                shows[Y[here], X[here]] = own[here]
+                rest = first[(first // area == frame_of) & ~inside.flatten()] % area
+                others[rest // w, rest % w] = 1
+                side = (2 * round(GAP) + 1,) * 2
+                mine = cv2.blur((shows >= 0).astype(np.float32), side) > cv2.blur(others, side)
+                shows = np.where(mine, _closed(shows), -1)
+                begin = np.flatnonzero(shows >= 0)
+                found.append((torch.from_numpy(begin + frame_of * area), torch.from_numpy(shows.flatten()[begin])))
+        return [*found, (torch.from_numpy(own + frame * area), torch.from_numpy(own))]
+
+
+def _closed(values: np.ndarray) -> np.ndarray:
+    """``values`` ``(h, w)``, -1 where there is none, with gaps of up to twice ``GAP`` pixels filled from beside them."""
+    if (values < 0).all():
+        return values
+    distance, (y, x) = distance_transform_edt(values < 0, return_indices=True)
+    filled = (distance <= GAP) & (distance_transform_edt(distance <= GAP) > GAP)
+    return np.where(filled | (values >= 0), values[y, x], -1)
 
 
 def correct(state: ColorState, edit: Edit) -> Steps[ColorState]:

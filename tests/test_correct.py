@@ -11,6 +11,7 @@ from torch import Tensor
 from omnifusion import synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import colorize
+from omnifusion.geometry import pixel_grid
 from omnifusion.settings import choose
 from omnifusion.state import ColorState, drain
 
@@ -23,7 +24,9 @@ def clip() -> tuple[ColorState, Tensor]:
     made = synthetic.make("two-layers", frames=8, size=(48, 80), seed=1)
     lab = rgb_to_lab(from_uint8(made.video.frames))
     state = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose("draft"))).state
-    return state, torch.stack([torch.from_numpy(made.layer_at(t) != 0) for t in range(8)])
+    return state, torch.stack(
+        [made.layer_of(pixel_grid(48, 80).reshape(-1, 2), t).reshape(48, 80) == 0 for t in range(8)]
+    )
 
 
 def patch(where: Tensor) -> Tensor:
@@ -34,3 +37,74 @@ def changed(a: ColorState, b: ColorState) -> Tensor:
     """Where two states differ in anything but luminance."""
     found = [getattr(a, f.name) != getattr(b, f.name) for f in fields(ColorState)]
     return torch.stack([x.any(1) if x.ndim == 4 else x for x in found]).any(0)
+
+
+@pytest.mark.parametrize("frame", [0, 4, 7])
+def test_what_descends_changes_and_nothing_else(clip, frame: int) -> None:
+    state, front = clip
+    new = drain(correct(state, Edit({frame: patch(front[frame])})))
+    descends = Lineage(state).descendants(frame, front[frame]) >= 0
+    assert torch.equal(changed(state, new), descends)
+    assert torch.equal(new.iteration == int(state.iteration.max()) + 1, descends)
+    assert torch.equal((new.kind == Origin.EXEMPLAR)[frame], (state.kind == Origin.EXEMPLAR)[frame] | front[frame])
+    assert torch.equal(new.ab[frame][:, front[frame]], patch(front[frame])[:, front[frame]])
+    green = (new.ab - GREEN[:, None, None]).norm(dim=1) < 1
+    assert green[front].float().mean() > 0.9, "the thing is mended in both directions of time"
+    assert green[~front].float().mean() < 0.03, "nothing else is"
+
+
+def test_everything_descends_from_the_exemplar(clip) -> None:
+    state, _ = clip
+    assert (roots(state) < 48 * 80).all()
+    assert torch.equal(changed(state, drain(correct(state, Edit({0: patch(torch.ones(48, 80) > 0)})))), state.mask)
+
+
+def test_likeness_is_no_sameness(clip) -> None:
+    state, _ = clip
+    source = torch.zeros_like(state.source)
+    origin = torch.zeros_like(state.origin)
+    inpainted, follower = (3, 5, 5), (4, 6, 6)
+    for at, kind, root in ((inpainted, Origin.INPAINTED, (0, 9, 9)), (follower, Origin.PROPAGATED, inpainted)):
+        source[at] = (root[0] - at[0]) * 48 * 80 + (root[1] - at[1]) * 80 + root[2] - at[2]
+        origin[at] = int(kind)
+    made = ColorState(state.L, state.ab, origin, state.confidence, source)
+    for painted, expected in ((inpainted, [inpainted, follower]), ((0, 9, 9), [(0, 9, 9), inpainted, follower])):
+        where = torch.zeros(48, 80, dtype=torch.bool)
+        where[painted[1:]] = True
+        new = drain(correct(made, Edit({painted[0]: patch(where)})))
+        assert changed(made, new).nonzero().tolist() == [list(at) for at in expected]
+
+
+def test_what_is_locked_and_other_frames_stay(clip) -> None:
+    state, front = clip
+    left = torch.zeros(48, 80, dtype=torch.bool)
+    left[:, : int(front[4].nonzero()[:, 1].float().mean())] = True
+    edit = Edit({4: patch(front[4])}, {4: left, 6: left}, range(2, 7))
+    new = drain(correct(state, edit))
+    differs = changed(state, new)
+    assert not differs[[0, 1, 7]].any()
+    assert not differs[4][left].any() and not differs[6][left].any()
+    thing = things(state).reshape(state.source.shape)
+    assert not torch.isin(thing[differs], thing[4][left & ~front[4]]).any(), "what is locked is locked in every frame"
+    assert differs[4].any() and differs[2].any()
+
+
+def test_corrections_follow_one_another(clip) -> None:
+    state, front = clip
+    once = drain(correct(state, Edit({5: patch(front[5])})))
+    assert torch.equal(things(once), things(state)) or (state.kind[5][front[5]] == Origin.INPAINTED).any()
+    again = drain(correct(once, Edit({5: torch.where(front[5], state.ab[5], torch.nan)})))
+    assert torch.equal(again.ab[5][:, front[5]], state.ab[5][:, front[5]])
+    assert int(again.iteration.max()) == int(once.iteration.max()) + 1
+
+
+def test_what_cannot_be_corrected_is_told(clip) -> None:
+    state, front = clip
+    for edit, word in (
+        (Edit({9: patch(front[4])}), "frames 0 to 7"),
+        (Edit({4: patch(front[4])}, {4: front[4]}), "locked"),
+        (Edit({4: patch(front[4])}, frames=range(5, 9)), "name others"),
+        (Edit({4: patch(front[4])}, frames=range(5, 7)), "outside"),
+    ):
+        with pytest.raises(InputError, match=word):
+            drain(correct(state, edit))
