@@ -22,7 +22,7 @@ from omnifusion.propagate import MOVING_SIGMA, fetch
 from omnifusion.state import Colored, ColorState, InputError, Origin, Steps
 
 GAP = 3.0
-"""Radius in pixels of the closing of what a frame shows of a thing: pointers go to whole pixels, and some are missing."""
+"""Radius in pixels of the closing of what a frame shows of a thing: pointers go to whole pixels, some are missing."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ class Lineage:
             t, place = np.divmod(first[nearest], area)
             Y = place // w + own // w - nearest // w
             X = place % w + own % w - nearest % w
-            for frame_of in np.unique(t):
-                here = (t == frame_of) & (Y >= 0) & (Y < h) & (X >= 0) & (X < w)
+            within = (Y == Y.clip(0, h - 1)) & (X == X.clip(0, w - 1))
+            for frame_of in set(t) - {frame}:
+                here = (t == frame_of) & within
                 shows, others = np.full((h, w), -1), np.zeros((h, w), np.float32)
                 shows[Y[here], X[here]] = own[here]
                 rest = first[(first // area == frame_of) & ~inside.flatten()] % area
@@ -107,7 +108,7 @@ class Lineage:
 
 
 def _closed(values: np.ndarray) -> np.ndarray:
-    """``values`` ``(h, w)``, -1 where there is none, with gaps of up to twice ``GAP`` pixels filled from beside them."""
+    """``values`` ``(h, w)``, -1 where there is none, with gaps of up to twice ``GAP`` pixels filled from beside."""
     if (values < 0).all():
         return values
     distance, (y, x) = distance_transform_edt(values < 0, return_indices=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ from omnifusion.video import Writer, read, read_image, write_image
 
 PARTS = (
     "frames", "iterations", "colorized.mp4", "origin.mp4", "report.json", "tracker.pt", "origin.npz", "ab.npz",
-    "exemplar_*.png", "request.json", "units",
+    "exemplar_*.png", "request.json", "corrections", "units",
 )  # fmt: skip
 """All that a run writes, as patterns, and all that ``--overwrite`` may remove."""
 
@@ -129,6 +130,7 @@ def open_run(folder: Path) -> Stored:
         InputError: there is none.
     """
     try:
+        settle(folder)
         given = json.loads((folder / "request.json").read_text())
         settings = Settings.from_mapping(given.pop("settings"))
         request = Request(**given | {"settings": settings, "exemplars": tuple(given["exemplars"])})
@@ -136,6 +138,22 @@ def open_run(folder: Path) -> Stored:
         return Stored(folder.name, folder, request, json.loads(report.read_text()) if report.is_file() else {})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder} does not hold a run that can be opened again; run it anew.") from error
+
+
+def settle(folder: Path) -> None:
+    """Do what is left to do of a correction that was decided: its files take the places of those before.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for link in sorted((folder / "corrections").glob("[0-9]" * 4)):
+        after = link / "after"
+        for file in [f for f in after.rglob("*") if f.is_file()]:
+            os.replace(file, folder / file.relative_to(after))
+            (folder / "frames.zip").unlink(missing_ok=True)  # made anew when it is asked for
+        shutil.rmtree(after, ignore_errors=True)
+        if not (link / "before").is_dir():  # it was undone
+            shutil.rmtree(link)
 
 
 def exemplar_name(frame: int) -> str:
@@ -237,11 +255,9 @@ class RunFolder:
                     film.add(frame)
                     tinted.add(overlay(frame.transpose(1, 2, 0), kind).transpose(2, 0, 1))
                     if clip.truth and t not in clip.exemplars:
-                        truth = np.asarray(video.frames[t])
-                        rows.append([float(metric(frame[None], truth[None])[0]) for metric in COMPARISONS.values()])
+                        rows.append(score(frame, np.asarray(video.frames[t])))
                     yield Step("finish", "writing the film", done=(t + 1) / len(video))
-            scores = dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
-            report = self._report(clip, settings, counts, result, scores)
+            report = self._report(clip, settings, counts, result, mean_scores(rows))
             save_state(self.path, len(video), colors, self.trackers)
             (self.path / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         return report
@@ -291,6 +307,16 @@ class RunFolder:
             "scores": scores,
             "notes": [*clip.notes, *self.notes],
         }
+
+
+def score(frame: np.ndarray, truth: np.ndarray) -> list[float]:
+    """How close a frame ``(3, H, W)`` uint8 is to the truth, by ``COMPARISONS``."""
+    return [float(metric(frame[None], truth[None])[0]) for metric in COMPARISONS.values()]
+
+
+def mean_scores(rows: Sequence[list[float]]) -> dict[str, float]:
+    """The means of the frames' scores by name; nothing of nothing."""
+    return dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
 
 
 def working_frame(state: ColorState, frame: int) -> np.ndarray:

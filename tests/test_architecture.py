@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"driver", "correct"},
     {"units"},
     {"store", "workers"},
-    {"terminal", "evaluation"},
+    {"terminal", "evaluation", "corrections"},
     {"commands", "ui"},
     {"__main__"},
 ]

@@ -21,11 +21,11 @@ GREEN = torch.tensor([-40.0, 30.0])
 @pytest.fixture(scope="module")
 def clip() -> tuple[ColorState, Tensor]:
     """A coloured clip and where its foreground is, ``(T, h, w)`` bool."""
-    made = synthetic.make("two-layers", frames=8, size=(48, 80), seed=1)
+    made = synthetic.make("two-layers", frames=8, size=(108, 192), seed=1)
     lab = rgb_to_lab(from_uint8(made.video.frames))
     state = drain(colorize(lab[:, :1], {0: lab[0, 1:]}, choose("draft"))).state
     return state, torch.stack(
-        [made.layer_of(pixel_grid(48, 80).reshape(-1, 2), t).reshape(48, 80) == 0 for t in range(8)]
+        [made.layer_of(pixel_grid(108, 192).reshape(-1, 2), t).reshape(108, 192) == 0 for t in range(8)]
     )
 
 
@@ -50,13 +50,13 @@ def test_what_descends_changes_and_nothing_else(clip, frame: int) -> None:
     assert torch.equal(new.ab[frame][:, front[frame]], patch(front[frame])[:, front[frame]])
     green = (new.ab - GREEN[:, None, None]).norm(dim=1) < 1
     assert green[front].float().mean() > 0.9, "the thing is mended in both directions of time"
-    assert green[~front].float().mean() < 0.03, "nothing else is"
+    assert green[~front].float().mean() < 0.01, "nothing else is"
 
 
 def test_everything_descends_from_the_exemplar(clip) -> None:
     state, _ = clip
-    assert (roots(state) < 48 * 80).all()
-    assert torch.equal(changed(state, drain(correct(state, Edit({0: patch(torch.ones(48, 80) > 0)})))), state.mask)
+    assert (roots(state) < 108 * 192).all()
+    assert torch.equal(changed(state, drain(correct(state, Edit({0: patch(torch.ones(108, 192) > 0)})))), state.mask)
 
 
 def test_likeness_is_no_sameness(clip) -> None:
@@ -65,11 +65,11 @@ def test_likeness_is_no_sameness(clip) -> None:
     origin = torch.zeros_like(state.origin)
     inpainted, follower = (3, 5, 5), (4, 6, 6)
     for at, kind, root in ((inpainted, Origin.INPAINTED, (0, 9, 9)), (follower, Origin.PROPAGATED, inpainted)):
-        source[at] = (root[0] - at[0]) * 48 * 80 + (root[1] - at[1]) * 80 + root[2] - at[2]
+        source[at] = (root[0] - at[0]) * 108 * 192 + (root[1] - at[1]) * 192 + root[2] - at[2]
         origin[at] = int(kind)
     made = ColorState(state.L, state.ab, origin, state.confidence, source)
     for painted, expected in ((inpainted, [inpainted, follower]), ((0, 9, 9), [(0, 9, 9), inpainted, follower])):
-        where = torch.zeros(48, 80, dtype=torch.bool)
+        where = torch.zeros(108, 192, dtype=torch.bool)
         where[painted[1:]] = True
         new = drain(correct(made, Edit({painted[0]: patch(where)})))
         assert changed(made, new).nonzero().tolist() == [list(at) for at in expected]
@@ -77,7 +77,7 @@ def test_likeness_is_no_sameness(clip) -> None:
 
 def test_what_is_locked_and_other_frames_stay(clip) -> None:
     state, front = clip
-    left = torch.zeros(48, 80, dtype=torch.bool)
+    left = torch.zeros(108, 192, dtype=torch.bool)
     left[:, : int(front[4].nonzero()[:, 1].float().mean())] = True
     edit = Edit({4: patch(front[4])}, {4: left, 6: left}, range(2, 7))
     new = drain(correct(state, edit))
