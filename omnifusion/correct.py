@@ -90,13 +90,13 @@ class Lineage:
             y, x = distance_transform_edt(~solid, return_distances=False, return_indices=True)
             nearest = (y * w + x).flatten()[own]
             t, place = np.divmod(first[nearest], area)
-            Y = place // w + own // w - nearest // w
-            X = place % w + own % w - nearest % w
-            within = (Y == Y.clip(0, h - 1)) & (X == X.clip(0, w - 1))
+            rows = place // w + own // w - nearest // w
+            columns = place % w + own % w - nearest % w
+            within = (rows.clip(0, h - 1) == rows) & (columns.clip(0, w - 1) == columns)
             for frame_of in set(t) - {frame}:
                 here = (t == frame_of) & within
                 shows, others = np.full((h, w), -1), np.zeros((h, w), np.float32)
-                shows[Y[here], X[here]] = own[here]
+                shows[rows[here], columns[here]] = own[here]
                 rest = first[(first // area == frame_of) & ~inside.flatten()] % area
                 others[rest // w, rest % w] = 1
                 side = (2 * round(GAP) + 1,) * 2
