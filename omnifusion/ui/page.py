@@ -161,7 +161,7 @@ def _follow(event: Any, h: Handlers) -> None:
 
 def _wire_results(h: Handlers) -> None:
     outcome, compare = h.outcome, h.compare
-    shown = [outcome.slider, outcome.then, outcome.where, outcome.parts]
+    shown = [outcome.slider, outcome.then, outcome.where, outcome.doubt, outcome.parts]
     seen = [h.visit, outcome.frame, outcome.iteration]
     gr.on([outcome.frame.input, outcome.iteration.input], h.browse, seen, shown,
           trigger_mode="always_last", **QUIET)  # fmt: skip

@@ -160,6 +160,7 @@ def outcome_panel() -> Panel:
         with gr.Row(elem_classes="of-pictures"):
             then = _picture("then", "This frame after this iteration", 220, buttons=["fullscreen", "download"])
             where = _picture("where", "Where its colours came from", 220, buttons=["fullscreen", "download"])
+            doubt = _picture("doubt", "Where they are doubtful", 220, buttons=["fullscreen", "download"])
         parts = gr.HTML(elem_id="parts")
         with gr.Accordion("Time, memory and downloads", open=False):
             stages = gr.Dataframe(headers=["stage", "seconds", "peak MiB"], interactive=False, elem_id="stages")

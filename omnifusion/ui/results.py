@@ -19,7 +19,7 @@ from omnifusion.color import from_uint8, to_uint8
 from omnifusion.color import grey as grey_of
 from omnifusion.evaluation import peers
 from omnifusion.metrics import ciede2000, psnr, ssim
-from omnifusion.picture import overlay
+from omnifusion.picture import overlay, stretch
 from omnifusion.state import ColorState, Origin
 from omnifusion.store import Stored
 from omnifusion.ui.limits import Limits
@@ -45,13 +45,21 @@ HEADERS = [
     "ΔE00",
 ]
 
+DOUBT = (213, 94, 0)
+"""Vermilion of Okabe and Ito's palette: where nothing is sure."""
+
 TRUTH, GREY, CLASSICAL = "truth", "grey", "classical"
 """What a run can be compared with beside other runs."""
 
 
 @lru_cache(maxsize=4)
-def _origin(folder: Path) -> np.ndarray:
-    return Stored.origin(Stored("", folder, None))  # type: ignore[arg-type]
+def _maps(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """How every pixel of a run came by its colour, and how sure it is, ``(T, h, w)``; the latter is not always kept."""
+    run = Stored("", folder, None)  # type: ignore[arg-type]
+    if not (folder / "ab.npz").is_file():
+        return run.origin(), None
+    with np.load(folder / "ab.npz") as arrays:
+        return run.origin(), np.array(arrays["confidence"])
 
 
 def grey(picture: np.ndarray) -> np.ndarray:
@@ -68,15 +76,22 @@ def pair(run: Stored, frame: int) -> tuple[np.ndarray, np.ndarray]:
 
 def at_iteration(run: Stored, frame: int, iteration: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A frame as it was at the end of an iteration, where its colours came from, and the shares as HTML."""
-    origin = _origin(run.folder)[frame]
+    origin = _maps(run.folder)[0][frame]
     kind = np.where((origin >= 0) & (origin // 3 <= iteration), origin % 3, -1)
     without, picture = pair(run, frame)
-    rows = np.arange(picture.shape[0]) * kind.shape[0] // picture.shape[0]
-    columns = np.arange(picture.shape[1]) * kind.shape[1] // picture.shape[1]
-    known = (kind >= 0)[rows[:, None], columns[None]]
     parts = tuple(float((kind == int(how)).mean()) for how in Origin)
-    then = np.where(known[..., None], picture, without)
+    then = np.where(stretch(kind >= 0, picture.shape[:2])[..., None], picture, without)
     return then, overlay(without, kind, 0.65), legend((parts[0], parts[1], parts[2]))
+
+
+def doubt(run: Stored, frame: int) -> np.ndarray | None:
+    """A frame in grey, the redder the less sure its colours are; None where that is not kept."""
+    sure = _maps(run.folder)[1]
+    if sure is None:
+        return None
+    without = pair(run, frame)[0].astype(np.float32)
+    share = 0.8 * (1 - stretch(sure[frame].astype(np.float32), without.shape[:2]))[..., None]
+    return (without + share * (np.array(DOUBT, np.float32) - without)).round().astype(np.uint8)
 
 
 def film(run: Stored) -> str:

@@ -69,11 +69,13 @@ class Showing:
 
     def _browse(self, run: Stored, frame: int, iteration: int) -> Updates:
         then, where, parts = results.at_iteration(run, frame, iteration)
+        sure = results.doubt(run, frame)
         outcome = self.outcome
         return {
             outcome.slider: results.pair(run, frame),
             outcome.then: then,
             outcome.where: where,
+            outcome.doubt: gr.Image(sure, visible=sure is not None),
             outcome.parts: parts,
         }
 
