@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -108,8 +108,15 @@ class Handlers(Exemplars):
 
     # -- a run
 
-    def begin(self, visit: Visit, request: gr.Request, *chosen: Any) -> Updates:
-        """The button was pressed."""
+    async def run(self, visit: Visit, request: gr.Request, *chosen: Any) -> AsyncIterator[Updates]:
+        """The button was pressed: one event from there to the end (between chained ones an answer can be lost)."""
+        begun = await asyncio.to_thread(self._begin, visit, request, *chosen)
+        yield begun
+        async with aclosing(self.follow(begun[self.visit], request)) as rest:
+            async for updates in rest:
+                yield updates
+
+    def _begin(self, visit: Visit, request: gr.Request, *chosen: Any) -> Updates:
         clip, asked = visit.require_clip(), self.asked(visit, chosen)
         earlier = self._earlier(visit, asked)
         job = work.Job(clip, asked, visit.pictures, earlier)
@@ -133,7 +140,7 @@ class Handlers(Exemplars):
             self.start.cancel: gr.Button(visible=True, interactive=True),
         }
 
-    async def follow(self, visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
+    async def follow(self, visit: Visit, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Show the run that is waited for, whoever began it, to its end."""
         run, live = self.service.runs.find(visit.going), Live()
         if run is None:

@@ -99,7 +99,7 @@ def build(service: Service) -> gr.Blocks:
         _wire_results(handlers)
         opened = page.load(handlers.open_link, visit, _everything(handlers), **HEAVY)
         opened.then(None, js=SHOW_SHARED, **QUIET)
-        _follow(opened, handlers)
+        opened.success(handlers.follow, visit, _outputs(handlers), concurrency_limit=None, **QUIET)
         page.unload(handlers.leave)
     page.queue(default_concurrency_limit=8, max_size=64)
     return page
@@ -146,17 +146,13 @@ def _wire_run(h: Handlers) -> None:
     gr.on([c.change for c in chosen], h.estimate, [h.visit, *chosen], priced,
           trigger_mode="always_last", **QUIET)  # fmt: skip
     start.fit.click(h.fit, [h.visit, *chosen], [*chosen, *priced], **QUIET)
-    begun = start.run.click(
-        h.begin, [h.visit, *chosen], [h.visit, h.choose, h.watch.film, h.watch.link, *start.all()], **QUIET
-    )
-    _follow(begun, h)
+    start.run.click(h.run, [h.visit, *chosen], [h.choose, *_outputs(h)], concurrency_limit=None, **QUIET)
     start.cancel.click(h.cancel, h.visit, start.all(), queue=False, **QUIET)
 
 
-def _follow(event: Any, h: Handlers) -> None:
-    """After an event, show the run that is going on, if one is."""
-    outputs = [h.visit, *h.start.all(), *h.watch.all(), *h.outcome.all(), *h.compare.all()]
-    event.success(h.follow, h.visit, outputs, concurrency_limit=None, **QUIET)
+def _outputs(h: Handlers) -> list[Any]:
+    """What a run that goes on or has ended changes."""
+    return [h.visit, *h.start.all(), *h.watch.all(), *h.outcome.all(), *h.compare.all()]
 
 
 def _wire_results(h: Handlers) -> None:

@@ -135,7 +135,7 @@ def watch_panel(film: str) -> Panel:
     shown = gr.HTML(film, elem_id="film")
     link = gr.Textbox(
         label="Link to this run: keep it, then you may close the page", interactive=False, buttons=["copy"],
-        elem_id="link", visible=False,
+        elem_id="link", visible=False, max_lines=1,
     )  # fmt: skip
     with gr.Accordion("The run, step by step", visible=False, elem_id="live") as box:
         after = _picture("after", "after", 200)
