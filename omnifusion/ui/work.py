@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.driver import Result, colorize
-from omnifusion.errors import CalledOff
+from omnifusion.errors import CalledOff, called_off
 from omnifusion.flow import to_bytes
 from omnifusion.flow.direct import DirectFlow
 from omnifusion.settings import Settings
@@ -149,6 +149,7 @@ def run(
         flows = (kept.take(key) or _flows(clip)) if job.request.settings.fit == "none" else {}
         result = yield from _color(clip, job.request.settings, folder, flows, stopped, stages or Stages())
         kept.keep(key, flows)
+        called_off.set(lambda: False)  # what is done is written; who wants nothing of it closes the generator
         yield from folder.finish(clip, job.request.settings, result)
         shutil.copyfile(job.clip, path / f"clip{job.clip.suffix.lower()}")
         return folder.keep(job.request, {frame: read_image(file, alpha=True) for frame, file in job.pictures.items()})
@@ -159,7 +160,7 @@ def run(
 
 def _flows(clip: Clip) -> Flows:
     """Optical flow of each shot, searched as it is asked for."""
-    return {shot.start: DirectFlow(to_bytes(clip.L[shot.start : shot.stop, 0])) for shot in clip.shots}
+    return {shot.start: DirectFlow(to_bytes(clip.L[shot.tracked][:, 0])) for shot in clip.shots}
 
 
 def _color(
