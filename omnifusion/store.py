@@ -8,7 +8,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -41,10 +41,10 @@ from omnifusion.state import (
     Tracker,
 )
 from omnifusion.units import COLORS, Cache, versions, write_array
-from omnifusion.video import Writer, read, read_image, write_image
+from omnifusion.video import FORMATS, Writer, read, read_image, write_image
 
 PARTS = (
-    "frames", "iterations", "colorized.mp4", "origin.mp4", "report.json", "tracker.pt", "origin.npz", "ab.npz",
+    "frames", "iterations", "colorized.*", "origin.mp4", "report.json", "tracker.pt", "origin.npz", "ab.npz",
     "exemplar_*.png", "request.json", "corrections", "units",
 )  # fmt: skip
 """All that a run writes, as patterns, and all that ``--overwrite`` may remove."""
@@ -232,28 +232,39 @@ class RunFolder:
         return step
 
     def finish(
-        self, clip: Clip, settings: Settings, result: Result | Costs | None, colors: Colors | None = None
+        self,
+        clip: Clip,
+        settings: Settings,
+        result: Result | Costs | None,
+        colors: Colors | None = None,
+        format: str = "h264",
     ) -> Steps[dict[str, Any]]:
         """Write frames and films at full size, frame by frame, the run's state, and the report; returns the report.
 
         Args:
             result: what it took; None for a run that was interrupted: what it had coloured is written all the same.
             colors: of the whole clip, where it is not in the state that was watched last.
+            format: the film's, one of ``video.FORMATS``; or "none": the frames alone.
         """
         video, rows = clip.video, []
         colors = colors or partial(frames_of, self.state or ColorState.grey(clip.L))
         counts = dict.fromkeys((-1, *map(int, Origin)), 0)
         with writing(self.path):
             self._clear(RESULTS)
-            with Writer(self.path / "colorized.mp4", video) as film, Writer(self.path / "origin.mp4", video) as tinted:
+            with ExitStack() as stack:
+                films = [stack.enter_context(Writer(self.path / "origin.mp4", video))]
+                if format != "none":
+                    path = self.path / f"colorized{FORMATS[format].ending}"
+                    films.append(stack.enter_context(Writer(path, video, format=format)))
                 for t, found in enumerate(colors(COLORS)):
                     state = ColorState(clip.luminance([t]), **found)
                     frame, kind = clip.full_size(state, t, t), state.kind[0].numpy()
                     counts = {known: count + int((kind == known).sum()) for known, count in counts.items()}
                     write_image(self.path / "frames" / f"{t:05d}.png", frame)
                     self._inpainted(state, t)
-                    film.add(frame)
-                    tinted.add(overlay(frame.transpose(1, 2, 0), kind).transpose(2, 0, 1))
+                    films[0].add(overlay(frame.transpose(1, 2, 0), kind).transpose(2, 0, 1))
+                    if len(films) > 1:
+                        films[1].add(frame)
                     if clip.truth and t not in clip.exemplars:
                         rows.append(score(frame, np.asarray(video.frames[t])))
                     yield Step("finish", "writing the film", done=(t + 1) / len(video))

@@ -69,10 +69,17 @@ def follow(steps: Steps[T], each_stage: bool = False) -> T:
 
 @dataclass(frozen=True)
 class Means:
-    """What a run may use: MiB of memory, all processes together, and workers: how many, or where a cluster is."""
+    """What a run may use, and what it writes.
+
+    Attributes:
+        mib: memory of all processes together, MiB.
+        workers: how many processes, or where a Ray cluster is.
+        format: see ``RunFolder.finish``.
+    """
 
     mib: float = 4096.0
     workers: int | str = 1
+    format: str = "h264"
 
 
 def color_to_folder(
@@ -110,7 +117,7 @@ def color_to_folder(
     except KeyboardInterrupt:
         print("\nInterrupted: writing what is coloured so far.")
     folder.iterations, folder.trackers, folder.notes = units.rounds(), units.trackers(), units.notes()
-    report = follow(folder.finish(clip, settings, units.costs(), units.colors), each_stage=True)
+    report = follow(folder.finish(clip, settings, units.costs(), units.colors, means.format), each_stage=True)
     folder.keep(request, {given.index: given.image for given in exemplars})
     for note in report["notes"]:
         print(note)

@@ -126,7 +126,8 @@ def loudness(path: Path) -> tuple[float, float]:
     ("name", "codec", "result"),
     [
         ("a.mp4", "aac", "aac"),
-        ("a.mkv", "libopus", "aac"),
+        ("a.mkv", "libopus", "opus"),
+        ("a.mkv", "libvorbis", "aac"),
         ("a.mov", "pcm_s16le", "aac"),
         ("a.avi", "libmp3lame", "mp3"),
     ],
@@ -159,6 +160,44 @@ def test_every_track_comes_along_and_in_time(tmp_path: Path) -> None:
         frames = list(container.decode(audio=1))
     loud = [float(frame.pts * frame.time_base) for frame in frames if np.abs(frame.to_ndarray()).max() > 0.1]
     assert loud[0] == pytest.approx(0.6, abs=0.05) and loud[-1] == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("h265", "hevc"), ("prores", "prores"), ("ffv1", "ffv1")])
+def test_other_formats_keep_time_sound_and_colour(tmp_path: Path, name: str, codec: str) -> None:
+    source = made(
+        tmp_path / "a.mov", "-c:a", "pcm_s16le", source=PATTERN.replace("rate=25", "rate=30000/1001"), sound=True
+    )
+    clip, path = video.read(source), tmp_path / f"b{video.FORMATS[name].ending}"
+    with video.Writer(path, clip, format=name) as film:
+        for frame in clip.frames:
+            film.add(frame)
+    back = video.read(path)
+    assert (back.fps, back.times, len(back), back.size) == (clip.fps, None, len(clip), clip.size)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == codec
+        assert container.streams.audio[0].codec_context.name == ("aac" if name == "h265" else "pcm_s16le")
+    error = np.abs(back.frames.astype(int) - clip.frames)
+    assert error.mean() < 8 and (name != "ffv1" or not error.any())
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
+@pytest.mark.parametrize("levels", ["tv", "pc"])
+@pytest.mark.parametrize("name", ["h264", "prores", "ffv1"])
+def test_colour_bars_come_back_unshifted(tmp_path: Path, matrix: str, levels: str, name: str) -> None:
+    """The bars' mean colours, from a film of either matrix and range through ours and back."""
+    scale = f"scale=in_color_matrix=bt709:in_range=tv:out_color_matrix={matrix}:out_range={levels},format=yuv420p"
+    tags = ["-colorspace", matrix, "-color_range", levels, "-crf", "1"]
+    bars = "smptehdbars=size=224x128:rate=25:duration=0.2"
+    source = made(tmp_path / "a.mp4", "-vf", scale, *tags, source=bars)
+    clip, path = video.read(source), tmp_path / f"b{video.FORMATS[name].ending}"
+    with video.Writer(path, clip, format=name) as film:
+        for frame in clip.frames:
+            film.add(frame)
+    for stage in (clip, video.read(path)):
+        columns = stage.frames[2][:, 10:60, 28:196].reshape(3, 50, 7, 24)[..., 6:18].mean((1, 3))
+        wanted = 191 * np.array([[1, 1, 0, 0, 1, 1, 0], [1, 1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 1, 0, 1]])
+        assert np.abs(columns - wanted).max() < 3.5, columns.round(1)
 
 
 # --- kinds of film ----------------------------------------------------------------------------------------------------

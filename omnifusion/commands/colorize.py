@@ -43,6 +43,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         default=1,
         help="so many processes do shots side by side, or the machines of a Ray cluster (default 1)",
     )
+    p.add_argument(
+        "--format",
+        choices=("h264", "h265", "prores", "ffv1", "none"),
+        default="h264",
+        help="how the film is encoded; frames are written as PNG all the same (default h264)",
+    )
     add_settings(p)
     p.set_defaults(run=run)
 
@@ -97,6 +103,6 @@ def run(args: argparse.Namespace) -> int:
     clip = prepare(stream(args.input, args.frames), exemplars, settings.max_side, force=args.force)
     given, source = tuple(exemplar.index for exemplar in exemplars), str(args.input.absolute())
     request = Request(args.input.name, settings, args.frames, given, args.force, source)
-    means = Means(args.memory, args.workers)
+    means = Means(args.memory, args.workers, args.format)
     report = color_to_folder(clip, request, exemplars, args.out, args.overwrite, means)
     return 0 if report["complete"] else 130

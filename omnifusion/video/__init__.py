@@ -8,9 +8,10 @@ pictures go through Pillow. Sizes are read before pixels are decoded. ``stream``
 from omnifusion.video.pictures import GREY_SPREAD, PICTURES, color_spread, is_grey, read_image, write_image
 from omnifusion.video.reader import count_frames, natural_sort, read
 from omnifusion.video.stream import stream
-from omnifusion.video.writer import Writer, write
+from omnifusion.video.writer import FORMATS, Writer, write
 
 __all__ = [
+    "FORMATS",
     "GREY_SPREAD",
     "PICTURES",
     "Writer",

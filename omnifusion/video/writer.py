@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,30 +19,59 @@ from av.video.reformatter import ColorRange, Colorspace
 from omnifusion.state import InputError, Video
 from omnifusion.video.common import SWSCALE, reason, refused
 
-COPIED_AUDIO = frozenset({"aac", "mp3"})
-"""Sound that an MP4 file carries and browsers play as it is; any other is encoded anew as AAC."""
+
+@dataclass(frozen=True)
+class Format:
+    """How a film is encoded.
+
+    Attributes:
+        ending, container, codec, pixels: as FFmpeg names them; the ending of the film's file comes first.
+        options: of the encoder.
+        copied: beginnings of the names of sound codecs that go into it as they are; others are encoded anew as AAC.
+    """
+
+    ending: str
+    container: str
+    codec: str
+    pixels: str
+    options: Mapping[str, str]
+    copied: tuple[str, ...]
+
+
+_WEB = ("aac", "mp3", "opus", "flac")  # what MP4 carries and browsers play
+_QUICKTIME = ("aac", "mp3", "ac3", "eac3", "alac", "pcm_")
+
+FORMATS = {
+    "h264": Format(".mp4", "mp4", "libx264", "yuv420p", {"crf": "15", "preset": "fast"}, _WEB),
+    "h265": Format(
+        ".mp4", "mp4", "libx265", "yuv420p", {"crf": "17", "preset": "fast", "x265-params": "log-level=error"}, _WEB
+    ),
+    "prores": Format(".mov", "mov", "prores_ks", "yuv422p10le", {"profile": "hq"}, _QUICKTIME),
+    "ffv1": Format(".mkv", "matroska", "ffv1", "bgr0", {"level": "3", "slicecrc": "1"}, ("",)),
+}
+"""The films that can be written; FFV1 alone loses nothing."""
 
 _BT709 = 1  # the code for primaries, transfer and matrix alike in ITU-T H.273
 
 
 class Writer:
-    """Encode a film frame by frame: H.264, yuv420p, BT.709, index in front, so that browsers play it.
+    """Encode a film frame by frame, by default as H.264, yuv420p, BT.709, index in front, so that browsers play it.
 
-    It appears under its name only once it is complete. An odd height or width grows by one repeated row or column,
-    for yuv420p has none.
+    It appears under its name only once it is complete. An odd height or width grows by one repeated row or column
+    where chroma is halved.
 
     Args:
         path: the file to write.
         like: a clip whose frame rate or times, pixel shape and sound tracks the film takes.
         overwrite: replace an existing file.
-        crf: x264's quality, smaller is better.
+        format: one of ``FORMATS``.
 
     Raises:
         InputError: the file exists, or the disk refuses.
     """
 
-    def __init__(self, path: Path | str, like: Video, overwrite: bool = False, crf: int = 15) -> None:
-        self.path, self.like, self.crf = Path(path), like, crf
+    def __init__(self, path: Path | str, like: Video, overwrite: bool = False, format: str = "h264") -> None:
+        self.path, self.like, self.format = Path(path), like, FORMATS[format]
         if self.path.exists() and not overwrite:
             raise InputError(f"{self.path} exists already; name another file, or say that it may be overwritten.")
         if not self.path.parent.is_dir():
@@ -50,7 +81,8 @@ class Writer:
         self._count = 0
         self._time_base = 1 / like.fps if like.times is None else Fraction(1, 90_000)
         try:
-            self._container = av.open(str(self._silent), "w", format="mp4", options={"movflags": "+faststart"})
+            options = {} if self.format.container == "matroska" else {"movflags": "+faststart"}
+            self._container = av.open(str(self._silent), "w", format=self.format.container, options=options)
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"Cannot write {self.path} ({reason(error)}); name another folder.") from error
 
@@ -76,14 +108,15 @@ class Writer:
     def add(self, frame: np.ndarray) -> None:
         """Append a frame, ``(3, H, W)`` uint8 sRGB; the first one sets the size."""
         rgb = np.ascontiguousarray(np.asarray(frame).transpose(1, 2, 0))
-        rgb = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
+        if self.format.pixels.startswith("yuv"):
+            rgb = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
         if self._stream is None:
             self._stream = self._open(rgb.shape[0], rgb.shape[1])
         if rgb.shape[:2] != (self._stream.height, self._stream.width):
             raise ValueError(f"a film has one size, got a frame of {rgb.shape[1]}x{rgb.shape[0]}")
-        picture = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=SWSCALE
-        )
+        kept = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG, "interpolation": SWSCALE}
+        kept = kept if self.format.pixels.startswith("yuv") else {}
+        picture = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=self.format.pixels, **kept)
         picture.pts, picture.time_base = self._pts(self._count), self._time_base
         self._count += 1
         try:
@@ -95,26 +128,29 @@ class Writer:
         return index if self.like.times is None else round(self.like.times[index] / self._time_base)
 
     def _open(self, height: int, width: int) -> av.VideoStream:
-        options = {"crf": str(self.crf), "preset": "fast"}
-        stream = self._container.add_stream("libx264", rate=self.like.fps, options=options)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream = self._container.add_stream(self.format.codec, rate=self.like.fps, options=dict(self.format.options))
+        stream.height, stream.width, stream.pix_fmt = height, width, self.format.pixels
         stream.sample_aspect_ratio = self.like.pixel_aspect
         context = stream.codec_context
         context.time_base = stream.time_base = self._time_base
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = ColorRange.MPEG
+        if self.format.codec == "libx265":
+            context.codec_tag = "hvc1"  # by which players on Apple's devices know it
+        if self.format.pixels.startswith("yuv"):
+            context.color_primaries = context.color_trc = context.colorspace = _BT709
+            context.color_range = ColorRange.MPEG
         return stream
 
     def _with_sound(self, source: Path) -> Path:
         """Join the silent film, untouched, with every sound track of ``source`` for as long as the film lasts."""
         with av.open(str(source)) as container:
             known = [(n, t.codec_context.codec) for n, t in enumerate(container.streams.audio) if t.codec_context]
-        how = ["copy" if codec.canonical_name in COPIED_AUDIO else "aac" for _, codec in known]
+        how = ["copy" if codec.canonical_name.startswith(self.format.copied) else "aac" for _, codec in known]
         tracks = " ".join(f"-map 1:a:{n} -c:a:{k} {how[k]}" for k, (n, _) in enumerate(known))
         seconds = self._pts(self._count - 1) * self._time_base + 1 / self.like.fps
         start = float(self.like.audio_start)
         heard = f"-protocol_whitelist file -seek_timestamp 1 -ss {start:f} -t {float(seconds):f} -i"
-        kept = f"-map 0:v -c:v copy {tracks} -copypriorss 0 -movflags +faststart -f mp4"
+        faststart = "" if self.format.container == "matroska" else "-movflags +faststart"
+        kept = f"-map 0:v -c:v copy {tracks} -copypriorss 0 {faststart} -f {self.format.container}"
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-i", f"file:{self._silent}"]
         command += [*heard.split(), f"file:{source}", *kept.split(), f"file:{self._part}"]
         run = subprocess.run(command, capture_output=True, text=True, errors="replace")
