@@ -244,7 +244,7 @@ class RunFolder:
         Args:
             result: what it took; None for a run that was interrupted: what it had coloured is written all the same.
             colors: of the whole clip, where it is not in the state that was watched last.
-            format: the film's, one of ``video.FORMATS``; or "none": the frames alone.
+            format: the film's, one of ``video.FORMATS``; or "png": the frames alone.
         """
         video, rows = clip.video, []
         colors = colors or partial(frames_of, self.state or ColorState.grey(clip.L))
@@ -253,7 +253,7 @@ class RunFolder:
             self._clear(RESULTS)
             with ExitStack() as stack:
                 films = [stack.enter_context(Writer(self.path / "origin.mp4", video))]
-                if format != "none":
+                if format != "png":
                     path = self.path / f"colorized{FORMATS[format].ending}"
                     films.append(stack.enter_context(Writer(path, video, format=format)))
                 for t, found in enumerate(colors(COLORS)):

@@ -45,9 +45,9 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     p.add_argument(
         "--format",
-        choices=("h264", "h265", "prores", "ffv1", "none"),
+        choices=("h264", "h265", "prores", "ffv1", "png"),
         default="h264",
-        help="how the film is encoded; frames are written as PNG all the same (default h264)",
+        help="how the film is encoded; png = its frames alone, which are written in any case (default h264)",
     )
     add_settings(p)
     p.set_defaults(run=run)
