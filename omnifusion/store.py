@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifusion.cache import COLORS, Cache, versions, write_array
 from omnifusion.clip.prepare import Clip
 from omnifusion.color import compose, to_uint8
 from omnifusion.driver import Result
@@ -40,7 +41,6 @@ from omnifusion.state import (
     Steps,
     Tracker,
 )
-from omnifusion.units import COLORS, Cache, versions, write_array
 from omnifusion.video import FORMATS, Writer, read, read_image, write_image
 
 PARTS = (

@@ -16,9 +16,10 @@ from typing import Any
 import cv2
 import torch
 
+from omnifusion.cache import Cache
 from omnifusion.stages import Stages
 from omnifusion.state import Colored, InputError, Step, Steps, relay
-from omnifusion.units import Cache, Units, work
+from omnifusion.units import Units, work
 
 TRIES = 4
 """How often a unit is begun whose worker dies."""

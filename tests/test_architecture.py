@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
     {"inpaint"},
     {"stages"},
     {"driver", "correct"},
+    {"cache"},
     {"units"},
     {"store", "workers"},
     {"terminal", "evaluation", "corrections"},
