@@ -81,10 +81,8 @@ def tracks(tracker: OmniMotion, L: Tensor, query: int) -> tuple[np.ndarray, np.n
     return torch.stack(points).view(T, H, W, 2).numpy(), torch.stack(visible).view(T, H, W).numpy()
 
 
-def sheet(
-    path: Path, images: np.ndarray, points: np.ndarray, visible: np.ndarray, columns: int = 3, rows: int = 2
-) -> None:
-    """A contact sheet of frames with the tracks that lead to them; hollow ends are hidden points."""
+def sheet(path: Path, images: np.ndarray, points: np.ndarray, visible: np.ndarray) -> None:
+    """A contact sheet of six frames with the tracks that lead to them; hollow ends are hidden points."""
     import numpy as np
 
     from omnifusion.picture import draw_tracks
@@ -94,8 +92,8 @@ def sheet(
     step = max(8, max(H, W) // 16)
     some = (slice(step // 2, None, step), slice(step // 2, None, step))
     pictures = []
-    for t in np.linspace(0, T - 1, columns * rows).astype(int):
+    for t in np.linspace(0, T - 1, 6).astype(int):
         path_so_far = points[: t + 1, some[0], some[1]].reshape(t + 1, -1, 2).transpose(1, 0, 2)
         pictures.append(draw_tracks(images[t], path_so_far[:, -9:], visible[t][some].ravel()))
-    grid = [np.concatenate(pictures[r * columns : (r + 1) * columns], axis=1) for r in range(rows)]
-    write_image(path, np.concatenate(grid, axis=0).transpose(2, 0, 1))
+    rows = [np.concatenate(pictures[:3], axis=1), np.concatenate(pictures[3:], axis=1)]
+    write_image(path, np.concatenate(rows).transpose(2, 0, 1))
