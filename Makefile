@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test app lint fast
+.PHONY: setup demo test app lint fast gpu-check gpu-carry
 
 setup: $(STAMP)
 
@@ -28,3 +28,15 @@ lint: $(STAMP)
 
 app: $(STAMP)
 	$(BIN)/python app.py
+
+# On a machine with a GPU. One that has PyTorch and nothing else, and no network: `make gpu-carry` elsewhere, with the same
+# version of Python, take the folder along, and there `make gpu-check GPU_PYTHON=python3`.
+GPU_PYTHON ?= $(BIN)/python
+CARRIED := diffusers huggingface_hub kornia kornia_rs safetensors pillow pyyaml regex requests httpx httpcore h11 anyio sniffio \
+	idna certifi charset_normalizer urllib3 tqdm packaging filelock importlib_metadata zipp fsspec psutil
+
+gpu-check:
+	PYTHONPATH=.:build/carry $(GPU_PYTHON) benchmarks/gpu.py
+
+gpu-carry: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/carry $(CARRIED)

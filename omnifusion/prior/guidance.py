@@ -127,24 +127,24 @@ def optimize(
         the new z, and what the denoiser said of the old one.
     """
     for scale in (1.0, SCALED_DOWN):
-        gradient, output = _gradient(z, network, t, alpha, kind, constraint, scale)
-        finite = gradient.isfinite().flatten(1).all(1)
+        slope, output = gradient(z, network, t, alpha, kind, constraint, scale)
+        finite = slope.isfinite().flatten(1).all(1)
         if bool(finite.all()):
             break
     else:
         constraint.lost.append(t)
-        gradient = torch.where(finite.view(-1, 1, 1, 1), gradient, 0.0)
-    return z.detach() - constraint.eta * gradient, output
+        slope = torch.where(finite.view(-1, 1, 1, 1), slope, 0.0)
+    return z.detach() - constraint.eta * slope, output
 
 
-def _gradient(
+def gradient(
     z: Tensor,
     network: Network | None,
     t: int,
     alpha: float,
     kind: PredictionType,
     constraint: GreyConstraint,
-    scale: float,
+    scale: float = 1.0,
 ) -> tuple[Tensor, Tensor | None]:
     """dL_grey/dz, through the loss times ``scale``; and what the denoiser said."""
     with torch.enable_grad():
@@ -158,8 +158,8 @@ def _gradient(
         if not z_0.requires_grad:
             z_0 = z_0.detach().requires_grad_()
         leaf = z if z.requires_grad else z_0
-        (gradient,) = torch.autograd.grad(grey_loss(z_0, constraint) * scale, leaf)
-    return gradient / scale, None if output is None else output.detach()
+        (slope,) = torch.autograd.grad(grey_loss(z_0, constraint) * scale, leaf)
+    return slope / scale, None if output is None else output.detach()
 
 
 def conditional_denoising(
