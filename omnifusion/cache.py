@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +26,7 @@ from omnifusion import __version__
 from omnifusion.driver import Result
 from omnifusion.omnimotion import OmniMotion
 from omnifusion.stages import device
-from omnifusion.state import ColorState, Iteration, Tracker
-
-COLORS = tuple(field.name for field in fields(ColorState) if field.name != "L")
-"""What a unit finds: all of a ``ColorState`` but the luminance it was given."""
+from omnifusion.state import COLORS, Iteration, Tracker
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file ends in."""

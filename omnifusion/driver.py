@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -73,7 +73,7 @@ def colorize(
     yield run.colored("propagate", "exemplars in place")
     for shot in shots or [Shot(0, len(L))]:
         yield from algorithm_1(run, shot)
-    return Result(run.state, run.trackers, tuple(run.iterations), run.costs.seconds, run.costs.peak_mib)
+    return Result(run.state.stacked(), run.trackers, tuple(run.iterations), run.costs.seconds, run.costs.peak_mib)
 
 
 def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
@@ -93,11 +93,11 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
         filled = yield from run.fill(tracker, chosen, frames)
         for i in chosen:
             fresh = ~run.state.colored(i)
-            if bool(fresh.any()):
+            if run.left[i]:
                 yield run.inpaint(i, *filled[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
             targets = frames if run.settings.literal or i in given else near(i, frames)
             yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i)
-    run.state = run.state.repeated(shot.twins)
+    run.painted(run.state.repeated(shot.twins), shot.twins)
 
 
 def first_rounds(given: Sequence[int], frames: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
@@ -188,6 +188,14 @@ class Run:
 
     def __post_init__(self) -> None:
         self.witnesses = Witnesses(self.exemplars, self.settings.literal)
+        self.left = [0] * len(self.state)
+        self.painted(self.state, range(len(self.state)))
+
+    def painted(self, state: ColorState, frames: Iterable[int]) -> None:
+        """Go on with ``state``, which differs in ``frames``; count their pixels that are still grey."""
+        self.state = state
+        for j in frames:
+            self.left[j] = int((~state.colored(j)).sum())
 
     def track(self, shot: Shot) -> Steps[ShotTracker]:
         """The tracker of a shot, made unless there is one; only a fitted one is kept, flows go with their shot."""
@@ -205,19 +213,17 @@ class Run:
         self, tracker: Tracker, i: int, targets: Sequence[int], inpainted: Tensor | None = None
     ) -> Steps[None]:
         """The inter-frame propagation step from frame ``i``, whose ``inpainted`` pixels are new; ends the iteration."""
-        before, iteration = int(self.state.mask.sum()), len(self.iterations)
+        before, iteration = sum(self.left), len(self.iterations)
         for j in sorted(targets, key=lambda j: abs(j - i)):  # from the exemplar outwards: sure things first
-            if j != i and not self.state.whole(j):
+            if j != i and self.left[j]:
                 with self.costs.during("propagate"):
-                    self.state = propagate(
-                        tracker, self.state, i, iteration, [j], near=inpainted is not None,
-                        literal=self.settings.literal,
-                    )  # fmt: skip
+                    near, literal = inpainted is not None, self.settings.literal
+                    self.painted(propagate(tracker, self.state, i, iteration, [j], near, literal), [j])
                 yield self.colored("propagate", f"frame {i} gives its colour to frame {j}", j)
-        colored = int(self.state.mask.sum())
+        colored = before - sum(self.left)
         filled = 0 if inpainted is None else int(inpainted.sum())
-        result = Iteration(iteration, i, colored - before, filled, self.state.mask.numel() - colored)
-        told = self.colored("propagate", f"frame {i} gave its colour to {colored - before} pixels", i)
+        result = Iteration(iteration, i, colored, filled, sum(self.left))
+        told = self.colored("propagate", f"frame {i} gave its colour to {colored} pixels", i)
         self.iterations.append(result)
         yield Round(**vars(told), result=result)
 
@@ -225,7 +231,7 @@ class Run:
         self, tracker: Tracker, chosen: Sequence[int], frames: Sequence[int]
     ) -> Steps[dict[int, tuple[Tensor, Hint | None]]]:
         """The colours ab of those of the ``chosen`` frames that are not whole, and the hint they come from."""
-        hints: dict[int, Hint | None] = {i: None for i in chosen if not self.state.whole(i)}
+        hints: dict[int, Hint | None] = {i: None for i in chosen if self.left[i]}
         if self.settings.start is not None:
             for i in hints:
                 yield Step("inpaint", "looking up colours")
@@ -245,7 +251,7 @@ class Run:
 
     def inpaint(self, i: int, ab: Tensor, hint: Hint | None) -> Colored:
         """The intra-frame inpainting step on frame ``i``."""
-        self.state = complete(self.state, i, len(self.iterations), ab, hint)
+        self.painted(complete(self.state, i, len(self.iterations), ab, hint), [i])
         return self.colored("inpaint", f"frame {i} is complete", i)
 
     def asks_prior(self, frames: Sequence[int]) -> bool:
@@ -257,13 +263,13 @@ class Run:
 
     def grey(self, frames: Sequence[int]) -> dict[int, float]:
         """The share of each frame's pixels that are still grey."""
-        return {j: int((~self.state.colored(j)).sum()) / self.state.colored(j).numel() for j in frames}
+        return {j: self.left[j] / self.state.L[j].numel() for j in frames}
 
     def complete(self, frames: Sequence[int]) -> bool:
         """Whether every pixel of ``frames`` has its colour."""
-        return all(self.state.whole(j) for j in frames)
+        return not any(self.left[j] for j in frames)
 
     def colored(self, stage: str, message: str, frame: int | None = None) -> Colored:
         """A Step that shows the colours so far."""
-        coverage = int(self.state.mask.sum()) / self.state.mask.numel()
+        coverage = 1 - sum(self.left) / self.state.L.numel()
         return Colored(stage, message, coverage, state=self.state, iteration=len(self.iterations), frame=frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -116,7 +117,7 @@ def fetched(
         ``(H, W)`` bool: whose match is believed.
     """
     L, target_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
-    spread = judge.chroma_spread(np.ascontiguousarray(state.ab[j].permute(1, 2, 0).numpy()))
+    spread = _spread(state.ab[j])
     best, p = most_likely(correspondences(tracker, i, j, L.shape, near), target_L, L, None if literal else spread)
     points = of.grid(*L.shape) + best.flow
     sigma = fetch_sigma(best.flow, best.cycle, of.remap(spread, points))
@@ -130,6 +131,12 @@ def nearest(values: Tensor, points: np.ndarray) -> Tensor:
     """``values`` ``(H, W)`` at the pixels nearest to ``points`` ``(h, w, 2)``, the border repeated."""
     x, y = (np.rint(points[..., k]).clip(0, values.shape[1 - k] - 1).astype(np.int64) for k in (0, 1))
     return values[torch.from_numpy(y), torch.from_numpy(x)]
+
+
+@lru_cache(maxsize=8)
+def _spread(ab: Tensor) -> np.ndarray:
+    """``judge.chroma_spread`` of a frame's ab ``(2, H, W)``; many frames ask one, and a state's frames never change."""
+    return judge.chroma_spread(np.ascontiguousarray(ab.permute(1, 2, 0).numpy()))
 
 
 def correspondences(tracker: Tracker, i: int, j: int, size: tuple[int, ...], near: bool) -> list[Correspondence]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -77,9 +77,19 @@ class Exemplar:
     image: np.ndarray
 
 
+Frames: TypeAlias = Tensor | tuple[Tensor, ...]
+"""What is known of every frame, in one tensor or one each."""
+
+COLORS = ("ab", "origin", "confidence", "source")
+"""All that a ``ColorState`` tells of a frame but its luminance."""
+
+
 @dataclass(frozen=True)
 class ColorState:
     """What is known of a clip's colour (the paper's X and M).
+
+    During a run the colours are kept frame by frame, and states share the frames in which they agree; ``stacked`` they
+    are whole tensors.
 
     Attributes:
         L: ``(T, 1, H, W)`` float32, CIE L* in [0, 100]; never changes.
@@ -91,10 +101,10 @@ class ColorState:
     """
 
     L: Tensor
-    ab: Tensor
-    origin: Tensor
-    confidence: Tensor
-    source: Tensor
+    ab: Frames
+    origin: Frames
+    confidence: Frames
+    source: Frames
 
     @classmethod
     def grey(cls, L: Tensor) -> ColorState:
@@ -112,7 +122,7 @@ class ColorState:
     @property
     def mask(self) -> Tensor:
         """The paper's M, ``(T, H, W)`` bool: true where a pixel has its colour."""
-        return self.origin >= 0
+        return torch.stack([origin >= 0 for origin in self.origin])
 
     def colored(self, frame: int) -> Tensor:
         """The mask of one frame, ``(H, W)`` bool."""
@@ -125,12 +135,16 @@ class ColorState:
     @property
     def kind(self) -> Tensor:
         """``(T, H, W)`` int16: the ``Origin`` of each pixel, -1 = still grey."""
-        return torch.where(self.origin < 0, self.origin, self.origin % 3)
+        return torch.stack([torch.where(origin < 0, origin, origin % 3) for origin in self.origin])
 
     @property
     def iteration(self) -> Tensor:
         """``(T, H, W)`` int16: the iteration that coloured each pixel, -1 = still grey."""
-        return torch.where(self.origin < 0, self.origin, self.origin // 3)
+        return torch.stack([torch.where(origin < 0, origin, origin // 3) for origin in self.origin])
+
+    def stacked(self) -> ColorState:
+        """The same, all its colours in tensors of the whole clip."""
+        return replace(self, **{name: torch.stack(tuple(getattr(self, name))) for name in COLORS})
 
     def __len__(self) -> int:
         return len(self.L)
@@ -152,31 +166,31 @@ class ColorState:
             confidence: frame index -> ``(H, W)``; 1 where nothing is said.
             source: frame index -> ``(H, W)``, as in ``Hint``.
         """
-        ab, origin, sure, sources = (x.clone() for x in (self.ab, self.origin, self.confidence, self.source))
+        colors = {name: list(getattr(self, name)) for name in COLORS}
         for frame, (where, values) in updates.items():
-            new = where & (origin[frame] < 0)
-            ab[frame][:, new] = values[:, new].to(ab.dtype)
-            origin[frame][new] = 3 * iteration + int(how)
+            new = where & (self.origin[frame] < 0)
+            for frames in colors.values():
+                frames[frame] = frames[frame].clone()
+            ab, origin, sure, sources = (colors[name][frame] for name in COLORS)
+            ab[:, new] = values[:, new].to(ab.dtype)
+            origin[new] = 3 * iteration + int(how)
             told = (confidence or {}).get(frame)
-            sure[frame][new] = 1.0 if told is None else told[new].to(sure.dtype)
+            sure[new] = 1.0 if told is None else told[new].to(sure.dtype)
             if (found := (source or {}).get(frame)) is not None:
                 on = torch.where(found < 0, 0, found - pixel_numbers(frame, where.shape))
-                sources[frame][new] = on[new].to(sources.dtype)
-        return replace(self, ab=ab, origin=origin, confidence=sure, source=sources)
+                sources[new] = on[new].to(sources.dtype)
+        return replace(self, **{name: tuple(frames) for name, frames in colors.items()})
 
     def repeated(self, twins: Mapping[int, int]) -> ColorState:
         """A new state in which the frames ``twins`` -> frame that they repeat have its colours, exactly."""
         if not twins:
             return self
-        there, source = list(twins), list(twins.values())
-        colors = {name: getattr(self, name).clone() for name in ("ab", "origin", "confidence", "source")}
-        for values in colors.values():
-            values[there] = values[source]
-        area = self.L.shape[2] * self.L.shape[3]
-        colors["source"][there] += (
-            area * torch.tensor([j - i for i, j in twins.items()], dtype=torch.int32)[:, None, None]
-        )
-        return replace(self, **colors)
+        colors, area = {name: list(getattr(self, name)) for name in COLORS}, self.L.shape[2] * self.L.shape[3]
+        for twin, frame in twins.items():
+            for frames in colors.values():
+                frames[twin] = frames[frame]
+            colors["source"][twin] = self.source[frame] + area * (frame - twin)
+        return replace(self, **{name: tuple(frames) for name, frames in colors.items()})
 
 
 def pixel_numbers(frame: int, size: Sequence[int]) -> Tensor:

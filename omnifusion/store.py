@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.cache import COLORS, Cache, versions, write_array
+from omnifusion.cache import Cache, versions, write_array
 from omnifusion.clip.prepare import Clip
 from omnifusion.color import compose, to_uint8
 from omnifusion.driver import Result
@@ -29,6 +29,7 @@ from omnifusion.picture import overlay
 from omnifusion.settings import Settings
 from omnifusion.stages import device
 from omnifusion.state import (
+    COLORS,
     Colored,
     ColorState,
     Fitted,
@@ -337,7 +338,7 @@ def working_frame(state: ColorState, frame: int) -> np.ndarray:
 
 def frames_of(state: ColorState, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """A state as ``Colors``."""
-    return ({name: getattr(state, name)[t : t + 1] for name in names} for t in range(len(state)))
+    return ({name: getattr(state, name)[t][None] for name in names} for t in range(len(state)))
 
 
 def save_state(folder: Path, frames: int, colors: Colors, trackers: Mapping[int, Tracker]) -> None:

@@ -15,14 +15,14 @@ from itertools import islice, pairwise
 import torch
 from torch import Tensor
 
-from omnifusion.cache import COLORS, Cache, code, versions
+from omnifusion.cache import Cache, code, versions
 from omnifusion.clip.prepare import Clip
 from omnifusion.clip.shots import Shot
 from omnifusion.driver import colorize, prior_everywhere
 from omnifusion.meter import Costs
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
-from omnifusion.state import Colored, ColorState, Fitted, Followed, InputError, Iteration, Note, Steps, Tracker
+from omnifusion.state import COLORS, Colored, ColorState, Fitted, Followed, InputError, Iteration, Note, Steps, Tracker
 
 PRIOR_ONLY = frozenset({
     "prior", "diffusion", "steps", "eta", "optimizations", "color_condition", "grey_constraint", "through_denoiser",
@@ -142,7 +142,9 @@ def task(
     place = {frame: k for k, frame in enumerate(frames)}
     own = [e for e in exemplars if e in shot]
     L = clip.luminance(frames)
-    colored = ColorState.of_exemplars(L[[place[e] for e in own]], {k: exemplars[e] for k, e in enumerate(own)})
+    colored = ColorState.of_exemplars(
+        L[[place[e] for e in own]], {k: exemplars[e] for k, e in enumerate(own)}
+    ).stacked()
     given = {name: torch.cat([getattr(colored, name), *(frame[name] for frame in lent)]) for name in COLORS}
     local = Shot(
         place[shot.start],
@@ -260,7 +262,7 @@ class Units:
         for t in range(len(shot)):
             state = begun.state if begun else ColorState.grey(torch.zeros(1, 1, *self.clip.size))
             k = place + t if begun else 0
-            yield {name: getattr(state, name)[k : k + 1] for name in names}
+            yield {name: getattr(state, name)[k][None] for name in names}
 
     def _in_order(self) -> list[tuple[int, str]]:
         return [(shot.start, self.keys[shot.start]) for shot in self.shots if shot.start in self.keys]

@@ -67,11 +67,12 @@ def test_every_pixel_ends_with_one_colour_and_an_origin(clip, order: str, exempl
     before = None
     for step in steps:
         if isinstance(step, Colored):
+            state_then = step.state.stacked()
             if before is not None:
                 had = before.mask
-                assert torch.equal(step.state.origin[had], before.origin[had])
-                assert torch.equal(step.state.ab.movedim(1, -1)[had], before.ab.movedim(1, -1)[had])
-            before = step.state
+                assert torch.equal(state_then.origin[had], before.origin[had])
+                assert torch.equal(state_then.ab.movedim(1, -1)[had], before.ab.movedim(1, -1)[had])
+            before = state_then
     painted = (state.kind == Origin.INPAINTED).sum()
     assert sum(i.inpainted for i in result.iterations) == painted
     assert sum(i.propagated for i in result.iterations) == (state.kind == Origin.PROPAGATED).sum()
@@ -195,7 +196,7 @@ def test_what_is_grey_colours_nothing(clip) -> None:
     half[:, :, :40] = torch.nan
     state = ColorState.of_exemplars(lab[:, :1], {0: half})
     assert torch.equal(state.colored(0), half[0].isfinite())
-    found = propagate(made, state, 0, 0)
+    found = propagate(made, state, 0, 0).stacked()
     came = (torch.arange(found.source.numel()).reshape(found.source.shape) + found.source)[found.kind == 1]
     assert len(came) and state.mask.flatten()[came].all(), "each pixel points at the one that gave it its colour"
     assert found.mask[3].any() and not found.mask[3].all()
@@ -285,7 +286,7 @@ def test_a_literal_run_takes_what_the_tracker_brings(clip) -> None:
 
 def test_confidence_is_that_of_the_source_and_the_match(clip) -> None:
     made, lab = clip
-    sure = ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:]})
+    sure = ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:]}).stacked()
     unsure = replace(sure, confidence=sure.confidence * 0.5)
     first, second = (propagate(made, state, 0, 0, [1]).confidence[1].float() for state in (sure, unsure))
     torch.testing.assert_close(second, 0.5 * first, atol=2e-3, rtol=0.0)
