@@ -77,8 +77,8 @@ class Exemplar:
     image: np.ndarray
 
 
-Frames: TypeAlias = Tensor | tuple[Tensor, ...]
-"""What is known of every frame, in one tensor or one each."""
+Frames: TypeAlias = Any
+"""What is known of every frame: a Tensor, or a tuple with one of each."""
 
 COLORS = ("ab", "origin", "confidence", "source")
 """All that a ``ColorState`` tells of a frame but its luminance."""
