@@ -144,7 +144,8 @@ class ColorState:
 
     def stacked(self) -> ColorState:
         """The same, all its colours in tensors of the whole clip."""
-        return replace(self, **{name: torch.stack(tuple(getattr(self, name))) for name in COLORS})
+        known = {name: getattr(self, name) for name in COLORS}
+        return replace(self, **{k: v if isinstance(v, Tensor) else torch.stack(v) for k, v in known.items()})
 
     def __len__(self) -> int:
         return len(self.L)
@@ -166,6 +167,8 @@ class ColorState:
             confidence: frame index -> ``(H, W)``; 1 where nothing is said.
             source: frame index -> ``(H, W)``, as in ``Hint``.
         """
+        if not updates:
+            return self
         colors = {name: list(getattr(self, name)) for name in COLORS}
         for frame, (where, values) in updates.items():
             new = where & (self.origin[frame] < 0)
