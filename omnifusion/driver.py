@@ -84,8 +84,11 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
     run.witnesses = Witnesses(given, run.settings.literal)
     tracker = yield from run.track(shot)  # Train OmniMotion
+    between = {} if run.settings.literal else enclosing(given, frames)
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
-        yield from run.propagate(tracker, i, targets)  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
+        yield from run.propagate(
+            tracker, i, targets, between=between
+        )  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
     visited = {e for e in given if run.state.whole(e)}
     while not run.complete(frames):  # if every frame is full colored then break
         chosen = next_frames(run.settings.order, run.grey(frames), first, visited, run.stages.together)  # i = i + 1
@@ -106,6 +109,12 @@ def first_rounds(given: Sequence[int], frames: Sequence[int]) -> list[tuple[int,
         return [(e, frames) for e in given]
     nearest = {j: min(given, key=lambda e: abs(e - j)) for j in frames}
     return [(e, [j for j in frames if nearest[j] == e]) for e in given] + [(e, frames) for e in given]
+
+
+def enclosing(given: Sequence[int], frames: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Of every frame between two exemplars these two."""
+    sides = {j: ([e for e in given if e < j], [e for e in given if e > j]) for j in frames if j not in given}
+    return {j: (max(before), min(after)) for j, (before, after) in sides.items() if before and after}
 
 
 def near(i: int, frames: Sequence[int]) -> list[int]:
@@ -210,15 +219,25 @@ class Run:
         return ShotTracker(tracker, numbers, (self.state.L.shape[2], self.state.L.shape[3]))
 
     def propagate(
-        self, tracker: Tracker, i: int, targets: Sequence[int], inpainted: Tensor | None = None
+        self,
+        tracker: Tracker,
+        i: int,
+        targets: Sequence[int],
+        inpainted: Tensor | None = None,
+        between: Mapping[int, tuple[int, int]] | None = None,
     ) -> Steps[None]:
-        """The inter-frame propagation step from frame ``i``, whose ``inpainted`` pixels are new; ends the iteration."""
+        """The inter-frame propagation step from frame ``i``, whose ``inpainted`` pixels are new; ends the iteration.
+
+        ``between`` names the two exemplars that targets lie between: both have their say.
+        """
         before, iteration = sum(self.left), len(self.iterations)
+        near, literal = inpainted is not None, self.settings.literal
         for j in sorted(targets, key=lambda j: abs(j - i)):  # from the exemplar outwards: sure things first
             if j != i and self.left[j]:
+                pair = (between or {}).get(j, ())
+                beside = sum(pair) - i if i in pair else None
                 with self.costs.during("propagate"):
-                    near, literal = inpainted is not None, self.settings.literal
-                    self.painted(propagate(tracker, self.state, i, iteration, [j], near, literal), [j])
+                    self.painted(propagate(tracker, self.state, i, iteration, [j], near, literal, beside), [j])
                 yield self.colored("propagate", f"frame {i} gives its colour to frame {j}", j)
         colored = before - sum(self.left)
         filled = 0 if inpainted is None else int(inpainted.sum())

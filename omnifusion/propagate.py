@@ -127,6 +127,18 @@ def fetched(
     return Hint(ab, sure, nearest(pixel_numbers(j, L.shape), points)), torch.from_numpy(p > BELIEVED)
 
 
+def between(one: tuple[Hint, Tensor], other: tuple[Hint, Tensor], way: float) -> tuple[Hint, Tensor]:
+    """What two exemplars say of a frame at a share ``way`` of the way from one to the other: where both are believed,
+    their colours pass into each other in time, so that there is no seam; else the one that is."""
+    (a, sure_a), (b, sure_b) = one, other
+    weight_a, weight_b = (1 - way) * a.confidence * sure_a, way * b.confidence * sure_b
+    share = weight_b / (weight_a + weight_b).clamp_min(1e-6)
+    source = None
+    if a.source is not None and b.source is not None:
+        source = torch.where(share > 0.5, b.source, a.source)
+    return Hint(a.ab.lerp(b.ab, share), a.confidence.lerp(b.confidence, share), source), sure_a | sure_b
+
+
 def nearest(values: Tensor, points: np.ndarray) -> Tensor:
     """``values`` ``(H, W)`` at the pixels nearest to ``points`` ``(h, w, 2)``, the border repeated."""
     x, y = (np.rint(points[..., k]).clip(0, values.shape[1 - k] - 1).astype(np.int64) for k in (0, 1))
@@ -157,6 +169,7 @@ def propagate(
     frames: Iterable[int] | None = None,
     near: bool = False,
     literal: bool = False,
+    beside: int | None = None,
 ) -> ColorState:
     """X, M = InterFramePropagationStep(x_i, X, M, i): colour the grey pixels that are visible in frame ``i``.
 
@@ -170,11 +183,15 @@ def propagate(
         iteration: Algorithm 1's iteration.
         frames: those that may be coloured; None = all.
         near, literal: see ``fetched``.
+        beside: an exemplar on the other side of ``frames``, which has its say, too.
     """
     updates, sure, sources = {}, {}, {}
     for j in range(len(state)) if frames is None else frames:
         if j != i and not state.whole(j):
             found, believed = fetched(tracker, state, j, i, near, literal)
+            if beside is not None:
+                other = fetched(tracker, state, j, beside, near, literal)
+                found, believed = between((found, believed), other, abs(j - i) / abs(beside - i))
             updates[j], sure[j] = (believed, found.ab), found.confidence
             if found.source is not None:
                 sources[j] = found.source

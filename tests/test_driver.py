@@ -11,7 +11,7 @@ import torch
 from omnifusion import synthetic
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.driver import Result, colorize, next_frame
+from omnifusion.driver import Result, colorize, enclosing, next_frame
 from omnifusion.flow.judge import probability
 from omnifusion.propagate import fetch, fetch_sigma, propagate
 from omnifusion.settings import choose
@@ -157,6 +157,18 @@ def test_what_repeats_a_frame_gets_its_colours_and_is_not_worked_on(clip) -> Non
         assert torch.equal(with_twins.state.origin[t], with_twins.state.origin[source])
     assert with_twins.state.mask.all() and not {i.frame for i in with_twins.iterations} & set(twins)
     torch.testing.assert_close(ordered.state.ab[keep][:3], without.state.ab[:3])
+
+
+@pytest.mark.parametrize("last", [8, 9])
+def test_two_exemplars_that_differ_meet_without_a_seam(clip, last: int) -> None:
+    _, lab = clip
+    still = lab[:1].expand(last + 1, -1, -1, -1).contiguous()
+    other = 0.6 * lab[0, 1:] + 5
+    state = drain(colorize(still[:, :1], {0: lab[0, 1:], last: other}, choose("draft"))).state
+    steps = (state.ab[1:] - state.ab[:-1]).norm(dim=1).mean((1, 2))
+    assert steps.max() < 1.3 * steps.mean(), "the change from one to the other is spread over all frames"
+    assert steps.sum() == pytest.approx(float((other - lab[0, 1:]).norm(dim=0).mean()), rel=0.05)
+    assert set(enclosing([0, 4, 9], range(10))) == {1, 2, 3, 5, 6, 7, 8}
 
 
 def test_a_fitted_tracker_is_not_fitted_again(clip) -> None:

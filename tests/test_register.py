@@ -55,7 +55,7 @@ def test_what_is_displaced_is_put_in_place(picture: np.ndarray, frame: np.ndarra
     assert placed.before < 0.9 < 0.97 < placed.after
     assert placed.warning is not None and f"{placed.before:.2f}" in placed.warning
     chroma = [
-        cv2.cvtColor(x.transpose(1, 2, 0), cv2.COLOR_RGB2Lab)[12:-12, 12:-12, 1:].astype(float)
+        cv2.cvtColor(x[:3].transpose(1, 2, 0), cv2.COLOR_RGB2Lab)[12:-12, 12:-12, 1:].astype(float)
         for x in (picture, given, placed.image)
     ]
     assert np.abs(chroma[2] - chroma[0]).mean() < 0.5 * np.abs(chroma[1] - chroma[0]).mean()
@@ -68,12 +68,26 @@ def test_another_picture_is_refused_unless_forced(frame: np.ndarray) -> None:
     assert register(other, frame, force=True).image.shape == other.shape
 
 
-def test_shape_and_colour_are_checked(picture: np.ndarray, frame: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"256x138.*256x144.*3 %"):
-        register(picture[:, :138], frame)
-    assert register(picture[:, :141], frame).image.shape == picture.shape
+def test_shape_and_colour_are_checked_after_registration(picture: np.ndarray, frame: np.ndarray) -> None:
+    crop = register(picture[:, :130], frame)
+    assert crop.after > 0.97 and crop.image.shape == (4, *SIZE)
+    assert crop.image[3, :126].mean() > 250 and not crop.image[3, 134:].any(), "what it does not show is left open"
+    other = synthetic.make("pan", frames=1, size=SIZE).video.frames[0]
+    with pytest.raises(InputError, match=r"256x130.*256x144.*3 %"):
+        register(other[:, :130], frame, force=True)
+    with pytest.raises(InputError, match=r"512x144.*3 %"):
+        register(np.repeat(picture, 2, axis=2), frame)
+    assert register(picture[:, :141], frame).image.shape[1:] == SIZE
     with pytest.raises(InputError, match="grey"):
         register(frame, frame)
+
+
+def test_what_is_not_in_the_frame_is_left_open(picture: np.ndarray, frame: np.ndarray) -> None:
+    painted = displaced(picture, 0.0)
+    painted[:, 40:90, 60:120] = np.random.default_rng(0).integers(0, 255, (3, 50, 60))
+    found = register(painted, frame)
+    assert found.image.shape == (4, *SIZE) and found.after > 0.97
+    assert found.image[3, 52:78, 75:105].mean() < 64 and found.image[3, 100:, :].mean() > 200
 
 
 def test_correlation() -> None:

@@ -27,6 +27,8 @@ WORTHWHILE = 0.01  # gain in correlation of detail for which a movement is belie
 STRETCH = 0.35  # largest deviation of the affine map from the identity, as a share
 AGREEING = 12  # matches that must agree on an affine map
 WORKING_SIDE = 720  # px, longest side at which the movement is sought
+LEAST_ALIKE = 0.2  # correlation of detail around a pixel from which its match counts
+FLAT = 600.0  # variance of detail under which surroundings are flat, and match anything
 REACH = 0.03  # of the longer side: how far flow may move what the affine map left
 
 
@@ -35,7 +37,8 @@ class Registered:
     """An exemplar in place.
 
     Attributes:
-        image: ``(3, H, W)`` uint8 at the frame's size, in its place.
+        image: ``(3, H, W)`` uint8 at the frame's size, in its place; with a fourth channel, 0 where nothing of the
+            picture was found to match, where there is such a part.
         before: correlation of its luminance with the frame's, in [-1, 1], as it was given.
         after: the same in its place.
         warning: one sentence where ``before`` is under 0.9, else None.
@@ -58,15 +61,11 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Regis
         force: accept a picture that does not seem to show the frame.
 
     Raises:
-        InputError: the picture is grey, of another aspect ratio (by more than 3 %), or does not show the frame
-            (correlation under 0.5 even after an affine movement).
+        InputError: the picture is grey, of another aspect ratio (by more than 3 %, and not a crop of the frame), or
+            does not show the frame (correlation under 0.5 even after an affine movement).
     """
     h, w = image.shape[1:]
     H, W = frame.shape[1:]
-    if abs(w * H / (h * W) - 1) > LARGEST_ASPECT_ERROR:
-        raise InputError(
-            f"The exemplar is {w}x{h}, the clip {W}x{H}: their aspect ratios differ by over 3 %; crop the exemplar."
-        )
     if color_spread(image) < GREY_SPREAD:
         raise InputError("The exemplar is grey or of a single tint; give a picture in colour.")
     if (h, w) != (H, W):
@@ -76,7 +75,12 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Regis
     size = fit_size((H, W), WORKING_SIDE)
     details = detail(_resize(source, size)), detail(_resize(target, size))
     move = _affine(*details)
-    shown = max(before, correlation(_moved(source, move), target))
+    seen = _resize(_inside(move).astype(np.uint8), (H, W)) > 0
+    shown, stretch = max(before, correlation(_moved(source, move)[seen], target[seen])), abs(np.log(w * H / (h * W)))
+    if stretch > np.log(1 + (LARGEST_ASPECT_ERROR if shown < GOOD_CORRELATION else STRETCH)):
+        raise InputError(
+            f"The exemplar is {w}x{h}, the clip {W}x{H}: their aspect ratios differ by over 3 %; crop the exemplar."
+        )
     if shown < LEAST_CORRELATION and not force:
         raise InputError(
             f"The exemplar does not seem to show its frame: their luminance correlates at {shown:.2f} only (0.5 is the "
@@ -85,12 +89,16 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Regis
     move = _add_flow(*details, move)
     if np.percentile(np.linalg.norm(move, axis=-1), 95) < IN_PLACE:
         return Registered(image, before, before, _warning(before, before))
-    after = correlation(_moved(source, move), target)
-    return Registered(np.stack([_moved(c, move) for c in image]), before, after, _warning(before, after))
+    placed = np.stack([_moved(c, move) for c in image])
+    moved, found = _moved(source, move), _found(*details, move, (H, W))
+    after = correlation(moved[found], target[found])
+    if not found.all():
+        placed = np.concatenate([placed, 255 * found[None].astype(np.uint8)])
+    return Registered(placed, before, after, _warning(before, after))
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of two pictures ``(H, W)``; of flat ones 0, or 1 where both are."""
+    """Pearson's correlation of two pictures of the same shape; of flat ones 0, or 1 where both are."""
     a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
     flat = a.std() < 0.1, b.std() < 0.1
     return float(all(flat)) if any(flat) else float((a * b).mean() / (a.std() * b.std()))
@@ -127,6 +135,24 @@ def _moved(image: np.ndarray, move: np.ndarray) -> np.ndarray:
     h, w = move.shape[:2]
     full = _resize(move, (H, W)) * np.array([W / w, H / h], np.float32)
     return cv2.remap(image, of.grid(H, W) + full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _found(source: np.ndarray, target: np.ndarray, move: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where ``target`` shows the same as ``source`` at its place, ``(H, W)`` bool of ``size``."""
+    h, w = target.shape
+    a, b = (x.astype(np.float32) - 128 for x in (_moved(source, move), target))
+    radius = max(h, w) / 64
+    both, one, other = (cv2.GaussianBlur(x, (0, 0), radius) for x in (a * b, a * a, b * b))
+    alike = both / np.sqrt(one * other + 1)
+    found = (_inside(move) & ((alike > LEAST_ALIKE) | (np.minimum(one, other) < FLAT))).astype(np.uint8)
+    return cv2.resize(found, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+
+
+def _inside(move: np.ndarray) -> np.ndarray:
+    """Which pixels of ``move`` ``(h, w, 2)`` lie in the picture that they are fetched from, ``(h, w)`` bool."""
+    h, w = move.shape[:2]
+    points = of.grid(h, w) + move
+    return ((points > -1) & (points < (w, h))).all(-1)
 
 
 def _affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
