@@ -86,9 +86,8 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     tracker = yield from run.track(shot)  # Train OmniMotion
     between = {} if run.settings.literal else enclosing(given, frames)
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
-        yield from run.propagate(
-            tracker, i, targets, between=between
-        )  # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
+        # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
+        yield from run.propagate(tracker, i, targets, between=between)
     visited = {e for e in given if run.state.whole(e)}
     while not run.complete(frames):  # if every frame is full colored then break
         chosen = next_frames(run.settings.order, run.grey(frames), first, visited, run.stages.together)  # i = i + 1
