@@ -70,6 +70,7 @@ def colorize(
     """
     state = state or ColorState.of_exemplars(L, exemplars)
     run = Run(state, settings, stages or Stages(), list(exemplars), dict(trackers or {}))
+    del state  # memory: the run's is another soon
     yield run.colored("propagate", "exemplars in place")
     for shot in shots or [Shot(0, len(L))]:
         yield from algorithm_1(run, shot)

@@ -211,12 +211,11 @@ class RunFolder:
             (self.path / folder).mkdir(parents=True, exist_ok=True)
 
     def require_space(self, clip: Clip) -> None:
-        """Raise InputError where the results would not fit the disk (a generous estimate: raw frames)."""
-        needed = 2 * clip.video.frames.size
-        free = shutil.disk_usage(self.path).free
+        """Raise InputError where the results would not fit the disk."""
+        needed, free = disk_mib(clip), shutil.disk_usage(self.path).free >> 20
         if free < needed:
             raise InputError(
-                f"About {needed >> 20} MiB are needed in {self.path}, but only {free >> 20} MiB are free; "
+                f"About {needed} MiB are needed in {self.path}, but only {free} MiB are free; "
                 "make room, or colour fewer frames with --frames."
             )
 
@@ -329,6 +328,13 @@ def score(frame: np.ndarray, truth: np.ndarray) -> list[float]:
 def mean_scores(rows: Sequence[list[float]]) -> dict[str, float]:
     """The means of the frames' scores by name; nothing of nothing."""
     return dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
+
+
+def disk_mib(clip: Clip) -> int:
+    """What a run's results take, MiB: frames as PNG, up to 0.8 of their bytes, and 16 bytes for each pixel at the
+    working size (docs/footage.md)."""
+    h, w = clip.size
+    return 1 + int(0.8 * clip.video.frames.size + 16 * len(clip.video) * h * w) // 2**20
 
 
 def working_frame(state: ColorState, frame: int) -> np.ndarray:

@@ -158,11 +158,11 @@ def task(
 
 def work(given: Task, cache: Cache, stages: Stages) -> Steps[None]:
     """Do a task, and keep what it finds; a tracker that was fitted is kept at once."""
-    shot, state, key = given.shot, given.state, given.key
-    exemplars = {e: state.ab[e] for e in given.exemplars}
+    shot, key = given.shot, given.key
+    exemplars = {e: given.given["ab"][k] for k, e in enumerate(given.exemplars)}
     tracker = cache.tracker(given.fit_key) if given.settings.fit != "none" else None
     trackers, notes = {} if tracker is None else {shot.start: tracker}, list[str]()
-    run = Followed(colorize(state.L, exemplars, given.settings, [shot], stages, trackers, state))
+    run = Followed(colorize(given.L, exemplars, given.settings, [shot], stages, trackers, given.state))
     for step in run:
         if isinstance(step, Fitted):
             cache.keep_tracker(given.fit_key, step.tracker)

@@ -11,6 +11,7 @@ from omnifusion.commands import at_least
 from omnifusion.settings import CHOICES, Settings, choose
 
 if TYPE_CHECKING:
+    from omnifusion.clip.prepare import Clip
     from omnifusion.state import Exemplar
 
 
@@ -91,6 +92,19 @@ def parse_exemplar(text: str) -> Exemplar:
     return Exemplar(int(frame), read_image(Path(image), alpha=True))
 
 
+def cost(clip: Clip, settings: Settings, mib: int) -> str:
+    """What a run will take, in words, before it begins."""
+    from omnifusion.store import disk_mib
+    from omnifusion.ui.estimate import Rates
+
+    frames, length = len(clip.video), len(clip.video) / clip.video.fps
+    seconds = Rates(Path()).estimate(settings, frames, clip.video.size).seconds
+    return (
+        f"{frames} frames, {float(length):.1f} s of footage: about {seconds / length:.0f} s of work on two CPU cores for "
+        f"each second, {seconds / 60:.1f} min in all; up to {mib} MiB of memory and {disk_mib(clip)} MiB of disk."
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Colour a clip and print where the results are."""
     from omnifusion.clip.prepare import prepare
@@ -103,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     clip = prepare(stream(args.input, args.frames), exemplars, settings.max_side, force=args.force)
     given, source = tuple(exemplar.index for exemplar in exemplars), str(args.input.absolute())
     request = Request(args.input.name, settings, args.frames, given, args.force, source)
+    print(cost(clip, settings, args.memory))
     means = Means(args.memory, args.workers, args.format)
     report = color_to_folder(clip, request, exemplars, args.out, args.overwrite, means)
     return 0 if report["complete"] else 130
