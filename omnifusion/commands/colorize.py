@@ -100,7 +100,7 @@ def cost(clip: Clip, settings: Settings, mib: int) -> str:
     frames, length = len(clip.video), len(clip.video) / clip.video.fps
     seconds = Rates(Path()).estimate(settings, frames, clip.video.size).seconds
     return (
-        f"{frames} frames, {float(length):.1f} s of footage: about {seconds / length:.0f} s of work on two CPU cores for "
+        f"{frames} frames, {float(length):.1f} s of footage: about {seconds / length:.0f} s of work on two cores for "
         f"each second, {seconds / 60:.1f} min in all; up to {mib} MiB of memory and {disk_mib(clip)} MiB of disk."
     )
 
