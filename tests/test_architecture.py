@@ -35,6 +35,7 @@ ONLY_IN = {
     "av": {"video"},
     "kornia": {"color"},
     "spaces": {"ui"},
+    "ray": {"workers"},
 }
 
 

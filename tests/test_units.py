@@ -7,10 +7,12 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -207,12 +209,14 @@ def test_a_run_killed_at_random_ends_with_the_same_frames(
     assert results(out) == unharmed
 
 
-def children() -> Iterator[int]:
-    """The workers that this process has started."""
+def children(name: bytes = b"omnifusion.workers", parent: int | None = None) -> Iterator[int]:
+    """The processes of a name, of this one's children unless ``parent`` is 0."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"omnifusion.workers" in (folder / "cmdline").read_bytes():
+            found = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent != 0 and found != os.getpid():
+                continue
+            if name in (folder / "cmdline").read_bytes():
                 yield int(folder.name)
         except OSError:
             continue
@@ -229,6 +233,30 @@ def test_two_workers_of_which_one_is_killed(clip: Clip, done: Units, tmp_path: P
         assert 0 <= step.done <= 1
     assert len(killed) >= 1
     assert all(colored(found)[name].equal(values) for name, values in colored(done).items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_two_ray_workers_of_which_one_is_killed(clip: Clip, done: Units, tmp_path: Path) -> None:
+    port, client = (socket.create_server(("127.0.0.1", 0)).getsockname()[1] for _ in range(2))
+    quiet = ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=200000000", "--num-cpus=2"]
+    there = ["--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client}"]
+    start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", *there, *quiet]
+    head, killed = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), []
+    try:
+        found, pool = units_of(clip, tmp_path), None
+        for _ in range(6):
+            with suppress(InputError):
+                pool = pool or ray_cluster(f"ray://127.0.0.1:{client}", 600)
+        assert pool is not None
+        for _ in color_by(pool, found):
+            if not killed and (workers := list(children(b"ray::_there", 0))):
+                os.kill(workers[0], signal.SIGKILL)
+                killed = workers
+        assert killed and all(colored(found)[name].equal(values) for name, values in colored(done).items())
+    finally:
+        head.terminate()
+        head.wait()
 
 
 def test_an_error_of_a_worker_is_told(clip: Clip, tmp_path: Path) -> None:
