@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from omnifusion.geometry import resize
 from omnifusion.picture import overlay, stretch
 from omnifusion.state import Colored, ColorState, Followed, InputError, Origin, Step, Steps, Video
 from omnifusion.store import Stored, frames_of, mean_scores, open_run, save_state, score, settle, writing
-from omnifusion.video import Writer, read_image, stream, write_image
+from omnifusion.video import FORMATS, Writer, read_image, stream, write_image
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,18 @@ def _mended(
 
 
 def _films(run: Stored, video: Video, state: ColorState, after: Path) -> Steps[None]:
-    kind = state.kind.numpy()
-    with Writer(after / "colorized.mp4", video) as film, Writer(after / "origin.mp4", video) as tinted:
+    """The films that the run has, in their formats."""
+    kind, formats = state.kind.numpy(), {known.ending: name for name, known in reversed(FORMATS.items())}
+    with ExitStack() as stack:
+        films = [
+            stack.enter_context(Writer(after / path.name, video, format=formats[path.suffix]))
+            for path in run.folder.glob("colorized.*")
+        ]
+        tinted = stack.enter_context(Writer(after / "origin.mp4", video))
         for t in range(len(state)):
             frame = _frame(run, after, t)
-            film.add(frame)
+            for film in films:
+                film.add(frame)
             tinted.add(overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
             yield Step("finish", "writing the film", done=(t + 1) / len(state))
 

@@ -52,7 +52,7 @@ def levin(
     A = (scipy.sparse.diags(1 + w[y, x]) - links).tocsc()
     # An M-matrix: no pivoting, and an ordering for its symmetric pattern (half of the default's time).
     solver = splu(A, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    filled = np.zeros((*hole.shape, 2))
+    filled = np.zeros((*hole.shape, len(ab)))
     filled[y, x] = solver.solve(b)
     return torch.where(mask, result, torch.from_numpy(filled).permute(2, 0, 1).float())
 
