@@ -31,9 +31,10 @@ from omnifusion.state import COLORS, Iteration, Tracker
 DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file ends in."""
 
-NOT_DECISIVE = frozenset(
-    {"ui", "commands", "evaluation", "synthetic", "terminal", "store", "cache", "workers", "__main__"}
-)
+NOT_DECISIVE = frozenset({
+    "ui", "commands", "evaluation", "synthetic", "terminal", "store", "cache", "workers", "correct", "corrections",
+    "doubt", "finishing", "strokes", "__main__",
+})  # fmt: skip
 """Rooms whose code decides no colour."""
 
 

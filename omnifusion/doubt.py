@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from omnifusion.correct import things
+from omnifusion.picture import TINTS, stretch
 from omnifusion.state import ColorState, Origin
 
 FADING = 8.0
@@ -38,10 +39,8 @@ class Suggestion:
 
 
 def doubt(state: ColorState) -> Tensor:
-    """How wrong each pixel's colour is to be expected, ``(T, h, w)`` float32 in units of a*, b*: the probability that it
-    is wrong, times how far it is from what is beside it in chroma."""
-    wrong = 1 - state.confidence.float()
-    return torch.where(state.mask, wrong, 1.0)
+    """The probability ``(T, h, w)`` that each pixel's colour is wrong; 1 while it is grey."""
+    return 1 - state.confidence.float()
 
 
 def suggest(state: ColorState, most: int = 3) -> list[Suggestion]:
@@ -79,3 +78,13 @@ def _region(doubts: Tensor) -> Tensor:
     """Where doubt is dense: at least half as dense as where it is densest."""
     density = cv2.GaussianBlur(doubts.numpy(), (0, 0), WINDOW * max(doubts.shape))
     return torch.from_numpy(density > 0.5 * density.max())
+
+
+def drawn(picture: np.ndarray, doubts: Tensor, region: Tensor) -> np.ndarray:
+    """A frame ``(3, H, W)`` uint8, grey, with its doubts ``(h, w)`` laid over it in orange and the region's outline."""
+    size, image = picture.shape[1:], picture.transpose(1, 2, 0)
+    grey = np.repeat(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None], 3, -1).astype(np.float32)
+    amount = cv2.resize(doubts.numpy(), size[::-1])[..., None]
+    out = (grey + 0.8 * amount * (np.array(TINTS[Origin.INPAINTED], np.float32) - grey)).astype(np.uint8)
+    outlines, _ = cv2.findContours(stretch(region.numpy(), size).astype(np.uint8), cv2.RETR_EXTERNAL, 2)
+    return cv2.drawContours(np.ascontiguousarray(out), outlines, -1, (255, 255, 255), 2).transpose(2, 0, 1)

@@ -18,7 +18,7 @@ SIDE = 320
 FADING = 2e-4
 """Share of a stroke's say that is lost from pixel to pixel: on even ground it falls to a third in some fifty pixels."""
 
-VOUCHED = 0.1
+VOUCHED = 0.2
 """Least say that is left of the strokes where a pixel is still coloured by them."""
 
 NEAREST, FARTHEST = 4.0, 60.0
@@ -73,7 +73,9 @@ def region(picture: np.ndarray, x: int, y: int, reach: float = 0.3) -> np.ndarra
         raise InputError(f"The point ({x}, {y}) is outside the frame of {W}x{H}; choose one inside.")
     lab = rgb_to_lab(from_uint8(picture)) * torch.tensor([0.5, 1.0, 1.0])[:, None, None]
     around = lab[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].mean((1, 2))
-    like = (lab - around[:, None, None]).norm(dim=0) <= NEAREST + (FARTHEST - NEAREST) * float(np.clip(reach, 0, 1)) ** 2
+    like = (lab - around[:, None, None]).norm(dim=0) <= NEAREST + (FARTHEST - NEAREST) * float(
+        np.clip(reach, 0, 1)
+    ) ** 2
     like[y, x] = True
     parts, _ = label(like.numpy())
     return binary_fill_holes(parts == parts[y, x])

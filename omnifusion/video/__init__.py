@@ -5,7 +5,15 @@ pictures go through Pillow. Sizes are read before pixels are decoded. ``stream``
 ``read`` decodes all into a temporary file that is mapped into memory. A clip may be longer than the memory is large.
 """
 
-from omnifusion.video.pictures import GREY_SPREAD, PICTURES, color_spread, is_grey, read_image, write_image
+from omnifusion.video.pictures import (
+    GREY_SPREAD,
+    PICTURES,
+    color_spread,
+    is_grey,
+    read_image,
+    write_chroma,
+    write_image,
+)
 from omnifusion.video.reader import count_frames, natural_sort, read
 from omnifusion.video.stream import stream
 from omnifusion.video.writer import FORMATS, Writer, write
@@ -23,5 +31,6 @@ __all__ = [
     "read_image",
     "stream",
     "write",
+    "write_chroma",
     "write_image",
 ]

@@ -7,6 +7,7 @@ import os
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
@@ -80,6 +81,17 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
         raise refused(path, error) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_chroma(path: Path, ab: np.ndarray) -> None:
+    """Save chroma ``(2, H, W)`` as a PNG of 16 bits: green is a*, blue is b*, 256 steps a unit around 32768, which red
+    is throughout."""
+    steps = np.clip(np.rint(ab * 256 + 32768), 0, 65535).astype(np.uint16)
+    image = np.stack([steps[1], steps[0], np.full_like(steps[0], 32768)], -1)  # OpenCV's order is blue, green, red
+    try:
+        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    except OSError as error:
+        raise refused(path, error) from error
 
 
 def color_spread(image: np.ndarray) -> float:

@@ -1,0 +1,60 @@
+"""The last touches: more or less saturation, and chroma alone for those who grade elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
+from omnifusion.corrections import clip_of
+from omnifusion.geometry import resize
+from omnifusion.state import InputError, Step, Steps
+from omnifusion.store import Stored, writing
+from omnifusion.video import Writer, write_chroma, write_image
+
+
+def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
+    """A picture ``(3, H, W)`` uint8 with its chroma times ``factor``, its luminance kept."""
+    if factor == 1:
+        return picture
+    lab = rgb_to_lab(from_uint8(picture))
+    return to_uint8(compose(lab[:1], lab[1:] * factor)).numpy()
+
+
+def finish(run: Stored, out: Path, saturation: float = 1.0) -> Steps[None]:
+    """Write the frames and the film of a run at another saturation into the new folder ``out``.
+
+    Raises:
+        InputError: the folder exists or cannot be written.
+    """
+    video = clip_of(run)
+    with writing(out):
+        _new(out / "frames")
+        with Writer(out / "colorized.mp4", video) as film:
+            for t in range(len(video)):
+                picture = saturated(run.frame(t).transpose(2, 0, 1), saturation)
+                write_image(out / "frames" / f"{t:05d}.png", picture)
+                film.add(picture)
+                yield Step("finish", "writing frames", done=(t + 1) / len(video))
+
+
+def export_chroma(run: Stored, ab: Tensor, out: Path, saturation: float = 1.0) -> Steps[None]:
+    """Write a run's chroma ``ab`` ``(T, 2, h, w)`` at full size into the new folder ``out``, see ``write_chroma``.
+
+    Raises:
+        InputError: the folder exists or cannot be written.
+    """
+    height, width = run.report["size"]
+    with writing(out):
+        _new(out)
+        for t, small in enumerate(ab):
+            write_chroma(out / f"{t:05d}.png", (saturation * resize(small[None], (height, width))[0]).numpy())
+            yield Step("finish", "writing chroma", done=(t + 1) / len(ab))
+
+
+def _new(folder: Path) -> None:
+    if folder.exists():
+        raise InputError(f"{folder} exists; name a new folder.")
+    folder.mkdir(parents=True)
