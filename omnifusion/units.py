@@ -82,6 +82,11 @@ def _windows(shot: Shot, exemplars: Collection[int], longest: int) -> Iterator[S
         done.append(k)
 
 
+def made_by() -> dict[str, str]:
+    """All but the task that decides its result."""
+    return versions() | {"code": code(), "device": device()}
+
+
 @dataclass(frozen=True)
 class Task:
     """All that a unit depends on, as CPU tensors, so that it can be sent to another process.
@@ -92,6 +97,7 @@ class Task:
         exemplars: places of the frames that the user coloured.
         given: of these and of the frames that lend, in that order, all that a ``ColorState`` tells but the luminance.
         settings: the choices of the run.
+        by: code and versions that are to do it.
     """
 
     L: Tensor
@@ -99,6 +105,7 @@ class Task:
     exemplars: tuple[int, ...]
     given: Mapping[str, Tensor]
     settings: Settings
+    by: Mapping[str, str] = field(default_factory=made_by)
 
     @property
     def state(self) -> ColorState:
@@ -111,7 +118,7 @@ class Task:
     @property
     def fit_key(self) -> str:
         """The hash of what its tracker depends on."""
-        told = [self.shot.tracked, self.settings.fit, self.settings.seed, versions(), code(), device()]
+        told = [self.shot.tracked, self.settings.fit, self.settings.seed, self.by]
         found = hashlib.sha256(json.dumps(told).encode() + self.L.contiguous().numpy().tobytes())
         return found.hexdigest()[:40]
 
@@ -122,7 +129,7 @@ class Task:
         if not prior_everywhere(self.settings) and (self.exemplars or self.shot.lent):
             unasked = PRIOR_ONLY if self.settings.fit == "none" else PRIOR_ONLY - {"seed"}
             chosen = {name: value for name, value in chosen.items() if name not in unasked}
-        told = [asdict(self.shot), self.exemplars, chosen, versions(), code(), device(), list(self.L.shape)]
+        told = [asdict(self.shot), self.exemplars, chosen, self.by, list(self.L.shape)]
         found = hashlib.sha256(json.dumps(told, sort_keys=True, default=dict).encode())
         for values in (self.L, *self.given.values()):
             found.update(values.contiguous().numpy().data)
@@ -157,7 +164,14 @@ def task(
 
 
 def work(given: Task, cache: Cache, stages: Stages) -> Steps[None]:
-    """Do a task, and keep what it finds; a tracker that was fitted is kept at once."""
+    """Do a task, and keep what it finds; a tracker that was fitted is kept at once.
+
+    Raises:
+        InputError: it is to be done by other code, other versions or another device than are here.
+    """
+    if given.by != (here := made_by()):
+        differs = ", ".join(name for name in here if here[name] != given.by.get(name))
+        raise InputError(f"A worker differs from the process that asks it ({differs}); install the same for both.")
     shot, key = given.shot, given.key
     exemplars = {e: given.given["ab"][k] for k, e in enumerate(given.exemplars)}
     tracker = cache.tracker(given.fit_key) if given.settings.fit != "none" else None

@@ -260,6 +260,9 @@ def test_two_ray_workers_of_which_one_is_killed(clip: Clip, done: Units, tmp_pat
 
 
 def test_an_error_of_a_worker_is_told(clip: Clip, tmp_path: Path) -> None:
+    other = replace(units_of(clip, tmp_path).task(clip.shots[0]), by={**units.made_by(), "code": "older"})
+    with pytest.raises(InputError, match=r"differs .* \(code\)"):
+        drain(units.work(other, Cache(tmp_path), units.Stages()))
     found = units_of(clip, tmp_path / "none")
     (tmp_path / "none").rmdir()
     with pytest.raises(OSError):
