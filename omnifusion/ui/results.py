@@ -106,7 +106,7 @@ def film(run: Stored) -> str:
 
 
 def heading(run: Stored) -> str:
-    """A run in two lines."""
+    """A run in two lines, and what went otherwise than wished."""
     report, settings = run.report, run.request.settings
     total = sum(stage["seconds"] for stage in report["stages"])
     state = "" if report["complete"] else " — **stopped early**, the rest is grey"
@@ -114,6 +114,7 @@ def heading(run: Stored) -> str:
     return (
         f"### {run.request.name}{state}\n{report['frames']} frames, prior {settings.prior}, preset {settings.preset}, "
         f"seed {settings.seed}{time}, {len(report['iterations'])} iterations; {_share(report)}."
+        + "".join(f"\n\n{escape(note)}" for note in report.get("notes", ()))
     )
 
 
