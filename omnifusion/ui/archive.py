@@ -51,7 +51,7 @@ class Archive:
     def expire(self) -> int:
         """Remove the runs that are too old, and what visitors have left behind for a day; returns how many folders."""
         now = time.time()
-        old = [f for f in self.folder.glob("*") if TOKEN.fullmatch(f.name) and _age(f, now) > self.days]
+        old = [f for f in self.folder.glob("*") if TOKEN.fullmatch(f.stem) and _age(f, now) > self.days]
         old += [f for f in self.folder.glob("visits/*") if _age(f, now) > 1]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)

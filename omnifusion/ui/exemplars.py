@@ -15,7 +15,7 @@ from omnifusion.inpaint import suggest
 from omnifusion.state import drain
 from omnifusion.ui import paint
 from omnifusion.ui.panels import EXEMPLAR
-from omnifusion.ui.showing import Showing, Updates
+from omnifusion.ui.showing import Showing, Updates, fold
 from omnifusion.ui.visit import Visit, tie, tie_made
 from omnifusion.video import read_image, write_image
 
@@ -98,8 +98,3 @@ class Exemplars(Showing):
         frame, *paths = visit.versions
         image = read_image(paths[event.index])
         return self._tied(*tie_made(visit, frame, image, "that the prior invented; change it with strokes if you like"))
-
-
-def fold(title: str, done: object, open: bool) -> gr.Accordion:
-    """A step's fold; its title says what was done in it."""
-    return gr.Accordion(label=f"{title}: {done}" if done else title, open=open)

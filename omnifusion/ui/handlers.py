@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,16 @@ from omnifusion.store import Request, Stored
 from omnifusion.ui import work
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.estimate import fits, memory_mib
-from omnifusion.ui.exemplars import Exemplars, fold
-from omnifusion.ui.live import Live, message, seconds
-from omnifusion.ui.panels import CHOOSE, CLIP
+from omnifusion.ui.exemplars import Exemplars
+from omnifusion.ui.live import message, seconds
+from omnifusion.ui.mending import Mending
+from omnifusion.ui.panels import CLIP
 from omnifusion.ui.runs import Run
-from omnifusion.ui.service import listening
-from omnifusion.ui.showing import Updates, link_to
+from omnifusion.ui.showing import Updates, fold
 from omnifusion.ui.visit import Visit, receive_file, receive_job
 
 
-class Handlers(Exemplars):
+class Handlers(Exemplars, Mending):
     """The page's handlers; each method takes the visit first where it needs it."""
 
     # -- the clip and its exemplars
@@ -109,94 +108,21 @@ class Handlers(Exemplars):
     # -- a run
 
     async def run(self, visit: Visit, request: gr.Request, *chosen: Any) -> AsyncIterator[Updates]:
-        """The button was pressed: one event from there to the end (between chained ones an answer can be lost)."""
-        begun = await asyncio.to_thread(self._begin, visit, request, *chosen)
-        yield begun
-        async with aclosing(self.follow(begun[self.visit], request)) as rest:
-            async for updates in rest:
-                yield updates
+        """The button was pressed."""
+        run = await asyncio.to_thread(self._asked_run, visit, request, *chosen)
+        async for updates in self.going(visit, request, run):
+            yield updates
 
-    def _begin(self, visit: Visit, request: gr.Request, *chosen: Any) -> Updates:
+    def _asked_run(self, visit: Visit, request: gr.Request, *chosen: Any) -> Run:
         clip, asked = visit.require_clip(), self.asked(visit, chosen)
         earlier = self._earlier(visit, asked)
         job = work.Job(clip, asked, visit.pictures, earlier)
         bound = self.service.bound(asked.settings, asked.frames or 1, visit.size, earlier is not None, sides=True)
-        run = self.service.run(job, bound, request, self.service.limits.vanished)
-        ahead = self.service.runs.submit(run, alone=True)
-        said = f"{ahead} other run{'s' * (ahead > 1)} first; yours starts by itself." if ahead else "Starting."
-        visit = replace(visit, going=run.token)
-        return {self.visit: visit, **self._going(run, said, request)}
-
-    def _going(self, run: Run, said: str, request: gr.Request) -> Updates:
-        """A run goes on: its link, and what can be done meanwhile."""
-        assert run.job is not None
-        asked = run.job.request
-        return {
-            self.start.progress: message(said),
-            self.choose: fold(CHOOSE, f"{asked.settings.preset}, {asked.frames} frames", open=False),
-            self.watch.film: gr.HTML(visible=False),
-            self.watch.link: gr.Textbox(link_to(run.token, asked.settings, request), visible=True),
-            self.start.run: gr.Button(interactive=False),
-            self.start.cancel: gr.Button(visible=True, interactive=True),
-        }
-
-    async def follow(self, visit: Visit, request: gr.Request) -> AsyncGenerator[Updates, None]:
-        """Show the run that is waited for, whoever began it, to its end."""
-        run, live = self.service.runs.find(visit.going), Live()
-        if run is None:
-            yield await asyncio.to_thread(self._settled, visit, request)
-            return
-        try:
-            async with aclosing(run.follow(listening())) as steps:
-                async for step in steps:
-                    if (shown := await asyncio.to_thread(live.show, step)) is not None:
-                        yield self._live(shown)
-        except InputError as error:
-            run.why = str(error)
-        yield await asyncio.to_thread(self._settled, visit, request, run)
+        return self.service.run(job, bound, request, self.service.limits.vanished)
 
     def _earlier(self, visit: Visit, asked: Request) -> Stored | None:
         """A run of this visit whose tracker may serve again."""
         return next((run for run in reversed(self._runs(visit)) if work.same_fit(run.request, asked)), None)
-
-    def _settled(self, visit: Visit, request: gr.Request, run: Run | None = None) -> Updates:
-        """After a run, however it ended, or where there was none to follow."""
-        updates: Updates = {
-            self.visit: replace(visit, going=""),
-            self.start.run: gr.Button(interactive=True),
-            self.start.cancel: gr.Button(visible=False),
-        }
-        if run is not None and run.result is not None:
-            visit, done = visit.with_run(run.token), f"{_ending(run.result)} {run.why}".strip()
-            updates |= {self.visit: visit, self.start.progress: message(done), **self._show(run.result, request),
-                        **self._lists(visit)}  # fmt: skip
-        elif run is not None:
-            updates[self.watch.film] = gr.HTML(visible=True)
-            updates[self.start.progress] = message(run.why or "Cancelled before there was anything to keep.")
-        return updates
-
-    def _live(self, shown: dict[str, object]) -> Updates:
-        caption, progress = shown.pop("caption", None), shown.pop("progress")
-        updates: Updates = {self.start.progress: progress}
-        updates |= {getattr(self.watch, name): value for name, value in shown.items()}
-        if caption is not None:
-            updates |= {self.watch.film: gr.HTML(visible=False), self.watch.box: gr.Accordion(open=True, visible=True)}
-            for name in ("before", "mask", "after"):
-                component = getattr(self.watch, name)
-                updates[component] = gr.Image(updates[component], label=f"{name}: {caption}")
-        if "tracks" in shown:
-            updates[self.watch.tracks] = gr.Image(shown["tracks"], visible=True)
-        return updates
-
-    def cancel(self, visit: Visit) -> Updates:
-        """Stop after the step that is going on, and keep what is done."""
-        found = self.service.runs.cancel(visit.going)
-        said = "Stopping; what is coloured so far is kept." if found else "Nothing is running."
-        return {self.start.progress: message(said), self.start.cancel: gr.Button(interactive=False)}
-
-    def leave(self, request: gr.Request) -> None:
-        """The page was closed."""
-        self.service.runs.leave(str(request.session_hash))
 
     def open_link(self, visit: Visit, request: gr.Request) -> Updates:
         """The page was opened, perhaps by a link to a run, which may still be going on."""
@@ -234,8 +160,3 @@ def _settings_in(link: Mapping[str, Any]) -> dict[str, Any]:
         return asdict(Settings.from_mapping(link))
     except InputError:
         return {}
-
-
-def _ending(run: Stored) -> str:
-    total = seconds(sum(stage["seconds"] for stage in run.report["stages"]))
-    return f"Finished in {total}." if run.report["complete"] else "Stopped; what was coloured by then is shown below."

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from omnifusion.color import compose, to_uint8
+from omnifusion.corrections import Mended
 from omnifusion.flow import to_bytes
 from omnifusion.picture import TINTS, overlay, recent_tracks
 from omnifusion.state import Colored, ColorState, Fitted, Fitting, Origin, Step, Tracker
@@ -38,9 +39,12 @@ class Live:
 
         None where there is nothing worth sending yet.
         """
-        stage = "colour" if step.stage in ("propagate", "inpaint") else step.stage
+        stage = "colour" if step.stage in ("propagate", "inpaint", "correct") else step.stage
         state = step.state if isinstance(step, Colored) else None
         drawn = step.picture if isinstance(step, Fitting | Fitted) else None
+        if isinstance(step, Mended):
+            told = progress(self.done, stage, step)
+            return {"progress": told, "after": step.picture.transpose(1, 2, 0), "caption": f"frame {step.frame}"}
         if stage != "colour" or state is not None:
             self.done[stage] = step.done
         now = time.monotonic()

@@ -19,6 +19,7 @@ from omnifusion.ui.panels import (
     choices_panel,
     clip_panel,
     compare_panel,
+    fix_panel,
     outcome_panel,
     start_panel,
     watch_panel,
@@ -82,6 +83,7 @@ def build(service: Service) -> gr.Blocks:
                     clip = clip_panel()
                     with gr.Accordion(CHOOSE, elem_id="step3") as choose:
                         choices = choices_panel(limits, gpu.priors(), service.rates.presets(*USUAL))
+                    fix = fix_panel()
                     start = start_panel()
                 with gr.Column(elem_id="show"):
                     first = EXAMPLES[0].result
@@ -93,9 +95,10 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab("How it works"):
                 gr.Markdown(text("how"))
                 gr.Markdown(text("privacy").format(days=limits.days, megabytes=limits.megabytes, frames=limits.frames))
-        handlers = Handlers(service, clip, choices, start, watch, outcome, compare, choose, visit)
+        handlers = Handlers(service, clip, choices, start, watch, outcome, compare, fix, choose, visit)
         _wire_clip(handlers)
         _wire_run(handlers)
+        _wire_fix(handlers)
         _wire_results(handlers)
         opened = page.load(handlers.open_link, visit, _everything(handlers), **HEAVY)
         opened.then(None, js=SHOW_SHARED, **QUIET)
@@ -107,7 +110,7 @@ def build(service: Service) -> gr.Blocks:
 
 def _everything(h: Handlers) -> list[Any]:
     """All components that a handler may update."""
-    panels = (h.clip, h.start, h.watch, h.outcome, h.compare)
+    panels = (h.clip, h.start, h.watch, h.outcome, h.compare, h.fix)
     return [h.visit, h.choose, *h.choices.values(), *(component for panel in panels for component in panel.all())]
 
 
@@ -146,13 +149,22 @@ def _wire_run(h: Handlers) -> None:
     gr.on([c.change for c in chosen], h.estimate, [h.visit, *chosen], priced,
           trigger_mode="always_last", **QUIET)  # fmt: skip
     start.fit.click(h.fit, [h.visit, *chosen], [*chosen, *priced], **QUIET)
-    start.run.click(h.run, [h.visit, *chosen], [h.choose, *_outputs(h)], concurrency_limit=None, **QUIET)
+    start.run.click(h.run, [h.visit, *chosen], _outputs(h), concurrency_limit=None, **QUIET)
     start.cancel.click(h.cancel, h.visit, start.all(), queue=False, **QUIET)
+
+
+def _wire_fix(h: Handlers) -> None:
+    fix, outputs = h.fix, _outputs(h)
+    at, painted = [h.visit, fix.frame], [h.visit, fix.frame, fix.brush]
+    fix.frame.input(h.seek_fix, at, [fix.brush, fix.spread, fix.picture], trigger_mode="always_last", **QUIET)
+    fix.brush.input(h.preview_fix, painted, fix.spread, trigger_mode="always_last", **HEAVY)
+    fix.go.click(h.fix_it, [*painted, fix.picture], outputs, concurrency_limit=None, **QUIET)
+    fix.undo.click(h.unfix, h.visit, outputs, concurrency_limit=None, **QUIET)
 
 
 def _outputs(h: Handlers) -> list[Any]:
     """What a run that goes on or has ended changes."""
-    return [h.visit, *h.start.all(), *h.watch.all(), *h.outcome.all(), *h.compare.all()]
+    return [h.visit, h.choose, *h.start.all(), *h.watch.all(), *h.outcome.all(), *h.compare.all(), *h.fix.all()]
 
 
 def _wire_results(h: Handlers) -> None:

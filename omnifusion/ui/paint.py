@@ -121,3 +121,20 @@ def spread(frame: np.ndarray, strokes: Strokes, size: Sequence[int]) -> np.ndarr
         raise InputError("There is no paint yet: choose a colour and draw on the frame.")
     found = levin(resize(L[None], small)[0], ab, mask)
     return to_uint8(compose(L, resize(found[None], frame.shape[1:])[0])).numpy()
+
+
+def patch(frame: np.ndarray, strokes: Strokes, size: Sequence[int]) -> np.ndarray:
+    """The things that strokes mark on a frame, in the strokes' colours, as a picture that is open elsewhere.
+
+    Args:
+        frame, strokes, size: as in ``spread``.
+
+    Returns:
+        ``(4, H, W)`` uint8, the last channel 255 where a stroke vouches for the colour.
+    """
+    picture, small = spread(frame, strokes, size), fit_size(frame.shape[1:], SPREAD_SIDE)
+    mask, _ = painted(strokes, size, small)
+    L = resize(luminance(from_uint8(frame))[None], small)[0]
+    near = levin(L, mask.float().expand(2, *small), mask, torch.zeros(2, *small), 0.01)[:1]
+    inside = resize(near[None], frame.shape[1:])[0] > 0.5
+    return np.concatenate([picture, inside.numpy().astype(np.uint8) * 255])

@@ -14,7 +14,7 @@ from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import message
 from omnifusion.ui.paint import painter
 
-CLIP, EXEMPLAR, CHOOSE = "1 · Clip", "2 · A frame in colour", "3 · Choices"
+CLIP, EXEMPLAR, CHOOSE, FIX = "1 · Clip", "2 · A frame in colour", "3 · Choices", "4 · Fix"
 """The steps, as their folds are called."""
 
 
@@ -116,6 +116,23 @@ def _control(name: str, options: Sequence[Any] = (), kind: Any = gr.Radio, **loo
     if choice.kind is str:
         return gr.Textbox(value, max_length=300, **about)
     return gr.Number(value, precision=0 if choice.kind is int else None, **about)
+
+
+def fix_panel() -> Panel:
+    """What mends a finished run."""
+    with gr.Accordion(FIX, visible=False, open=False, elem_id="step4") as box:
+        hint = gr.Markdown("Paint over what is wrong, in any frame: all that shows the same thing changes with it, "
+                           "nothing else does.", elem_classes="of-note", elem_id="hint")  # fmt: skip
+        frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="fixframe")
+        brush = painter("fixbrush")
+        spread = _picture("fixed", "What your strokes give", 220)
+        with gr.Accordion("Or give a picture of the frame, transparent where it is good as it is", open=False):
+            picture = gr.Image(show_label=False, sources=["upload", "clipboard"], type="filepath", height=150,
+                               image_mode=None, elem_id="patch")  # fmt: skip
+        with gr.Row():
+            go = gr.Button("Fix this", elem_id="fixit", min_width=100)
+            undo = gr.Button("Undo the last fix", visible=False, elem_id="unfix", min_width=100)
+    return Panel(**locals())
 
 
 def start_panel() -> Panel:

@@ -27,7 +27,7 @@ from omnifusion.ui.archive import Archive
 from omnifusion.ui.estimate import Rates, changes, fits, memory_mib, smaller
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import seconds
-from omnifusion.ui.runs import Bound, Run, Runs
+from omnifusion.ui.runs import Bound, Run, Runs, Work
 from omnifusion.ui.visit import Visit
 
 log = logging.getLogger(__name__)
@@ -119,13 +119,25 @@ class Service:
             self.rates.learn(run.report, job.request.settings)
             return run
 
-        visitor = request.client.host if request.client else "unknown"
-        return Run(begin, bound, visitor, str(request.session_hash), patience, token, job)
+        return _asked(begin, bound, request, patience, token, job)
+
+    def mending(
+        self, run: Stored, ask: Callable[[Stored], Steps[Stored]], request: gr.Request, patience: float = 0.0
+    ) -> Run:
+        """The same for a correction of a finished run; see ``work.mend``."""
+        frames, (height, width) = run.report["frames"], run.report["size"]
+        bound = self.bound(run.request.settings, frames, (height, width), fitted=True)
+        token, path = self.archive.new()
+        return _asked(lambda _: work.mend(run, path, ask), bound, request, patience, token, work.job_of(run))
 
     def close(self, visit: Visit) -> None:
         """A visitor has gone, or has another clip: their folder is removed, or expires if a run still needs it."""
         if visit.folder is not None and not self.runs.uses(visit.folder):
             shutil.rmtree(visit.folder, ignore_errors=True)
+
+
+def _asked(begin: Work, bound: Bound, request: gr.Request, *known: Any) -> Run:
+    return Run(begin, bound, request.client.host if request.client else "unknown", str(request.session_hash), *known)
 
 
 def listening() -> Callable[[], bool]:

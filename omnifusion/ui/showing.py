@@ -32,6 +32,7 @@ class Showing:
     watch: Panel
     outcome: Panel
     compare: Panel
+    fix: Panel
     choose: gr.Accordion
     visit: gr.State
 
@@ -145,3 +146,8 @@ def link_to(token: str, settings: Settings, request: gr.Request) -> str:
     usual = asdict(PRESETS[settings.preset])
     known = {name: value for name, value in asdict(settings).items() if name == "preset" or value != usual[name]}
     return f"{base}?{urlencode({'run': token, **known})}"
+
+
+def fold(title: str, done: object, open: bool) -> gr.Accordion:
+    """A step's fold; its title says what was done in it."""
+    return gr.Accordion(label=f"{title}: {done}" if done else title, open=open)

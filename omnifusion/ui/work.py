@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from omnifusion.flow.direct import DirectFlow
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Exemplar, Fitted, Followed, InputError, Step, Steps, Tracker, Video
-from omnifusion.store import Request, RunFolder, Stored
+from omnifusion.store import Request, RunFolder, Stored, open_run
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import tracks
 from omnifusion.video import count_frames, read, read_image
@@ -156,6 +157,33 @@ def run(
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
+
+
+def mend(run: Stored, path: Path, ask: Callable[[Stored], Steps[Stored]]) -> Steps[Stored]:
+    """Correct a copy of a run, made in the folder ``path``: whoever has a link finds what it always showed.
+
+    Args:
+        run: the run.
+        path: a folder to be made, only once all is done.
+        ask: what is done to the copy, as ``corrections.correct_run``.
+    """
+    part = path.with_suffix(".part")
+    try:
+        shutil.copytree(run.folder, part, copy_function=_link)
+        yield from ask(open_run(part))
+        os.utime(part)
+        os.replace(part, path)
+        return open_run(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _link(source: Path | str, target: Path | str) -> None:
+    """A second name for a file, which is never written to, only replaced; a copy where there can be none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _flows(clip: Clip) -> Flows:

@@ -1,0 +1,82 @@
+"""Corrections of a finished run, from strokes or a picture that covers part of a frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from omnifusion.corrections import Correction, correct_run, corrections, undo
+from omnifusion.state import Step, Steps
+from omnifusion.store import Stored
+from omnifusion.ui import paint
+from omnifusion.ui.going import Going
+from omnifusion.ui.runs import Run
+from omnifusion.ui.showing import Updates
+from omnifusion.ui.visit import Visit
+from omnifusion.video import read_image
+
+
+class Mending(Going):
+    """The handlers of "fix this"."""
+
+    def _show(self, run: Stored, request: gr.Request) -> Updates:
+        mends = self.service.archive.has(run.token) and (run.folder / "ab.npz").is_file()
+        last = run.report["frames"] - 1
+        return super()._show(run, request) | {
+            self.fix.box: gr.Accordion(visible=mends),
+            self.fix.frame: gr.Slider(maximum=max(1, last), value=0, interactive=last > 0),
+            self.fix.undo: gr.Button(visible=bool(corrections(run))),
+            **self._over(run, 0),
+        }
+
+    def _over(self, run: Stored, frame: int) -> Updates:
+        picture = run.frame(frame)
+        brush = paint.on_picture(picture, paint.inks_of(picture))
+        return {self.fix.brush: brush, self.fix.spread: None, self.fix.picture: None}
+
+    def seek_fix(self, visit: Visit, frame: int) -> Updates:
+        """Another frame is to be painted over."""
+        return self._over(self._run_of(visit.token), int(frame)) if visit.token else {self.fix.spread: None}
+
+    def preview_fix(self, visit: Visit, frame: int, strokes: Any) -> np.ndarray | None:
+        """A stroke was drawn: what the frame would become."""
+        if not (found := paint.read_strokes(strokes)):
+            return None
+        picture = self._run_of(visit.token).frame(int(frame))
+        patch = paint.patch(picture.transpose(2, 0, 1), found, picture.shape[:2]).transpose(1, 2, 0)
+        return np.where(patch[..., 3:] > 127, patch[..., :3], picture)
+
+    async def fix_it(
+        self, visit: Visit, request: gr.Request, frame: int, strokes: Any, path: str | None
+    ) -> AsyncIterator[Updates]:
+        """Correct the run that is shown; what comes of it is a run of its own."""
+        patch = await asyncio.to_thread(self._patch, visit, int(frame), strokes, path)
+        ask = partial(correct_run, correction=Correction({int(frame): patch}))
+        async for updates in self.going(visit, request, self._mending(visit, ask, request)):
+            yield updates
+
+    async def unfix(self, visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
+        """Take the last correction back."""
+        async for updates in self.going(visit, request, self._mending(visit, undone, request)):
+            yield updates
+
+    def _patch(self, visit: Visit, frame: int, strokes: Any, path: str | None) -> np.ndarray:
+        if path is not None:
+            return read_image(Path(path), self.service.limits.pixels, alpha=True)
+        picture = self._run_of(visit.token).frame(frame)
+        return paint.patch(picture.transpose(2, 0, 1), paint.read_strokes(strokes), picture.shape[:2])
+
+    def _mending(self, visit: Visit, ask: Callable[[Stored], Steps[Stored]], request: gr.Request) -> Run:
+        return self.service.mending(self._run_of(visit.token), ask, request, self.service.limits.vanished)
+
+
+def undone(run: Stored) -> Steps[Stored]:
+    """The run before its last correction."""
+    yield Step("correct", "the last fix is taken back", 1.0)
+    return undo(run)
