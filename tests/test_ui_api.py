@@ -64,7 +64,7 @@ def test_the_page_is_up_soon_and_light(server: Server) -> None:
 
 def test_endpoints_are_named_and_documented(client: Client) -> None:
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(named) == {"/colorize", "/estimate", "/result"}
+    assert set(named) == {"/colorize", "/correct", "/estimate", "/result"}
     parameters = {p["parameter_name"]: p for p in named["/colorize"]["parameters"]}
     assert list(parameters) == [
         "video", "exemplar", "exemplar_frame", "prior", "eta", "steps", "preset", "frames", "seed",
@@ -89,7 +89,7 @@ def test_endpoints_are_mcp_tools_and_speak_the_same_sentences(server: Server) ->
             return tools, answer.content[0].text
 
     tools, sentence = asyncio.run(ask())
-    assert {"colorize", "estimate", "result"} <= tools
+    assert {"colorize", "correct", "estimate", "result"} <= tools
     assert "expired" in sentence
 
 
@@ -117,6 +117,29 @@ def test_a_grey_clip_takes_the_colours_of_its_exemplar(client: Client, tmp_path:
     )
     assert report["exemplars"] == [0] and not report["scores"]
     assert np.abs(np.asarray(read(_path(colorized)).frames[0]).astype(int) - color).mean() < 6
+
+
+def test_correct_changes_what_it_is_given_and_leaves_the_earlier_run_alone(client: Client, tmp_path: Path) -> None:
+    clip = film(tmp_path / "a.mp4", (200, 60, 40), frames=3)
+    first, _, report = client.predict(video=handle_file(str(clip)), api_name="/colorize")
+    patch = np.zeros((4, 48, 64), np.uint8)
+    patch[:, 28:44, 8:56] = np.array((40, 60, 190, 255))[:, None, None]  # on the green half
+    write_image(tmp_path / "patch.png", patch)
+    given = {"token": report["token"], "exemplar": handle_file(str(tmp_path / "patch.png"))}
+    second, _, corrected = client.predict(**given, exemplar_frame=1, last=1, api_name="/correct")
+    assert corrected["token"] != report["token"]
+    (told,) = corrected["corrections"]
+    assert told["patches"] == [1] and set(told["changed_frames"]) <= {0, 1} and told["changed_pixels"] > 0
+    before, after = (np.asarray(read(_path(answer)).frames).astype(int) for answer in (first, second))
+    assert (after[1, 2] - before[1, 2])[32:40, 20:40].mean() > 40, "blue where it was green"
+    assert np.abs(after[2] - before[2]).mean() < 2, "not among the frames that may change"
+    again, _, same = client.predict(token=report["token"], api_name="/result")
+    assert "corrections" not in same
+    np.testing.assert_array_equal(np.asarray(read(_path(again)).frames), before)
+    for changes, sentence in (({"exemplar_frame": 7}, "frame 7"), ({"first": 2, "last": 1}, "Frames 2 to 1"),
+                              ({"token": "a" * 22}, "expired")):  # fmt: skip
+        with pytest.raises(AppError, match=sentence):
+            client.predict(**given | changes, api_name="/correct")
 
 
 def _path(answer: object) -> Path:

@@ -232,10 +232,10 @@ def test_exemplars_are_tied_to_frames_and_checked(page: sync_api.Page, tmp_path:
     expect(page.locator(".toast-body")).to_contain_text("exemplar is grey", timeout=30 * SECOND)
 
 
-def draw(page: sync_api.Page, ink: int, *path: tuple[float, float]) -> None:
+def draw(page: sync_api.Page, ink: int, *path: tuple[float, float], brush: str = "brush") -> None:
     """A stroke with a colour of the palette through points, as shares of the picture."""
-    page.locator("#brush button[data-ink]").nth(ink).click()
-    box = page.locator("#brush canvas").bounding_box()
+    page.locator(f"#{brush} button[data-ink]").nth(ink).click()
+    box = page.locator(f"#{brush} canvas").bounding_box()
     assert box is not None
     places = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in path]
     page.mouse.move(*places[0])
@@ -265,6 +265,31 @@ def test_strokes_make_an_exemplar(browser: sync_api.Browser, server: Server, wid
     expect(opened.locator("#notes")).to_contain_text("from your strokes")
     expect(opened.locator("#step2")).to_contain_text("frame 0")
     context.close()
+
+
+def test_a_result_is_fixed_by_a_stroke_and_the_fix_undone(page: sync_api.Page, server: Server) -> None:
+    def colors() -> np.ndarray:
+        token = urllib.parse.parse_qs(urllib.parse.urlparse(link_of(page)).query)["run"][0]
+        with np.load(server.results / token / "ab.npz") as arrays:
+            return np.array(arrays["ab"])
+
+    prepare_short_run(page, 4)
+    page.click("#run")
+    expect(progress(page)).to_contain_text("Finished in", timeout=RUN)
+    before, link = colors(), link_of(page)
+    page.get_by_text("4 · Fix").click()
+    set_number(page, "fixframe", 2)
+    page.locator("#fixbrush").evaluate("brush => brush.scrollIntoView()")
+    page.wait_for_timeout(SECOND)
+    draw(page, 1, (0.55, 0.2), (0.7, 0.2), brush="fixbrush")
+    expect(page.locator("#fixed img")).to_be_visible()
+    page.click("#fixit")
+    expect(progress(page)).to_contain_text("Fixed in", timeout=RUN)
+    fixed = colors()
+    assert link_of(page) != link and 0 < (fixed != before).any(1).mean() < 0.5
+    page.click("#unfix")
+    expect(page.locator("#unfix")).not_to_be_visible(timeout=RUN)
+    assert link_of(page) != link and (colors() == before).all()
 
 
 def test_the_prior_offers_versions_of_a_frame(page: sync_api.Page) -> None:

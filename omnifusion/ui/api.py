@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from omnifusion.corrections import Correction, correct_run
 from omnifusion.settings import Settings, choose
 from omnifusion.state import InputError
 from omnifusion.store import Request, Stored
 from omnifusion.ui import gpu, work
 from omnifusion.ui.estimate import fits
+from omnifusion.ui.runs import Run
 from omnifusion.ui.service import Service, listening
+from omnifusion.video import read_image
 
 HEAVY: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "heavy"}
 """Of all that reads clips and pictures outside a run, so many at once."""
@@ -37,6 +41,10 @@ def offer(service: Service) -> None:
         gr.Button().click(colorize(service), to_run, answer, api_name="colorize", concurrency_limit=None)
         gr.Button().click(estimate(service), to_estimate, gr.JSON(), api_name="estimate", **HEAVY)
         gr.Button().click(result(service), token, answer, api_name="result", **HEAVY)
+        lock, whole = gr.Image(label="lock", type="filepath", image_mode=None), {"precision": 0}
+        numbers = [gr.Number(None, label=name, **whole) for name in ("lock_frame", "first", "last")]
+        to_correct = [token, exemplar, exemplar_frame, lock, *numbers]
+        gr.Button().click(correct(service), to_correct, answer, api_name="correct", concurrency_limit=None)
 
 
 def colorize(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
@@ -74,17 +82,51 @@ def colorize(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
         count, size = await asyncio.to_thread(work.probe, _given(video), service.limits, frames)
         pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
         job = work.Job(Path(video), Request(Path(video).name, settings, count, tuple(pictures)), pictures)
-        run = service.run(job, service.bound(settings, count, size), request)
-        service.runs.submit(run)
-        async for _ in run.follow(listening()):
-            pass
-        if run.result is None:
-            raise InputError(run.why or "The run was cancelled.")
-        if run.why:
-            raise InputError(f"{run.why} What is coloured is kept: ask /result for the token {run.result.token}.")
-        return _answer(run.result)
+        return await _ended(service, service.run(job, service.bound(settings, count, size), request))
 
     return colorize
+
+
+def correct(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
+    """The endpoint ``/correct``."""
+
+    async def correct(
+        token: str,
+        exemplar: str,
+        exemplar_frame: int = 0,
+        lock: str | None = None,
+        lock_frame: int = 0,
+        first: int | None = None,
+        last: int | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]
+    ) -> Answer:
+        """Correct a finished run; what comes of it is a run of its own, with a token of its own.
+
+        Args:
+            token: of the run, "token" in its report.
+            exemplar: a picture of one of its frames, right where it is opaque; it and all that shows the same changes.
+            exemplar_frame: which frame that is, from 0 on.
+            lock: a picture, opaque or bright where a frame has to stay as it is.
+            lock_frame: which frame that is.
+            first: first frame that may change; None = all.
+            last: last frame that may change.
+
+        Returns:
+            As /colorize; "corrections" in the report tells what has changed.
+        """
+        if not exemplar:
+            raise InputError("There is no picture; give one as exemplar.")
+        run, most = service.archive.open(token or ""), service.limits.pixels
+        patch = await asyncio.to_thread(read_image, Path(exemplar), most, alpha=True)
+        locks = (
+            {int(lock_frame or 0): await asyncio.to_thread(read_image, Path(lock), most, alpha=True)} if lock else {}
+        )
+        end = run.report["frames"] - 1
+        frames = None if first is None and last is None else (int(first or 0), int(end if last is None else last))
+        asked = Correction({int(exemplar_frame or 0): patch}, locks, frames)
+        return await _ended(service, service.mending(run, partial(correct_run, correction=asked), request))
+
+    return correct
 
 
 def estimate(service: Service) -> Callable[..., dict[str, Any]]:
@@ -127,6 +169,18 @@ def result(service: Service) -> Callable[..., Answer]:
         return _answer(service.archive.open(token or ""))
 
     return result
+
+
+async def _ended(service: Service, run: Run) -> Answer:
+    """What a run ends with, once its turn has come."""
+    service.runs.submit(run)
+    async for _ in run.follow(listening()):
+        pass
+    if run.result is None:
+        raise InputError(run.why or "The run was cancelled.")
+    if run.why:
+        raise InputError(f"{run.why} What is coloured is kept: ask /result for the token {run.result.token}.")
+    return _answer(run.result)
 
 
 def _given(video: str | None) -> Path:

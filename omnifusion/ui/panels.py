@@ -175,9 +175,9 @@ def outcome_panel() -> Panel:
             iteration = gr.Slider(0, 1, 1, step=1, label="Iteration", elem_id="iteration", min_width=220)
         slider = gr.ImageSlider(label="Grey | coloured", interactive=False, elem_id="greycolor", max_height=420)
         with gr.Row(elem_classes="of-pictures"):
-            then = _picture("then", "This frame after this iteration", 220, buttons=["fullscreen", "download"])
-            where = _picture("where", "Where its colours came from", 220, buttons=["fullscreen", "download"])
-            doubt = _picture("doubt", "Where they are doubtful", 220, buttons=["fullscreen", "download"])
+            then = _picture("then", "This frame after this iteration", 160, buttons=["fullscreen", "download"])
+            where = _picture("where", "Where its colours came from", 160, buttons=["fullscreen", "download"])
+            doubt = _picture("doubt", "Where they are doubtful", 160, buttons=["fullscreen", "download"])
         parts = gr.HTML(elem_id="parts")
         with gr.Accordion("Time, memory and downloads", open=False):
             stages = gr.Dataframe(headers=["stage", "seconds", "peak MiB"], interactive=False, elem_id="stages")
