@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from omnifusion.corrections import Correction, correct_run
 from omnifusion.settings import Settings, choose
@@ -41,8 +42,9 @@ def offer(service: Service) -> None:
         gr.Button().click(colorize(service), to_run, answer, api_name="colorize", concurrency_limit=None)
         gr.Button().click(estimate(service), to_estimate, gr.JSON(), api_name="estimate", **HEAVY)
         gr.Button().click(result(service), token, answer, api_name="result", **HEAVY)
-        lock, whole = gr.Image(label="lock", type="filepath", image_mode=None), {"precision": 0}
-        numbers = [gr.Number(None, label=name, **whole) for name in ("lock_frame", "first", "last")]
+        lock = gr.Image(label="lock", type="filepath", image_mode=None)
+        default = {"lock_frame": 0, "first": None, "last": None}
+        numbers = [gr.Number(value, label=name, precision=0) for name, value in default.items()]
         to_correct = [token, exemplar, exemplar_frame, lock, *numbers]
         gr.Button().click(correct(service), to_correct, answer, api_name="correct", concurrency_limit=None)
 
@@ -117,13 +119,15 @@ def correct(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
         if not exemplar:
             raise InputError("There is no picture; give one as exemplar.")
         run, most = service.archive.open(token or ""), service.limits.pixels
-        patch = await asyncio.to_thread(read_image, Path(exemplar), most, alpha=True)
-        locks = (
-            {int(lock_frame or 0): await asyncio.to_thread(read_image, Path(lock), most, alpha=True)} if lock else {}
-        )
+
+        def pictures(path: str | None, frame: int) -> dict[int, np.ndarray]:
+            return {int(frame or 0): read_image(Path(path), most, alpha=True)} if path else {}
+
+        patches = await asyncio.to_thread(pictures, exemplar, exemplar_frame)
+        locks = await asyncio.to_thread(pictures, lock, lock_frame)
         end = run.report["frames"] - 1
         frames = None if first is None and last is None else (int(first or 0), int(end if last is None else last))
-        asked = Correction({int(exemplar_frame or 0): patch}, locks, frames)
+        asked = Correction(patches, locks, frames)
         return await _ended(service, service.mending(run, partial(correct_run, correction=asked), request))
 
     return correct
