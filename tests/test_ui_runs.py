@@ -179,7 +179,7 @@ def test_a_run_ends_within_a_step_that_is_going_on(keep: bool) -> None:
     runs.submit(run)
     assert searching.wait(5)
     run.stop(keep)
-    assert run.ended.wait(1)
+    assert run.ended.wait(5)
     assert (run.result is STORED) == keep and run.error is None
 
 
