@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from omnifusion.color import lab_to_rgb, rgb_to_lab
 from omnifusion.prior.guidance import Network, PredictionType
 from omnifusion.state import InputError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel, UNet2DModel
+
+    from omnifusion.prior.chroma import ChromaCoder
 
 WANTED = ["model_index.json", "scheduler/*", "tokenizer/*", "*/config.json"]
 WEIGHTS = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"]
@@ -36,17 +39,29 @@ class Components:
         unet, vae, scheduler: as diffusers gives them.
         text: embeddings of the negative and the given prompt ``(2, tokens, D)``, or of the empty one alone, on the CPU;
             None for a denoiser that reads none.
-        condition: what the extra channels of a 9-channel denoiser mean: "masked" (Stable Diffusion's inpainting models)
-            or "hint" (the bundled prior, which predicts a correction of the hint).
         gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior.
+        frames: of a prior of chroma, what the frames show that it colours, the hint's ab and the doubt about it.
     """
 
     unet: UNet2DModel | UNet2DConditionModel
-    vae: AutoencoderKL | AutoencoderTiny
+    vae: AutoencoderKL | AutoencoderTiny | ChromaCoder
     scheduler: DDIMScheduler
     text: Tensor | None
-    condition: str
     gradient_scale: float
+    frames: tuple[list[Tensor], Tensor, Tensor] | None = None
+
+    @property
+    def chromatic(self) -> bool:
+        """Whether latents are chroma alone, beside a luminance that is given (the bundled prior)."""
+        return type(self.vae).__name__ == "ChromaCoder"
+
+    @torch.no_grad()
+    def at(self, L: Tensor, ab: Tensor, doubt: Tensor) -> Components:
+        """The same for these frames, ``(B, C, H, W)`` each; only priors of chroma look at them."""
+        if not self.chromatic:
+            return self
+        L, ab, doubt = (x.to(self.vae.dtype) for x in (L, ab, doubt))
+        return replace(self, frames=(self.vae.look(L), ab, doubt))
 
     @property
     def device(self) -> torch.device:
@@ -56,7 +71,7 @@ class Components:
     @property
     def factor(self) -> int:
         """Pixels per latent cell, along each side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.vae.factor if self.chromatic else 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def multiple(self) -> int:
@@ -81,16 +96,21 @@ class Components:
 
     def encode(self, rgb: Tensor) -> Tensor:
         """sRGB ``(B, 3, H, W)`` in [0, 1] to latents, float32."""
+        if self.chromatic:
+            return self.vae.encode(rgb_to_lab(rgb)[:, 1:])
         encoded = self.vae.encode((2 * rgb - 1).to(self.vae.dtype))
         z_0 = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         return z_0.float() * self.vae.config.scaling_factor
 
     def decode(self, z_0: Tensor) -> Tensor:
         """Latents to sRGB ``(B, 3, H, W)``, about [0, 1], differentiable."""
+        if self.frames is not None:
+            L, ab = self.frames[0][-1].float() * 50 + 50, self.vae.decode(z_0.to(self.vae.dtype), *self.frames).float()
+            return lab_to_rgb(torch.cat([L, ab], dim=1), clip=False)
         return self.vae.decode((z_0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2 + 0.5
 
     def network(self, extra: Tensor | None) -> Network:
-        """The denoiser with its extra channels ``(B, 5, h, w)`` and text in place: raw output, float32."""
+        """The denoiser with its extra channels ``(B, C, h, w)`` and text in place: raw output, float32."""
 
         text = None if self.text is None else self.text.to(self.device, self.unet.dtype)
 
@@ -105,7 +125,9 @@ class Components:
                 if len(text) == 2:
                     negative, given = output.chunk(2)
                     output = negative + TEXT_GUIDANCE * (given - negative)
-            return output + extra[:, 1:] if extra is not None and self.condition == "hint" else output
+            if extra is not None and self.chromatic:  # it predicts what the hint lacks
+                output = output + (1 - extra[:, :1]) * extra[:, 1:3]
+            return output
 
         return network
 
@@ -127,7 +149,7 @@ def load_components(source: str, device: str) -> Components:
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     index = _json(folder / "model_index.json")
     unet_class = _class_of(folder / "unet", ("UNet2DModel", "UNet2DConditionModel"))
-    vae_class = _class_of(folder / "vae", ("AutoencoderKL", "AutoencoderTiny"))
+    vae_class = _class_of(folder / "vae", ("AutoencoderKL", "AutoencoderTiny", "ChromaCoder"))
     try:
         unet = unet_class.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(device)
         vae = vae_class.from_pretrained(folder, subfolder="vae", torch_dtype=dtype).to(device)
@@ -138,11 +160,10 @@ def load_components(source: str, device: str) -> Components:
         raise _damaged(source, error) from error
     for module in (unet, vae):
         module.requires_grad_(False).eval()
-        if device.startswith("cuda"):
+        if device.startswith("cuda") and vae_class.__name__ != "ChromaCoder":
             module.enable_gradient_checkpointing()
     _check(source, unet, vae)
-    condition, scale = index.get("condition", "masked"), float(index.get("gradient_scale", GRADIENT_SCALE))
-    return Components(unet, vae, scheduler, None, condition, scale)
+    return Components(unet, vae, scheduler, None, float(index.get("gradient_scale", GRADIENT_SCALE)))
 
 
 def _damaged(source: str, error: BaseException) -> InputError:
@@ -156,10 +177,14 @@ def _class_of(folder: Path, allowed: tuple[str, ...]) -> Any:
     name = _json(folder / "config.json").get("_class_name")
     if name not in allowed:
         raise InputError(f"The part {folder} is a {name}; only {' and '.join(allowed)} can be used.")
+    if name == "ChromaCoder":
+        from omnifusion.prior import chroma as diffusers
     return getattr(diffusers, name)
 
 
 def _check(source: str, unet: Any, vae: Any) -> None:
+    if type(vae).__name__ == "ChromaCoder":
+        return
     latent, channels = vae.config.latent_channels, unet.config.in_channels
     if channels not in (latent, 2 * latent + 1) or unet.config.out_channels != latent:
         raise InputError(

@@ -41,7 +41,7 @@ PRIORS: dict[str, tuple[str, str]] = {
 }
 """The priors by name: a folder or hub id, and the environment variable that overrides it."""
 
-LARGEST = 1.5
+LARGEST = 2
 """Frames whose short side exceeds this multiple of the prior's training size are shrunk to it."""
 
 TAPER = 6.0
@@ -118,10 +118,8 @@ class DiffusionPrior:
         return [filled[n] for n in range(len(tasks))]
 
     def _hinted(self, task: Task) -> bool:
-        """Whether the fill starts at a hint: where nothing is known, such priors colour from noise; the bundled one is
-        calmer from grey."""
-        hint = task.hint
-        return hint is not None and (self.components.condition == "hint" or bool((hint.confidence > 0).any()))
+        """Whether the fill starts at a hint; where nothing is known, colour comes from noise."""
+        return task.hint is not None and bool((task.hint.confidence > 0).any())
 
     def _fill(self, tasks: Sequence[Task], hinted: bool) -> Steps[list[Tensor]]:
         """Frames that all start at a hint, or all at noise; those whose colours are no numbers keep their hint."""
@@ -136,11 +134,13 @@ class DiffusionPrior:
             return Step("inpaint", f"denoising {n}/{total}", n / total)
 
         lost: list[int] = []
+        c = self.bound(canvas)
         generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
-        z_0 = yield from relay(self.latents(canvas, hinted, generators, lost), step)
-        found = self._decode_ab(z_0)
-        if hinted:
-            found = found - self._decode_ab(self._encode(canvas.known))
+        z_0 = yield from relay(self.latents(c, canvas, hinted, generators, lost), step)
+        found = _decode_ab(c, z_0)
+        corrects = hinted and not c.chromatic  # a prior of chroma weighs the hint itself
+        if corrects:
+            found = found - _decode_ab(c, _encode(c, canvas.known))
         found = resize(found[..., : inner[0], : inner[1]], size).cpu()
         if lost:
             yield Note("inpaint", f"Eq. (4) was left out of {len(lost)} denoising steps, its gradient was no number.")
@@ -149,7 +149,7 @@ class DiffusionPrior:
             if not bool(ab.isfinite().all()):
                 yield Note("inpaint", "The prior's colours of a frame were no numbers: it keeps the colours looked up.")
                 ab = torch.zeros_like(ab)
-            if hinted and task.hint is not None:
+            if corrects and task.hint is not None:
                 ab = task.hint.ab + _share(task.hint.confidence, task.mask) * ab
             results.append(torch.where(task.mask, task.ab, ab))
         return results
@@ -177,22 +177,18 @@ class DiffusionPrior:
         scale = min(max(short, least), LARGEST * least) / short
         return round(size[0] * scale), round(size[1] * scale)
 
-    @torch.no_grad()
-    def _encode(self, rgb: Tensor) -> Tensor:
-        return self.components.encode(rgb)
-
-    @torch.no_grad()
-    def _decode_ab(self, z_0: Tensor) -> Tensor:
-        return rgb_to_lab(self.components.decode(z_0).clamp(0, 1))[:, 1:]
+    def bound(self, canvas: _Canvas) -> Components:
+        """The parts, for these frames."""
+        return self.components.at(canvas.L, rgb_to_lab(canvas.known)[:, 1:], canvas.doubt)
 
     def latents(
-        self, canvas: _Canvas, hinted: bool, generators: Sequence[torch.Generator], lost: list[int]
+        self, c: Components, canvas: _Canvas, hinted: bool, generators: Sequence[torch.Generator], lost: list[int]
     ) -> Generator[Tensor, None, Tensor]:
         """The latents z_0 of a fill; yields those after every denoising step. ``lost``: see ``GreyConstraint``."""
-        s, c = self.settings, self.components
+        s = self.settings
         from_hint = s.start is not None and hinted
         schedule = self.schedule(s.start if from_hint else None)
-        z_known = self._encode(canvas.known)
+        z_known = _encode(c, canvas.known)
         epsilon = gaussian_like(z_known, generators)
         z = noise(z_known, schedule.alphas[0], epsilon) if from_hint else epsilon
         m = 1 - F.max_pool2d(canvas.unknown, c.factor)  # a latent cell mixes all its pixels: known only where all are
@@ -209,21 +205,23 @@ class DiffusionPrior:
                 share=self.shares,
                 lost=lost,
             )
-        network = c.network(self._extra(canvas, z_known, m, hinted))
+        network = c.network(self._extra(c, canvas, z_known, m))
         return conditional_denoising(network, schedule, z, generators, c.prediction_type, condition, constraint)
 
-    def _extra(self, canvas: _Canvas, z_known: Tensor, m: Tensor, hinted: bool) -> Tensor | None:
-        """The five extra input channels of an inpainting denoiser: 1 = to be filled, and the latents of the rest."""
-        c = self.components
+    def _extra(self, c: Components, canvas: _Canvas, z_known: Tensor, m: Tensor) -> Tensor | None:
+        """The extra input channels of an inpainting denoiser: 1 = to be filled, and the latents of the rest; a prior of
+        chroma reads the doubt about the hint, the hint's latents, and what the frame shows."""
+        if c.frames is not None:
+            doubt = F.avg_pool2d(canvas.doubt, c.factor)
+            told = (
+                (doubt, z_known) if self.settings.color_condition else (torch.ones_like(m), torch.zeros_like(z_known))
+            )
+            return torch.cat([*told, c.frames[0][0].float()], dim=1)
         if c.input_channels == z_known.shape[1]:
             return None
-        if c.condition == "hint":  # the bundled prior: doubt and hint, or nothing at all (the paper's 4-channel case)
-            if hinted and self.settings.color_condition:
-                return torch.cat([F.avg_pool2d(canvas.doubt, c.factor), z_known], dim=1)
-            return torch.cat([torch.ones_like(m), torch.zeros_like(z_known)], dim=1)
         if self.settings.color_condition:
             return torch.cat([1 - m, z_known], dim=1)
-        grey = self._encode(lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
+        grey = _encode(c, lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
         return torch.cat([torch.ones_like(m), grey], dim=1)
 
     def schedule(self, start: float | None) -> NoiseSchedule:
@@ -239,6 +237,16 @@ class DiffusionPrior:
             return NoiseSchedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
         times = [max(0, round(start * total * (steps - k) / steps) - 1) for k in range(steps)]
         return NoiseSchedule(tuple(times), (*(float(levels[t]) for t in times), 1.0))
+
+
+@torch.no_grad()
+def _encode(c: Components, rgb: Tensor) -> Tensor:
+    return c.encode(rgb)
+
+
+@torch.no_grad()
+def _decode_ab(c: Components, z_0: Tensor) -> Tensor:
+    return rgb_to_lab(c.decode(z_0).clamp(0, 1))[:, 1:]
 
 
 def _share(confidence: Tensor, mask: Tensor) -> Tensor:
