@@ -107,7 +107,8 @@ class Components:
         if self.frames is not None:
             L, ab = self.frames[0][-1].float() * 50 + 50, self.vae.decode(z_0.to(self.vae.dtype), *self.frames).float()
             return lab_to_rgb(torch.cat([L, ab], dim=1), clip=False)
-        return self.vae.decode((z_0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2 + 0.5
+        latent: Any = self.vae
+        return latent.decode((z_0 / latent.config.scaling_factor).to(latent.dtype)).sample.float() / 2 + 0.5
 
     def network(self, extra: Tensor | None) -> Network:
         """The denoiser with its extra channels ``(B, C, h, w)`` and text in place: raw output, float32."""
