@@ -1,12 +1,15 @@
 """Measures of the colour prior on real clips: ``PYTHONPATH=. python benchmarks/prior.py WHAT`` (``-h`` names them).
 
 Needs the environment variable OMNIFUSION_CLIPS: a folder with ``davis/CLIP/*.jpg``. Frames 10 and 30 of every clip at
-256 x 144; three kinds of holes:
+256 x 144; kinds of holes:
 
-- short: frame t - 5 in true colour, carried on by recursive DIS flow with a cycle check; holes where it fails;
-- strip: a border strip of 25 %, blob: smooth blobs of 25 %, the rest in true colour.
+- short: frame t - 5 in true colour, propagated as in a run; holes where no answer is believed;
+- strip: a border strip of 25 %, blob: smooth blobs of 25 %, the rest in true colour;
+- blur: the whole frame, seen larger, darker and blurred by motion: frame 0 alone knows its colours, flow does not;
+- nothing: the whole frame, and no frame in colour.
 
-All may look colours up in the first frame in true colour; ``short`` also in frame t - 5, and along its failed tracks.
+All but ``nothing`` may look colours up in frame 0 in true colour; ``short`` also in frame t - 5, and along flows.
+``photos`` needs OMNIFUSION_PHOTOS, the folder of the tar files, and colours 200 held-out photographs from nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -26,21 +29,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
-from omnifusion.evaluation.peers import consistent
+from omnifusion.color import compose, from_uint8, grey, rgb_to_lab, to_uint8
 from omnifusion.evaluation.tables import Table
-from omnifusion.flow import dis
-from omnifusion.geometry import warp
+from omnifusion.flow import to_bytes
+from omnifusion.flow.direct import DirectFlow
 from omnifusion.hint import Reference, levin, make_hint
-from omnifusion.meter import median_seconds
+from omnifusion.metrics import colourfulness
 from omnifusion.picture import sheet
 from omnifusion.prior.diffusion import DiffusionPrior, load_prior
-from omnifusion.prior.guidance import Network
+from omnifusion.prior.photos import Photos, decoded
+from omnifusion.propagate import fetched, propagate
 from omnifusion.settings import Settings, choose
-from omnifusion.state import Hint, Task, drain
+from omnifusion.state import ColorState, Hint, Task, drain
 from omnifusion.video import write_image
 
-KINDS = ("short", "strip", "blob")
+KINDS = ("short", "strip", "blob", "blur", "nothing")
+COLLECTIONS = {"imagenet_samples": 1000, "bsds500": 1000, "caltech101": 29}
+"""Photographs for training, and how many of those held out are looked at."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,11 @@ class Item:
     ab: Tensor
     mask: Tensor
     references: list[Reference]
-    guess: Hint | None
+    told: list[Hint]
 
+    @cached_property
     def hint(self) -> Hint:
-        return make_hint(self.L, self.ab, self.mask, self.references, self.guess)
+        return make_hint(Reference(self.L, self.ab, self.mask), self.references, self.told)
 
     def error(self, ab: Tensor, where: Tensor | None = None) -> float:
         """ab RMSE in the hole, or where else."""
@@ -73,32 +79,41 @@ def read(folder: Path, indices: list[int], size: tuple[int, int]) -> tuple[Tenso
     return lab[:, :1], lab[:, 1:]
 
 
-def carried(L: Tensor, ab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The first frame's colour in the last: colour, which pixels can be trusted, agreement in luminance."""
-    carry, known = torch.cat([L[0], ab[0]]), torch.ones(L.shape[-2:], dtype=torch.bool)
-    for t in range(1, len(L)):
-        backward, forward = dis(L[t], L[t - 1]), dis(L[t - 1], L[t])
-        carry = warp(carry, backward)
-        known = (warp(known[None].float(), backward)[0] > 0.999) & consistent(backward, forward)
-    return carry[1:], known, torch.exp(-0.5 * ((carry[0] - L[-1, 0]) / 10) ** 2)
-
-
-def items(size: tuple[int, int] = (144, 256), frames: tuple[int, ...] = (10, 30)) -> Iterator[Item]:
+def items(
+    size: tuple[int, int] = (144, 256), frames: tuple[int, ...] = (10, 30), kinds: tuple[str, ...] = KINDS
+) -> Iterator[Item]:
     root = os.environ.get("OMNIFUSION_CLIPS")
     if not root:
         sys.exit("Set OMNIFUSION_CLIPS to the folder that holds davis/CLIP/*.jpg.")
+    everything, nothing = torch.ones(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
     for folder in sorted((Path(root) / "davis").iterdir()):
         for t in frames:
             L, ab = read(folder, [0, *range(t - 5, t + 1)], size)
-            everywhere = torch.ones(size, dtype=torch.bool)
-            first, recent = Reference(L[0], ab[0], everywhere), Reference(L[1], ab[1], everywhere)
-            colour, known, agreement = carried(L[1:], ab[1:])
-            guess = Hint(colour, 0.5 * agreement * ~known)
-            args = (L[-1], ab[-1], colour * known, known, [first, recent], guess)
-            yield Item(folder.name, t, "short", *args)
+            first, recent = Reference(L[0], ab[0], everything), Reference(L[1], ab[1], everything)
+            if "short" in kinds:
+                tracker = DirectFlow(to_bytes(L[:, 0]))
+                state = ColorState.of_exemplars(L, {0: ab[0], 1: ab[1]})
+                told = [fetched(tracker, state, 6, j)[0] for j in (1, 0)]
+                state = propagate(tracker, state, 1, 0, [6])
+                yield Item(folder.name, t, "short", L[-1], ab[-1], state.ab[6], state.colored(6), [recent, first], told)
             rng = np.random.default_rng(zlib.crc32(f"{folder.name}{t}".encode()))
             for kind, mask in (("strip", strip(rng, size)), ("blob", blob(rng, size))):
-                yield Item(folder.name, t, kind, L[-1], ab[-1], ab[-1] * mask, mask, [first], None)
+                if kind in kinds:
+                    yield Item(folder.name, t, kind, L[-1], ab[-1], ab[-1] * mask, mask, [first], [])
+            if "blur" in kinds:
+                swung = blurred(torch.cat([L[-1], ab[-1]]))
+                yield Item(folder.name, t, "blur", swung[:1], swung[1:], 0 * ab[-1], nothing, [first], [])
+            if "nothing" in kinds:
+                yield Item(folder.name, t, "nothing", L[-1], ab[-1], 0 * ab[-1], nothing, [], [])
+
+
+def blurred(lab: Tensor) -> Tensor:
+    """Lab ``(3, H, W)``: nearer by a third, a fifth darker, blurred by 15 px of motion."""
+    image = lab.permute(1, 2, 0).numpy()
+    H, W = image.shape[:2]
+    image = cv2.resize(image[H // 8 : H - H // 8, W // 8 : W - W // 8], (W, H), interpolation=cv2.INTER_CUBIC)
+    image = cv2.filter2D(image, -1, np.full((1, 15), 1 / 15)) * (0.8, 1, 1)
+    return torch.from_numpy(image).permute(2, 0, 1).float()
 
 
 def strip(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
@@ -137,21 +152,21 @@ def fill(prior: DiffusionPrior, item: Item, hint: Hint | None, seed: int = 0) ->
 def fills(prior: DiffusionPrior, kinds: tuple[str, ...] = KINDS) -> None:
     """Hole error of Levin, of the hint, and of the hint completed by the prior."""
     rows: dict[str, list[tuple[str, float, float, float, float, float]]] = {k: [] for k in kinds}
-    for item in (i for i in items() if i.kind in kinds):
-        hint = item.hint()
+    for item in items(kinds=kinds):
+        hint = item.hint
         full, quarter = fill(prior, item, hint), least_sure(item, hint)
         assert torch.equal(full[:, item.mask], item.ab[:, item.mask])
         old = levin(item.L, item.ab, item.mask)
         errors = (item.error(old), item.error(hint.ab), item.error(full))
         rows[item.kind].append((item.clip, *errors, item.error(hint.ab, quarter), item.error(full, quarter)))
-    forms = {"holes": "", "n": "", "Levin": ".2f", "hint": ".2f", "hint + prior": ".2f", "vs. Levin": "+.1%"}
+    forms = {"holes": "", "n": "", "Levin": ".2f", "hint": ".2f", "hint + prior": ".2f", "vs. hint": "+.1%"}
     forms |= {"95 % interval": "", "least sure quarter: hint": ".2f", "+ prior": ".2f", "gain": "+.1%"}
     table = Table("ab RMSE in the hole", forms, [])
     for kind, values in rows.items():
         clips, errors = [v[0] for v in values], np.array([v[1:] for v in values])
         a, b, c, p, q = errors.mean(axis=0)
-        low, high = interval(clips, list(errors[:, 2] - errors[:, 0]))
-        table.rows.append([kind, len(values), a, b, c, c / a - 1, f"[{low:.2f}, {high:.2f}]", p, q, q / p - 1])
+        low, high = interval(clips, list(errors[:, 2] - errors[:, 1]))
+        table.rows.append([kind, len(values), a, b, c, c / b - 1, f"[{low:.2f}, {high:.2f}]", p, q, q / p - 1])
     print(table)
 
 
@@ -159,23 +174,26 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(-10 * torch.log10((a - b).square().mean()))
 
 
-def decoded(prior: DiffusionPrior, item: Item, seed: int = 0) -> tuple[Tensor, Tensor]:
+def sampled(prior: DiffusionPrior, item: Item, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Without a hint, as in the paper: the decoded frame, and the one with L* and the known colours put back."""
-    canvas = prior.canvas(item.L, item.ab, item.mask, None)
-    z_0: Tensor = drain(prior.latents(canvas, False, torch.Generator().manual_seed(seed)))  # type: ignore[arg-type]
+    H, W = item.mask.shape
+    task, generator = Task(item.L, item.ab, item.mask, None, seed), torch.Generator().manual_seed(seed)
+    canvas = prior.canvas(task, None, prior.working_size((H, W)))
+    parts = prior.bound(canvas)
+    z_0: Tensor = drain(prior.latents(parts, canvas, False, [generator], []))  # type: ignore[arg-type]
     with torch.no_grad():
-        picture = prior.components.decode(z_0)[0, :, : canvas.inner[0], : canvas.inner[1]].clamp(0, 1)
+        picture = parts.decode(z_0)[0, :, :H, :W].clamp(0, 1)
     return picture, compose(item.L, torch.where(item.mask, item.ab, rgb_to_lab(picture)[1:]))
 
 
 def compare(prior: DiffusionPrior, variants: dict[str, Settings], every: int = 2) -> None:
     """Whole-frame PSNR of variants of the paper's sampling on the ``short`` holes of frame 10 of every second clip."""
     scores: dict[str, list[tuple[float, ...]]] = {name: [] for name in variants}
-    for item in [i for i in items(frames=(10,)) if i.kind == "short"][::every]:
+    for item in list(items(frames=(10,), kinds=("short",)))[::every]:
         truth = compose(item.L, item.truth)
         for name, settings in variants.items():
             start = time.process_time()
-            picture, final = decoded(DiffusionPrior(prior.components, settings), item)
+            picture, final = sampled(DiffusionPrior(prior.components, settings), item)
             spent = time.process_time() - start
             scores[name].append((psnr(picture, truth), psnr(final, truth), item.error(rgb_to_lab(final)[1:]), spent))
     heads = ["variant", "decoded frame, dB", "L* and known colours put back, dB", "hole ab RMSE", "CPU s"]
@@ -218,7 +236,7 @@ def eta(prior: DiffusionPrior) -> None:
 def new_object(prior: DiffusionPrior) -> None:
     """A violet disc that no reference shows, its colour given on 1 % of its pixels: error inside the disc."""
     errors = []
-    for item in (i for i in items(frames=(10,)) if i.kind == "strip"):
+    for item in items(frames=(10,), kinds=("strip",)):
         H, W = item.mask.shape
         y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
         disc = (y - H / 2) ** 2 + (x - W / 2) ** 2 < (H / 5) ** 2
@@ -228,65 +246,77 @@ def new_object(prior: DiffusionPrior) -> None:
         truth = torch.where(disc, torch.tensor([35.0, -45.0]).view(2, 1, 1), item.truth)
         mask = ~disc | given
         changed = replace(item, L=L, truth=truth, ab=truth * mask, mask=mask)
-        hint = changed.hint()
+        hint = changed.hint
         found = (levin(L, truth * mask, mask), hint.ab, fill(prior, changed, hint))
         errors.append([changed.error(ab) for ab in found])
     print("Levin {:.2f}, hint {:.2f}, hint + prior {:.2f}".format(*np.mean(errors, axis=0)))
 
 
 def seconds(prior: DiffusionPrior) -> None:
-    """Wall time of a frame at the standard preset: hint and fill."""
+    """CPU seconds of a frame at the standard preset, one thread: hint, fill, and colour from nothing."""
+    torch.set_num_threads(1)
     for size in ((144, 256), (240, 427)):
         times = []
         for item in items(size, frames=(10,)):
-            start = time.perf_counter()
-            hint = item.hint()
-            middle = time.perf_counter()
+            start = time.process_time()
+            hint = item.hint
+            middle = time.process_time()
             fill(prior, item, hint)
-            times.append((middle - start, time.perf_counter() - middle))
-        h, f = np.median(times, axis=0)
-        print(f"{size[1]} x {size[0]}: hint {h:.2f} s, fill {f:.2f} s")
+            end = time.process_time()
+            fill(prior, replace(item, mask=torch.zeros_like(item.mask)), None)
+            times.append((middle - start, end - middle, time.process_time() - end))
+        h, f, n = np.median(times, axis=0)
+        print(f"{size[1]} x {size[0]}: hint {h:.2f} s, fill {f:.2f} s, from nothing {n:.2f} s")
 
 
-def step(prior: DiffusionPrior) -> None:
-    """A guided step beside its bare parts: denoiser and decoder, forward and backward; medians of seconds."""
-    standard = choose("standard")
-    for size in ((144, 256), (240, 427)):
-        item = next(items(size, frames=(10,)))
-        canvas = prior.canvas(item.L, item.ab, item.mask, None)
-        z = prior.components.encode(canvas.known)
-        extra = torch.cat([torch.ones_like(z[:, :1]), torch.zeros_like(z)], dim=1)
-        network = prior.components.network(extra)
-
-        def denoiser(z: Tensor = z, network: Network = network) -> None:
-            leaf = z.detach().requires_grad_()
-            torch.autograd.grad(network(leaf, 100).sum(), leaf)
-
-        def decoder(z: Tensor = z) -> None:
-            leaf = z.detach().requires_grad_()
-            torch.autograd.grad(prior.components.decode(leaf).sum(), leaf)
-
-        parts = sum(median_seconds(part, 9) for part in (denoiser, decoder))
-        print(f"{size[1]} x {size[0]}: bare parts {parts:.3f} s", end="")
-        for share in (True, False):
-            settings = replace(standard, steps=12, start=standard.start if share else None)
-            guided = DiffusionPrior(prior.components, settings).latents(canvas, False, torch.Generator().manual_seed(0))
-            next(guided)  # the first one encodes as well
-            seconds_each = median_seconds(lambda guided=guided: next(guided), 9)
-            print(f", {'shared' if share else 'literal'} {seconds_each:.3f} s ({seconds_each / parts:.2f})", end="")
-        print()
+def photographs(prior: DiffusionPrior, out: Path) -> None:
+    """Held-out photographs coloured from nothing, seed 0: PSNR above grey, colourfulness to the truth's; forty to see."""
+    root = os.environ.get("OMNIFUSION_PHOTOS")
+    if not root:
+        sys.exit("Set OMNIFUSION_PHOTOS to the folder that holds the tar files of photographs.")
+    rows, pictures = [], []
+    for name, most in COLLECTIONS.items():
+        (held,) = Photos([Path(root) / f"{name}.tar"], held_out=True).collections
+        for jpeg in held[:: -(-len(held) // most)]:
+            photo = decoded(jpeg)
+            truth = from_uint8(photo.transpose(2, 0, 1))
+            L, ab = rgb_to_lab(truth).split((1, 2))
+            nothing = torch.zeros(L.shape[-2:], dtype=torch.bool)
+            (found,) = drain(prior.fill([Task(L, 0 * ab, nothing, None, 0)]))
+            colored = compose(L, found)
+            vivid = [float(colourfulness(to_uint8(x).numpy()[None])[0]) for x in (colored, truth)]
+            rows.append((name, psnr(grey(truth), truth), psnr(colored, truth), vivid[0] / max(vivid[1], 1)))
+            pictures.append((photo, to_uint8(colored).permute(1, 2, 0).numpy()))
+    heads = {
+        "photographs": "",
+        "n": "",
+        "grey, dB": ".2f",
+        "coloured, dB": ".2f",
+        "gain": "+.2f",
+        "colourfulness": ".2f",
+    }
+    table = Table("Colour from nothing", heads, [])
+    for name in [*COLLECTIONS, "all"]:
+        chosen = np.array([row[1:] for row in rows if name in (row[0], "all")])
+        plain, colored, vivid = chosen.mean(axis=0)
+        table.rows.append([name, len(chosen), plain, colored, colored - plain, vivid])
+    print(table)
+    shown = pictures[:: max(1, len(pictures) // 40)][:40]
+    tiles = [np.hstack([cv2.resize(p, (200, 150), interpolation=cv2.INTER_AREA) for p in pair]) for pair in shown]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
+    write_image(out, np.vstack([np.hstack(tiles[k : k + 4]) for k in range(0, len(tiles), 4)]).transpose(2, 0, 1))
 
 
 def contact(prior: DiffusionPrior, out: Path) -> None:
     """Twelve fills: truth, semi-coloured, Levin, hint, hint + prior."""
-    chosen = [i for n, i in enumerate(items()) if n % 4 == 0]
+    chosen = list(items(frames=(10,)))[::3]
 
     def show(L: Tensor, ab: Tensor) -> np.ndarray:
         return to_uint8(compose(L, ab)).permute(1, 2, 0).numpy()
 
     rows = []
     for item in chosen:
-        hint = item.hint()
+        hint = item.hint
         fade = torch.where(item.mask, item.L, 0.5 * item.L + 45)
         pictures = [show(fade, item.ab * item.mask), show(item.L, levin(item.L, item.ab, item.mask))]
         rows.append([show(item.L, item.truth), *pictures, show(item.L, hint.ab), show(item.L, fill(prior, item, hint))])
@@ -303,16 +333,15 @@ def main() -> None:
         "eta": eta,
         "object": new_object,
         "time": seconds,
-        "step": step,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*tables, "sheet"])
+    parser.add_argument("what", choices=[*tables, "sheet", "photos"])
     parser.add_argument("--prior", default="bundled")
     parser.add_argument("--out", type=Path, default=Path("fills.png"), help="file of the contact sheet")
     args = parser.parse_args()
     prior = load_prior(choose(prior=args.prior))
-    if args.what == "sheet":
-        contact(prior, args.out)
+    if args.what in ("sheet", "photos"):
+        {"sheet": contact, "photos": photographs}[args.what](prior, args.out)
     else:
         tables[args.what](prior)
 

@@ -125,7 +125,7 @@ class DiffusionPrior:
         """Frames that all start at a hint, or all at noise; those whose colours are no numbers keep their hint."""
         size = (tasks[0].L.shape[-2], tasks[0].L.shape[-1])
         inner = self.working_size(size)
-        rows = [self._canvas(task, task.hint if hinted else None, inner) for task in tasks]
+        rows = [self.canvas(task, task.hint if hinted else None, inner) for task in tasks]
         canvas = _Canvas(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
         done, total = count(1), self.settings.steps
 
@@ -154,7 +154,7 @@ class DiffusionPrior:
             results.append(torch.where(task.mask, task.ab, ab))
         return results
 
-    def _canvas(self, task: Task, hint: Hint | None, size: tuple[int, int]) -> _Canvas:
+    def canvas(self, task: Task, hint: Hint | None, size: tuple[int, int]) -> _Canvas:
         """Scale so that the short side suits the prior, and pad by reflection; never squash."""
         mask = task.mask
         ab, confidence = (task.ab * mask, mask.float()) if hint is None else (hint.ab, hint.confidence)
