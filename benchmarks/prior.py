@@ -270,7 +270,7 @@ def seconds(prior: DiffusionPrior) -> None:
 
 
 def photographs(prior: DiffusionPrior, out: Path) -> None:
-    """Held-out photographs coloured from nothing, seed 0: PSNR above grey, colourfulness to the truth's; forty to see."""
+    """Held-out photographs coloured from nothing: PSNR above grey, colourfulness by the truth; forty to see."""
     root = os.environ.get("OMNIFUSION_PHOTOS")
     if not root:
         sys.exit("Set OMNIFUSION_PHOTOS to the folder that holds the tar files of photographs.")

@@ -52,18 +52,16 @@ def suggest(
     fill: Callable[[Sequence[Task]], Steps[list[torch.Tensor]]],
     known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Steps[list[torch.Tensor]]:
-    """Versions of one frame's colours, one per seed: ab ``(2, H, W)`` each.
+    """Versions of one frame's colours, drawn from noise, one per seed: ab ``(2, H, W)`` each.
 
     Args:
         L: ``(1, H, W)`` luminance.
         fill: a prior's ``fill``, or ``Stages.inpaint`` with its settings.
         known: ab ``(2, H, W)`` and the mask ``(H, W)`` bool of pixels that keep it; None = nothing is known.
     """
-    size, hint = L.shape[-2:], None
+    size = L.shape[-2:]
     ab, mask = known or (torch.zeros(2, *size), torch.zeros(size, dtype=torch.bool))
-    if bool(mask.any()):
-        hint = make_hint(Reference(L, ab * mask, mask), [])
-    return fill([Task(L, ab * mask, mask, hint, seed) for seed in seeds])
+    return fill([Task(L, ab * mask, mask, None, seed) for seed in seeds])
 
 
 def complete(state: ColorState, frame: int, iteration: int, ab: torch.Tensor, hint: Hint | None) -> ColorState:

@@ -129,7 +129,9 @@ def test_plain_denoising_is_that_of_diffusers_own_pipeline(make: Make, predictio
     theirs = pipeline("", num_inference_steps=6, guidance_scale=1.0, latents=z, output_type="latent").images
     c = prior.components
     ours = drain(
-        conditional_denoising(c.network(None), prior.schedule(None), z, [torch.Generator()], c.prediction_type)
+        conditional_denoising(
+            c.network(None), prior.schedule(None, prior.settings.steps), z, [torch.Generator()], c.prediction_type
+        )
     )
     assert (ours - theirs).abs().max() < 1e-4
 
@@ -143,7 +145,9 @@ def test_a_prompt_is_guided_as_diffusers_does(make: Make) -> None:
     theirs = pipeline("a dog", guidance_scale=7.5, latents=z, **options).images
     c = prior.components
     ours = drain(
-        conditional_denoising(c.network(None), prior.schedule(None), z, [torch.Generator()], c.prediction_type)
+        conditional_denoising(
+            c.network(None), prior.schedule(None, prior.settings.steps), z, [torch.Generator()], c.prediction_type
+        )
     )
     assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 

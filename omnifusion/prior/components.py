@@ -106,7 +106,7 @@ class Components:
         """Latents to sRGB ``(B, 3, H, W)``, about [0, 1], differentiable."""
         if self.frames is not None:
             L, ab = self.frames[0][-1].float() * 50 + 50, self.vae.decode(z_0.to(self.vae.dtype), *self.frames).float()
-            return lab_to_rgb(torch.cat([L, ab], dim=1), clip=False)
+            return lab_to_rgb(torch.cat([L, ab], dim=1))
         latent: Any = self.vae
         return latent.decode((z_0 / latent.config.scaling_factor).to(latent.dtype)).sample.float() / 2 + 0.5
 

@@ -41,6 +41,9 @@ PRIORS: dict[str, tuple[str, str]] = {
 }
 """The priors by name: a folder or hub id, and the environment variable that overrides it."""
 
+CALM = 0.8
+"""Share of the mean of all likely colours that a frame takes of which nothing is known."""
+
 LARGEST = 2
 """Frames whose short side exceeds this multiple of the prior's training size are shrunk to it."""
 
@@ -102,32 +105,33 @@ class DiffusionPrior:
         return self.settings.start is not None and self.settings.optimizations == 1
 
     def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
-        """See ``state.Prior``; yields a Step per denoising step. With a hint, the result is the hint, corrected by what
-        the prior changed in it where the hint is unsure."""
+        """See ``state.Prior``; yields a Step per denoising step.
+
+        With a hint that knows something, a latent prior's result is the hint, corrected by what the prior changed in it
+        where the hint is unsure. A prior of chroma gives the mean of all likely colours in one step where there is a
+        hint, be it one that knows nothing, and draws from them where there is none.
+        """
         filled: dict[int, Tensor] = {}
-        kinds: dict[bool, list[int]] = {True: [], False: []}
+        kinds: dict[tuple[bool, bool], list[int]] = {}
         for n, task in enumerate(tasks):
             if bool(task.mask.all()):
                 filled[n] = task.ab.clone()
             else:
-                kinds[self._hinted(task)].append(n)
-        for hinted, chosen in kinds.items():
-            if chosen:
-                found = yield from self._fill([tasks[n] for n in chosen], hinted)
-                filled |= dict(zip(chosen, found, strict=True))
+                hinted = task.hint is not None and bool((task.hint.confidence > 0).any())
+                calm = task.hint is not None and self.components.chromatic
+                kinds.setdefault((hinted, calm), []).append(n)
+        for (hinted, calm), chosen in kinds.items():
+            found = yield from self._fill([tasks[n] for n in chosen], hinted, calm)
+            filled |= dict(zip(chosen, found, strict=True))
         return [filled[n] for n in range(len(tasks))]
 
-    def _hinted(self, task: Task) -> bool:
-        """Whether the fill starts at a hint; where nothing is known, colour comes from noise."""
-        return task.hint is not None and bool((task.hint.confidence > 0).any())
-
-    def _fill(self, tasks: Sequence[Task], hinted: bool) -> Steps[list[Tensor]]:
+    def _fill(self, tasks: Sequence[Task], hinted: bool, calm: bool) -> Steps[list[Tensor]]:
         """Frames that all start at a hint, or all at noise; those whose colours are no numbers keep their hint."""
         size = (tasks[0].L.shape[-2], tasks[0].L.shape[-1])
         inner = self.working_size(size)
         rows = [self.canvas(task, task.hint if hinted else None, inner) for task in tasks]
         canvas = _Canvas(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
-        done, total = count(1), self.settings.steps
+        done, total = count(1), 1 if calm else self.settings.steps
 
         def step(z: Tensor) -> Step:
             n = next(done)
@@ -136,8 +140,8 @@ class DiffusionPrior:
         lost: list[int] = []
         c = self.bound(canvas)
         generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
-        z_0 = yield from relay(self.latents(c, canvas, hinted, generators, lost), step)
-        found = _decode_ab(c, z_0)
+        z_0 = yield from relay(self.latents(c, canvas, hinted, generators, lost, calm), step)
+        found = _decode_ab(c, z_0) * (CALM if calm and not hinted else 1)
         corrects = hinted and not c.chromatic  # a prior of chroma weighs the hint itself
         if corrects:
             found = found - _decode_ab(c, _encode(c, canvas.known))
@@ -182,15 +186,22 @@ class DiffusionPrior:
         return self.components.at(canvas.L, rgb_to_lab(canvas.known)[:, 1:], canvas.doubt)
 
     def latents(
-        self, c: Components, canvas: _Canvas, hinted: bool, generators: Sequence[torch.Generator], lost: list[int]
+        self,
+        c: Components,
+        canvas: _Canvas,
+        hinted: bool,
+        generators: Sequence[torch.Generator],
+        lost: list[int],
+        calm: bool = False,
     ) -> Generator[Tensor, None, Tensor]:
-        """The latents z_0 of a fill; yields those after every denoising step. ``lost``: see ``GreyConstraint``."""
+        """The latents z_0 of a fill; yields those after every denoising step. ``lost``: see ``GreyConstraint``;
+        ``calm``: one step from no noise at all, the mean."""
         s = self.settings
-        from_hint = s.start is not None and hinted
-        schedule = self.schedule(s.start if from_hint else None)
+        from_hint = s.start is not None and hinted and not calm
+        schedule = self.schedule(s.start if from_hint else None, 1 if calm else s.steps)
         z_known = _encode(c, canvas.known)
         epsilon = gaussian_like(z_known, generators)
-        z = noise(z_known, schedule.alphas[0], epsilon) if from_hint else epsilon
+        z = noise(z_known, schedule.alphas[0], epsilon) if from_hint else epsilon * (not calm)
         m = 1 - F.max_pool2d(canvas.unknown, c.factor)  # a latent cell mixes all its pixels: known only where all are
         condition = ColorCondition(z_known, m) if s.color_condition else None
         constraint = None
@@ -224,9 +235,9 @@ class DiffusionPrior:
         grey = _encode(c, lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
         return torch.cat([torch.ones_like(m), grey], dim=1)
 
-    def schedule(self, start: float | None) -> NoiseSchedule:
+    def schedule(self, start: float | None, steps: int) -> NoiseSchedule:
         """The times of the denoising steps: the scheduler's own from pure noise, or evenly down from the start."""
-        steps, scheduler = self.settings.steps, self.components.scheduler
+        scheduler = self.components.scheduler
         levels = scheduler.alphas_cumprod
         total = len(levels)
         if start is None:
