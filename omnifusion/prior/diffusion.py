@@ -107,9 +107,9 @@ class DiffusionPrior:
     def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
         """See ``state.Prior``; yields a Step per denoising step.
 
-        With a hint that knows something, a latent prior's result is the hint, corrected by what the prior changed in it
-        where the hint is unsure. A prior of chroma gives the mean of all likely colours in one step where there is a
-        hint, be it one that knows nothing, and draws from them where there is none.
+        With a hint that knows something, the result is the hint, corrected by what the prior changed in it where the
+        hint is unsure. A prior of chroma gives the mean of all likely colours in one step where there is a hint, be it
+        one that knows nothing, and draws from them where there is none.
         """
         filled: dict[int, Tensor] = {}
         kinds: dict[tuple[bool, bool], list[int]] = {}
@@ -142,9 +142,8 @@ class DiffusionPrior:
         generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
         z_0 = yield from relay(self.latents(c, canvas, hinted, generators, lost, calm), step)
         found = _decode_ab(c, z_0) * (CALM if calm and not hinted else 1)
-        corrects = hinted and not c.chromatic  # a prior of chroma weighs the hint itself
-        if corrects:
-            found = found - _decode_ab(c, _encode(c, canvas.known))
+        if hinted:
+            found = found - (_ab(canvas.known) if c.chromatic else _decode_ab(c, _encode(c, canvas.known)))
         found = resize(found[..., : inner[0], : inner[1]], size).cpu()
         if lost:
             yield Note("inpaint", f"Eq. (4) was left out of {len(lost)} denoising steps, its gradient was no number.")
@@ -153,7 +152,7 @@ class DiffusionPrior:
             if not bool(ab.isfinite().all()):
                 yield Note("inpaint", "The prior's colours of a frame were no numbers: it keeps the colours looked up.")
                 ab = torch.zeros_like(ab)
-            if corrects and task.hint is not None:
+            if hinted and task.hint is not None:
                 ab = task.hint.ab + _share(task.hint.confidence, task.mask) * ab
             results.append(torch.where(task.mask, task.ab, ab))
         return results
@@ -183,7 +182,7 @@ class DiffusionPrior:
 
     def bound(self, canvas: _Canvas) -> Components:
         """The parts, for these frames."""
-        return self.components.at(canvas.L, rgb_to_lab(canvas.known)[:, 1:], canvas.doubt)
+        return self.components.at(canvas.L, _ab(canvas.known), canvas.doubt)
 
     def latents(
         self,
@@ -257,7 +256,11 @@ def _encode(c: Components, rgb: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _decode_ab(c: Components, z_0: Tensor) -> Tensor:
-    return rgb_to_lab(c.decode(z_0).clamp(0, 1))[:, 1:]
+    return _ab(c.decode(z_0).clamp(0, 1))
+
+
+def _ab(rgb: Tensor) -> Tensor:
+    return rgb_to_lab(rgb)[:, 1:]
 
 
 def _share(confidence: Tensor, mask: Tensor) -> Tensor:
