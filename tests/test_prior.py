@@ -291,7 +291,7 @@ def test_the_bundled_prior_is_small_and_described() -> None:
         "ImageNet",
         "EfficientNet",
         "Apache",
-        "held out",
+        "Held out",
         "Limits",
     ):
         assert word in card
