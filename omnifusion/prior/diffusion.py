@@ -44,7 +44,7 @@ PRIORS: dict[str, tuple[str, str]] = {
 CALM = 0.8
 """Share of the mean of all likely colours that a frame takes of which nothing is known."""
 
-LARGEST = 2
+LARGEST, LARGEST_CHROMA = 1.5, 2.0
 """Frames whose short side exceeds this multiple of the prior's training size are shrunk to it."""
 
 TAPER = 6.0
@@ -177,7 +177,7 @@ class DiffusionPrior:
         """The size (H, W) at which a frame is worked on, before padding, same aspect ratio."""
         least = self.components.training_size
         short = min(size)
-        scale = min(max(short, least), LARGEST * least) / short
+        scale = min(max(short, least), (LARGEST_CHROMA if self.components.chromatic else LARGEST) * least) / short
         return round(size[0] * scale), round(size[1] * scale)
 
     def bound(self, canvas: _Canvas) -> Components:

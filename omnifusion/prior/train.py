@@ -165,7 +165,7 @@ class _Training:
         for p, a in zip(self.learnt, now, strict=True):
             p.copy_(a)
         new_scheduler().save_pretrained(self.out / "scheduler")
-        index = {"_class_name": "OmniFusionPrior", "condition": "hint"}
+        index = {"_class_name": "OmniFusionPrior"}
         (self.out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
     def fit(self) -> Steps[None]:
