@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from omnifusion import metrics, synthetic, video
+from omnifusion.__main__ import main
 from omnifusion.clip.film import inspect
 from omnifusion.clip.prepare import prepare, working_luminance
 from omnifusion.clip.shots import Shot
@@ -142,3 +144,21 @@ def test_real_clips() -> None:
     film = inspect(video.read(next((folder / "film").glob("*.mp4"))), (320, 432))
     assert [shot.start for shot in film.shots] == [0, 44, 134, 299] and not film.old
     assert 60 < sum(len(shot.twins) for shot in film.shots) < 73, "24 frames a second, shown at 29: one in five or six"
+
+
+@pytest.mark.slow
+def test_evaluate_ages_clips_on_demand(clean: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnifusion.metrics.lpips_network", lambda weights: None)
+    (tmp_path / "set" / "demo").mkdir(parents=True)
+    for t, frame in enumerate(clean[:4]):
+        video.write_image(tmp_path / "set" / "demo" / f"{t}.png", frame)
+    found = {}
+    for aged in ((), ("--degrade", "film")):
+        out = tmp_path / f"scores{len(aged)}.json"
+        argv = ["evaluate", tmp_path / "set", "--methods", "omnifusion,grey", "--preset", "draft", "--json", out, *aged]
+        assert main([str(word) for word in argv]) == 0
+        found[aged] = json.loads(out.read_text())["clips"]["demo"]
+    fresh, old = found.values()
+    assert (fresh["frames"], old["frames"]) == (4, 5), "one frame comes twice"
+    assert old["methods"]["omnifusion"]["psnr"] > old["methods"]["grey"]["psnr"] + 2
+    assert old["methods"]["omnifusion"]["flicker"] > 0
