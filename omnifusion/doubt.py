@@ -19,6 +19,9 @@ FADING = 8.0
 ASKED = 48
 """At most so many frames, spread over the clip, are looked at as candidates."""
 
+FLOOR = 0.05
+"""Share of a frame's doubt that no exemplar settles."""
+
 WINDOW = 0.03
 """Radius, as a share of the frame's longer side, in which doubts are joined to regions."""
 
@@ -44,30 +47,47 @@ def doubt(state: ColorState) -> Tensor:
 
 
 def suggest(state: ColorState, most: int = 3) -> list[Suggestion]:
-    """Up to ``most`` frames, best first, each for what those before it leave in doubt.
+    """Up to ``most`` frames that would help most together, best first.
 
-    A frame settles the doubts about the things that it shows, in it and, less and less, in the frames around it.
+    A frame settles doubts about the things that it shows, in it and, less and less, in the frames around it. Halving
+    the doubt of a good frame is worth as much as halving that of a bad one, as it is in decibels.
     """
+    frames = [
+        i for i in range(0, len(state), -(-len(state) // ASKED)) if not state.kind[i].eq(int(Origin.EXEMPLAR)).all()
+    ]
+    left = _left(state, frames)
+    chosen: list[int] = []
+    for _ in range(min(most, len(frames))):
+        chosen.append(max((i for i in range(len(frames)) if i not in chosen), key=lambda i: _worth(left, [*chosen, i])))
+    for k in range(len(chosen)):  # what came first was chosen alone
+        others = [*chosen[:k], *chosen[k + 1 :]]
+        free = [i for i in range(len(frames)) if i not in others]
+        chosen[k] = max(free, key=lambda i: _worth(left, [*others, i]))
+    chosen.sort(key=lambda i: -_worth(left, [i]))
+    doubts = doubt(state)
+    share = {
+        i: float(doubts.sum() - (left[i] * doubts.sum((1, 2))).sum()) / max(float(doubts.sum()), 1e-6) for i in chosen
+    }
+    return [Suggestion(frames[i], share[i], _region(doubts[frames[i]])) for i in chosen]
+
+
+def _left(state: ColorState, frames: list[int]) -> Tensor:
+    """The share of each frame's doubt that each of ``frames`` leaves, ``(len(frames), T)``."""
     doubts, thing = doubt(state), things(state).reshape(state.source.shape)
-    frames = range(0, len(state), -(-len(state) // ASKED))
-    left, found = doubts.clone(), list[Suggestion]()
-    given = (state.kind == Origin.EXEMPLAR).flatten(1).all(1)
     seen = torch.zeros(state.source.numel(), dtype=torch.bool)
-    while len(found) < most:
-        settled = {}
-        for i in (i for i in frames if not given[i] and i not in [s.frame for s in found]):
-            seen[thing[i].flatten()] = True
-            settled[i] = sum(float((left[j] * seen[thing[j]]).sum()) * _help(i, j) for j in range(len(state)))
-            seen[thing[i].flatten()] = False
-        if not settled:
-            break
-        best = max(settled, key=lambda i: settled[i])
-        found.append(Suggestion(best, settled[best] / max(float(doubts.sum()), 1e-6), _region(left[best])))
-        seen[thing[best].flatten()] = True
+    left = torch.ones(len(frames), len(state))
+    for k, i in enumerate(frames):
+        seen[thing[i].flatten()] = True
         for j in range(len(state)):
-            left[j] *= 1 - _help(best, j) * seen[thing[j]].float()
-        seen[thing[best].flatten()] = False
-    return found
+            settled = (doubts[j] * seen[thing[j]]).sum() / doubts[j].sum().clamp_min(1e-6)
+            left[k, j] -= _help(i, j) * settled
+        seen[thing[i].flatten()] = False
+    return left
+
+
+def _worth(left: Tensor, chosen: list[int]) -> float:
+    """How far ``chosen`` frames reduce the logarithm of doubt, summed over the clip; each frame has its best helper."""
+    return float(-(left[chosen].amin(0) + FLOOR).log().sum())
 
 
 def _help(i: int, j: int) -> float:

@@ -30,7 +30,7 @@ PRIOR_ONLY = frozenset({
 })  # fmt: skip
 """Choices that nothing depends on where neither prior nor fit is asked."""
 
-BASE_MIB, FULL_BYTES, FRAME_BYTES = 1600.0, 200, 90
+BASE_MIB, FULL_BYTES, FRAME_BYTES = 1600.0, 200, 98
 """Memory of a process, measured (docs/footage.md): MiB at rest and for the flows that are kept, bytes for each pixel of
 the input's frames, and bytes for each pixel of all frames of a unit at the working size."""
 

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from omnifusion import metrics, synthetic
+from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.correct import Edit, correct
+from omnifusion.driver import colorize
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.methods import METHODS, Case
 from omnifusion.settings import choose
@@ -44,3 +48,16 @@ def test_a_real_clip_is_worth_more_than_flow_and_levin() -> None:
     truth = read_clip(Path(os.environ["OMNIFUSION_CLIPS"]) / "davis" / "kite-surf", 8, 0.5)
     ours, peer = psnr(truth, "omnifusion"), psnr(truth, "levin")
     assert ours == pytest.approx(34.9, abs=0.7) and ours - peer > 2.5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OMNIFUSION_CLIPS" not in os.environ, reason="OMNIFUSION_CLIPS does not name a folder of clips")
+def test_one_patch_mends_a_wrong_colour_of_a_real_clip() -> None:
+    frames = read_clip(Path(os.environ["OMNIFUSION_CLIPS"]) / "davis" / "kite-surf", 8, 0.25)
+    lab = rgb_to_lab(from_uint8(frames))
+    L, ab, sea = lab[:, :1], lab[:, 1:], (lab[:, 1:] - lab[0, 1:, 20, 100][:, None, None]).norm(dim=1) < 14
+    wrong = drain(colorize(L, {0: torch.where(sea[0], -ab[0], ab[0])}, choose("draft"))).state
+    new = drain(correct(wrong, Edit({4: torch.where(sea[4], ab[4], torch.nan)})))
+    bad, mended = ((state.ab - ab).norm(dim=1) > 6 for state in (wrong, new))
+    assert 0.1 < sea.float().mean() < 0.9 and bad[sea].float().mean() > 0.9
+    assert mended[sea].float().mean() < 0.15 and (mended & ~bad).float().mean() < 0.01
