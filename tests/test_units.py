@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -150,6 +151,16 @@ def test_what_is_kept_is_not_done_again(
     again = units_of(clip, folder)
     drain(color_here(again, units.Stages()))
     assert all(colored(again)[name].equal(values) for name, values in colored(done).items())
+
+
+def test_a_full_disk_leaves_nothing_half_done(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="full"):
+        disk.setattr("os.fsync", full)
+        drain(color_here(units_of(clip, tmp_path), units.Stages()))
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".progress"}
 
 
 # --- killed runs and workers ------------------------------------------------------------------------------------------
