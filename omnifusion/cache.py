@@ -10,7 +10,7 @@ import platform
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -26,7 +26,10 @@ from omnifusion import __version__
 from omnifusion.driver import Result
 from omnifusion.omnimotion import OmniMotion
 from omnifusion.stages import device
-from omnifusion.state import COLORS, Iteration, Tracker
+from omnifusion.state import COLORS, ColorState, Iteration, Tracker
+
+Colors = Callable[[Sequence[str]], Iterator[dict[str, Tensor]]]
+"""Frame after frame of a clip the fields of ``ColorState`` that are asked for, each of one frame."""
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file ends in."""
@@ -180,6 +183,22 @@ def _exactly(entry: Any, size: int) -> bytes:
     if len(data) < size:
         raise EOFError("an array that ends early")
     return data
+
+
+def frames_of(state: ColorState, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """A state as ``Colors``."""
+    return ({name: getattr(state, name)[t][None] for name in names} for t in range(len(state)))
+
+
+def save_state(folder: Path, frames: int, colors: Colors, trackers: Mapping[int, Tracker]) -> None:
+    """Write what the pictures do not hold: the origins, the colours unrounded, and the fitted trackers."""
+    for file, names in (("origin.npz", ["origin"]), ("ab.npz", [name for name in COLORS if name != "origin"])):
+        with zipfile.ZipFile(folder / file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                write_array(archive, name, frames, (row[name] for row in colors([name])))
+    if trackers:
+        states = {start: tracker.state_dict() for start, tracker in trackers.items()}  # type: ignore[attr-defined]
+        torch.save(states, folder / "tracker.pt")
 
 
 @cache

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifusion.cache import frames_of, save_state
 from omnifusion.clip.prepare import opaque, overlaid, working_chroma, working_luminance
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.correct import Edit, correct, roots
 from omnifusion.geometry import resize
 from omnifusion.picture import overlay, stretch
 from omnifusion.state import Colored, ColorState, Followed, InputError, Origin, Step, Steps, Video
-from omnifusion.store import Stored, frames_of, mean_scores, open_run, save_state, score, settle, writing
+from omnifusion.store import Stored, mean_scores, open_run, score, settle, writing
 from omnifusion.video import FORMATS, Writer, read_image, stream, write_image
 
 

@@ -6,8 +6,7 @@ import errno
 import json
 import os
 import shutil
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.cache import Cache, versions, write_array
+from omnifusion.cache import Cache, Colors, frames_of, save_state, versions
 from omnifusion.clip.prepare import Clip
 from omnifusion.color import compose, to_uint8
 from omnifusion.driver import Result
@@ -42,6 +41,7 @@ from omnifusion.state import (
     Steps,
     Tracker,
 )
+from omnifusion.units import disk_mib
 from omnifusion.video import FORMATS, Writer, read, read_image, write_image
 
 PARTS = (
@@ -52,9 +52,6 @@ PARTS = (
 
 RESULTS = PARTS[:-1]
 """What is written anew at the end of each run, units aside."""
-
-Colors = Callable[[Sequence[str]], Iterator[dict[str, Tensor]]]
-"""Frame after frame of a clip the fields of ``ColorState`` that are asked for, each of one frame."""
 
 
 @dataclass(frozen=True)
@@ -330,32 +327,9 @@ def mean_scores(rows: Sequence[list[float]]) -> dict[str, float]:
     return dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
 
 
-def disk_mib(clip: Clip) -> int:
-    """What a run's results take, MiB: frames as PNG, up to 0.8 of their bytes, and 16 bytes for each pixel at the
-    working size (docs/footage.md)."""
-    h, w = clip.size
-    return 1 + int(0.8 * clip.video.frames.size + 16 * len(clip.video) * h * w) // 2**20
-
-
 def working_frame(state: ColorState, frame: int) -> np.ndarray:
     """A frame at the working size with the colours known so far, ``(3, h, w)`` uint8."""
     return to_uint8(compose(state.L[frame], state.ab[frame])).numpy()
-
-
-def frames_of(state: ColorState, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """A state as ``Colors``."""
-    return ({name: getattr(state, name)[t][None] for name in names} for t in range(len(state)))
-
-
-def save_state(folder: Path, frames: int, colors: Colors, trackers: Mapping[int, Tracker]) -> None:
-    """Write what the pictures do not hold: the origins, the colours unrounded, and the fitted trackers."""
-    for file, names in (("origin.npz", ["origin"]), ("ab.npz", [name for name in COLORS if name != "origin"])):
-        with zipfile.ZipFile(folder / file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in names:
-                write_array(archive, name, frames, (row[name] for row in colors([name])))
-    if trackers:
-        states = {start: tracker.state_dict() for start, tracker in trackers.items()}  # type: ignore[attr-defined]
-        torch.save(states, folder / "tracker.pt")
 
 
 def save_request(folder: Path, request: Request) -> None:

@@ -54,6 +54,13 @@ def longest(working: tuple[int, int], full: tuple[int, int], mib: float) -> int:
     return frames
 
 
+def disk_mib(clip: Clip) -> int:
+    """What a run's results take, MiB: frames as PNG, up to 0.8 of their bytes, and 16 bytes for each pixel at the
+    working size (docs/footage.md)."""
+    h, w = clip.size
+    return 1 + int(0.8 * clip.video.frames.size + 16 * len(clip.video) * h * w) // 2**20
+
+
 def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> list[Shot]:
     """The shots, those of more than ``longest`` frames cut into windows, in an order in which they can be coloured.
 

@@ -94,8 +94,8 @@ def parse_exemplar(text: str) -> Exemplar:
 
 def cost(clip: Clip, settings: Settings, mib: int) -> str:
     """What a run will take, in words, before it begins."""
-    from omnifusion.store import disk_mib
     from omnifusion.ui.estimate import Rates
+    from omnifusion.units import disk_mib
 
     frames, length = len(clip.video), len(clip.video) / clip.video.fps
     seconds = Rates(Path()).estimate(settings, frames, clip.video.size).seconds
