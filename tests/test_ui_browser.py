@@ -278,6 +278,8 @@ def test_a_result_is_fixed_by_a_stroke_and_the_fix_undone(page: sync_api.Page, s
     expect(progress(page)).to_contain_text("Finished in", timeout=RUN)
     before, link = colors(), link_of(page)
     page.get_by_text("4 · Fix").click()
+    page.click("#advise")
+    expect(page.locator("#hint")).to_contain_text("would settle")
     set_number(page, "fixframe", 2)
     page.locator("#fixbrush").evaluate("brush => brush.scrollIntoView()")
     page.wait_for_timeout(SECOND)

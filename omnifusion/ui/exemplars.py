@@ -65,16 +65,13 @@ class Exemplars(Showing):
     def spread(self, visit: Visit, frame: int, strokes: Any) -> np.ndarray | None:
         """A stroke was drawn: where its colour would go."""
         visit.require_clip()
-        if not (found := paint.read_strokes(strokes)):
-            return None
-        picture = visit.preview(int(frame))
-        return paint.spread(picture.transpose(2, 0, 1), found, picture.shape[:2]).transpose(1, 2, 0)
+        return paint.shown(visit.preview(int(frame)), paint.read_strokes(strokes))
 
     def take_strokes(self, visit: Visit, frame: int, strokes: Any) -> Updates:
         """The strokes are good as they are."""
-        image = visit.frame(int(frame))
-        spread = paint.spread(image, paint.read_strokes(strokes), visit.preview(int(frame)).shape[:2])
-        return self._tied(*tie_made(visit, int(frame), spread, "from your strokes"))
+        image, shown = visit.frame(int(frame)), visit.preview(int(frame)).shape[:2]
+        made = paint.patch(image, paint.read_strokes(strokes), shown)
+        return self._tied(*tie_made(visit, int(frame), made, "from your strokes"))
 
     def guess(self, visit: Visit, frame: int, *chosen: Any) -> Updates:
         """Nobody knows the colours: the prior offers versions."""

@@ -28,7 +28,7 @@ class Going(Showing):
         said = f"{ahead} other run{'s' * (ahead > 1)} first; yours starts by itself." if ahead else "Starting."
         visit = replace(visit, going=run.token)
         yield {self.visit: visit, **self._going(run, said, request)}
-        async with aclosing(self.follow(visit, request)) as rest:
+        async with aclosing(self.follow(visit, request, run)) as rest:
             async for updates in rest:
                 yield updates
 
@@ -45,35 +45,39 @@ class Going(Showing):
             self.start.cancel: gr.Button(visible=True, interactive=True),
         }
 
-    async def follow(self, visit: Visit, request: gr.Request) -> AsyncGenerator[Updates, None]:
+    async def follow(self, visit: Visit, request: gr.Request, run: Run | None = None) -> AsyncGenerator[Updates, None]:
         """Show the run that is waited for, whoever began it, to its end."""
-        run, live = self.service.runs.find(visit.going), Live()
-        if run is None:
-            yield await asyncio.to_thread(self._settled, visit, request)
-            return
-        try:
-            async with aclosing(run.follow(listening())) as steps:
-                async for step in steps:
-                    if (shown := await asyncio.to_thread(live.show, step)) is not None:
-                        yield self._live(shown)
-        except InputError as error:
-            run.why = str(error)
+        run, live, fault = run or self.service.runs.find(visit.going), Live(), None
+        if run is not None:
+            try:
+                async with aclosing(run.follow(listening())) as steps:
+                    async for step in steps:
+                        if (shown := await asyncio.to_thread(live.show, step)) is not None:
+                            yield self._live(shown)
+            except InputError as error:
+                run.why = str(error)
+            except Exception as error:
+                fault = error
         yield await asyncio.to_thread(self._settled, visit, request, run)
+        if fault is not None:
+            raise fault
 
-    def _settled(self, visit: Visit, request: gr.Request, run: Run | None = None) -> Updates:
+    def _settled(self, visit: Visit, request: gr.Request, run: Run | None) -> Updates:
         """After a run, however it ended, or where there was none to follow."""
+        archive, why = self.service.archive, "" if run is None else run.why
         updates: Updates = {
             self.visit: replace(visit, going=""),
             self.start.run: gr.Button(interactive=True),
             self.start.cancel: gr.Button(visible=False),
         }
-        if run is not None and run.result is not None:
-            visit, done = visit.with_run(run.token), f"{_ending(run.result)} {run.why}".strip()
-            updates |= {self.visit: visit, self.start.progress: message(done), **self._show(run.result, request),
-                        **self._lists(visit)}  # fmt: skip
-        elif run is not None:
+        if archive.has(visit.going):
+            result, visit = archive.open(visit.going), visit.with_run(visit.going)
+            done = message(f"{_ending(result)} {why}".strip())
+            shown = {self.visit: visit, self.start.progress: done, **self._show(result, request), **self._lists(visit)}
+            return updates | shown
+        if visit.going:
             updates[self.watch.film] = gr.HTML(visible=True)
-            updates[self.start.progress] = message(run.why or "Cancelled before there was anything to keep.")
+            updates[self.start.progress] = message(why or "Cancelled before there was anything to keep.")
         return updates
 
     def _live(self, shown: dict[str, object]) -> Updates:

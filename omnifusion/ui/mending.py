@@ -10,8 +10,10 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import torch
 
 from omnifusion.corrections import Correction, correct_run, corrections, undo
+from omnifusion.doubt import suggest
 from omnifusion.state import Step, Steps
 from omnifusion.store import Stored
 from omnifusion.ui import paint
@@ -46,11 +48,18 @@ class Mending(Going):
 
     def preview_fix(self, visit: Visit, frame: int, strokes: Any) -> np.ndarray | None:
         """A stroke was drawn: what the frame would become."""
-        if not (found := paint.read_strokes(strokes)):
-            return None
-        picture = self._run_of(visit.token).frame(int(frame))
-        patch = paint.patch(picture.transpose(2, 0, 1), found, picture.shape[:2]).transpose(1, 2, 0)
-        return np.where(patch[..., 3:] > 127, patch[..., :3], picture)
+        return paint.shown(self._run_of(visit.token).frame(int(frame)), paint.read_strokes(strokes))
+
+    def advise(self, visit: Visit) -> Updates:
+        """Where would another frame, or a stroke, help most?"""
+        run = self._run_of(visit.token)
+        h, w = run.report["working_size"]
+        state = run.state(torch.zeros(run.report["frames"], 1, h, w))
+        found = [(told.frame, f"frame {told.frame} would settle {told.share:.0%}") for told in suggest(state)]
+        if not found:
+            return {self.fix.hint: "Every frame has an exemplar: nothing is left to ask for."}
+        said = f"Of all that is doubtful {', then '.join(words for _, words in found)}."
+        return {self.fix.hint: said, self.fix.frame: found[0][0], **self._over(run, found[0][0])}
 
     async def fix_it(
         self, visit: Visit, request: gr.Request, frame: int, strokes: Any, path: str | None

@@ -157,6 +157,7 @@ def _wire_fix(h: Handlers) -> None:
     fix, outputs = h.fix, _outputs(h)
     at, painted = [h.visit, fix.frame], [h.visit, fix.frame, fix.brush]
     fix.frame.input(h.seek_fix, at, [fix.brush, fix.spread, fix.picture], trigger_mode="always_last", **QUIET)
+    fix.advise.click(h.advise, h.visit, [fix.hint, fix.frame, fix.brush, fix.spread, fix.picture], **HEAVY)
     fix.brush.input(h.preview_fix, painted, fix.spread, trigger_mode="always_last", **HEAVY)
     fix.go.click(h.fix_it, [*painted, fix.picture], outputs, concurrency_limit=None, **QUIET)
     fix.undo.click(h.unfix, h.visit, outputs, concurrency_limit=None, **QUIET)

@@ -11,14 +11,10 @@ from typing import Any
 import cv2
 import gradio as gr
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
-from omnifusion.geometry import fit_size, resize
-from omnifusion.levin import levin
 from omnifusion.state import InputError
+from omnifusion.strokes import spread
 from omnifusion.ui.assets import ASSETS
 
 INKS = ["#b5483a", "#d9894a", "#d8b45c", "#6f9a4a", "#3f7f6d", "#4f86b8", "#6f9fd0", "#7a5c8f", "#d6a88f", "#8a6242"]
@@ -26,9 +22,6 @@ INKS = ["#b5483a", "#d9894a", "#d8b45c", "#6f9a4a", "#3f7f6d", "#4f86b8", "#6f9f
 
 MOST_POINTS = 50_000
 """Of all strokes on a frame."""
-
-SPREAD_SIDE = 320
-"""Longest side in pixels at which strokes are spread: a quarter of a second; chroma is smooth."""
 
 COLOR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 
@@ -83,58 +76,32 @@ def read_strokes(given: Any) -> Strokes:
     return strokes
 
 
-def painted(strokes: Strokes, size: Sequence[int], at: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Where strokes on a picture of ``size`` (H, W) leave colour at another size ``at`` (h, w), and which.
-
-    Returns:
-        mask ``(h, w)`` bool and ab ``(2, h, w)``, 0 outside it.
-    """
-    scale = at[1] / size[1]
-    rgb, mask = np.zeros((*at, 3), np.uint8), np.zeros(tuple(at), np.uint8)
+def painted(strokes: Strokes, size: Sequence[int], at: Sequence[int]) -> np.ndarray:
+    """Strokes on a picture of ``size`` (H, W) drawn at another size ``at`` (h, w): ``(4, h, w)`` uint8, else open."""
+    scale, canvas = at[1] / size[1], np.zeros((*at, 4), np.uint8)
     for ink, radius, points in strokes:
         path = [np.rint(np.reshape([*points[:2], *points], (-1, 2)) * scale * 8).astype(np.int32)]
-        width = max(1, round(2 * radius * scale))
-        cv2.polylines(mask, path, False, 0 if ink == "erase" else 1, width, shift=3)
-        if ink != "erase":
-            cv2.polylines(rgb, path, False, [int(ink[k : k + 2], 16) for k in (1, 3, 5)], width, shift=3)
-    known = torch.from_numpy(mask).bool()
-    return known, rgb_to_lab(from_uint8(rgb.transpose(2, 0, 1)))[1:] * known
+        color = (0, 0, 0, 0) if ink == "erase" else (*bytes.fromhex(ink[1:]), 255)
+        cv2.polylines(canvas, path, False, color, max(1, round(2 * radius * scale)), shift=3)
+    return canvas.transpose(2, 0, 1)
 
 
-def spread(frame: np.ndarray, strokes: Strokes, size: Sequence[int]) -> np.ndarray:
-    """A frame with the colours of strokes spread over it along its luminance (Levin 2004).
+def patch(frame: np.ndarray, strokes: Strokes, size: Sequence[int]) -> np.ndarray:
+    """What strokes make of a frame: see ``strokes.spread``.
 
     Args:
         frame: ``(3, H, W)`` uint8, only its luminance is read.
         strokes: on a picture of it of ``size`` (h, w).
 
     Returns:
-        ``(3, H, W)`` uint8.
-
-    Raises:
-        InputError: no stroke leaves colour.
+        ``(4, H, W)`` uint8, open where no stroke vouches for the colour.
     """
-    L = luminance(from_uint8(frame))
-    small = fit_size(frame.shape[1:], SPREAD_SIDE)
-    mask, ab = painted(strokes, size, small)
-    if not bool(mask.any()):
-        raise InputError("There is no paint yet: choose a colour and draw on the frame.")
-    found = levin(resize(L[None], small)[0], ab, mask)
-    return to_uint8(compose(L, resize(found[None], frame.shape[1:])[0])).numpy()
+    return spread(frame, painted(strokes, size, frame.shape[1:]))
 
 
-def patch(frame: np.ndarray, strokes: Strokes, size: Sequence[int]) -> np.ndarray:
-    """The things that strokes mark on a frame, in the strokes' colours, as a picture that is open elsewhere.
-
-    Args:
-        frame, strokes, size: as in ``spread``.
-
-    Returns:
-        ``(4, H, W)`` uint8, the last channel 255 where a stroke vouches for the colour.
-    """
-    picture, small = spread(frame, strokes, size), fit_size(frame.shape[1:], SPREAD_SIDE)
-    mask, _ = painted(strokes, size, small)
-    L = resize(luminance(from_uint8(frame))[None], small)[0]
-    near = levin(L, mask.float().expand(2, *small), mask, torch.zeros(2, *small), 0.01)[:1]
-    inside = resize(near[None], frame.shape[1:])[0] > 0.5
-    return np.concatenate([picture, inside.numpy().astype(np.uint8) * 255])
+def shown(frame: np.ndarray, strokes: Strokes) -> np.ndarray | None:
+    """A shown frame ``(H, W, 3)`` uint8 with what strokes on it make of it; None without strokes."""
+    if not strokes:
+        return None
+    found = patch(frame.transpose(2, 0, 1), strokes, frame.shape[:2]).transpose(1, 2, 0)
+    return np.where(found[..., 3:] > 127, found[..., :3], frame)

@@ -123,6 +123,7 @@ def fix_panel() -> Panel:
     with gr.Accordion(FIX, visible=False, open=False, elem_id="step4") as box:
         hint = gr.Markdown("Paint over what is wrong, in any frame: all that shows the same thing changes with it, "
                            "nothing else does.", elem_classes="of-note", elem_id="hint")  # fmt: skip
+        advise = gr.Button("Which frame would help most?", size="sm", elem_id="advise")
         frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="fixframe")
         brush = painter("fixbrush")
         spread = _picture("fixed", "What your strokes give", 220)

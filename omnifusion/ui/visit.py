@@ -124,7 +124,9 @@ def tie(visit: Visit, frame: int, path: Path, limits: Limits, force: bool) -> tu
         InputError: no clip yet, not a picture, or it does not seem to show this frame.
     """
     shown = to_uint8(grey(from_uint8(visit.frame(frame)))).numpy()
-    image = read_image(path, limits.pixels)
+    image = read_image(path, limits.pixels, alpha=True)
+    if len(image) == 4:
+        return tie_made(visit, frame, image, "where your picture is opaque")
     found = register(image, shown, force=force)
     visit, _ = tie_made(visit, frame, image, "")
     h, w = image.shape[1:]
