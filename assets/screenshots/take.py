@@ -26,7 +26,7 @@ def keep(page: Page, name: str) -> None:
 
 
 def visit(page: Page, size: str) -> None:
-    """The page as it opens, strokes on a frame, a run that goes on, and what came of it."""
+    """The page as it opens, strokes on a frame, a run that goes on, a fix, and what came of it."""
     keep(page, f"{size}-first")
     click_example(page, 1)
     page.get_by_text("2 · A frame in colour").click()
@@ -48,6 +48,15 @@ def visit(page: Page, size: str) -> None:
     page.wait_for_timeout(5 * SECOND)
     keep(page, f"{size}-run")
     expect(progress(page)).to_contain_text("Finished in", timeout=RUN)
+    page.get_by_text("4 · Fix").click()
+    page.locator("#fixbrush").evaluate("brush => brush.scrollIntoView()")
+    page.wait_for_timeout(2 * SECOND)
+    draw(page, 4, (0.35, 0.3), (0.48, 0.3), brush="fixbrush")
+    expect(page.locator("#fixed img")).to_be_visible()
+    keep(page, f"{size}-fix")
+    page.click("#fixit")
+    expect(progress(page)).to_contain_text("Fixed in", timeout=RUN)
+    page.evaluate("scrollTo(0, 0)")
     keep(page, f"{size}-result")
 
 
