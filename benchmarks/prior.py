@@ -263,7 +263,7 @@ def seconds(prior: DiffusionPrior) -> None:
             middle = time.process_time()
             fill(prior, item, hint)
             end = time.process_time()
-            fill(prior, replace(item, mask=torch.zeros_like(item.mask)), None)
+            fill(prior, replace(item, mask=0 * item.mask > 0), Hint(0 * item.ab, 0 * item.L[0]))
             times.append((middle - start, end - middle, time.process_time() - end))
         h, f, n = np.median(times, axis=0)
         print(f"{size[1]} x {size[0]}: hint {h:.2f} s, fill {f:.2f} s, from nothing {n:.2f} s")
@@ -282,7 +282,8 @@ def photographs(prior: DiffusionPrior, out: Path) -> None:
             truth = from_uint8(photo.transpose(2, 0, 1))
             L, ab = rgb_to_lab(truth).split((1, 2))
             nothing = torch.zeros(L.shape[-2:], dtype=torch.bool)
-            (found,) = drain(prior.fill([Task(L, 0 * ab, nothing, None, 0)]))
+            unknown = Hint(0 * ab, torch.zeros(nothing.shape))  # as in a run of which nothing is known: the mean
+            (found,) = drain(prior.fill([Task(L, 0 * ab, nothing, unknown, 0)]))
             colored = compose(L, found)
             vivid = [float(colourfulness(to_uint8(x).numpy()[None])[0]) for x in (colored, truth)]
             rows.append((name, psnr(grey(truth), truth), psnr(colored, truth), vivid[0] / max(vivid[1], 1)))
