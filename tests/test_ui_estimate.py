@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from omnifusion import synthetic
 from omnifusion.settings import PRESETS
-from omnifusion.ui.estimate import Rates
+from omnifusion.ui.estimate import GAINS, Rates
 from omnifusion.video import write_image
 
 MEASURED = """
@@ -22,6 +23,14 @@ with Meter() as meter:
 print(meter.peak_mib)
 """
 """Run a command in a process of its own, which alone knows its peak: what a parent is told counts the parent, too."""
+
+
+def test_the_gains_that_the_page_names_are_those_of_the_table() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    means = dict(re.findall(r"^\| (.*?) \|.*\*\*([\d.]+)\*\*", text, re.MULTILINE))
+    peer = max(float(means[name]) for name in ("flow warp", "flow warp + Levin 2004"))
+    found = {name: float(means[f"OmniFusion, `{name}`"]) - peer for name in GAINS}
+    assert found == pytest.approx(GAINS, abs=0.06)
 
 
 @pytest.mark.slow
