@@ -19,7 +19,9 @@ DESKTOP, PHONE = (1366, 768), (390, 844)
 
 
 def keep(page: Page, name: str) -> None:
-    """Save what is in sight."""
+    """Save what is in sight, if README shows it."""
+    if f"{name}.webp" not in (ROOT / "README.md").read_text():
+        return
     page.wait_for_timeout(2 * SECOND)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.save(ROOT / "assets" / "screenshots" / f"{name}.webp", quality=85)
