@@ -92,7 +92,7 @@ class Handlers(Exemplars, Mending):
         return {
             self.start.estimate: line,
             self.start.fit: gr.Button(visible=not fitting),
-            self.choices["preset"]: gr.Radio(presets),
+            self.choices["preset"]: gr.Radio(presets, value=asked.settings.preset),
         }
 
     def fit(self, visit: Visit, *chosen: Any) -> Updates:
