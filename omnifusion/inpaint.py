@@ -52,7 +52,7 @@ def suggest(
     fill: Callable[[Sequence[Task]], Steps[list[torch.Tensor]]],
     known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Steps[list[torch.Tensor]]:
-    """Versions of one frame's colours, drawn from noise, one per seed: ab ``(2, H, W)`` each.
+    """Versions of one frame's colours, without a hint, one per seed: ab ``(2, H, W)`` each.
 
     Args:
         L: ``(1, H, W)`` luminance.

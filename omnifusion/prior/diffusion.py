@@ -44,6 +44,9 @@ PRIORS: dict[str, tuple[str, str]] = {
 CALM = 0.8
 """Share of the mean of all likely colours that a frame takes of which nothing is known."""
 
+TINT = 3.0
+"""Standard deviation of a*, b* by which versions of a frame are warmer or cooler."""
+
 LARGEST, LARGEST_CHROMA = 1.5, 2.0
 """Frames whose short side exceeds this multiple of the prior's training size are shrunk to it."""
 
@@ -108,8 +111,8 @@ class DiffusionPrior:
         """See ``state.Prior``; yields a Step per denoising step.
 
         With a hint that knows something, the result is the hint, corrected by what the prior changed in it where the
-        hint is unsure. A prior of chroma gives the mean of all likely colours in one step where there is a hint, be it
-        one that knows nothing, and draws from them where there is none.
+        hint is unsure. A prior of chroma gives the mean of all likely colours in one step, and where there is no hint a
+        seed makes it more vivid and warmer or cooler; only without a hint start (the paper) does it draw samples.
         """
         filled: dict[int, Tensor] = {}
         kinds: dict[tuple[bool, bool], list[int]] = {}
@@ -118,7 +121,7 @@ class DiffusionPrior:
                 filled[n] = task.ab.clone()
             else:
                 hinted = task.hint is not None and bool((task.hint.confidence > 0).any())
-                calm = task.hint is not None and self.components.chromatic
+                calm = self.components.chromatic and (task.hint is not None or self.settings.start is not None)
                 kinds.setdefault((hinted, calm), []).append(n)
         for (hinted, calm), chosen in kinds.items():
             found = yield from self._fill([tasks[n] for n in chosen], hinted, calm)
@@ -149,6 +152,8 @@ class DiffusionPrior:
             yield Note("inpaint", f"Eq. (4) was left out of {len(lost)} denoising steps, its gradient was no number.")
         results = []
         for task, ab in zip(tasks, found, strict=True):
+            if calm and task.hint is None:
+                ab = _version(ab, task)
             if not bool(ab.isfinite().all()):
                 yield Note("inpaint", "The prior's colours of a frame were no numbers: it keeps the colours looked up.")
                 ab = torch.zeros_like(ab)
@@ -261,6 +266,13 @@ def _decode_ab(c: Components, z_0: Tensor) -> Tensor:
 
 def _ab(rgb: Tensor) -> Tensor:
     return rgb_to_lab(rgb)[:, 1:]
+
+
+def _version(ab: Tensor, task: Task) -> Tensor:
+    """The mean, as vivid to twice as vivid, and tinted a little where it is neither black nor white, by the seed."""
+    generator = torch.Generator().manual_seed(task.seed)
+    vivid, tint = 2 ** torch.rand(1, generator=generator), TINT * torch.randn(2, 1, 1, generator=generator)
+    return ab * vivid + tint * (task.L / 50 * (2 - task.L / 50))
 
 
 def _share(confidence: Tensor, mask: Tensor) -> Tensor:
