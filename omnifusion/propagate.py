@@ -28,23 +28,21 @@ STILL_SIGMA = 0.3
 STILL, MOVING = 0.25, 0.75
 """Motion in pixels up to which a point is still and from which on it moves."""
 
-MOVING_SIGMA, WIDEST, REACH = 3.0, 3.0, 5
-"""The sigma of a moving point where cycle error and chroma spread are alike, the largest, and how far is
-looked, in pixels."""
+MOVING_SIGMA, WIDEST, REACH = 1.6, 1.5, 3
+"""The sigma of a moving point where chroma varies by 1, the largest, and how far is looked, in pixels."""
 
 
-def fetch_sigma(flow: np.ndarray, cycle: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def fetch_sigma(flow: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """How wide ``(H, W)``, in pixels, a colour is to be gathered around its match.
 
-    The surer the match, and the more chroma varies there, the narrower; wider means noise off. A fourth root, measured
-    (docs/propagation.md); what stands still has the same noise in both frames and is copied.
+    The more chroma varies there, the narrower; wider means noise off. Measured (docs/propagation.md); what stands still
+    has the same noise in both frames and is copied.
 
     Args:
         flow: ``(H, W, 2)`` px.
-        cycle: forward-backward error in pixels.
         spread: standard deviation of chroma around the match (``flow.judge.chroma_spread``).
     """
-    moving = np.minimum(MOVING_SIGMA * ((cycle + 0.02) / (spread + 0.2)) ** 0.25, WIDEST)
+    moving = np.minimum(MOVING_SIGMA * (spread + 0.2) ** -0.3, WIDEST)
     motion = np.clip((np.linalg.norm(flow, axis=-1) - STILL) / (MOVING - STILL), 0, 1)
     return (STILL_SIGMA + (moving - STILL_SIGMA) * motion).astype(np.float32)
 
@@ -120,7 +118,7 @@ def fetched(
     spread = _spread(state.ab[j])
     best, p = most_likely(correspondences(tracker, i, j, L.shape, near), target_L, L, None if literal else spread)
     points = of.grid(*L.shape) + best.flow
-    sigma = fetch_sigma(best.flow, best.cycle, of.remap(spread, points))
+    sigma = fetch_sigma(best.flow, of.remap(spread, points))
     ab = fetch(state.ab[j], state.L[j], best.flow, sigma, state.L[i], ~state.colored(i))
     p = p * (of.remap(state.colored(j).float().numpy(), points) > 0.99)
     sure = torch.from_numpy(p * of.remap(state.confidence[j].float().numpy(), points))
