@@ -127,7 +127,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         if len(given.image) == 4:
             placed[given.index] = overlaid(given.image, video.size)
             continue
-        registered = register(given.image, _grey(video.frames[given.index]), force=force)
+        registered = register(given.image, without_color(video.frames[given.index]), force=force)
         placed[given.index], fits[given.index] = registered.image, (registered.before, registered.after)
         if registered.warning:
             notes.append(f"Exemplar of frame {given.index}: {registered.warning}")
@@ -218,7 +218,7 @@ def _ab(image: np.ndarray) -> Tensor:
     return rgb_to_lab(from_uint8(image[:3]))[1:]
 
 
-def _grey(frame: np.ndarray) -> np.ndarray:
+def without_color(frame: np.ndarray) -> np.ndarray:
     """A frame without its colour, ``(3, H, W)`` uint8 with three equal channels of the same L*."""
     L = _L(frame)
     return to_uint8(compose(L, torch.zeros(2, *L.shape[1:]))).numpy()

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from omnifusion.clip.prepare import without_color
 from omnifusion.color import compose, from_uint8, luminance, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.inpaint import suggest
@@ -69,7 +70,7 @@ class Exemplars(Showing):
 
     def take_strokes(self, visit: Visit, frame: int, strokes: Any) -> Updates:
         """The strokes are good as they are."""
-        image, shown = visit.frame(int(frame)), visit.preview(int(frame)).shape[:2]
+        image, shown = without_color(visit.frame(int(frame))), visit.preview(int(frame)).shape[:2]
         made = paint.patch(image, paint.read_strokes(strokes), shown)
         return self._tied(*tie_made(visit, int(frame), made, "from your strokes"))
 

@@ -90,7 +90,7 @@ def patch(frame: np.ndarray, strokes: Strokes, size: Sequence[int]) -> np.ndarra
     """What strokes make of a frame: see ``strokes.spread``.
 
     Args:
-        frame: ``(3, H, W)`` uint8, only its luminance is read.
+        frame: ``(3, H, W)`` uint8, grey, or in the colours that are to be mended.
         strokes: on a picture of it of ``size`` (h, w).
 
     Returns:
