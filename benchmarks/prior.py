@@ -40,7 +40,8 @@ from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.prior.photos import Photos, decoded
 from omnifusion.propagate import fetched, propagate
 from omnifusion.settings import Settings, choose
-from omnifusion.state import ColorState, Hint, Task, drain
+from omnifusion.state import ColorState, Hint, Task
+from omnifusion.steps import drain
 from omnifusion.video import write_image
 
 KINDS = ("short", "strip", "blob", "blur", "nothing")

@@ -17,7 +17,8 @@ from omnifusion.clip.prepare import prepare
 from omnifusion.color import from_uint8, grey, to_uint8
 from omnifusion.driver import colorize
 from omnifusion.settings import choose
-from omnifusion.state import Exemplar, Step, Video, drain
+from omnifusion.state import Exemplar, Video
+from omnifusion.steps import Step, drain
 from omnifusion.video import write
 
 EXPECTED = 29.7

@@ -35,8 +35,7 @@ DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.
 """What reading a damaged file ends in."""
 
 NOT_DECISIVE = frozenset({
-    "ui", "commands", "evaluation", "synthetic", "terminal", "store", "cache", "workers", "correct", "corrections",
-    "doubt", "finishing", "strokes", "__main__",
+    "ui", "commands", "evaluation", "synthetic", "terminal", "store", "cache", "workers", "correction", "__main__",
 })  # fmt: skip
 """Rooms whose code decides no colour."""
 

@@ -14,7 +14,8 @@ from omnifusion.meter import Costs
 from omnifusion.propagate import correspondences, propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import Colored, ColorState, Fitted, Hint, Iteration, Round, Step, Steps, Task, Tracker
+from omnifusion.state import ColorState, Hint, Iteration, Task, Tracker
+from omnifusion.steps import Colored, Fitted, Round, Step, Steps
 
 KEYFRAME_GAP = 5
 """Frames from one keyframe to the next in the order "keyframes"."""

@@ -9,7 +9,8 @@ import torch
 
 from omnifusion.hint import Reference, make_hint
 from omnifusion.propagate import fetched
-from omnifusion.state import ColorState, Hint, Origin, Steps, Task, Tracker, pixel_numbers
+from omnifusion.state import ColorState, Hint, Origin, Task, Tracker, pixel_numbers
+from omnifusion.steps import Steps
 
 NEAREST = 2
 """How many completed frames, nearest in time, lend their colours to the hint beside the exemplars."""

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import torch
 
-from omnifusion.state import Followed, Steps
+from omnifusion.steps import Followed, Steps
 
 T = TypeVar("T")
 

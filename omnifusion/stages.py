@@ -16,7 +16,8 @@ from omnifusion.meter import Costs
 from omnifusion.omnimotion import Flows
 from omnifusion.prior.diffusion import load_prior
 from omnifusion.settings import Settings
-from omnifusion.state import Steps, Task, Tracker
+from omnifusion.state import Task, Tracker
+from omnifusion.steps import Steps
 
 
 def device() -> str:

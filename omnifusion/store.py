@@ -27,20 +27,8 @@ from omnifusion.omnimotion import OmniMotion
 from omnifusion.picture import overlay
 from omnifusion.settings import Settings
 from omnifusion.stages import device
-from omnifusion.state import (
-    COLORS,
-    Colored,
-    ColorState,
-    Fitted,
-    InputError,
-    Iteration,
-    Note,
-    Origin,
-    Round,
-    Step,
-    Steps,
-    Tracker,
-)
+from omnifusion.state import COLORS, ColorState, InputError, Iteration, Origin, Tracker
+from omnifusion.steps import Colored, Fitted, Note, Round, Step, Steps
 from omnifusion.units import disk_mib
 from omnifusion.video import FORMATS, Writer, read, read_image, write_image
 

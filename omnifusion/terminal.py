@@ -17,7 +17,8 @@ from omnifusion.cache import fingerprint
 from omnifusion.clip.prepare import Clip
 from omnifusion.prior.diffusion import load_prior
 from omnifusion.stages import Stages, device
-from omnifusion.state import Colored, Exemplar, Measured, Step, Steps, drain
+from omnifusion.state import Exemplar
+from omnifusion.steps import Colored, Measured, Step, Steps, drain
 from omnifusion.store import Request, RunFolder, writing
 from omnifusion.units import BASE_MIB, Units, longest, windows
 from omnifusion.workers import color_by, color_here, local, ray_cluster

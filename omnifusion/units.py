@@ -22,7 +22,8 @@ from omnifusion.driver import colorize, prior_everywhere
 from omnifusion.meter import Costs
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
-from omnifusion.state import COLORS, Colored, ColorState, Fitted, Followed, InputError, Iteration, Note, Steps, Tracker
+from omnifusion.state import COLORS, ColorState, InputError, Iteration, Tracker
+from omnifusion.steps import Colored, Fitted, Followed, Note, Steps
 
 PRIOR_ONLY = frozenset({
     "prior", "diffusion", "steps", "eta", "optimizations", "color_condition", "grey_constraint", "through_denoiser",

@@ -18,7 +18,8 @@ import torch
 
 from omnifusion.cache import Cache
 from omnifusion.stages import Stages
-from omnifusion.state import Colored, InputError, Step, Steps, relay
+from omnifusion.state import InputError
+from omnifusion.steps import Colored, Step, Steps, relay
 from omnifusion.units import Units, work
 
 TRIES = 4

@@ -21,7 +21,8 @@ from omnifusion.clip.prepare import prepare
 from omnifusion.color import from_uint8, grey, luminance, to_uint8
 from omnifusion.driver import colorize
 from omnifusion.settings import choose
-from omnifusion.state import Exemplar, Video, drain
+from omnifusion.state import Exemplar, Video
+from omnifusion.steps import drain
 from omnifusion.store import PARTS, Request, open_run
 from omnifusion.video import read, read_image, write, write_image
 

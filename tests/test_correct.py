@@ -10,11 +10,12 @@ from torch import Tensor
 
 from omnifusion import synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.correct import Edit, Lineage, correct, roots, things
+from omnifusion.correction.descent import Edit, Lineage, correct, roots, things
 from omnifusion.driver import colorize
 from omnifusion.geometry import pixel_grid
 from omnifusion.settings import choose
-from omnifusion.state import ColorState, InputError, Origin, drain
+from omnifusion.state import ColorState, InputError, Origin
+from omnifusion.steps import drain
 
 GREEN = torch.tensor([-40.0, 30.0])
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import corrections, synthetic, video
+from omnifusion import synthetic, video
 from omnifusion.__main__ import main
-from omnifusion.corrections import Correction, chain, clip_of, correct_run, descent, state_of, undo
+from omnifusion.correction import chain as corrections
+from omnifusion.correction.chain import Correction, chain, clip_of, correct_run, descent, state_of, undo
 from omnifusion.geometry import pixel_grid
 from omnifusion.picture import stretch
-from omnifusion.state import InputError, drain
+from omnifusion.state import InputError
+from omnifusion.steps import drain
 from omnifusion.store import Stored, open_run
 
 SIZE, FRAMES = (96, 160), 6

@@ -23,7 +23,8 @@ from omnifusion.driver import Result, colorize, next_frames
 from omnifusion.prior.components import Components, load_components
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
-from omnifusion.state import InputError, Note, Step, Task, drain
+from omnifusion.state import InputError, Task
+from omnifusion.steps import Note, Step, drain
 from omnifusion.ui import gpu
 
 QUOTA = gr.Error("You have exceeded your ZeroGPU quota (9s requested vs. 2s left). Try again in 3:00:00. ")

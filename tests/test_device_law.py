@@ -25,7 +25,8 @@ from omnifusion.prior import diffusion, guidance
 from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.diffusion import BUNDLED, with_text
 from omnifusion.settings import choose
-from omnifusion.state import Note, Step, Task, drain
+from omnifusion.state import Task
+from omnifusion.steps import Note, Step, drain
 
 SHORT = replace(omnimotion.PRESETS["paper"], iterations=3, side=48)
 

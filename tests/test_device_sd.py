@@ -19,7 +19,8 @@ from omnifusion.prior.components import GRADIENT_SCALE, Components, load_compone
 from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.guidance import GreyConstraint, optimize
 from omnifusion.settings import choose
-from omnifusion.state import Note, Task, drain
+from omnifusion.state import Task
+from omnifusion.steps import Note, drain
 
 PUBLISHED = Path(__file__).parent / "data" / "sd"
 VERSIONS = ("v1.5", "v2.0-base")

@@ -12,8 +12,8 @@ import torch
 from omnifusion import video
 from omnifusion.__main__ import main
 from omnifusion.color import from_uint8, luminance, rgb_to_lab
-from omnifusion.doubt import doubt, drawn, suggest
-from omnifusion.finishing import saturated
+from omnifusion.correction.doubt import doubt, drawn, suggest
+from omnifusion.correction.finishing import saturated
 from omnifusion.state import ColorState
 from omnifusion.store import open_run
 

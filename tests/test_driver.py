@@ -16,7 +16,8 @@ from omnifusion.flow.judge import probability
 from omnifusion.propagate import fetch, fetch_sigma, propagate
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
-from omnifusion.state import Colored, ColorState, Origin, Round, Step, drain
+from omnifusion.state import ColorState, Origin
+from omnifusion.steps import Colored, Round, Step, drain
 
 PAINT = torch.tensor([12.0, -34.0])
 PAINTED = {"fit": "draft", "diffusion": "always"}

@@ -23,7 +23,8 @@ from omnifusion.evaluation.scores import Protocol, Scoreboard
 from omnifusion.meter import Meter
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
-from omnifusion.state import InputError, Origin, Step, drain
+from omnifusion.state import InputError, Origin
+from omnifusion.steps import Step, drain
 from omnifusion.video import write_image
 
 PAINT = torch.tensor([12.0, -34.0])

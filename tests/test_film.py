@@ -19,7 +19,8 @@ from omnifusion.color import from_uint8, grey, luminance, to_uint8
 from omnifusion.driver import colorize
 from omnifusion.evaluation.degrade import DOUBLED, degrade
 from omnifusion.settings import choose
-from omnifusion.state import Exemplar, InputError, Video, drain
+from omnifusion.state import Exemplar, InputError, Video
+from omnifusion.steps import drain
 
 SIZE = (108, 192)
 

@@ -22,7 +22,7 @@ from omnifusion.prior.guidance import (
     optimize,
     predict,
 )
-from omnifusion.state import drain
+from omnifusion.steps import drain
 
 KINDS: list[PredictionType] = ["epsilon", "v_prediction", "sample"]
 SCHEDULE = NoiseSchedule((700, 400, 100), (0.2, 0.5, 0.9, 1.0))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from omnifusion.meter import Costs, Meter
-from omnifusion.state import Step, drain
+from omnifusion.steps import Step, drain
 
 BIG = 100 << 17
 """Numbers that take 100 MiB."""

@@ -12,12 +12,12 @@ import torch
 
 from omnifusion import metrics, synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.correct import Edit, correct
+from omnifusion.correction.descent import Edit, correct
 from omnifusion.driver import colorize
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.methods import METHODS, Case
 from omnifusion.settings import choose
-from omnifusion.state import drain
+from omnifusion.steps import drain
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "example.py"
 

@@ -20,7 +20,8 @@ from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
 from omnifusion.omnimotion.rays import Sampler
 from omnifusion.omnimotion.units import to_volume
-from omnifusion.state import Fitting, InputError, drain
+from omnifusion.state import InputError
+from omnifusion.steps import Fitting, drain
 
 SIZE = (72, 96)
 SHORT = replace(PRESETS["draft"], iterations=60, schedule=Schedule(pairs=8, rays=64))

@@ -20,7 +20,8 @@ from omnifusion.inpaint import suggest
 from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, load_prior
 from omnifusion.prior.guidance import conditional_denoising
 from omnifusion.settings import choose
-from omnifusion.state import Hint, InputError, Task, drain
+from omnifusion.state import Hint, InputError, Task
+from omnifusion.steps import drain
 
 Make = Callable[..., Path]
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion.state import Colored, ColorState, Origin, Step, Video, drain, relay
+from omnifusion.state import ColorState, Origin, Video
+from omnifusion.steps import Colored, Step, drain, relay
 
 
 @pytest.fixture

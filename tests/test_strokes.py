@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from omnifusion.color import from_uint8, luminance, rgb_to_lab
+from omnifusion.correction.strokes import spread
 from omnifusion.state import InputError
-from omnifusion.strokes import spread
 
 
 def halves(height: int = 90, width: int = 160) -> np.ndarray:

@@ -17,7 +17,8 @@ from omnifusion.prior.diffusion import load_prior
 from omnifusion.prior.photos import HELD_OUT, SIDE, Photos, bare_example, crop, hinted_example, hole_mask
 from omnifusion.prior.train import Plan, new_denoiser, train
 from omnifusion.settings import choose
-from omnifusion.state import InputError, drain
+from omnifusion.state import InputError
+from omnifusion.steps import drain
 
 PLAN = Plan(steps=5, batch=2, fresh=1, pool=4, save_every=2)
 

@@ -30,7 +30,8 @@ from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, grey, to_uint8
 from omnifusion.driver import colorize
 from omnifusion.settings import Settings, choose
-from omnifusion.state import Exemplar, InputError, Video, drain
+from omnifusion.state import Exemplar, InputError, Video
+from omnifusion.steps import drain
 from omnifusion.units import Units, windows
 from omnifusion.video import write_image
 from omnifusion.workers import color_by, color_here, local, ray_cluster

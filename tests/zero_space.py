@@ -62,7 +62,7 @@ zero.init, zero.move = (lambda uuid: None), move
 
 from omnifusion import synthetic  # noqa: E402
 from omnifusion.settings import choose  # noqa: E402
-from omnifusion.state import drain  # noqa: E402
+from omnifusion.steps import drain  # noqa: E402
 from omnifusion.store import Request  # noqa: E402
 from omnifusion.ui import gpu, work  # noqa: E402
 from omnifusion.ui.archive import Archive  # noqa: E402

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     import shutil
 
     from omnifusion.commands.colorize import parse_exemplar
-    from omnifusion.corrections import Correction, chain, correct_run, undo
+    from omnifusion.correction.chain import Correction, chain, correct_run, undo
     from omnifusion.state import InputError
     from omnifusion.store import open_run, writing
     from omnifusion.terminal import follow

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from omnifusion.finishing import export_chroma, finish
+    from omnifusion.correction.finishing import export_chroma, finish
     from omnifusion.store import open_run
     from omnifusion.terminal import follow
 

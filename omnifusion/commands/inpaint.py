@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from omnifusion.hint import Reference, make_hint
     from omnifusion.prior.diffusion import load_prior
     from omnifusion.stages import device
-    from omnifusion.state import Task, drain
+    from omnifusion.state import Task
+    from omnifusion.steps import drain
     from omnifusion.video import read_image, write_image
 
     settings = settings_of(args)

@@ -21,8 +21,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each frame."""
-    from omnifusion.corrections import clip_of, state_of
-    from omnifusion.doubt import doubt, drawn, suggest
+    from omnifusion.correction.chain import clip_of, state_of
+    from omnifusion.correction.doubt import doubt, drawn, suggest
     from omnifusion.state import InputError
     from omnifusion.store import open_run, writing
     from omnifusion.video import write_image

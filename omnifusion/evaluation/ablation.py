@@ -11,7 +11,7 @@ from omnifusion.evaluation.methods import Case, Method, Outcome, omnifusion
 from omnifusion.evaluation.scores import Scoreboard
 from omnifusion.evaluation.tables import CDC, COMPARED, CPU_SECONDS, DELTA_E, PSNR, SECONDS, SSIM, Table, forms
 from omnifusion.settings import Settings
-from omnifusion.state import Steps
+from omnifusion.steps import Steps
 
 Change = Callable[[Settings], Settings]
 

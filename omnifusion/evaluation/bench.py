@@ -20,7 +20,8 @@ from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
-from omnifusion.state import ColorState, Measured, Step, Steps, Task, Tracker
+from omnifusion.state import ColorState, Task, Tracker
+from omnifusion.steps import Measured, Step, Steps
 
 SIZE = (240, 427)
 """Height and width that the method works at: half of DAVIS 480p."""

@@ -32,7 +32,8 @@ from omnifusion.omnimotion.optimise import Optimiser
 from omnifusion.omnimotion.rays import Sampler
 from omnifusion.omnimotion.tracker import volume_of
 from omnifusion.settings import choose
-from omnifusion.state import InputError, Measured, Step, Steps, Tracker
+from omnifusion.state import InputError, Tracker
+from omnifusion.steps import Measured, Step, Steps
 
 CHAIN_CYCLE = 4.0
 HEIGHT = 240

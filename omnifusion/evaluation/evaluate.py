@@ -17,7 +17,8 @@ from omnifusion.evaluation.methods import Case, Method, Outcome
 from omnifusion.evaluation.scores import Protocol, Scoreboard
 from omnifusion.meter import Meter, machine
 from omnifusion.stages import Stages
-from omnifusion.state import InputError, Measured, Origin, Step, Steps
+from omnifusion.state import InputError, Origin
+from omnifusion.steps import Measured, Step, Steps
 
 REGIONS = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
 """The parts of a clip that all methods are also scored on alone: what the first method propagated and inpainted."""

@@ -19,7 +19,8 @@ from omnifusion.picture import stretch
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import ColorState, Exemplar, InputError, Origin, Step, Steps, Tracker, Video
+from omnifusion.state import ColorState, Exemplar, InputError, Origin, Tracker, Video
+from omnifusion.steps import Step, Steps
 from omnifusion.video import is_grey
 
 

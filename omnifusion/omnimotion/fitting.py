@@ -22,7 +22,8 @@ from omnifusion.omnimotion.rays import Sampler
 from omnifusion.omnimotion.tracker import OmniMotion, volume_of
 from omnifusion.omnimotion.volume import Kind
 from omnifusion.picture import recent_tracks
-from omnifusion.state import Fitting, InputError, Note, Step, Steps
+from omnifusion.state import InputError
+from omnifusion.steps import Fitting, Note, Step, Steps
 
 
 @dataclass(frozen=True)

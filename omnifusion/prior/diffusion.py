@@ -30,7 +30,8 @@ from omnifusion.prior.guidance import (
     noise,
 )
 from omnifusion.settings import Settings
-from omnifusion.state import Hint, Note, Step, Steps, Task, relay
+from omnifusion.state import Hint, Task
+from omnifusion.steps import Note, Step, Steps, relay
 
 BUNDLED = Path(__file__).parents[2] / "assets" / "prior"
 
@@ -97,7 +98,7 @@ class _Canvas(NamedTuple):
 
 
 class DiffusionPrior:
-    """A latent diffusion model as a ``state.Prior``."""
+    """A latent diffusion model as a ``steps.Prior``."""
 
     def __init__(self, components: Components, settings: Settings) -> None:
         self.components, self.settings = components, settings
@@ -108,7 +109,7 @@ class DiffusionPrior:
         return self.settings.start is not None and self.settings.optimizations == 1
 
     def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
-        """See ``state.Prior``; yields a Step per denoising step.
+        """See ``steps.Prior``; yields a Step per denoising step.
 
         With a hint that knows something, the result is the hint, corrected by what the prior changed in it where the
         hint is unsure. A prior of chroma gives the mean of all likely colours in one step, and where there is no hint a

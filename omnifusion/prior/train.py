@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from omnifusion.prior.chroma import FACTOR, ChromaCoder
 from omnifusion.prior.photos import Photos, bare_example, hinted_example
-from omnifusion.state import InputError, Step, Steps
+from omnifusion.state import InputError
+from omnifusion.steps import Step, Steps
 
 Sample = list[Tensor]
 """L, ab, hint, doubt, hole (see ``Example``), and the encoder's five features."""

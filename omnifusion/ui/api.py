@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from omnifusion.corrections import Correction, correct_run
+from omnifusion.correction.chain import Correction, correct_run
 from omnifusion.settings import Settings, choose
 from omnifusion.state import InputError
 from omnifusion.store import Request, Stored

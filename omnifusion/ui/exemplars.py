@@ -13,7 +13,7 @@ from omnifusion.clip.prepare import without_color
 from omnifusion.color import compose, from_uint8, luminance, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.inpaint import suggest
-from omnifusion.state import drain
+from omnifusion.steps import drain
 from omnifusion.ui import paint
 from omnifusion.ui.panels import EXEMPLAR
 from omnifusion.ui.showing import Showing, Updates, fold

@@ -25,7 +25,8 @@ from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.diffusion import PRIORS, source_of, with_text
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, inpaint_here
-from omnifusion.state import InputError, Note, Steps, Task, relay
+from omnifusion.state import InputError, Task
+from omnifusion.steps import Note, Steps, relay
 
 log = logging.getLogger(__name__)
 

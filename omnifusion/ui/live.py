@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from omnifusion.color import compose, to_uint8
-from omnifusion.corrections import Mended
+from omnifusion.correction.chain import Mended
 from omnifusion.flow import to_bytes
 from omnifusion.picture import TINTS, overlay, recent_tracks
-from omnifusion.state import Colored, ColorState, Fitted, Fitting, Origin, Step, Tracker
+from omnifusion.state import ColorState, Origin, Tracker
+from omnifusion.steps import Colored, Fitted, Fitting, Step
 
 STAGES = {"flow": "Flow", "fit": "Track", "colour": "Colour", "finish": "Film"}
 """What a run goes through, and the word on its bar; propagation and inpainting take turns in "colour"."""

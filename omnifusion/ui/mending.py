@@ -12,9 +12,9 @@ import gradio as gr
 import numpy as np
 import torch
 
-from omnifusion.corrections import Correction, correct_run, corrections, undo
-from omnifusion.doubt import suggest
-from omnifusion.state import Step, Steps
+from omnifusion.correction.chain import Correction, correct_run, corrections, undo
+from omnifusion.correction.doubt import suggest
+from omnifusion.steps import Step, Steps
 from omnifusion.store import Stored
 from omnifusion.ui import paint
 from omnifusion.ui.going import Going

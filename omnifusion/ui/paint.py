@@ -13,8 +13,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from omnifusion.correction.strokes import spread
 from omnifusion.state import InputError
-from omnifusion.strokes import spread
 from omnifusion.ui.assets import ASSETS
 
 INKS = ["#b5483a", "#d9894a", "#d8b45c", "#6f9a4a", "#3f7f6d", "#4f86b8", "#6f9fd0", "#7a5c8f", "#d6a88f", "#8a6242"]

@@ -20,7 +20,8 @@ from PIL import Image
 from omnifusion.geometry import fit_size
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import InputError, Steps
+from omnifusion.state import InputError
+from omnifusion.steps import Steps
 from omnifusion.store import Stored
 from omnifusion.ui import work
 from omnifusion.ui.archive import Archive

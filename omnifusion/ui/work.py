@@ -17,7 +17,8 @@ from omnifusion.flow import to_bytes
 from omnifusion.flow.direct import DirectFlow
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import Exemplar, Fitted, Followed, InputError, Step, Steps, Tracker, Video
+from omnifusion.state import Exemplar, InputError, Tracker, Video
+from omnifusion.steps import Fitted, Followed, Step, Steps
 from omnifusion.store import Request, RunFolder, Stored, open_run
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import tracks

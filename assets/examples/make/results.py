@@ -14,7 +14,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from omnifusion.settings import choose
-from omnifusion.state import drain
+from omnifusion.steps import drain
 from omnifusion.store import Request
 from omnifusion.ui.assets import EXAMPLES, FOLDER, Example
 from omnifusion.ui.limits import Limits

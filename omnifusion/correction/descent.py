@@ -19,7 +19,8 @@ from torch import Tensor
 
 from omnifusion.geometry import pixel_grid
 from omnifusion.propagate import MOVING_SIGMA, fetch
-from omnifusion.state import Colored, ColorState, InputError, Origin, Steps
+from omnifusion.state import ColorState, InputError, Origin
+from omnifusion.steps import Colored, Steps
 
 GAP = 3.0
 """Radius in pixels of the closing of what a frame shows of a thing: pointers go to whole pixels, some are missing."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.correct import things
+from omnifusion.correction.descent import things
 from omnifusion.picture import TINTS, stretch
 from omnifusion.state import ColorState, Origin
 

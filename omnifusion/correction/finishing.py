@@ -8,9 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
-from omnifusion.corrections import clip_of
+from omnifusion.correction.chain import clip_of
 from omnifusion.geometry import resize
-from omnifusion.state import InputError, Step, Steps
+from omnifusion.state import InputError
+from omnifusion.steps import Step, Steps
 from omnifusion.store import Stored, writing
 from omnifusion.video import Writer, write_chroma, write_image
 

@@ -24,10 +24,11 @@ from torch import Tensor
 from omnifusion.cache import frames_of, save_state
 from omnifusion.clip.prepare import opaque, overlaid, working_chroma, working_luminance
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
-from omnifusion.correct import Edit, correct, roots
+from omnifusion.correction.descent import Edit, correct, roots
 from omnifusion.geometry import resize
 from omnifusion.picture import overlay, stretch
-from omnifusion.state import Colored, ColorState, Followed, InputError, Origin, Step, Steps, Video
+from omnifusion.state import ColorState, InputError, Origin, Video
+from omnifusion.steps import Colored, Followed, Step, Steps
 from omnifusion.store import Stored, mean_scores, open_run, score, settle, writing
 from omnifusion.video import FORMATS, Writer, read_image, stream, write_image
 

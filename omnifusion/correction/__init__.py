@@ -1,0 +1,1 @@
+"""Mending a finished run: strokes, what descends from what, doubt, and finishing."""
