@@ -8,11 +8,10 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from types import TracebackType
 from typing import TypeVar
 
@@ -105,16 +104,6 @@ class Costs:
             if step is None:
                 return work.result
             yield step
-
-
-def median_seconds(work: Callable[[], object], times: int) -> float:
-    """The median wall time of so many calls."""
-    seconds = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - begin)
-    return float(median(seconds))
 
 
 def _peak_mib() -> float:

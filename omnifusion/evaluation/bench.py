@@ -6,28 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from omnifusion import flow, synthetic
-from omnifusion.clip.prepare import Clip, prepare
+from omnifusion.clip.prepare import prepare
 from omnifusion.clip.shots import Shot
 from omnifusion.driver import colorize
 from omnifusion.evaluation.tables import Table
 from omnifusion.geometry import resize
-from omnifusion.inpaint import Witnesses
-from omnifusion.meter import Meter, median_seconds
-from omnifusion.prior.diffusion import DiffusionPrior, load_prior
+from omnifusion.meter import Meter
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
-from omnifusion.stages import Stages, device
-from omnifusion.state import ColorState, Task, Tracker
+from omnifusion.stages import Stages
+from omnifusion.state import ColorState
 from omnifusion.steps import Measured, Step, Steps
 
 SIZE = (240, 427)
 """Height and width that the method works at: half of DAVIS 480p."""
 
 SCENE = "three-layers"
-REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class Row:
 
 
 def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
-    """Measure tracker, propagation, whole run and upsampling at every length, and one guided denoising step."""
+    """Measure tracker, propagation, whole run and upsampling at every length."""
     rows: list[Row] = []
     stages = Stages()
 
@@ -85,40 +80,7 @@ def bench(settings: Settings, lengths: Sequence[int]) -> Steps[list[Row]]:
                 clip.full_size(result.state, t)
         bicubic = ("bicubic enlargement of ab", reference.seconds)
         yield row("frames at full size", frames, meter.seconds, bicubic, meter)
-        if frames == lengths[0]:
-            prior = load_prior(settings, device())
-            with Meter() as meter:
-                seconds = guided_step(prior, clip, tracker, settings)
-            yield row("guided denoising step", 1, seconds, ("denoiser and decoder, once", plain_pass(prior)), meter)
     return rows
-
-
-def guided_step(prior: DiffusionPrior, clip: Clip, tracker: Tracker, settings: Settings) -> float:
-    """Seconds of one denoising step of the last frame with eq. (2)-(4), the median of several."""
-    state = propagate(tracker, ColorState.of_exemplars(clip.L, clip.exemplar_ab()), 0, 0)
-    frame = len(clip.L) - 1
-    hint = Witnesses([0]).hint(state, frame, tracker, clip.shots[0].frames) if settings.start is not None else None
-    steps = prior.fill([Task(state.L[frame], state.ab[frame], state.mask[frame], hint, settings.seed)])
-    next(steps)  # the first step encodes the frame, too
-    return median_seconds(lambda: next(steps), min(REPEATS, settings.steps - 1))
-
-
-def plain_pass(prior: DiffusionPrior) -> float:
-    """Seconds of the denoiser and the decoder on one frame of ``SIZE``, without gradients; the median of several."""
-    parts = prior.components
-    h, w = (-(-side // parts.multiple) * parts.multiple // parts.factor for side in prior.working_size(SIZE))
-    channels = parts.vae.config.latent_channels
-    z = torch.zeros(1, channels, h, w, device=parts.device)
-    extra = torch.zeros(1, channels + 1, h, w, device=parts.device) if parts.input_channels != channels else None
-    network = parts.network(extra)
-
-    @torch.no_grad()
-    def once() -> None:
-        network(z, 1)
-        parts.decode(z)
-
-    once()
-    return median_seconds(once, REPEATS)
 
 
 def table(rows: Sequence[Row], settings: Settings, machine: str) -> Table:
