@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from omnifusion import flow
@@ -17,6 +18,7 @@ from omnifusion.settings import Settings
 from omnifusion.state import InputError
 from omnifusion.steps import Step, Steps
 from omnifusion.store import Request, Stored
+from omnifusion.ui.estimate import MIB
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.runs import Bound, Run, Runs
 
@@ -210,3 +212,12 @@ def test_short_work_beside_takes_the_place_of_a_run() -> None:
         pass
     long.stop(keep=False)
     assert long.ended.wait(5)
+
+
+def test_what_the_process_held_before_is_not_a_runs_own() -> None:
+    held = np.ones(2**29, np.uint8)  # what an earlier run left behind
+    run = a_run(Counted(), steps=30)
+    run.bound = Bound(60.0, MIB["base"] + 50)
+    Runs(Limits()).submit(run)
+    asyncio.run(_all(run))
+    assert run.result is STORED and held.all()

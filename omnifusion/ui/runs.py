@@ -23,6 +23,7 @@ from omnifusion.meter import Meter
 from omnifusion.state import InputError
 from omnifusion.steps import Colored, Followed, Step, Steps
 from omnifusion.store import Stored
+from omnifusion.ui.estimate import MIB
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job
 
@@ -40,7 +41,7 @@ Work = Callable[[Callable[[], bool]], Steps[Stored]]
 
 @dataclass(frozen=True)
 class Bound:
-    """What a run may take at most: seconds, and the process's resident memory in MiB."""
+    """What a run may take at most: seconds, and the resident memory in MiB of a process that was at rest before it."""
 
     seconds: float
     mib: float
@@ -80,6 +81,7 @@ class Run:
     _began: float = 0.0
     _looked: float = 0.0
     _meter: Meter = field(default_factory=Meter)
+    _before: float = 0.0  # MiB that the process held beyond what it does at rest when the run began
     _vanished: float | None = None
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
@@ -112,7 +114,7 @@ class Run:
             self.stop(keep=self.patience > 0)
         elif now - self._began > self.bound.seconds:
             self.stop(True, f"It was stopped after {now - self._began:.0f} s, far more than it was expected to take.")
-        elif (held := self._meter.so_far()) > self.bound.mib:
+        elif (held := self._meter.so_far()) > self.bound.mib + self._before:
             self.stop(True, f"It was stopped at {held:.0f} MiB, far more memory than it was expected to need.")
 
     @property
@@ -127,6 +129,7 @@ class Run:
         """Do the work, in the context of whoever asked (a ZeroGPU Space knows its visitors by it)."""
         self._began = time.monotonic()
         with self._meter:
+            self._before = max(0.0, self._meter.so_far() - MIB["base"])
             self._context.run(self._compute)
 
     def _compute(self) -> None:
