@@ -7,10 +7,10 @@ import twin
 
 from omnifusion.omnimotion import kernels
 from omnifusion.omnimotion import volume as model
+from omnifusion.omnimotion.coordinates import DEPTH, to_pixels, to_volume
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.tracker import volume_of
-from omnifusion.omnimotion.units import DEPTH, to_pixels, to_volume
 from omnifusion.omnimotion.volume import Rays, composite_weights, depths
 
 T = 5

@@ -13,13 +13,13 @@ from omnifusion import omnimotion, synthetic
 from omnifusion.color import from_uint8, luminance
 from omnifusion.geometry import inside, pixel_grid
 from omnifusion.omnimotion import Flows, OmniMotion, fitting, layers
+from omnifusion.omnimotion.coordinates import to_volume
 from omnifusion.omnimotion.fitting import PRESETS
 from omnifusion.omnimotion.flows import collect
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.optimise import Optimiser, Schedule
 from omnifusion.omnimotion.rays import Sampler
-from omnifusion.omnimotion.units import to_volume
 from omnifusion.state import InputError
 from omnifusion.steps import Fitting, drain
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from omnifusion.flow import grid
 from omnifusion.flow.features import affine_motion
+from omnifusion.omnimotion.coordinates import to_pixels, to_volume
 from omnifusion.omnimotion.flows import Flows, Pair
-from omnifusion.omnimotion.units import to_pixels, to_volume
 
 Array = np.ndarray
 MOVES_APART = 2.0

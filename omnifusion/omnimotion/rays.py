@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from omnifusion.omnimotion.coordinates import to_volume
 from omnifusion.omnimotion.flows import Flows
-from omnifusion.omnimotion.units import to_volume
 from omnifusion.omnimotion.volume import Rays
 
 

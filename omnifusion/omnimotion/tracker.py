@@ -11,10 +11,10 @@ import torch
 
 from omnifusion import flow as of
 from omnifusion.flow.direct import Correspondence, DirectFlow
+from omnifusion.omnimotion.coordinates import to_pixels, to_volume
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.optimise import copied
-from omnifusion.omnimotion.units import to_pixels, to_volume
 from omnifusion.omnimotion.volume import Kind, Volume
 
 Array = np.ndarray

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from omnifusion.errors import go_on
-from omnifusion.omnimotion.units import DEPTH
+from omnifusion.omnimotion.coordinates import DEPTH
 
 Kind = Literal["grid", "mlp"]
 MIX = 0.75
