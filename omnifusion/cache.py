@@ -35,7 +35,8 @@ DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.
 """What reading a damaged file ends in."""
 
 NOT_DECISIVE = frozenset({
-    "ui", "commands", "evaluation", "synthetic", "terminal", "store", "cache", "workers", "correction", "__main__",
+    "ui", "commands", "evaluation", "synthetic", "terminal", "store", "delivery", "cache", "workers", "correction",
+    "__main__",
 })  # fmt: skip
 """Rooms whose code decides no colour."""
 
@@ -192,7 +193,7 @@ def frames_of(state: ColorState, names: Sequence[str]) -> Iterator[dict[str, Ten
 def save_state(folder: Path, frames: int, colors: Colors, trackers: Mapping[int, Tracker]) -> None:
     """Write what the pictures do not hold: the origins, the colours unrounded, and the fitted trackers."""
     for file, names in (("origin.npz", ["origin"]), ("ab.npz", [name for name in COLORS if name != "origin"])):
-        with zipfile.ZipFile(folder / file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(folder / file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name in names:
                 write_array(archive, name, frames, (row[name] for row in colors([name])))
     if trackers:

@@ -48,19 +48,23 @@ def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:
     """
     tolerance = 1e-4
 
-    def fits(scaled: Tensor) -> Tensor:
-        rgb = _linear_rgb(L, scaled)
+    def fits(L: Tensor, ab: Tensor) -> Tensor:
+        rgb = _linear_rgb(L, ab)
         return ((rgb >= -tolerance) & (rgb <= 1 + tolerance)).all(dim=-3, keepdim=True)
 
-    whole = fits(ab)
-    if bool(whole.all()):
+    outside = ~fits(L, ab)
+    if not bool(outside.any()):
         return ab
-    low, high = torch.zeros_like(L), torch.ones_like(L)
+    light = L[outside][None, None]
+    colors = torch.stack([ab[..., k : k + 1, :, :][outside] for k in (0, 1)])[:, None]
+    low, high = torch.zeros_like(light), torch.ones_like(light)
     for _ in range(iterations):
         middle = (low + high) / 2
-        good = fits(ab * middle)
+        good = fits(light, colors * middle)
         low, high = torch.where(good, middle, low), torch.where(good, high, middle)
-    return torch.where(whole, ab, ab * low)
+    scale = torch.ones_like(L)
+    scale[outside] = low.flatten()
+    return ab * scale
 
 
 def compose(L: Tensor, ab: Tensor) -> Tensor:
@@ -71,6 +75,17 @@ def compose(L: Tensor, ab: Tensor) -> Tensor:
 def luminance(rgb: Tensor) -> Tensor:
     """CIE L* ``(..., 1, H, W)`` in [0, 100] of sRGB ``(..., 3, H, W)`` in [0, 1]."""
     return rgb_to_lab(rgb)[..., :1, :, :]
+
+
+GREYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)
+"""A picture of all greys, ``(3, 16, 16)``."""
+
+
+def luminance_of(image: np.ndarray, gain: float = 1.0) -> Tensor:
+    """CIE L* ``(1, H, W)`` of a picture ``(3, H, W)`` uint8 made ``gain`` times as bright; of a grey one by a table."""
+    is_grey = np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])
+    L = luminance((from_uint8(GREYS if is_grey else image) * gain).clamp_max(1))
+    return torch.from_numpy(L.numpy().ravel()[image[:1]]) if is_grey else L
 
 
 def grey(rgb: Tensor) -> Tensor:

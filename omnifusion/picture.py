@@ -31,11 +31,11 @@ def overlay(image: np.ndarray, kind: np.ndarray, opacity: float = 0.45) -> np.nd
             stretched by nearest neighbour.
     """
     kind = stretch(kind, image.shape[:2])
-    result = image.astype(np.float32)
+    result, values = np.array(image, order="C"), np.arange(256, dtype=np.float32)[:, None, None]
     for origin, tint in TINTS.items():
-        where = kind == int(origin)
-        result[where] += opacity * (np.array(tint, np.float32) - result[where])
-    return (result + 0.5).astype(np.uint8)
+        table = (values + opacity * (np.array(tint, np.float32) - values) + 0.5).astype(np.uint8)
+        cv2.copyTo(cv2.LUT(image, table), np.uint8(kind == int(origin)), result)
+    return result
 
 
 def stretch(values: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -6,9 +6,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,16 @@ from torch import Tensor
 
 from omnifusion.cache import Cache, Colors, frames_of, save_state, versions
 from omnifusion.clip.prepare import Clip
-from omnifusion.color import compose, to_uint8
+from omnifusion.delivery import deliver, mean_scores
 from omnifusion.driver import Result
 from omnifusion.meter import Costs
-from omnifusion.metrics import COMPARISONS
 from omnifusion.omnimotion import OmniMotion
-from omnifusion.picture import overlay
 from omnifusion.settings import Settings
 from omnifusion.stages import device
-from omnifusion.state import COLORS, ColorState, InputError, Iteration, Origin, Tracker
+from omnifusion.state import ColorState, InputError, Iteration, Origin, Tracker
 from omnifusion.steps import Colored, Fitted, Note, Round, Step, Steps
 from omnifusion.units import disk_mib
-from omnifusion.video import FORMATS, Writer, read, read_image, write_image
+from omnifusion.video import read, read_image, write_image
 
 PARTS = (
     "frames", "iterations", "colorized.*", "origin.mp4", "report.json", "tracker.pt", "origin.npz", "ab.npz",
@@ -223,51 +221,23 @@ class RunFolder:
         result: Result | Costs | None,
         colors: Colors | None = None,
         format: str = "h264",
+        threads: int = 1,
     ) -> Steps[dict[str, Any]]:
         """Write frames and films at full size, frame by frame, the run's state, and the report; returns the report.
 
         Args:
             result: what it took; None for a run that was interrupted: what it had coloured is written all the same.
             colors: of the whole clip, where it is not in the state that was watched last.
-            format: the film's, one of ``video.FORMATS``; or "png": the frames alone.
+            format, threads: see ``deliver``.
         """
-        video, rows = clip.video, []
         colors = colors or partial(frames_of, self.state or ColorState.grey(clip.L))
-        counts = dict.fromkeys((-1, *map(int, Origin)), 0)
         with writing(self.path):
             self._clear(RESULTS)
-            with ExitStack() as stack:
-                films = [stack.enter_context(Writer(self.path / "origin.mp4", video))]
-                if format != "png":
-                    path = self.path / f"colorized{FORMATS[format].ending}"
-                    films.append(stack.enter_context(Writer(path, video, format=format)))
-                for t, found in enumerate(colors(COLORS)):
-                    state = ColorState(clip.luminance([t]), **found)
-                    frame, kind = clip.full_size(state, t, t), state.kind[0].numpy()
-                    counts = {known: count + int((kind == known).sum()) for known, count in counts.items()}
-                    write_image(self.path / "frames" / f"{t:05d}.png", frame)
-                    self._inpainted(state, t)
-                    films[0].add(overlay(frame.transpose(1, 2, 0), kind).transpose(2, 0, 1))
-                    if len(films) > 1:
-                        films[1].add(frame)
-                    if clip.truth and t not in clip.exemplars:
-                        rows.append(score(frame, np.asarray(video.frames[t])))
-                    yield Step("finish", "writing the film", done=(t + 1) / len(video))
+            counts, rows = yield from deliver(self.path, clip, colors, format, threads)
             report = self._report(clip, settings, counts, result, mean_scores(rows))
-            save_state(self.path, len(video), colors, self.trackers)
+            save_state(self.path, len(clip.video), colors, self.trackers)
             (self.path / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         return report
-
-    def _inpainted(self, state: ColorState, t: int) -> None:
-        """Of the one frame ``t`` of a state, where it was inpainted: before, the part that was grey, and after."""
-        filled = state.kind[0] == Origin.INPAINTED
-        if bool(filled.any()):
-            name = f"{int(state.iteration[0][filled][0]):04d}_frame{t:04d}"
-            before = replace(state, ab=state.ab * ~filled)
-            write_image(self.path / "iterations" / f"{name}_before.png", working_frame(before, 0))
-            mask = filled.numpy()[None].repeat(3, 0) * np.uint8(255)
-            write_image(self.path / "iterations" / f"{name}_mask.png", mask)
-            write_image(self.path / "iterations" / f"{name}_after.png", working_frame(state, 0))
 
     def keep(self, request: Request, exemplars: Mapping[int, np.ndarray]) -> Stored:
         """Write what was asked and the pictures that were given, frame -> ``(3, H, W)`` uint8: the last files of a run,
@@ -291,7 +261,7 @@ class RunFolder:
             "frames": len(clip.video),
             "size": list(clip.video.size),
             "working_size": list(clip.size),
-            "complete": counts[-1] == 0,
+            "complete": not counts[-1],
             "exemplars": sorted(clip.exemplars),
             **clip.report(),
             "settings": asdict(settings),
@@ -303,21 +273,6 @@ class RunFolder:
             "scores": scores,
             "notes": [*clip.notes, *self.notes],
         }
-
-
-def score(frame: np.ndarray, truth: np.ndarray) -> list[float]:
-    """How close a frame ``(3, H, W)`` uint8 is to the truth, by ``COMPARISONS``."""
-    return [float(metric(frame[None], truth[None])[0]) for metric in COMPARISONS.values()]
-
-
-def mean_scores(rows: Sequence[list[float]]) -> dict[str, float]:
-    """The means of the frames' scores by name; nothing of nothing."""
-    return dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
-
-
-def working_frame(state: ColorState, frame: int) -> np.ndarray:
-    """A frame at the working size with the colours known so far, ``(3, h, w)`` uint8."""
-    return to_uint8(compose(state.L[frame], state.ab[frame])).numpy()
 
 
 def save_request(folder: Path, request: Request) -> None:

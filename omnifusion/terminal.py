@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from omnifusion.cache import fingerprint
 from omnifusion.clip.prepare import Clip
+from omnifusion.delivery import makers
 from omnifusion.prior.diffusion import load_prior
 from omnifusion.stages import Stages, device
 from omnifusion.state import Exemplar
@@ -76,7 +77,7 @@ class Means:
     Attributes:
         mib: memory of all processes together, MiB.
         workers: how many processes, or where a Ray cluster is.
-        format: see ``RunFolder.finish``.
+        format: see ``deliver``.
     """
 
     mib: float = 4096.0
@@ -119,7 +120,8 @@ def color_to_folder(
     except KeyboardInterrupt:
         print("\nInterrupted: writing what is coloured so far.")
     folder.iterations, folder.trackers, folder.notes = units.rounds(), units.trackers(), units.notes()
-    report = follow(folder.finish(clip, settings, units.costs(), units.colors, means.format), each_stage=True)
+    threads = makers(clip.video.size, means.mib)
+    report = follow(folder.finish(clip, settings, units.costs(), units.colors, means.format, threads), each_stage=True)
     folder.keep(request, {given.index: given.image for given in exemplars})
     for note in report["notes"]:
         print(note)

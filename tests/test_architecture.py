@@ -23,6 +23,7 @@ LAYERS: list[set[str]] = [
     {"driver"},
     {"cache"},
     {"units"},
+    {"delivery"},
     {"store", "workers"},
     {"terminal", "evaluation", "correction"},
     {"commands", "ui"},

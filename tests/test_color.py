@@ -58,3 +58,19 @@ def test_compose_is_differentiable() -> None:
 def test_eight_bit_round_trip_is_exact() -> None:
     values = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, 16, 16)
     assert torch.equal(color.to_uint8(color.from_uint8(values)), values)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.1])
+def test_the_luminance_of_grey_pictures_is_that_of_any(rgb: torch.Tensor, gain: float) -> None:
+    picture = color.to_uint8(rgb[0]).numpy()
+    for image in (picture, picture[:1].repeat(3, 0)):
+        expected = color.luminance((color.from_uint8(image) * gain).clamp_max(1))
+        assert torch.equal(color.luminance_of(image, gain), expected)
+
+
+def test_only_what_is_outside_the_gamut_is_shrunk(rgb: torch.Tensor) -> None:
+    lab = color.rgb_to_lab(rgb)
+    L, ab = lab[:, :1], lab[:, 1:] * torch.linspace(0.5, 3, 16)
+    found = color.into_gamut(L, ab)
+    each = torch.cat([color.into_gamut(L[..., k : k + 1], ab[..., k : k + 1]) for k in range(16)], -1)
+    assert torch.equal(found, each) and 0.2 < (found == ab).float().mean() < 0.8

@@ -16,7 +16,7 @@ from omnifusion.clip.alike import lend
 from omnifusion.clip.film import INTERLACED, Film, inspect
 from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
 from omnifusion.clip.shots import Shot
-from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
+from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_uint8
 from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
 from omnifusion.picture import stretch
@@ -88,14 +88,14 @@ class Clip:
             return "exemplars"
         return "prior" if shot.lender is None else "alike"
 
-    def full_size(self, state: ColorState, frame: int, first: int = 0) -> np.ndarray:
+    def full_size(self, state: ColorState, frame: int, first: int = 0, decoded: np.ndarray | None = None) -> np.ndarray:
         """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colours of ``state``,
-        which begins with frame ``first``.
+        which begins with frame ``first``; ``decoded``, where it is at hand.
 
         Chroma is brought to full size by bicubic interpolation (guided filters measured worse, docs/propagation.md);
         an exemplar gives its frame its chroma at full size, unsoftened.
         """
-        L = _L(self.video.frames[frame])
+        L = luminance_of(self.video.frames[frame] if decoded is None else decoded)
         twins = next(shot.twins for shot in self.shots if frame in shot)
         ab = resize(state.ab[frame - first][None], self.video.size)[0]
         if (exemplar := self.exemplars.get(twins.get(frame, frame))) is not None:
@@ -146,7 +146,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
     shots = lend(
         [shot.worked(placed) for shot in film.shots],
         placed,
-        lambda t: resize(_L(video.frames[t])[None], shown)[0, 0].numpy(),
+        lambda t: resize(luminance_of(video.frames[t])[None], shown)[0, 0].numpy(),
     )
     if len(shots) > 1:
         cuts = ", ".join(str(start) for start in sorted(shot.start for shot in shots)[1:])
@@ -175,7 +175,7 @@ def working_luminance(
 
     def small(frame: np.ndarray, gain: float) -> Tensor:
         go_on()
-        return resize(luminance((from_uint8(frame) * gain).clamp_max(1))[None], size)
+        return resize(luminance_of(frame, gain)[None], size)
 
     return torch.cat([small(frame, gain) for frame, gain in zip(frames, gains, strict=False)])
 
@@ -210,15 +210,11 @@ def working_chroma(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     return torch.where(both[2] >= 0.5, both[:2] / both[2].clamp_min(0.5), torch.nan)
 
 
-def _L(frame: np.ndarray) -> Tensor:
-    return luminance(from_uint8(frame))
-
-
 def _ab(image: np.ndarray) -> Tensor:
     return rgb_to_lab(from_uint8(image[:3]))[1:]
 
 
 def without_color(frame: np.ndarray) -> np.ndarray:
     """A frame without its colour, ``(3, H, W)`` uint8 with three equal channels of the same L*."""
-    L = _L(frame)
+    L = luminance_of(frame)
     return to_uint8(compose(L, torch.zeros(2, *L.shape[1:]))).numpy()

@@ -75,7 +75,9 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))).save(part, compress_level=3)
+        Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))).save(
+            part, compress_level=1, compress_type=3
+        )
         os.replace(part, path)
     except OSError as error:
         raise refused(path, error) from error
