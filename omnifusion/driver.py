@@ -84,7 +84,7 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     frames = shot.frames
     given = [e for e in run.exemplars if e in frames] + shot.lent
     first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
-    run.witnesses = Witnesses(given, run.settings.literal)
+    run.witnesses = Witnesses(given, run.settings.literal, run.stages.kernels)
     tracker = yield from run.track(shot)  # Train OmniMotion
     between = {} if run.settings.literal else enclosing(given, frames)
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
@@ -197,7 +197,7 @@ class Run:
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
-        self.witnesses = Witnesses(self.exemplars, self.settings.literal)
+        self.witnesses = Witnesses(self.exemplars, self.settings.literal, self.stages.kernels)
         self.left = [0] * len(self.state)
         self.painted(self.state, range(len(self.state)))
 
@@ -238,7 +238,8 @@ class Run:
                 pair = (between or {}).get(j, ())
                 beside = sum(pair) - i if i in pair else None
                 with self.costs.during("propagate"):
-                    self.painted(propagate(tracker, self.state, i, iteration, [j], near, literal, beside), [j])
+                    given = (i, iteration, [j], near, literal, beside, self.stages.kernels.fetched)
+                    self.painted(propagate(tracker, self.state, *given), [j])
                 yield self.colored("propagate", f"frame {i} gives its colour to frame {j}", j)
         colored = before - sum(self.left)
         filled = 0 if inpainted is None else int(inpainted.sum())

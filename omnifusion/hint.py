@@ -7,7 +7,7 @@ itself. Levin 2004's equations join what they say to the known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -81,62 +81,10 @@ class Reference:
     @cached_property
     def candidates(self) -> tuple[cKDTree, np.ndarray, np.ndarray] | None:
         """A search tree of the features of some coloured pixels, their colours ``(N, 2)`` and their names."""
-        chosen = _subset(self.mask.numpy(), MOST)
+        chosen = subset(self.mask.numpy(), MOST)
         if not chosen.any():
             return None
         return cKDTree(self.features[chosen]), self.ab.permute(1, 2, 0).numpy()[chosen], self.names.numpy()[chosen]
-
-
-def make_hint(frame: Reference, references: Sequence[Reference], fetched: Sequence[Hint] = ()) -> Hint:
-    """The colour that references, the frame's own known pixels and fetched colours suggest for its unknown pixels.
-
-    Args:
-        frame: the frame; its unknown pixels are those outside its mask.
-        references: coloured frames, of any size; the frame itself is added.
-        fetched: colours fetched from other frames, with the probability that they are right.
-
-    Returns:
-        ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled towards the suggestions;
-        ``confidence``: that the best of the witnesses is right, 1 at known pixels; ``source``: of the strongest one.
-    """
-    asked = torch.from_numpy(_subset(~frame.mask.numpy(), ASKED))
-    seen = lookup(frame, asked, [*references, frame])
-    seen = replace(seen, confidence=seen.confidence * _credit(frame, references))
-    witnesses = [seen, *fetched]
-    weights = torch.stack([torch.from_numpy(odds(w.confidence.numpy())) for w in witnesses])
-    weight = weights.sum(0)
-    color = (torch.stack([w.ab for w in witnesses]) * weights[:, None]).sum(0) / weight.clamp_min(1e-6)
-    filled = levin(frame.L, frame.ab, frame.mask, color, DATA_WEIGHT * weight)
-    sure = torch.where(frame.mask, torch.ones(()), torch.stack([w.confidence for w in witnesses]).amax(0))
-    return Hint(filled, sure, _strongest(frame, witnesses, weights))
-
-
-def _strongest(frame: Reference, witnesses: Sequence[Hint], weights: Tensor) -> Tensor:
-    """The source ``(H, W)`` of the witness of most weight ``(witnesses, H, W)``; where only Levin's equations speak,
-    that of the nearest pixel where more does."""
-    unknown = torch.full(frame.mask.shape, -1)
-    told = torch.stack([unknown if w.source is None else w.source for w in witnesses])
-    source = torch.where(frame.mask, frame.names, told.gather(0, weights.argmax(0)[None])[0])
-    silent = ~frame.mask & (weights.amax(0) <= 0)
-    if not bool(silent.any()) or bool(silent.all()):
-        return torch.where(silent, unknown, source)
-    y, x = torch.from_numpy(distance_transform_edt(silent.numpy(), return_distances=False, return_indices=True)).long()
-    return source[y, x]
-
-
-def _credit(frame: Reference, references: Sequence[Reference]) -> Tensor:
-    """How much ``(H, W)`` lookups are still heard after a test at lonely known pixels, such as a few given colours of a
-    thing that the references show in others: their error there is carried into the hole by Levin's equations."""
-    share = cv2.blur(frame.mask.float().numpy(), (LONELY_WINDOW, LONELY_WINDOW))
-    lonely = frame.mask & torch.from_numpy(share < LONELY)
-    if not bool(lonely.any()):
-        return torch.ones(frame.mask.shape)
-    found = lookup(frame, lonely, [*references, replace(frame, mask=frame.mask & ~lonely)])
-    distance, nearest = distance_transform_edt(~lonely.numpy(), return_indices=True)
-    y, x = torch.from_numpy(nearest).long()
-    beside = (found.ab - frame.ab)[:, y, x] * torch.from_numpy(distance < LONELY_WINDOW)
-    error = levin(frame.L, beside.float(), frame.mask).norm(dim=0)
-    return torch.exp(-0.5 * (error / CONTRADICTION_SIGMA) ** 2)
 
 
 def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> Hint:
@@ -189,9 +137,70 @@ def features(L: Tensor) -> np.ndarray:
     return np.stack([*layers, POSITION_WEIGHT[0] * x, POSITION_WEIGHT[1] * y], axis=-1)
 
 
-def _subset(where: np.ndarray, limit: int) -> np.ndarray:
+def subset(where: np.ndarray, limit: int) -> np.ndarray:
     """At most about ``limit`` of the pixels ``where``, on a regular lattice."""
     stride = int(np.ceil(np.sqrt(max(1.0, where.sum() / limit))))
     lattice = np.zeros_like(where)
     lattice[stride // 2 :: stride, stride // 2 :: stride] = True
     return where & lattice if (where & lattice).any() else where
+
+
+def make_hint(
+    frame: Reference,
+    references: Sequence[Reference],
+    fetched: Sequence[Hint] = (),
+    lookup: Callable[..., Hint] = lookup,
+    levin: Callable[..., Tensor] = levin,
+) -> Hint:
+    """The colour that references, the frame's own known pixels and fetched colours suggest for its unknown pixels.
+
+    Args:
+        frame: the frame; its unknown pixels are those outside its mask.
+        references: coloured frames, of any size; the frame itself is added.
+        fetched: colours fetched from other frames, with the probability that they are right.
+        lookup, levin: these, or their twins on a GPU.
+
+    Returns:
+        ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled towards the suggestions;
+        ``confidence``: that the best of the witnesses is right, 1 at known pixels; ``source``: of the strongest one.
+    """
+    asked = torch.from_numpy(subset(~frame.mask.numpy(), ASKED))
+    seen = lookup(frame, asked, [*references, frame])
+    seen = replace(seen, confidence=seen.confidence * _credit(frame, references, lookup, levin))
+    witnesses = [seen, *fetched]
+    weights = torch.stack([torch.from_numpy(odds(w.confidence.numpy())) for w in witnesses])
+    weight = weights.sum(0)
+    color = (torch.stack([w.ab for w in witnesses]) * weights[:, None]).sum(0) / weight.clamp_min(1e-6)
+    filled = levin(frame.L, frame.ab, frame.mask, color, DATA_WEIGHT * weight)
+    sure = torch.where(frame.mask, torch.ones(()), torch.stack([w.confidence for w in witnesses]).amax(0))
+    return Hint(filled, sure, _strongest(frame, witnesses, weights))
+
+
+def _strongest(frame: Reference, witnesses: Sequence[Hint], weights: Tensor) -> Tensor:
+    """The source ``(H, W)`` of the witness of most weight ``(witnesses, H, W)``; where only Levin's equations speak,
+    that of the nearest pixel where more does."""
+    unknown = torch.full(frame.mask.shape, -1)
+    told = torch.stack([unknown if w.source is None else w.source for w in witnesses])
+    source = torch.where(frame.mask, frame.names, told.gather(0, weights.argmax(0)[None])[0])
+    silent = ~frame.mask & (weights.amax(0) <= 0)
+    if not bool(silent.any()) or bool(silent.all()):
+        return torch.where(silent, unknown, source)
+    y, x = torch.from_numpy(distance_transform_edt(silent.numpy(), return_distances=False, return_indices=True)).long()
+    return source[y, x]
+
+
+def _credit(
+    frame: Reference, references: Sequence[Reference], lookup: Callable[..., Hint], levin: Callable[..., Tensor]
+) -> Tensor:
+    """How much ``(H, W)`` lookups are still heard after a test at lonely known pixels, such as a few given colours of a
+    thing that the references show in others: their error there is carried into the hole by Levin's equations."""
+    share = cv2.blur(frame.mask.float().numpy(), (LONELY_WINDOW, LONELY_WINDOW))
+    lonely = frame.mask & torch.from_numpy(share < LONELY)
+    if not bool(lonely.any()):
+        return torch.ones(frame.mask.shape)
+    found = lookup(frame, lonely, [*references, replace(frame, mask=frame.mask & ~lonely)])
+    distance, nearest = distance_transform_edt(~lonely.numpy(), return_indices=True)
+    y, x = torch.from_numpy(nearest).long()
+    beside = (found.ab - frame.ab)[:, y, x] * torch.from_numpy(distance < LONELY_WINDOW)
+    error = levin(frame.L, beside.float(), frame.mask).norm(dim=0)
+    return torch.exp(-0.5 * (error / CONTRADICTION_SIGMA) ** 2)

@@ -7,13 +7,22 @@ from dataclasses import dataclass, field
 
 import torch
 
-from omnifusion.hint import Reference, make_hint
+from omnifusion.hint import Reference, levin, lookup, make_hint
 from omnifusion.propagate import fetched
 from omnifusion.state import ColorState, Hint, Origin, Task, Tracker, pixel_numbers
 from omnifusion.steps import Steps
 
 NEAREST = 2
 """How many completed frames, nearest in time, lend their colours to the hint beside the exemplars."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The arithmetic that a run repeats: compiled for a CPU, or its twins on a GPU (``omnifusion.gpu``)."""
+
+    fetched: Callable[..., tuple[Hint, torch.Tensor]] = fetched
+    lookup: Callable[..., Hint] = lookup
+    levin: Callable[..., torch.Tensor] = levin
 
 
 @dataclass
@@ -27,6 +36,7 @@ class Witnesses:
 
     exemplars: Sequence[int]
     literal: bool = False
+    kernels: Kernels = field(default_factory=Kernels)
     _kept: dict[int, Reference] = field(default_factory=dict)
 
     def hint(self, state: ColorState, frame: int, tracker: Tracker, frames: Sequence[int]) -> Hint:
@@ -38,9 +48,10 @@ class Witnesses:
         whole = sorted((j for j in frames if j != frame and state.whole(j)), key=distance)[:NEAREST]
         first = sorted((e for e in self.exemplars if e != frame), key=distance)[:1]
         sources = list(dict.fromkeys(whole + first))
-        told = [fetched(tracker, state, frame, j, j not in self.exemplars, self.literal)[0] for j in sources]
+        ask, lookup, levin = self.kernels.fetched, self.kernels.lookup, self.kernels.levin
+        told = [ask(tracker, state, frame, j, j not in self.exemplars, self.literal)[0] for j in sources]
         self._kept = {j: self._kept.get(j) or self._reference(state, j) for j in [*sources, *self.exemplars]}
-        return make_hint(self._reference(state, frame), [self._kept[j] for j in sources], told)
+        return make_hint(self._reference(state, frame), [self._kept[j] for j in sources], told, lookup, levin)
 
     @staticmethod
     def _reference(state: ColorState, j: int) -> Reference:

@@ -37,7 +37,7 @@ def levin(
     w = np.zeros(hole.shape)
     if data_ab is not None and data_weight is not None:
         w[:] = data_weight.double().numpy() if isinstance(data_weight, Tensor) else data_weight
-    solvable = _reached(hole, known | (w > 0))
+    solvable = reached(hole, known | (w > 0))
     y, x = np.nonzero(solvable)
     number = np.full(hole.shape, -1)
     number[y, x] = np.arange(len(y))
@@ -57,7 +57,7 @@ def levin(
     return torch.where(mask, result, torch.from_numpy(filled).permute(2, 0, 1).float())
 
 
-def _reached(hole: np.ndarray, sources: np.ndarray) -> np.ndarray:
+def reached(hole: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """The unknown pixels in whose component of the ``hole`` ``(H, W)`` or beside it there are ``sources``."""
     parts, count = scipy.ndimage.label(hole, np.ones((3, 3)))
     touched = scipy.ndimage.maximum(scipy.ndimage.binary_dilation(sources, np.ones((3, 3))), parts, range(1, count + 1))

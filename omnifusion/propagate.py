@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import numba
@@ -168,6 +168,7 @@ def propagate(
     near: bool = False,
     literal: bool = False,
     beside: int | None = None,
+    fetched: Callable[..., tuple[Hint, Tensor]] = fetched,
 ) -> ColorState:
     """X, M = InterFramePropagationStep(x_i, X, M, i): colour the grey pixels that are visible in frame ``i``.
 
@@ -182,6 +183,7 @@ def propagate(
         frames: those that may be coloured; None = all.
         near, literal: see ``fetched``.
         beside: an exemplar on the other side of ``frames``, which has its say, too.
+        fetched: this, or its twin on a GPU.
     """
     updates, sure, sources = {}, {}, {}
     for j in range(len(state)) if frames is None else frames:

@@ -266,7 +266,7 @@ class RunFolder:
             **clip.report(),
             "settings": asdict(settings),
             "seed": settings.seed,
-            "versions": versions(),
+            "versions": versions() | {"device": device()},
             "origin": {origin.name.lower(): counts[origin] for origin in Origin},
             "iterations": [asdict(iteration) for iteration in self.iterations],
             "stages": [{"name": s, "seconds": round(seconds[s], 2), "peak_mib": round(peak[s])} for s in seconds],

@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
     {"clip", "omnimotion", "hint"},
     {"propagate", "prior"},
     {"inpaint"},
+    {"gpu"},
     {"stages"},
     {"driver"},
     {"cache"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -199,7 +201,7 @@ def test_a_hint_asks_the_nearest_coloured_frames(
     asked: dict[str, list[int]] = {"tracks": []}
     nothing = Hint(torch.zeros(2, 32, 48), torch.zeros(32, 48))
 
-    def record(frame: Reference, references: list[Reference], fetched: list[Hint]) -> Hint:
+    def record(frame: Reference, references: list[Reference], *told: Any) -> Hint:
         asked["lookup"] = [next(t for t in range(10) if torch.equal(state.L[t], r.L)) for r in references]
         return nothing
 
@@ -209,6 +211,5 @@ def test_a_hint_asks_the_nearest_coloured_frames(
         return nothing, torch.zeros(32, 48, dtype=torch.bool)
 
     monkeypatch.setattr(inpaint, "make_hint", record)
-    monkeypatch.setattr(inpaint, "fetched", follow)
-    inpaint.Witnesses(exemplars).hint(state, frame, Shift(), range(8))
+    inpaint.Witnesses(exemplars, kernels=inpaint.Kernels(follow)).hint(state, frame, Shift(), range(8))
     assert asked == {"lookup": looked_up, "tracks": tracked}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,11 +33,21 @@ class Correspondence:
 
     Attributes:
         flow: ``(H, W, 2)`` float32 px; p + flow(p) lies in the other frame.
-        cycle: ``(H, W)`` float32 px by which p is missed on the way there and back; inf where it is not seen there.
+        error: its ``cycle``, or None where there is ``back``.
+        back: the flow from the other frame.
     """
 
     flow: Array
-    cycle: Array
+    error: Array | None = None
+    back: Array | None = None
+
+    @cached_property
+    def cycle(self) -> Array:
+        """``(H, W)`` float32 px by which p is missed on the way there and back; inf where it is not seen there."""
+        if self.back is not None:
+            return of.cycle_error(self.flow, self.back)
+        assert self.error is not None
+        return self.error
 
 
 def most_likely(
@@ -115,7 +126,7 @@ class DirectFlow:
         """The answer for every pixel of frame ``i``; ``near``: a chain will do."""
         find = self.chain if near else self
         there, back = of.parallel(lambda way: find(*way), [(i, j), (j, i)], 1 if near else 2)
-        return [Correspondence(there, of.cycle_error(there, back))]
+        return [Correspondence(there, back=back)]
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
         """See ``state.Tracker``; of several answers the most likely one, seen where that is probably right."""
