@@ -33,7 +33,8 @@ app: $(STAMP)
 # version of Python, take the folder along, and there `make gpu-check GPU_PYTHON=python3`.
 GPU_PYTHON ?= $(BIN)/python
 CARRIED := diffusers huggingface_hub kornia kornia_rs safetensors pillow pyyaml regex requests httpx2 httpcore2 truststore h11 anyio \
-	idna certifi charset_normalizer urllib3 tqdm packaging filelock importlib_metadata zipp fsspec psutil
+	idna certifi charset_normalizer urllib3 tqdm packaging filelock importlib_metadata zipp fsspec psutil \
+	opencv-python-headless scipy numba llvmlite
 
 gpu-check:
 	PYTHONPATH=.:build/carry $(GPU_PYTHON) benchmarks/gpu.py

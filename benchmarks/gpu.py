@@ -1,8 +1,8 @@
-"""What Stable Diffusion and the paper's volume cost on a GPU: counted without one, measured with one.
+"""What Stable Diffusion, the paper's volume and a run's loop cost on a GPU: counted without one, measured with one.
 
 ``python benchmarks/gpu.py`` prints the bytes that a guided evaluation saves for its gradient, its arithmetic, and the
-kernels of a step of the volume's fit, all counted on tensors without values; on a machine with a GPU (``make
-gpu-check``) it also measures seconds, peak memory and agreement with the CPU, with random weights.
+kernels of a step of the volume's fit and of the loop's twins; on a machine with a GPU (``make gpu-check``) it also
+measures seconds, peak memory and agreement with the CPU, with random weights and pictures.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from omnifusion.color import luminance
@@ -29,6 +31,7 @@ from omnifusion.prior.guidance import GreyConstraint, gradient
 PUBLISHED = Path(__file__).parents[1] / "tests" / "data" / "sd"
 GIB = 2**30
 SIZE = (512, 896)
+OFF = "off the CPU's own: colour, probability"
 
 
 def components(
@@ -99,33 +102,83 @@ def count_guided(version: str, size: tuple[int, int], checkpointing: bool, throu
 
 
 class Kernels(TorchDispatchMode):
-    """Counts operations that launch work: all but those that only look at a tensor differently."""
+    """Counts operations that launch work, all but those that only look at a tensor differently, and the bytes that they
+    read and write."""
 
-    count = 0
+    count, bytes = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.count += 1
+            self.bytes += sum(x.nbytes for x in tree_flatten((args, kwargs, out))[0] if isinstance(x, Tensor))
+        return out
 
 
-def volume_step(device: str = "cpu", rays: int = 2048, samples: int = 32) -> Callable[[], Tensor]:
-    """Loss and gradients of the paper's volume, of 24 frames, on random rays."""
+def volume_step(device: str = "cpu", rays: int = 2048, samples: int = 32) -> partial[tuple[float, float]]:
+    """A random batch of rays through the paper's volume of 24 frames: loss and gradients."""
     from omnifusion.omnimotion.official import OfficialVolume  # more than a bare machine has
+    from omnifusion.omnimotion.recorded import Recorded
     from omnifusion.omnimotion.volume import Rays, depths
 
     volume = OfficialVolume(24).to(device)
     g = torch.Generator().manual_seed(0)
     i, j = torch.randint(0, volume.frames, (2, rays), generator=g)
     batch = Rays(torch.rand(rays, 2, generator=g), i, j, torch.rand(rays, 2, generator=g), torch.ones(rays))
-    z = depths(rays, samples, g)
+    return partial(Recorded(volume, 224.0), batch, depths(rays, samples, g))
 
-    def step() -> Tensor:
-        volume.zero_grad()
-        loss = volume.loss(batch, z, 224.0)
-        loss.backward()
-        return loss.detach()
 
-    return step
+def loop(size: tuple[int, int] = (252, 448)) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
+    """Calls of a run's loop on made pictures, of usual size: name -> on the CPU, and its twin, which takes a device."""
+    from omnifusion import gpu, hint, levin, propagate  # more than a bare machine has
+    from omnifusion.flow.direct import Correspondence
+    from omnifusion.geometry import resize
+    from omnifusion.state import ColorState
+
+    g = torch.Generator().manual_seed(0)
+    lab = resize(torch.rand(4, 3, 32, 56, generator=g), size) * 100
+    state = ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:] - 50})
+    flow = 8 * resize(torch.rand(1, 2, 8, 14, generator=g), size)[0].permute(1, 2, 0).contiguous().numpy()
+
+    class Known:
+        """A tracker that has searched."""
+
+        def pairs(self, i: int, j: int, near: bool) -> list[Correspondence]:
+            return [Correspondence(flow, back=-flow)]
+
+    mask = resize(torch.rand(1, 1, 8, 14, generator=g), size)[0, 0] > 0.4
+    frame = hint.Reference(lab[1, :1], lab[1, 1:] * mask, mask)
+    references = [hint.Reference(lab[t, :1], lab[t, 1:], mask | True) for t in (0, 2, 3)]
+    asked = torch.from_numpy(hint.subset(~mask.numpy(), hint.ASKED))
+    weight = 0.15 * asked * torch.rand(size, generator=g) ** 4 * 100
+    given = {
+        "fetched": (propagate.fetched, gpu.fetched, (Known(), state, 1, 0)),
+        "lookup": (hint.lookup, gpu.lookup, (frame, asked, [*references, frame])),
+        "levin": (levin.levin, gpu.levin, (frame.L, frame.ab, mask, lab[2, 1:], weight)),
+    }
+    return {name: (partial(here, *args), partial(there, *args)) for name, (here, there, args) in given.items()}
+
+
+def difference(one: Any, other: Any) -> str:
+    """Between the colours and the probabilities of two results, in words."""
+    tensors = [
+        [x for x in tree_flatten(vars(y) if hasattr(y, "ab") else y)[0] if x.is_floating_point()]
+        for y in ((one[0], other[0]) if isinstance(one, tuple) else (one, other))
+    ]
+    off = [(a - b).abs().flatten() for a, b in zip(*tensors, strict=True)]
+    return ", ".join(f"{float(x.mean()):.1e} (at most {float(x.max()):.1e})" for x in off)
+
+
+def count_loop() -> None:
+    """Kernels, bytes and arithmetic of the loop's twins, from the traced calls on a CPU."""
+    print("\nA run's loop at 448x252, one call of each twin:\n")
+    print(f"| call | kernels | GB read and written | GFLOP | {OFF} |\n|---|---|---|---|---|")
+    for name, (here, there) in loop().items():
+        there(device="cpu")  # from now on what is kept from call to call is there
+        with FlopCounterMode(display=False) as flops, Kernels() as kernels:
+            found = there(device="cpu")
+        done = f"{kernels.count} | {kernels.bytes / 1e9:.2f} | {flops.get_total_flops() / 1e9:.1f}"
+        print(f"| {name} | {done} | {difference(here(), found)} |", flush=True)
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> tuple[float, float]:
@@ -151,10 +204,40 @@ def counted() -> None:
             print(count_guided(version, SIZE, checkpointing), flush=True)
     print(count_guided("v1.5", SIZE, False, through=False))
     print(count_guided("v1.5", (768, 1344), True))
-    with suppress(ImportError), FlopCounterMode(display=False) as flops, Kernels() as kernels:
+    with told(), FlopCounterMode(display=False) as flops, Kernels() as kernels:
         volume_step(rays=64)()
         whole = flops.get_total_flops() / 1e12 * 2048 / 64
         print(f"\nThe paper's volume, one step of its fit (8 x 256 rays): {kernels.count} kernels, {whole:.2f} TFLOP.")
+    with told():
+        count_loop()
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What a machine lacks is skipped with a word."""
+    try:
+        yield
+    except ImportError as missing:
+        print(f"\nSkipped: {missing}.")
+
+
+def measure_loop() -> None:
+    """Seconds of the loop's calls on CPU and GPU, and of the volume's step."""
+    print(f"\n| call | CPU, s | GPU, s | peak, GiB | {OFF} |\n|---|---|---|---|---|")
+    for name, (here, there) in loop().items():
+        wanted, began = here(), time.perf_counter()
+        here()
+        alone = time.perf_counter() - began
+        took, peak = seconds(partial(there, device="cuda"))
+        off = difference(wanted, there(device="cuda"))
+        print(f"| {name} | {alone:.4f} | {took:.4f} | {peak:.2f} | {off} |", flush=True)
+    plain, graph = volume_step("cuda"), volume_step("cuda")
+    plain.func.refused = "asked for"
+    for name, step in {"kernel by kernel": plain, "as a graph": graph}.items():
+        took, peak = seconds(step)
+        print(f"| paper's volume, one step {name} | | {took:.4f} | {peak:.2f} | loss {step()[0]:.6f} |", flush=True)
+    why = graph.func.refused
+    print(f"\nThe graph was refused: {why}." if why else "\nThe graph was recorded.")
 
 
 def measured() -> None:
@@ -167,9 +250,8 @@ def measured() -> None:
         for frames in (1, 4, 8):
             took, peak = seconds(lambda n=frames, p=parts: guided(p, n))
             print(f"| v1.5, guided evaluation, {frames} frames, {dtype} | {took:.3f} | {peak:.2f} |", flush=True)
-    with suppress(ImportError):
-        took, peak = seconds(volume_step("cuda"))
-        print(f"| paper's volume, one step | {took:.4f} | {peak:.2f} |")
+    with told():
+        measure_loop()
     single = components("v1.5", False, "cpu", torch.float32)
     small = (128, 128)
     there = guided(single, 1, small)

@@ -88,7 +88,7 @@ class MlpNVP(nn.Module):
             moved = u[:, axis] * torch.exp(s) + shift
             u = torch.cat([u[:, :axis], moved[:, None], u[:, axis + 1 :]], dim=1)
         m, b = self.affine(u[:, 2], t, self.frames)
-        return torch.cat([torch.linalg.solve(m, u[:, :2] - b), u[:, 2:]], dim=1)
+        return torch.cat([_solved(m, u[:, :2] - b), u[:, 2:]], dim=1)
 
 
 class AffineMLP(nn.Module):
@@ -151,6 +151,14 @@ class GaborNet(nn.Module):
         for k, mixer in enumerate(self.mixers):
             value = self._filter(k + 1, x) * mixer(value)
         return self.out(value)
+
+
+def _solved(m: Tensor, b: Tensor) -> Tensor:
+    """m^-1 b of ``(N, 2, 2)`` and ``(N, 2)``; on a GPU by Cramer's rule, where a solver would wait for the host."""
+    if not m.is_cuda:
+        return torch.linalg.solve(m, b)
+    (p, q), (r, s), (x, y) = m[:, 0].unbind(1), m[:, 1].unbind(1), b.unbind(1)
+    return torch.stack([s * x - q * y, p * y - r * x], dim=1) / (p * s - q * r)[:, None]
 
 
 def _mlp(sizes: list[int], activation: nn.Module) -> nn.Sequential:

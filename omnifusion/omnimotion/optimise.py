@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from omnifusion.omnimotion.rays import Sampler
+from omnifusion.omnimotion.recorded import Recorded
 from omnifusion.omnimotion.volume import Volume, depths
 
 WARMUP, CURRICULUM = 50, 0.3
@@ -71,6 +72,7 @@ class Optimiser:
             at = next(k for k, (prefix, _) in enumerate(schedule.rates) if name.startswith(prefix))
             groups[at]["params"].append(parameter)
         self.adam = torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99))
+        self.gradients = Recorded(volume, max(sampler.flows.size) / 2)
         self.iteration, self.recoveries, self.loss = 0, 0, math.nan
         self._safe: dict[str, Any] | None = None
 
@@ -89,11 +91,8 @@ class Optimiser:
         largest = 1 + self.volume.frames * done / CURRICULUM
         rays = self.sampler.draw(self.rng, largest, s.pairs, s.rays)
         z = depths(len(rays.xy), s.samples, self.jitter)
-        loss = self.volume.loss(rays, z, max(self.sampler.flows.size) / 2)
-        self.adam.zero_grad()
-        loss.backward()
-        value = float(loss.detach())
-        if not self._healthy(value):
+        value, gradients = self.gradients(rays, z)
+        if not self._healthy(value, gradients):
             self._go_back()
             return False
         if self._safe is None or self.iteration % SAFE_EVERY == 0:
@@ -102,9 +101,8 @@ class Optimiser:
         self.loss = value
         return True
 
-    def _healthy(self, loss: float) -> bool:
-        sums = torch.stack([p.grad.sum().double() for p in self.volume.parameters() if p.grad is not None])
-        finite = math.isfinite(loss) and bool(sums.sum().isfinite())
+    def _healthy(self, loss: float, gradients: float) -> bool:
+        finite = math.isfinite(loss) and math.isfinite(gradients)
         return finite and (self._safe is None or loss < DIVERGED * self._safe["loss"] + 5)
 
     def _parts(self) -> dict[str, Any]:

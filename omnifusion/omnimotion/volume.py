@@ -95,13 +95,16 @@ class Volume(nn.Module):
         each = MIX * (w * rho(off)).sum(1) + (1 - MIX) * rho((w[..., None] * off).sum(1))
         total = (confidence * each).mean()
         if self.smooth > 0:
-            chosen = torch.zeros_like(i, dtype=torch.bool)
-            chosen[::SMOOTHED] = True
-            chosen &= (i > 0) & (i < self.frames - 1)
+            chosen = torch.arange(0, len(i), SMOOTHED, device=i.device)
+            inner = (i[chosen] > 0) & (i[chosen] < self.frames - 1)
+            if not i.is_cuda:  # else shapes stay fixed (``recorded``), and the ends of the clip weigh nothing
+                chosen, inner = chosen[inner], inner[inner]
             K, psi, flat = z.shape[1], self.nvp.condition(), u[chosen].reshape(-1, 3)
-            ends = [self.nvp.inverse(flat, (i[chosen] + d).repeat_interleave(K), psi)[:, :2] for d in (-1, 1)]
+            sides = [(i[chosen] + d).clamp(0, self.frames - 1).repeat_interleave(K) for d in (-1, 1)]
+            ends = [self.nvp.inverse(flat, side, psi)[:, :2] for side in sides]
             bend = (ends[0] + ends[1]).view(-1, K, 2) - 2 * xy[chosen][:, None]
-            total = total + self.smooth * SMOOTHED * (w[chosen].detach() * rho(bend * scale)).sum() / len(xy)
+            weights = w[chosen].detach() * inner[:, None]
+            total = total + self.smooth * SMOOTHED * (weights * rho(bend * scale)).sum() / len(xy)
         return total
 
     @torch.no_grad()
