@@ -82,9 +82,9 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     """Algorithm 1 on one shot. The paper inpaints at the end of its loop, here it is the beginning: a shot without an
     exemplar can start, too."""
     frames = shot.frames
-    given = [e for e in run.exemplars if e in frames] + shot.lent
+    given = [e for e in run.exemplars if e in frames] + shot.followed
     first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
-    run.witnesses = Witnesses(given, run.settings.literal, run.stages.kernels)
+    run.witnesses = Witnesses(given, run.settings.literal, run.stages.kernels, shot.elsewhere)
     tracker = yield from run.track(shot)  # Train OmniMotion
     between = {} if run.settings.literal else enclosing(given, frames)
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars

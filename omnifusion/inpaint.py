@@ -32,11 +32,14 @@ class Witnesses:
     Attributes:
         exemplars: indices of the frames that the user coloured in this shot, or of the frame that is lent to it.
         literal: see ``propagate.fetched``.
+        elsewhere: the exemplar of a window that does not hold it: colours are looked up there instead of in the frames
+            that the window goes on from.
     """
 
     exemplars: Sequence[int]
     literal: bool = False
     kernels: Kernels = field(default_factory=Kernels)
+    elsewhere: int | None = None
     _kept: dict[int, Reference] = field(default_factory=dict)
 
     def hint(self, state: ColorState, frame: int, tracker: Tracker, frames: Sequence[int]) -> Hint:
@@ -45,13 +48,15 @@ class Witnesses:
         def distance(j: int) -> int:
             return abs(j - frame)
 
-        whole = sorted((j for j in frames if j != frame and state.whole(j)), key=distance)[:NEAREST]
+        near = frames if self.elsewhere is None else [*frames, *self.exemplars]
+        whole = sorted((j for j in near if j != frame and state.whole(j)), key=distance)[:NEAREST]
         first = sorted((e for e in self.exemplars if e != frame), key=distance)[:1]
         sources = list(dict.fromkeys(whole + first))
         ask, lookup, levin = self.kernels.fetched, self.kernels.lookup, self.kernels.levin
         told = [ask(tracker, state, frame, j, j not in self.exemplars, self.literal)[0] for j in sources]
-        self._kept = {j: self._kept.get(j) or self._reference(state, j) for j in [*sources, *self.exemplars]}
-        return make_hint(self._reference(state, frame), [self._kept[j] for j in sources], told, lookup, levin)
+        seen = sources if self.elsewhere is None else [*whole, self.elsewhere]
+        self._kept = {j: self._kept.get(j) or self._reference(state, j) for j in [*seen, *self.exemplars]}
+        return make_hint(self._reference(state, frame), [self._kept[j] for j in seen], told, lookup, levin)
 
     @staticmethod
     def _reference(state: ColorState, j: int) -> Reference:

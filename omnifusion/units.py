@@ -67,17 +67,18 @@ def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> 
 
     A window goes on from the last frame of the one before it or the first of the one after it, or from both, wherever
     these are coloured earlier: windows share those frames, and agree there bit for bit. Those with exemplars come
-    first, then their neighbours, and so on.
+    first, then their neighbours, and so on. What left the picture since is looked up in the shot's nearest exemplar.
     """
     return [window for shot in shots for window in _windows(shot, exemplars, longest)]
 
 
 def _windows(shot: Shot, exemplars: Collection[int], longest: int) -> Iterator[Shot]:
-    count = 1 if len(shot) <= longest else -(-len(shot) // max(1, longest - 2))  # 2: the frames that it goes on from
+    count = 1 if len(shot) <= longest else -(-len(shot) // max(1, longest - 3))  # 3: those that lend it colours
     cuts = [shot.start + round(k * len(shot) / count) for k in range(count + 1)]
     cuts = sorted({shot.twins.get(cut, cut) for cut in cuts})  # no frame is parted from what it repeats
     parts = [range(a, b) for a, b in pairwise(cuts)]
-    first = [k for k, part in enumerate(parts) if any(e in part for e in exemplars)] or [0]
+    own = [e for e in exemplars if e in shot]
+    first = [k for k, part in enumerate(parts) if any(e in part for e in own)] or [0]
     done: list[int] = []
     while len(done) < len(parts):
         around = [k for k in range(len(parts)) if k not in done and (k - 1 in done or k + 1 in done)]
@@ -86,7 +87,9 @@ def _windows(shot: Shot, exemplars: Collection[int], longest: int) -> Iterator[S
         part = parts[k]
         beside = [f for f, other in ((part.start - 1, k - 1), (part.stop, k + 1)) if other in done]
         twins = {twin: frame for twin, frame in shot.twins.items() if twin in part}
-        yield Shot(part.start, part.stop, None if done else shot.lender, tuple(beside), twins)
+        nearest = min(own, key=lambda e: abs(2 * e - part.start - part.stop), default=shot.lender)
+        lender = None if any(e in part for e in own) or nearest in beside else nearest
+        yield Shot(part.start, part.stop, lender, tuple(beside), twins)
         done.append(k)
 
 

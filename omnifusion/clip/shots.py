@@ -25,7 +25,7 @@ class Shot:
 
     Attributes:
         start, stop: its first frame, and the first that is not its own.
-        lender: a frame of another shot, which looks like this one and is coloured before it; None = there is none.
+        lender: a frame elsewhere that shows the same and is coloured before it; None = there is none.
         beside: frames next to it that are coloured before it: a window of a long shot goes on from them.
         twins: frames that repeat another of this shot -> that frame. They are not worked on, and get its colours.
     """
@@ -55,8 +55,18 @@ class Shot:
 
     @property
     def tracked(self) -> list[int]:
-        """The frames that its tracker knows: those that are worked on, and those that lend it their colours."""
-        return sorted([*self.frames, *self.lent])
+        """The frames that its tracker knows: those that are worked on, and those that it is followed from."""
+        return sorted([*self.frames, *self.followed])
+
+    @property
+    def followed(self) -> list[int]:
+        """The frames of others from which it is followed: of a window those beside it, else its lender."""
+        return [*self.beside] if self.beside or self.lender is None else [self.lender]
+
+    @property
+    def elsewhere(self) -> int | None:
+        """The lender of a window, in which it looks up what the frames beside it have forgotten."""
+        return self.lender if self.beside else None
 
     @property
     def lent(self) -> list[int]:
