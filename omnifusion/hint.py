@@ -181,8 +181,9 @@ def _strongest(frame: Reference, witnesses: Sequence[Hint], weights: Tensor) -> 
     that of the nearest pixel where more does."""
     unknown = torch.full(frame.mask.shape, -1)
     told = torch.stack([unknown if w.source is None else w.source for w in witnesses])
-    source = torch.where(frame.mask, frame.names, told.gather(0, weights.argmax(0)[None])[0])
-    silent = ~frame.mask & (weights.amax(0) <= 0)
+    most, first = weights.max(0)  # several times as fast as argmax
+    source = torch.where(frame.mask, frame.names, told.gather(0, first[None])[0])
+    silent = ~frame.mask & (most <= 0)
     if not bool(silent.any()) or bool(silent.all()):
         return torch.where(silent, unknown, source)
     y, x = torch.from_numpy(distance_transform_edt(silent.numpy(), return_distances=False, return_indices=True)).long()

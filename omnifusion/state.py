@@ -168,16 +168,13 @@ class ColorState:
         colors = {name: list(getattr(self, name)) for name in COLORS}
         for frame, (where, values) in updates.items():
             new = where & (self.origin[frame] < 0)
-            for frames in colors.values():
-                frames[frame] = frames[frame].clone()
-            ab, origin, sure, sources = (colors[name][frame] for name in COLORS)
-            ab[:, new] = values[:, new].to(ab.dtype)
-            origin[new] = 3 * iteration + int(how)
-            told = (confidence or {}).get(frame)
-            sure[new] = 1.0 if told is None else told[new].to(sure.dtype)
-            if (found := (source or {}).get(frame)) is not None:
-                on = torch.where(found < 0, 0, found - pixel_numbers(frame, where.shape))
-                sources[new] = on[new].to(sources.dtype)
+            found = {"ab": values, "origin": torch.tensor(3 * iteration + int(how))}
+            found["confidence"] = (confidence or {}).get(frame, torch.ones(()))
+            if (told := (source or {}).get(frame)) is not None:
+                found["source"] = torch.where(told < 0, 0, told - pixel_numbers(frame, where.shape))
+            for name, fresh in found.items():
+                old = colors[name][frame]
+                colors[name][frame] = torch.where(new, fresh.to(old.dtype), old)
         return replace(self, **{name: tuple(frames) for name, frames in colors.items()})
 
     def repeated(self, twins: Mapping[int, int]) -> ColorState:
