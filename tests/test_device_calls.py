@@ -169,6 +169,7 @@ def test_the_page_on_a_zero_gpu_space(tiny: Path, tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr[-2000:]
     found = json.loads(told.stdout.splitlines()[-1])
     assert found["offered"] == ["bundled", "sd15"]
+    assert found["emulated"] == [True, True], "CUDA only seems to be there: the run's loop stays on the CPU"
     bundled, granted, refused = found["runs"]
     assert all(run["complete"] for run in found["runs"])
     assert bundled["asked"] == [] and bundled["notes"] == []

@@ -136,6 +136,15 @@ def test_levins_equations_have_the_same_solution(case: Case, name: str, monkeypa
     assert steps.count((2, *SIZE)) <= 30, "multigrid does not do its part"
 
 
+@pytest.mark.parametrize("size", [(2, 2), (1, 7), (3, 600), (517, 2), (33, 129)])
+@pytest.mark.parametrize("weight", [1e-4, 1.0])
+def test_levins_equations_of_any_shape(size: tuple[int, int], weight: float) -> None:
+    """Noise on thin strips, and hardly any data: what multigrid is worst at."""
+    noise = 100 * torch.rand(3, *size, generator=torch.Generator().manual_seed(4))
+    given = (noise[:1], noise[1:], noise[0] < 0, noise[1:].flip(0), weight)
+    assert torch.allclose(CPU.levin(*given), TWINS.levin(*given), rtol=0, atol=1e-3)
+
+
 def test_equations_that_are_not_solved_raise(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solving, "MOST", 2)
     with pytest.raises(ArithmeticError, match="not solved"):

@@ -60,7 +60,10 @@ def move(callback: Any = None) -> None:
 
 zero.init, zero.move = (lambda uuid: None), move
 
+import torch  # noqa: E402
+
 from omnifusion import synthetic  # noqa: E402
+from omnifusion.inpaint import Kernels  # noqa: E402
 from omnifusion.settings import choose  # noqa: E402
 from omnifusion.steps import drain  # noqa: E402
 from omnifusion.store import Request  # noqa: E402
@@ -94,7 +97,8 @@ def main() -> None:
     visitor = threading.Thread(target=visit, args=(clip, results, runs))
     visitor.start()
     visitor.join()
-    print(json.dumps({"offered": [name for _, name in gpu.priors()], "runs": runs}), flush=True)
+    emulated = [torch.cuda.is_available(), gpu.stages().kernels == Kernels()]
+    print(json.dumps({"offered": [name for _, name in gpu.priors()], "runs": runs, "emulated": emulated}), flush=True)
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from omnifusion.levin import reached
 
 TOLERANCE, MOST = 1e-7, 300
-"""Largest error left in an equation (a*, b*), and steps after which something must be wrong; ten or twenty will do."""
+"""Largest error left in an equation (a*, b*), and steps after which something must be wrong: twenty are usual."""
 
 LAST = 512
 """At most so many pixels has the grid that is inverted."""
@@ -22,7 +22,7 @@ LAST = 512
 DAMPING = 0.8
 """Of Jacobi's steps before and after each coarser grid."""
 
-SPLIT = torch.tensor([[[1, 0, 0], [0, 1, 0], [0, 1, 0]], [[0, 1, 0], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
+SPLIT = torch.tensor([[[1, 0, 0], [0, 1, 0], [0, 1, 0]], [[0, 1, 0], [0, 1, 0], [0, 0, 1]]])
 """In one direction: the neighbour -1, 0, 1 of a block's first and second pixel is in which block, ``(2, 3, 3)``."""
 
 
@@ -60,7 +60,7 @@ def likenesses(Y: Tensor) -> Tensor:
     alike = torch.exp(-((windows(Y) - Y[..., None, None]) ** 2) / (2 * variance[..., None, None]))
     alike = alike * windows(torch.ones_like(Y))
     alike[..., 1, 1] = 0
-    return alike / alike.sum((-2, -1), keepdim=True)
+    return alike / alike.sum((-2, -1), keepdim=True).clamp_min(1e-30)
 
 
 def windows(x: Tensor) -> Tensor:
@@ -75,13 +75,13 @@ def times(A: Tensor, x: Tensor) -> Tensor:
 
 def solve(A: Tensor, b: Tensor) -> Tensor:
     """x ``(C, H, W)`` with A x = b; 0 where a pixel has no equation."""
-    grids = coarser(A)
+    grids = coarser(A.float())
     x, r = torch.zeros_like(b), b
     steps: list[tuple[Tensor, Tensor]] = []
     for _ in range(MOST):
         if float(r.abs().amax()) <= TOLERANCE:
             return x
-        z = cycle(grids, r)
+        z = cycle(grids, r.float()).double()
         q = times(A, z)
         if steps:
             old_z, old_q = (torch.stack(vectors) for vectors in zip(*steps, strict=True))
@@ -91,7 +91,7 @@ def solve(A: Tensor, b: Tensor) -> Tensor:
         z, q = z / length, q / length
         along = (q * r).sum()
         x, r = x + along * z, r - along * q
-        steps = [*steps[-15:], (z, q)]
+        steps.append((z, q))
     raise ArithmeticError(f"Levin's equations are not solved after {MOST} steps")
 
 
@@ -102,7 +102,7 @@ def coarser(A: Tensor) -> list[tuple[Tensor, Tensor]]:
         grids.append((A, torch.where(A[..., 1, 1] > 0, 1 / A[..., 1, 1], 0)))
         H, W = A.shape[:2]
         A = F.pad(A, (0, 0, 0, 0, 0, W % 2, 0, H % 2)).view((H + 1) // 2, 2, (W + 1) // 2, 2, 3, 3)
-        split = SPLIT.to(A.device)
+        split = SPLIT.to(A)
         A = torch.einsum("hywxde,ydf,xeg->hwfg", A, split, split) / 2
         A[..., 1, 1] += A.sum((-2, -1))
     H, W = A.shape[:2]

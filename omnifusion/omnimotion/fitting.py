@@ -188,5 +188,3 @@ def _optimise(tracker: OmniMotion, o: Optimiser, preset: str, total: int, end: f
                 saved = {"frames": len(images), "preset": preset, "optimiser": o.state_dict()}
                 step = replace(step, picture=picture, saved=saved)
             yield step
-        if o.gradients.refused and o.iteration == first + 1:
-            yield Note("fit", f"The volume's steps were launched kernel by kernel ({o.gradients.refused}).")

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from omnifusion.omnimotion.rays import Sampler
-from omnifusion.omnimotion.recorded import Recorded
-from omnifusion.omnimotion.volume import Volume, depths
+from omnifusion.omnimotion.volume import Rays, Volume, depths
 
 WARMUP, CURRICULUM = 50, 0.3
 SAFE_EVERY = 50
@@ -72,7 +71,6 @@ class Optimiser:
             at = next(k for k, (prefix, _) in enumerate(schedule.rates) if name.startswith(prefix))
             groups[at]["params"].append(parameter)
         self.adam = torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99))
-        self.gradients = Recorded(volume, max(sampler.flows.size) / 2)
         self.iteration, self.recoveries, self.loss = 0, 0, math.nan
         self._safe: dict[str, Any] | None = None
 
@@ -91,7 +89,7 @@ class Optimiser:
         largest = 1 + self.volume.frames * done / CURRICULUM
         rays = self.sampler.draw(self.rng, largest, s.pairs, s.rays)
         z = depths(len(rays.xy), s.samples, self.jitter)
-        value, gradients = self.gradients(rays, z)
+        value, gradients = slope(self.volume, rays, z, max(self.sampler.flows.size) / 2).tolist()
         if not self._healthy(value, gradients):
             self._go_back()
             return False
@@ -138,6 +136,18 @@ class Optimiser:
         self.rng.bit_generator.state = state["rng"]
         self.jitter.set_state(state["jitter"])
         self._safe = state["safe"]
+
+
+def slope(volume: Volume, rays: Rays, z: torch.Tensor, scale: float) -> torch.Tensor:
+    """The loss of rays (``Volume.loss``) and the sum of its gradients, which are left in ``grad``: ``(2,)`` float64.
+
+    Nothing in it waits for a GPU, and on one no shape depends on values: it can be captured or compiled as it is.
+    """
+    volume.zero_grad()
+    loss = volume.loss(rays, z, scale)
+    loss.backward()
+    sums = [p.grad.sum().double() for p in volume.parameters() if p.grad is not None]
+    return torch.stack([loss.detach().double(), torch.stack(sums).sum()])
 
 
 def copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -97,7 +97,7 @@ class Volume(nn.Module):
         if self.smooth > 0:
             chosen = torch.arange(0, len(i), SMOOTHED, device=i.device)
             inner = (i[chosen] > 0) & (i[chosen] < self.frames - 1)
-            if not i.is_cuda:  # else shapes stay fixed (``recorded``), and the ends of the clip weigh nothing
+            if not i.is_cuda:  # there shapes stay fixed, and the ends of the clip weigh nothing
                 chosen, inner = chosen[inner], inner[inner]
             K, psi, flat = z.shape[1], self.nvp.condition(), u[chosen].reshape(-1, 3)
             sides = [(i[chosen] + d).clamp(0, self.frames - 1).repeat_interleave(K) for d in (-1, 1)]
