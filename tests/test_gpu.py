@@ -16,7 +16,7 @@ from omnifusion import gpu, hint, stages, synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.driver import Result, colorize
 from omnifusion.flow import to_bytes
-from omnifusion.flow.direct import DirectFlow
+from omnifusion.flow.direct import Correspondence, DirectFlow
 from omnifusion.gpu import fetching, filters, searching, solving
 from omnifusion.hint import Reference
 from omnifusion.inpaint import Kernels
@@ -78,7 +78,9 @@ def test_what_is_fetched_is_the_same(case: Case, j: int, near: bool, literal: bo
 def test_of_several_answers_the_same_is_taken(case: Case) -> None:
     class Two(DirectFlow):
         def pairs(self, i: int, j: int, near: bool = False) -> Any:
-            return [*super().pairs(i, j, near), *super().pairs(i, j, True)]
+            chained = super().pairs(i, j, True)[0]
+            hidden = Correspondence(chained.flow, np.where(chained.cycle < 0.5, chained.cycle, np.float32(np.inf)))
+            return [*super().pairs(i, j, near), hidden]  # as a fitted volume answers beside flow
 
     tracker = Two(case.tracker.images)
     (here, _), (there, _) = (k.fetched(tracker, case.state, 5, 0) for k in (CPU, TWINS))
