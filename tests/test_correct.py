@@ -77,6 +77,27 @@ def test_likeness_is_no_sameness(clip) -> None:
         assert changed(made, new).nonzero().tolist() == [list(at) for at in expected]
 
 
+def test_what_a_patch_does_not_show_goes_with_what_is_like_it() -> None:
+    h, w, pan = 60, 100, 30  # frame 1 shows columns 30 to 99 of frame 0, and invents 30 more
+    L, ab = torch.full((2, 1, h, w), 50.0), torch.zeros(2, 2, h, w)
+    thing = torch.arange(w) + torch.tensor([[0], [pan]]) < 60
+    ab[:, 0] = 30.0 * thing[:, None]
+    origin, source = torch.zeros(2, h, w, dtype=torch.int16), torch.zeros(2, h, w, dtype=torch.int32)
+    origin[1, :, : w - pan], source[1, :, : w - pan] = int(Origin.PROPAGATED), pan - h * w
+    origin[1, :, w - pan :] = 3 + int(Origin.INPAINTED)
+    other, kept = (slice(5, 9), slice(20, 24)), (slice(20, 24), slice(4))
+    ab[0, 1][other] = 30.0
+    source[1, :4, -4:] = (torch.arange(20, 24)[:, None] - torch.arange(4)[:, None]) * w - (w - 4) - h * w
+    state = ColorState(L, ab, origin, torch.ones(2, h, w).half(), source)
+    new = drain(correct(state, Edit({1: patch(thing[1].expand(h, w))})))
+    expected = thing[:, None].repeat(1, h, 1)
+    expected[0][other] = False  # of another colour
+    expected[0][kept] = False  # frame 1 shows what came from there, and it was not painted
+    differs = changed(state, new)
+    assert torch.equal(differs[1], expected[1])
+    assert not (differs & ~expected).any() and differs[0][expected[0]].float().mean() > 0.8
+
+
 def test_what_is_locked_and_other_frames_stay(clip) -> None:
     state, front = clip
     left = torch.zeros(108, 192, dtype=torch.bool)

@@ -15,15 +15,23 @@ import cv2
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from omnifusion.geometry import pixel_grid
+from omnifusion.hint import MOST, NEIGHBORS, subset
 from omnifusion.propagate import MOVING_SIGMA, fetch
 from omnifusion.state import ColorState, InputError, Origin
 from omnifusion.steps import Colored, Steps
 
 GAP = 3.0
 """Radius in pixels of the closing of what a frame shows of a thing: pointers go to whole pixels, some are missing."""
+
+ALIKE = 3.0
+"""Distance in a*, b* and half of L* up to which what a patch's frame does not show goes with what it shows."""
+
+FAR = 30.0
+"""Distance in the same that the longer side of a frame is worth."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Lineage:
 
     def __init__(self, state: ColorState) -> None:
         self.shape, self.parents, self.things = state.source.shape, parents(state), things(state)
-        self.inpainted = state.kind == Origin.INPAINTED
+        self.inpainted, self.state = state.kind == Origin.INPAINTED, state
 
     def descendants(self, frame: int, where: Tensor) -> Tensor:
         """For every pixel ``(T, h, w)`` that descends from what the region ``where`` ``(h, w)`` bool of a frame shows,
@@ -94,18 +102,44 @@ class Lineage:
             rows = place // w + own // w - nearest // w
             columns = place % w + own % w - nearest % w
             within = (rows.clip(0, h - 1) == rows) & (columns.clip(0, w - 1) == columns)
+            passed = self._passed(frame * area + np.flatnonzero(~inside))
             for frame_of in set(t) - {frame}:
                 here = (t == frame_of) & within
-                shows, others = np.full((h, w), -1), np.zeros((h, w), np.float32)
+                shows = np.full((h, w), -1)
                 shows[rows[here], columns[here]] = own[here]
-                rest = first[(first // area == frame_of) & ~inside.flatten()] % area
-                others[rest // w, rest % w] = 1
                 side = (2 * round(GAP) + 1,) * 2
-                mine = cv2.blur((shows >= 0).astype(np.float32), side) > cv2.blur(others, side)
-                shows = np.where(mine, _closed(shows), -1)
+                density, rest = (cv2.blur(x.astype(np.float32), side) for x in (shows >= 0, passed[frame_of]))
+                shows = self._further(frame_of, np.where(density > rest, _closed(shows), -1), passed[frame_of])
                 begin = np.flatnonzero(shows >= 0)
                 found.append((torch.from_numpy(begin + frame_of * area), torch.from_numpy(shows.flatten()[begin])))
         return [*found, (torch.from_numpy(own + frame * area), torch.from_numpy(own))]
+
+    def _passed(self, numbers: np.ndarray) -> np.ndarray:
+        """Which pixels ``(T, h, w)`` bool the colours of those called ``numbers`` came through."""
+        passed, at = torch.zeros(self.parents.shape, dtype=torch.bool), torch.from_numpy(numbers)
+        while len(at):
+            at = self.parents[at]
+            at = at[~passed[at]].unique()
+            passed[at] = True
+        return passed.reshape(self.shape).numpy()
+
+    def _further(self, frame: int, shows: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """``shows`` ``(h, w)``, -1 where it is none of the region's, and with it what the region's frame has no part
+        in, neither in the region nor in the ``rest``: the most alike pixels around vote."""
+        told, size = (shows >= 0) | rest, shows.shape
+        if told.all() or not (shows >= 0).any():
+            return shows
+        place = pixel_grid(*size).permute(2, 0, 1) * FAR / max(size)
+        look = torch.cat([self.state.ab[frame], self.state.L[frame] / 2, place]).permute(1, 2, 0).numpy()
+        chosen = subset(told, MOST)
+        tree, asks, answers = cKDTree(look[chosen]), look[~told], shows[chosen]
+        distance, found = tree.query(asks, k=range(1, min(NEIGHBORS, tree.n) + 1), eps=0.5)
+        alike = np.linalg.norm((tree.data[found] - asks[:, None])[..., :3], axis=-1) < ALIKE
+        weight, mine = 1 / (distance**2 + 1e-4), alike & (answers[found] >= 0)
+        nearest = np.take_along_axis(answers[found], (weight * mine).argmax(1)[:, None], 1)[:, 0]
+        out = shows.copy()
+        out[~told] = np.where((weight * mine).sum(1) > weight.sum(1) / 2, nearest, -1)
+        return out
 
 
 def _closed(values: np.ndarray) -> np.ndarray:
