@@ -77,6 +77,11 @@ class Stored:
         given = self.source or self.request.source
         return Path(given) if given else next(self.folder.glob("clip.*"))
 
+    @property
+    def mends(self) -> bool:
+        """Whether it holds what a correction needs; the shipped examples are without."""
+        return (self.folder / "ab.npz").is_file()
+
     def exemplar(self, frame: int) -> Path:
         """The picture that was given for a frame."""
         return self.folder / exemplar_name(frame)
@@ -91,6 +96,17 @@ class Stored:
         """How every pixel came by its colour, ``(T, h, w)`` int16 as in ``ColorState.origin``."""
         with np.load(self.folder / "origin.npz") as arrays:
             return np.array(arrays["origin"])
+
+    def chroma(self) -> Tensor:
+        """Its a*, b* at the working size, unrounded, ``(T, 2, h, w)``.
+
+        Raises:
+            InputError: it ships without them.
+        """
+        if not self.mends:
+            raise InputError(f"{self.folder} does not hold its colours unrounded; run it anew.")
+        with np.load(self.folder / "ab.npz") as arrays:
+            return torch.from_numpy(arrays["ab"])
 
     def state(self, L: Tensor) -> ColorState:
         """The colours at the working size; ``L`` ``(T, 1, h, w)`` is the clip's luminance there."""
@@ -134,7 +150,8 @@ def settle(folder: Path) -> None:
         after = link / "after"
         for file in [f for f in after.rglob("*") if f.is_file()]:
             os.replace(file, folder / file.relative_to(after))
-            (folder / "frames.zip").unlink(missing_ok=True)  # made anew when it is asked for
+            for made in ("frames.zip", "chroma.mkv"):  # anew when it is asked for
+                (folder / made).unlink(missing_ok=True)
         shutil.rmtree(after, ignore_errors=True)
         if not (link / "before").is_dir():  # it was undone
             shutil.rmtree(link)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -76,6 +77,13 @@ def test_a_run_is_finished_and_its_doubts_are_shown(tmp_path: Path, capsys) -> N
     read = cv2.imread(str(tmp_path / "chroma" / "00001.png"), cv2.IMREAD_UNCHANGED).astype(float)
     assert read.shape == (48, 80, 3) and (read[..., 2] == 32768).all()
     assert np.abs((read[..., 1] - 32768) / 256 - ab[1, 0]).max() < 0.01
+    assert main(["finish", str(run), "--out", str(tmp_path / "chroma.mkv"), "--chroma"]) == 0
+    with av.open(str(tmp_path / "chroma.mkv")) as film:
+        filmed = [picture.to_ndarray(format="rgb48le") for picture in film.decode(video=0)]
+    assert len(filmed) == 3 and np.array_equal(filmed[1], read[..., ::-1]), "film and pictures hold the same"
+    (run / "ab.npz").rename(tmp_path / "ab.npz")
+    assert main(["finish", str(run), "--out", str(tmp_path / "none.mkv"), "--chroma"]) == 2
+    (tmp_path / "ab.npz").rename(run / "ab.npz")
     assert main(["finish", str(run), "--out", str(tmp_path / "pale"), "--saturation", "0.5"]) == 0
     pale = video.read_image(tmp_path / "pale" / "frames" / "00001.png")
     full = open_run(run).frame(1).transpose(2, 0, 1)

@@ -281,6 +281,11 @@ def test_a_result_is_fixed_by_a_stroke_and_the_fix_undone(page: sync_api.Page, s
     page.get_by_text("4 · Fix").click()
     page.click("#advise")
     expect(page.locator("#hint")).to_contain_text("would settle")
+    places = page.locator("#places button.thumbnail-item")
+    expect(places).to_have_count(3)
+    places.nth(2).click()
+    named = places.nth(2).inner_text().split()[-1]
+    expect(page.locator("#fixframe input[type=number]")).to_have_value(named)
     set_number(page, "fixframe", 2)
     page.locator("#fixbrush").evaluate("brush => brush.scrollIntoView()")
     page.wait_for_timeout(SECOND)
@@ -293,6 +298,19 @@ def test_a_result_is_fixed_by_a_stroke_and_the_fix_undone(page: sync_api.Page, s
     page.click("#unfix")
     expect(page.locator("#unfix")).not_to_be_visible(timeout=RUN)
     assert link_of(page) != link and (colors() == before).all()
+
+
+def test_a_shipped_example_is_coloured_here_to_be_fixed(page: sync_api.Page) -> None:
+    page.get_by_text("4 · Fix").click()
+    expect(page.locator("#hint")).to_contain_text("ships without")
+    expect(page.locator("#fixit")).not_to_be_visible()
+    page.click("#anew")
+    expect(progress(page)).to_contain_text("Finished in", timeout=RUN)
+    expect(page.locator("#anew")).not_to_be_visible()
+    expect(page.locator("#fixit")).to_be_visible()
+    page.get_by_text("Time, memory and downloads").click()
+    page.click("#chroma")
+    expect(page.locator("#files")).to_contain_text("chroma", timeout=60 * SECOND)
 
 
 def test_the_prior_offers_versions_of_a_frame(page: sync_api.Page) -> None:

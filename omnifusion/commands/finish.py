@@ -12,26 +12,23 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     """Declare the command."""
     p = subparsers.add_parser("finish", help="saturation, and chroma alone", description=__doc__)
     p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished run")
-    p.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder")
+    p.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder; or, for chroma, a film, X.mkv")
     p.add_argument("--saturation", type=above_zero, default=1.0, help="times the run's own (default 1)")
-    p.add_argument("--chroma", action="store_true", help="write a*, b* as PNG of 16 bits (0 = 32768, 256 a unit)")
+    p.add_argument(
+        "--chroma", action="store_true", help="write a*, b* at 16 bits (0 = 32768, 256 a unit): PNG, or FFV1 in X.mkv"
+    )
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write what is asked for."""
-    import numpy as np
-    import torch
-
     from omnifusion.correction.finishing import export_chroma, finish
     from omnifusion.store import open_run
     from omnifusion.terminal import follow
 
     stored = open_run(args.folder)
     if args.chroma:
-        with np.load(args.folder / "ab.npz") as arrays:
-            ab = torch.from_numpy(arrays["ab"])
-        follow(export_chroma(stored, ab, args.out, args.saturation))
+        follow(export_chroma(stored, args.out, args.saturation))
     else:
         follow(finish(stored, args.out, args.saturation))
     print(f"Results: {args.out}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.correction.chain import clip_of
@@ -13,7 +13,7 @@ from omnifusion.geometry import resize
 from omnifusion.state import InputError
 from omnifusion.steps import Step, Steps
 from omnifusion.store import Stored, writing
-from omnifusion.video import Writer, write_chroma, write_image
+from omnifusion.video import CHROMA, Writer, chroma_picture, write_chroma, write_image
 
 
 def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
@@ -41,18 +41,27 @@ def finish(run: Stored, out: Path, saturation: float = 1.0) -> Steps[None]:
                 yield Step("finish", "writing frames", done=(t + 1) / len(video))
 
 
-def export_chroma(run: Stored, ab: Tensor, out: Path, saturation: float = 1.0) -> Steps[None]:
-    """Write a run's chroma ``ab`` ``(T, 2, h, w)`` at full size into the new folder ``out``, see ``write_chroma``.
+def export_chroma(run: Stored, out: Path, saturation: float = 1.0) -> Steps[None]:
+    """Write a run's chroma at full size, see ``chroma_picture``: the new film ``out`` if that ends in .mkv, else
+    pictures into the new folder ``out``.
 
     Raises:
-        InputError: the folder exists or cannot be written.
+        InputError: the run does not hold it; ``out`` exists or cannot be written.
     """
-    height, width = run.report["size"]
-    with writing(out):
-        _new(out)
-        for t, small in enumerate(ab):
-            write_chroma(out / f"{t:05d}.png", (saturation * resize(small[None], (height, width))[0]).numpy())
-            yield Step("finish", "writing chroma", done=(t + 1) / len(ab))
+    chroma, size = run.chroma(), tuple(run.report["size"])
+    large = (saturation * resize(small[None], size)[0].numpy() for small in chroma)
+    with writing(out), ExitStack() as stack:
+        if out.suffix == CHROMA.ending:
+            film = stack.enter_context(Writer(out, clip_of(run), format=CHROMA))
+        else:
+            film = None
+            _new(out)
+        for t, ab in enumerate(large):
+            if film is None:
+                write_chroma(out / f"{t:05d}.png", ab)
+            else:
+                film.add(chroma_picture(ab))
+            yield Step("finish", "writing chroma", done=(t + 1) / len(chroma))
 
 
 def _new(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
+from torch import Tensor
 
 from omnifusion.correction.chain import Correction, correct_run, corrections, undo
-from omnifusion.correction.doubt import suggest
+from omnifusion.correction.doubt import doubt, drawn, suggest
 from omnifusion.steps import Step, Steps
 from omnifusion.store import Stored
 from omnifusion.ui import paint
@@ -21,17 +23,27 @@ from omnifusion.ui.going import Going
 from omnifusion.ui.runs import Run
 from omnifusion.ui.showing import Updates
 from omnifusion.ui.visit import Visit
+from omnifusion.ui.work import job_of
 from omnifusion.video import read_image
+
+HINT = "Paint over what is wrong, in any frame: all that shows the same thing changes with it, nothing else does."
+SHIPPED = (
+    "This example was coloured beforehand and ships without what a fix needs, where each colour came from. Colour it "
+    "here, within seconds; then paint over what is wrong."
+)
 
 
 class Mending(Going):
     """The handlers of "fix this"."""
 
     def _show(self, run: Stored, request: gr.Request) -> Updates:
-        mends = self.service.archive.has(run.token) and (run.folder / "ab.npz").is_file()
-        last = run.report["frames"] - 1
+        ours, last = self.service.archive.has(run.token), run.report["frames"] - 1
         return super()._show(run, request) | {
-            self.fix.box: gr.Accordion(visible=mends),
+            self.fix.box: gr.Accordion(visible=run.mends or not ours),
+            self.fix.hint: HINT if ours else SHIPPED,
+            self.fix.anew: gr.Button(visible=not ours),
+            self.fix.tools: gr.Column(visible=ours),
+            self.fix.places: gr.Gallery(None, visible=False),
             self.fix.frame: gr.Slider(maximum=max(1, last), value=0, interactive=last > 0),
             self.fix.undo: gr.Button(visible=bool(corrections(run))),
             **self._over(run, 0),
@@ -55,11 +67,34 @@ class Mending(Going):
         run = self._run_of(visit.token)
         h, w = run.report["working_size"]
         state = run.state(torch.zeros(run.report["frames"], 1, h, w))
-        found = [(told.frame, f"frame {told.frame} would settle {told.share:.0%}") for told in suggest(state)]
+        found, doubts = suggest(state), doubt(state)
         if not found:
             return {self.fix.hint: "Every frame has an exemplar: nothing is left to ask for."}
-        said = f"Of all that is doubtful {', then '.join(words for _, words in found)}."
-        return {self.fix.hint: said, self.fix.frame: found[0][0], **self._over(run, found[0][0])}
+        said = ", then ".join(f"frame {told.frame} would settle {told.share:.0%}" for told in found)
+        shown = [
+            (_placed(run.frame(told.frame), doubts[told.frame], told.region), f"frame {told.frame}") for told in found
+        ]
+        return {
+            self.visit: replace(visit, advised=tuple(told.frame for told in found)),
+            self.fix.hint: f"Of all that is doubtful (orange, mostly inside the lines) {said}. Click one to paint it.",
+            self.fix.places: gr.Gallery(shown, visible=True),
+            self.fix.frame: found[0].frame,
+            **self._over(run, found[0].frame),
+        }
+
+    def pick(self, visit: Visit, event: gr.SelectData) -> Updates:
+        """One of the frames that are worth colouring next was clicked."""
+        frame = visit.advised[event.index]
+        return {self.fix.frame: frame, **self._over(self._run_of(visit.token), frame)}
+
+    async def color_anew(self, visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
+        """Colour an example that was coloured beforehand, so that it can be fixed."""
+        job = job_of(self._run_of(visit.token))
+        report, settings = self._run_of(visit.token).report, job.request.settings
+        bound = self.service.bound(settings, report["frames"], tuple(report["size"]))
+        run = self.service.run(job, bound, request, self.service.limits.vanished)
+        async for updates in self.going(visit, request, run):
+            yield updates
 
     async def fix_it(
         self, visit: Visit, request: gr.Request, frame: int, strokes: Any, path: str | None
@@ -83,6 +118,11 @@ class Mending(Going):
 
     def _mending(self, visit: Visit, ask: Callable[[Stored], Steps[Stored]], request: gr.Request) -> Run:
         return self.service.mending(self._run_of(visit.token), ask, request, self.service.limits.vanished)
+
+
+def _placed(picture: np.ndarray, doubts: Tensor, region: Tensor) -> np.ndarray:
+    """A frame ``(H, W, 3)`` uint8 with where it is doubtful."""
+    return drawn(picture.transpose(2, 0, 1), doubts, region).transpose(1, 2, 0)
 
 
 def undone(run: Stored) -> Steps[Stored]:

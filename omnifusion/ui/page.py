@@ -156,8 +156,11 @@ def _wire_run(h: Handlers) -> None:
 def _wire_fix(h: Handlers) -> None:
     fix, outputs = h.fix, _outputs(h)
     at, painted = [h.visit, fix.frame], [h.visit, fix.frame, fix.brush]
+    over = [fix.frame, fix.brush, fix.spread, fix.picture]
     fix.frame.input(h.seek_fix, at, [fix.brush, fix.spread, fix.picture], trigger_mode="always_last", **QUIET)
-    fix.advise.click(h.advise, h.visit, [fix.hint, fix.frame, fix.brush, fix.spread, fix.picture], **HEAVY)
+    fix.advise.click(h.advise, h.visit, [h.visit, fix.hint, fix.places, *over], **HEAVY)
+    fix.places.select(h.pick, h.visit, over, **QUIET)
+    fix.anew.click(h.color_anew, h.visit, outputs, concurrency_limit=None, **QUIET)
     fix.brush.input(h.preview_fix, painted, fix.spread, trigger_mode="always_last", **HEAVY)
     fix.go.click(h.fix_it, [*painted, fix.picture], outputs, concurrency_limit=None, **QUIET)
     fix.undo.click(h.unfix, h.visit, outputs, concurrency_limit=None, **QUIET)
@@ -174,6 +177,7 @@ def _wire_results(h: Handlers) -> None:
     seen = [h.visit, outcome.frame, outcome.iteration]
     gr.on([outcome.frame.input, outcome.iteration.input], h.browse, seen, shown,
           trigger_mode="always_last", **QUIET)  # fmt: skip
+    outcome.chroma.click(h.chroma, h.visit, outcome.files, **HEAVY)
     gr.on([compare.left.change, compare.right.change, compare.frame.input], h.side_by_side,
           [h.visit, compare.left, compare.right, compare.frame], [compare.slider, compare.table],
           trigger_mode="always_last", **HEAVY)  # fmt: skip

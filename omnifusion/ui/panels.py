@@ -121,18 +121,23 @@ def _control(name: str, options: Sequence[Any] = (), kind: Any = gr.Radio, **loo
 def fix_panel() -> Panel:
     """What mends a finished run."""
     with gr.Accordion(FIX, visible=False, open=False, elem_id="step4") as box:
-        hint = gr.Markdown("Paint over what is wrong, in any frame: all that shows the same thing changes with it, "
-                           "nothing else does.", elem_classes="of-note", elem_id="hint")  # fmt: skip
-        advise = gr.Button("Which frame would help most?", size="sm", elem_id="advise")
-        frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="fixframe")
-        brush = painter("fixbrush")
-        spread = _picture("fixed", "What your strokes give", 220)
-        with gr.Accordion("Or give a picture of the frame, transparent where it is good as it is", open=False):
-            picture = gr.Image(show_label=False, sources=["upload", "clipboard"], type="filepath", height=150,
-                               image_mode=None, elem_id="patch")  # fmt: skip
-        with gr.Row():
-            go = gr.Button("Fix this", elem_id="fixit", min_width=100)
-            undo = gr.Button("Undo the last fix", visible=False, elem_id="unfix", min_width=100)
+        hint = gr.Markdown(elem_classes="of-note", elem_id="hint")
+        anew = gr.Button("Colour it here", size="sm", elem_id="anew")
+        with gr.Column() as tools:
+            advise = gr.Button("Which frame would help most?", size="sm", elem_id="advise")
+            places = gr.Gallery(
+                show_label=False, columns=3, height=175, allow_preview=False, object_fit="contain", interactive=False,
+                buttons=[], container=False, visible=False, elem_id="places",
+            )  # fmt: skip
+            frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="fixframe")
+            brush = painter("fixbrush")
+            spread = _picture("fixed", "What your strokes give", 220)
+            with gr.Accordion("Or give a picture of the frame, transparent where it is good as it is", open=False):
+                picture = gr.Image(show_label=False, sources=["upload", "clipboard"], type="filepath", height=150,
+                                   image_mode=None, elem_id="patch")  # fmt: skip
+            with gr.Row():
+                go = gr.Button("Fix this", elem_id="fixit", min_width=100)
+                undo = gr.Button("Undo the last fix", visible=False, elem_id="unfix", min_width=100)
     return Panel(**locals())
 
 
@@ -182,6 +187,7 @@ def outcome_panel() -> Panel:
         parts = gr.HTML(elem_id="parts")
         with gr.Accordion("Time, memory and downloads", open=False):
             stages = gr.Dataframe(headers=["stage", "seconds", "peak MiB"], interactive=False, elem_id="stages")
+            chroma = gr.Button("Make a film of chroma alone, 16 bits, for grading", size="sm", elem_id="chroma")
             files = gr.File(label="Downloads", file_count="multiple", interactive=False, elem_id="files")
     return Panel(**locals())
 

@@ -27,7 +27,8 @@ from omnifusion.ui.live import legend, seconds
 from omnifusion.ui.work import job_of, ready
 from omnifusion.video import Writer, read
 
-FILES = ("colorized.mp4", "origin.mp4", "report.json", "frames.zip", "tracker.pt")
+CHROMA = "chroma.mkv"
+FILES = ("colorized.mp4", "origin.mp4", "report.json", "frames.zip", CHROMA, "tracker.pt")
 """What a visitor may download."""
 
 HEADERS = [

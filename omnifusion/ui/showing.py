@@ -9,8 +9,10 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from omnifusion.correction.finishing import export_chroma
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.state import InputError
+from omnifusion.steps import drain
 from omnifusion.store import Request, Stored
 from omnifusion.ui import gpu, results
 from omnifusion.ui.assets import EXAMPLES
@@ -62,6 +64,7 @@ class Showing:
             outcome.stages: [[s["name"], s["seconds"], s["peak_mib"]] for s in run.report["stages"]],
             outcome.scores: results.scores(run.report),
             outcome.files: results.files(run),
+            outcome.chroma: gr.Button(visible=run.mends),
             self.watch.link: gr.Textbox(
                 link_to(run.token, run.request.settings, request), visible=self.service.archive.has(run.token)
             ),
@@ -96,6 +99,15 @@ class Showing:
             if visit.token
             else {self.outcome.parts: ""}
         )
+
+    def chroma(self, visit: Visit) -> Updates:
+        """The result's chroma alone is wanted; the film is made when first asked for, and kept."""
+        run = self._run_of(visit.token)
+        film = run.folder / results.CHROMA
+        if not film.is_file():
+            with self.service.runs.beside():
+                drain(export_chroma(run, film))
+        return {self.outcome.files: results.files(run)}
 
     def restore(self, visit: Visit, asked: Request) -> Updates:
         """The choices of a run, for the visitor's clip."""

@@ -37,6 +37,7 @@ class Visit:
         color: whether the clip holds colours.
         pictures: frame -> file of its exemplar, in ``folder``.
         versions: a frame, and the files of what the prior makes of it.
+        advised: frames of the run that is shown that are worth colouring next.
         token: the run that is shown (an example's result goes by the example's name).
         going: the run that is waited for.
         runs: tokens of all runs of this visit, oldest first.
@@ -50,6 +51,7 @@ class Visit:
     color: bool = False
     pictures: dict[int, Path] = field(default_factory=dict)
     versions: tuple[Any, ...] = ()
+    advised: tuple[int, ...] = ()
     token: str = ""
     going: str = ""
     runs: tuple[str, ...] = ()

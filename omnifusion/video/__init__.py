@@ -8,6 +8,7 @@ pictures go through Pillow. Sizes are read before pixels are decoded. ``stream``
 from omnifusion.video.pictures import (
     GREY_SPREAD,
     PICTURES,
+    chroma_picture,
     color_spread,
     is_grey,
     read_image,
@@ -16,13 +17,15 @@ from omnifusion.video.pictures import (
 )
 from omnifusion.video.reader import count_frames, natural_sort, read
 from omnifusion.video.stream import stream
-from omnifusion.video.writer import FORMATS, Writer, write
+from omnifusion.video.writer import CHROMA, FORMATS, Writer, write
 
 __all__ = [
+    "CHROMA",
     "FORMATS",
     "GREY_SPREAD",
     "PICTURES",
     "Writer",
+    "chroma_picture",
     "color_spread",
     "count_frames",
     "is_grey",

@@ -85,11 +85,16 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_chroma(path: Path, ab: np.ndarray) -> None:
-    """Save chroma ``(2, H, W)`` as a PNG of 16 bits: green is a*, blue is b*, 256 steps a unit around 32768, which red
-    is throughout."""
+def chroma_picture(ab: np.ndarray) -> np.ndarray:
+    """Chroma ``(2, H, W)`` as a picture ``(3, H, W)`` uint16: green is a*, blue is b*, 256 steps a unit around 32768,
+    which red is throughout."""
     steps = np.clip(np.rint(ab * 256 + 32768), 0, 65535).astype(np.uint16)
-    image = np.stack([steps[1], steps[0], np.full_like(steps[0], 32768)], -1)  # OpenCV's order is blue, green, red
+    return np.stack([np.full_like(steps[0], 32768), *steps])
+
+
+def write_chroma(path: Path, ab: np.ndarray) -> None:
+    """Save ``chroma_picture`` as a PNG."""
+    image = np.ascontiguousarray(chroma_picture(ab)[::-1].transpose(1, 2, 0))  # OpenCV's order is blue, green, red
     try:
         path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     except OSError as error:

@@ -51,6 +51,9 @@ FORMATS = {
 }
 """The films that can be written; FFV1 alone loses nothing."""
 
+CHROMA = Format(".mkv", "matroska", "ffv1", "gbrp16le", {"level": "3", "slicecrc": "1"}, ("",))
+"""A film of 16 bits, for ``pictures.chroma_picture``."""
+
 _BT709 = 1  # the code for primaries, transfer and matrix alike in ITU-T H.273
 
 
@@ -64,14 +67,15 @@ class Writer:
         path: the file to write.
         like: a clip whose frame rate or times, pixel shape and sound tracks the film takes.
         overwrite: replace an existing file.
-        format: one of ``FORMATS``.
+        format: the name of one of ``FORMATS``, or ``CHROMA``.
 
     Raises:
         InputError: the file exists, or the disk refuses.
     """
 
-    def __init__(self, path: Path | str, like: Video, overwrite: bool = False, format: str = "h264") -> None:
-        self.path, self.like, self.format = Path(path), like, FORMATS[format]
+    def __init__(self, path: Path | str, like: Video, overwrite: bool = False, format: str | Format = "h264") -> None:
+        self.path, self.like = Path(path), like
+        self.format = format if isinstance(format, Format) else FORMATS[format]
         if self.path.exists() and not overwrite:
             raise InputError(f"{self.path} exists already; name another file, or say that it may be overwritten.")
         if not self.path.parent.is_dir():
@@ -106,7 +110,7 @@ class Writer:
             self._silent.unlink(missing_ok=True)
 
     def add(self, frame: np.ndarray) -> None:
-        """Append a frame, ``(3, H, W)`` uint8 sRGB; the first one sets the size."""
+        """Append a frame, ``(3, H, W)`` uint8 sRGB, or uint16 for ``CHROMA``; the first one sets the size."""
         rgb = np.ascontiguousarray(np.asarray(frame).transpose(1, 2, 0))
         if self.format.pixels.startswith("yuv"):
             rgb = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
@@ -116,7 +120,8 @@ class Writer:
             raise ValueError(f"a film has one size, got a frame of {rgb.shape[1]}x{rgb.shape[0]}")
         kept = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG, "interpolation": SWSCALE}
         kept = kept if self.format.pixels.startswith("yuv") else {}
-        picture = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=self.format.pixels, **kept)
+        picture = av.VideoFrame.from_ndarray(rgb, "rgb24" if rgb.dtype == np.uint8 else "rgb48le")
+        picture = picture.reformat(format=self.format.pixels, **kept)
         picture.pts, picture.time_base = self._pts(self._count), self._time_base
         self._count += 1
         try:
