@@ -67,18 +67,15 @@ def suggest(
     L: torch.Tensor,
     seeds: Sequence[int],
     fill: Callable[[Sequence[Task]], Steps[list[torch.Tensor]]],
-    known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Steps[list[torch.Tensor]]:
     """Versions of one frame's colours, without a hint, one per seed: ab ``(2, H, W)`` each.
 
     Args:
         L: ``(1, H, W)`` luminance.
         fill: a prior's ``fill``, or ``Stages.inpaint`` with its settings.
-        known: ab ``(2, H, W)`` and the mask ``(H, W)`` bool of pixels that keep it; None = nothing is known.
     """
-    size = L.shape[-2:]
-    ab, mask = known or (torch.zeros(2, *size), torch.zeros(size, dtype=torch.bool))
-    return fill([Task(L, ab * mask, mask, None, seed) for seed in seeds])
+    nothing = torch.zeros(L.shape[-2:], dtype=torch.bool)
+    return fill([Task(L, torch.zeros(2, *nothing.shape), nothing, None, seed) for seed in seeds])
 
 
 def complete(state: ColorState, frame: int, iteration: int, ab: torch.Tensor, hint: Hint | None) -> ColorState:
