@@ -20,10 +20,11 @@ from omnifusion.evaluation.evaluate import Evaluation, Scorer, pooled
 from omnifusion.evaluation.methods import Case, Outcome
 from omnifusion.evaluation.report import html_report
 from omnifusion.evaluation.scores import Protocol, Scoreboard
+from omnifusion.inpaint import Kernels
 from omnifusion.meter import Meter
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
-from omnifusion.state import InputError, Origin
+from omnifusion.state import ColorState, InputError, Origin
 from omnifusion.steps import Step, drain
 from omnifusion.video import write_image
 
@@ -356,19 +357,40 @@ def test_ablation_changes_what_it_says(made, clips, tmp_path: Path) -> None:
     assert figures.details(scores, list(ablation.ROWS), 6).shape[1] > 8 * 190
 
 
-def test_each_part_is_measured_alone(made, clips, tmp_path: Path) -> None:
-    exact = Exact(made)
-    settings = replace(SETTINGS, order="next")
-    rows = ablation.without_each_part(settings)
-    assert set(rows) == {ablation.WHOLE, *ablation.PARTS} - {"keyframes first"}
-    scores = measure({"whole": clips["whole"]}, ablation.without_each_part(SETTINGS), tmp_path / "s.json", exact.stages)
-    assert exact.fits == len(ablation.PARTS), "all but the row without a fitted volume"
-    assert SETTINGS in exact.settings and all(
-        part(SETTINGS) in exact.settings
-        for name, part in ablation.PARTS.items()
-        if name not in ("fitted volume", "diffusion")
-    )
-    assert [row[0].removeprefix("without ") for row in ablation.part_table(scores).rows] == scores.methods
+def test_each_part_is_measured_with_and_without_it(made, clips, tmp_path: Path) -> None:
+    exact, plain = Exact(made), Kernels()
+    heard, asked, near = {}, {}, {}
+
+    def fetched(tracker, state, i, j, close, *rest):
+        near[name].add(close)
+        return plain.fetched(tracker, state, i, j, close, *rest)
+
+    def lookup(frame, where, references):
+        asked[name].append(int(where.sum()))
+        return plain.lookup(frame, where, references)
+
+    stages = replace(exact.stages, kernels=replace(plain, fetched=fetched, lookup=lookup))
+    scores = Scoreboard.begin(tmp_path / "s.json", PROTOCOL)
+    for name, method in ablation.with_and_without_parts().items():
+        near[name], asked[name], before = set(), [], len(exact.settings)
+        drain(Evaluation(PROTOCOL, scores, Scorer(), stages).run({"whole": clips["whole"]}, {name: method}))
+        heard[name] = exact.settings[before:]
+    assert not scores.failures()
+    assert not any(asked["no lookup"]) and any(asked[ablation.WHOLE])
+    assert near["chains alone"] == {True} and near[ablation.WHOLE] == {True, False}
+    assert {s.order for s in heard["next in time"]} == {"next"} and {s.literal for s in heard["all believed"]} == {True}
+    assert not any(s.color_condition for s in heard["diffusion without eq. (2)"])
+    assert not any(s.grey_constraint for s in heard["diffusion without eq. (3)-(4)"])
+    assert {s.start for s in heard["diffusion from noise"]} == {None}
+    assert [row[0] for row in ablation.part_table(scores).rows] == list(ablation.PARTS)
+
+
+def test_only_sure_colours_are_heard(made) -> None:
+    case = methods.Case(made.video.frames, SETTINGS)
+    kernels = ablation.VARIANTS["sure colours alone"](case).stages.kernels
+    state = ColorState.of_exemplars(case.clip().L, case.clip().exemplar_ab())
+    (found, believed), (all_found, _) = (k.fetched(made, state, 3, 0) for k in (kernels, Kernels()))
+    assert torch.equal(found.confidence, all_found.confidence * believed)
 
 
 def test_what_a_part_earns_and_takes() -> None:
@@ -376,15 +398,14 @@ def test_what_a_part_earns_and_takes() -> None:
         return {"psnr": psnr, "ciede2000": 3.0, "cdc": 0.01, "cpu_seconds": seconds}
 
     clips = {
-        "a": {ablation.WHOLE: entry(32, 100), "volume": entry(31, 60), "order": entry(32.5, 100)},
-        "b": {ablation.WHOLE: entry(30, 60), "volume": entry(29, 20), "order": {"error": "no luck"}},
+        "a": {ablation.WHOLE: entry(32, 100), "a volume": entry(33, 200), "next in time": entry(32.5, 100)},
+        "b": {ablation.WHOLE: entry(30, 60), "a volume": entry(31, 120), "next in time": {"error": "no luck"}},
     }
     table = ablation.part_table(Scoreboard(Path(), {}, {name: {"methods": m} for name, m in clips.items()}))
-    whole, volume, order = (dict(zip(table.forms, row, strict=True)) for row in table.cells())
-    assert whole["PSNR ↑"] == "31.00" and whole["it earns, dB"] == ""
-    assert volume["it earns, dB"] == "+1.00"
-    assert volume["of the CPU time"] == "50.0%" and volume["dB per tenth of the time"] == "+0.20"
-    assert order["it earns, dB"] == "-0.50" and order["dB per tenth of the time"] == "costs nothing"
+    order, volume = (dict(zip(table.forms, row, strict=True)) for row in table.cells())
+    assert volume["part"] == "fitted volume" and volume["earned, dB"] == "+1.00"
+    assert volume["of the time with it"] == "50.0%" and volume["dB per tenth of the time"] == "+0.20"
+    assert order["earned, dB"] == "-0.50" and order["dB per tenth of the time"] == "costs nothing"
 
 
 def test_evaluate_and_gallery_from_the_command_line(clips, tmp_path: Path, capsys) -> None:

@@ -14,7 +14,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     """Declare the command."""
     p = subparsers.add_parser("ablate", help="the method without some of its parts", description=__doc__)
     add_protocol(p)
-    p.add_argument("--parts", action="store_true", help="switch our own parts off one by one, instead of table 2")
+    p.add_argument("--parts", action="store_true", help="switch our own parts one by one, instead of table 2")
     p.add_argument("--sheet", type=Path, metavar="PNG", help="write the regions where the rows differ most (figure 7)")
     p.add_argument("--regions", type=at_least(1), default=6, metavar="N", help="regions, one per clip (default 6)")
     p.set_defaults(run=run)
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from omnifusion.video import write_image
 
     settings = settings_of(args)
-    methods = ablation.without_each_part(settings) if args.parts else ablation.rows_of_table_2()
+    methods = ablation.with_and_without_parts() if args.parts else ablation.rows_of_table_2()
     with measured(args, methods) as scores:
         table = ablation.part_table(scores) if args.parts else ablation.paper_ablation(scores, settings)
         heading = f"{'Parts' if args.parts else 'Ablation'}, {settings.prior} prior: {scores.title()}"

@@ -7,26 +7,84 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from omnifusion.evaluation.methods import Case, Method, Outcome, omnifusion
 from omnifusion.evaluation.scores import Scoreboard
 from omnifusion.evaluation.tables import CDC, COMPARED, CPU_SECONDS, DELTA_E, PSNR, SECONDS, SSIM, Table, forms
+from omnifusion.hint import Reference
+from omnifusion.inpaint import Kernels
+from omnifusion.meter import Costs
 from omnifusion.settings import Settings
+from omnifusion.state import Hint
 from omnifusion.steps import Steps
 
 Change = Callable[[Settings], Settings]
 
 WHOLE = "whole method"
 
-PARTS: dict[str, Change] = {
-    "fitted volume": lambda s: replace(s, fit="none"),
-    "judge": lambda s: replace(s, literal=True),
-    "diffusion": lambda s: replace(s, diffusion="auto"),
-    "colour condition, eq. (2)": lambda s: replace(s, color_condition=False),
-    "grey constraint, eq. (3)-(4)": lambda s: replace(s, grey_constraint=False),
-    "hint": lambda s: replace(s, start=None),
-    "keyframes first": lambda s: replace(s, order="next"),
+PARTS: dict[str, tuple[str, str]] = {
+    "judge": (WHOLE, "all believed"),
+    "direct search over long gaps": (WHOLE, "chains alone"),
+    "unsure colours as witnesses": (WHOLE, "sure colours alone"),
+    "lookup by likeness": (WHOLE, "no lookup"),
+    "keyframes first": (WHOLE, "next in time"),
+    "fitted volume": ("a volume", WHOLE),
+    "diffusion": ("diffusion", WHOLE),
+    "colour condition, eq. (2)": ("diffusion", "diffusion without eq. (2)"),
+    "grey constraint, eq. (3)-(4)": ("diffusion", "diffusion without eq. (3)-(4)"),
+    "hint, where diffusion starts": ("diffusion", "diffusion from noise"),
 }
-"""Our own parts: what becomes of the settings without each. A part that the settings do not use is not measured."""
+"""Our own parts: the variants with and without each."""
+
+
+def _variants() -> dict[str, Callable[[Case], Case]]:
+    """What becomes of a case in each variant; trackers are its own: the change may concern them, and they cost."""
+
+    def choosing(**changes: Any) -> Callable[[Case], Case]:
+        return lambda case: replace(case, settings=replace(case.settings, **changes), trackers={}, fitting=Costs())
+
+    def counting(**kernels: Callable[[Kernels], Callable[..., Any]]) -> Callable[[Case], Case]:
+        def changed(case: Case) -> Case:
+            old = case.stages.kernels
+            new = replace(old, **{name: change(old) for name, change in kernels.items()})
+            return replace(case, stages=replace(case.stages, kernels=new), trackers={}, fitting=Costs())
+
+        return changed
+
+    def chains(kernels: Kernels) -> Callable[..., Any]:
+        return lambda tracker, state, i, j, near, *rest: kernels.fetched(tracker, state, i, j, True, *rest)
+
+    def sure(kernels: Kernels) -> Callable[..., Any]:
+        def fetched(*given: Any) -> tuple[Hint, Tensor]:
+            found, believed = kernels.fetched(*given)
+            return replace(found, confidence=found.confidence * believed), believed
+
+        return fetched
+
+    def silent(kernels: Kernels) -> Callable[..., Any]:
+        def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> Hint:
+            return kernels.lookup(frame, torch.zeros_like(asked), references)
+
+        return lookup
+
+    return {
+        WHOLE: choosing(),
+        "all believed": choosing(literal=True),
+        "chains alone": counting(fetched=chains),
+        "sure colours alone": counting(fetched=sure),
+        "no lookup": counting(lookup=silent),
+        "next in time": choosing(order="next"),
+        "a volume": choosing(fit="draft"),
+        "diffusion": choosing(diffusion="always"),
+        "diffusion without eq. (2)": choosing(diffusion="always", color_condition=False),
+        "diffusion without eq. (3)-(4)": choosing(diffusion="always", grey_constraint=False),
+        "diffusion from noise": choosing(diffusion="always", start=None),
+    }
+
+
+VARIANTS = _variants()
 
 
 def inpainted(settings: Settings, **changes: Any) -> Settings:
@@ -62,10 +120,9 @@ def rows_of_table_2() -> dict[str, Method]:
     return {name: partial(_sharing, change) for name, (change, _) in ROWS.items()}
 
 
-def without_each_part(settings: Settings) -> dict[str, Method]:
-    """The whole method, and it without each part that ``settings`` use."""
-    parts = {name: change for name, change in PARTS.items() if change(settings) != settings}
-    return {name: partial(_alone, change) for name, change in ({WHOLE: replace} | parts).items()}
+def with_and_without_parts() -> dict[str, Method]:
+    """The variants that ``PARTS`` compares, as methods."""
+    return {name: partial(_varied, change) for name, change in VARIANTS.items()}
 
 
 def _sharing(change: Change, case: Case) -> Steps[Outcome]:
@@ -73,9 +130,9 @@ def _sharing(change: Change, case: Case) -> Steps[Outcome]:
     return omnifusion(replace(case, settings=change(case.settings)))
 
 
-def _alone(change: Change, case: Case) -> Steps[Outcome]:
-    """OmniFusion under changed settings, with trackers of its own: the change may concern them, and they cost."""
-    return omnifusion(Case(case.truth, change(case.settings), case.stages, seen=case.seen))
+def _varied(change: Callable[[Case], Case], case: Case) -> Steps[Outcome]:
+    """OmniFusion in a variant."""
+    return omnifusion(change(case))
 
 
 def paper_ablation(scores: Scoreboard, settings: Settings) -> Table:
@@ -96,23 +153,19 @@ def paper_ablation(scores: Scoreboard, settings: Settings) -> Table:
 
 
 def part_table(scores: Scoreboard) -> Table:
-    """What each part earns and takes: scores and CPU seconds without it, beside the whole method's."""
+    """What each part earns and takes: the mean scores with it, and how they change by it."""
     columns = (PSNR, DELTA_E, CDC, CPU_SECONDS)
-    whole = scores.entries(WHOLE)
-    rows: list[Sequence[Any]] = [[WHOLE, *(column.mean(whole.values()) for column in columns), "", "", ""]]
-    for name in scores.methods:
-        without = scores.entries(name)
-        both = whole.keys() & without.keys()
-        if name == WHOLE or not both:
-            continue
-        psnr, seconds = (
-            [column.mean(entries[clip] for clip in both) for entries in (whole, without)]
-            for column in (PSNR, CPU_SECONDS)
-        )
-        earned, share = psnr[0] - psnr[1], 1 - seconds[1] / seconds[0]
-        worth = earned / (10 * share) if share > 0 else "costs nothing"
-        rows.append([f"without {name}", *(c.mean(without.values()) for c in columns), earned, share, worth])
-    gains = {"it earns, dB": "+.2f", "of the CPU time": ".1%", "dB per tenth of the time": "+.2f"}
-    note = "A row is the method without one part; what the part earns is the whole method's PSNR above that row's."
-    heads = {"row": "", **forms(columns), **gains}
-    return Table("Our own parts, switched off one by one", heads, rows, [note, *scores.notes()])
+    rows: list[Sequence[Any]] = []
+    for part, names in PARTS.items():
+        entries = [scores.entries(name) for name in names]
+        both = entries[0].keys() & entries[1].keys()
+        if both:
+            found, without = ([c.mean(e[clip] for clip in both) for c in columns] for e in entries)
+            earned = [a - b for a, b in zip(found, without, strict=True)]
+            share = earned[-1] / found[-1]
+            worth = earned[0] / (10 * share) if share > 0 else "costs nothing"
+            rows.append([part, len(both), found[0], *earned, share, worth])
+    heads = {"part": "", "clips": "", "PSNR with it": ".2f", "earned, dB": "+.2f", "ΔE00": "+.2f", "CDC": "+.6f"}
+    heads |= {"CPU s a clip": "+.1f", "of the time with it": ".1%", "dB per tenth of the time": "+.2f"}
+    note = "Each part with and without it; what belongs to the diffusion, where that is always asked."
+    return Table("Our own parts, switched one by one", heads, rows, [note, *scores.notes()])
