@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python benchmarks/curve.py standard.json draft.json parts.json --out docs/curve.svg
 
-Takes files that ``evaluate --json`` and ``ablate --parts --json`` wrote under one protocol, preset apart; the first holds
-the peers. Means over the clips that all of them hold. Needs matplotlib (``requirements-dev.txt``).
+Takes files that ``evaluate --json`` and ``ablate --parts --json`` wrote under one protocol, preset apart; the first
+holds the peers. Means over the clips that all of them hold. Needs matplotlib (``requirements-dev.txt``).
 """
 
 from __future__ import annotations
