@@ -18,11 +18,12 @@ class Motion:
     """Non-rigid wobble, then similarity: layer coordinates ``q`` to frame coordinates ``p``, both ``(N, 2)`` float64.
 
     The wobble is two shears ``x += A sin(k y + phase)``, ``y += A sin(k x + phase)``: undone one by one, hence exact.
-    Speeds are per frame.
+    Speeds are per frame; all but the ``travel`` swing back in long clips.
     """
 
     start: tuple[float, float] = (0.0, 0.0)
     drift: tuple[float, float] = (0.0, 0.0)
+    travel: tuple[float, float] = (0.0, 0.0)
     angle: float = 0.0
     turn: float = 0.0
     zoom: float = 0.0
@@ -34,7 +35,7 @@ class Motion:
         """Complex scale-and-rotation, then offset, at time ``t``."""
         steady = TURNING_TIME / (2 * math.pi) * math.sin(2 * math.pi * t / TURNING_TIME)
         angle, scale = self.angle + self.turn * steady, math.exp(self.zoom * steady)
-        x, y = (s + d * steady for s, d in zip(self.start, self.drift, strict=True))
+        x, y = (s + d * steady + v * t for s, d, v in zip(self.start, self.drift, self.travel, strict=True))
         return scale * math.cos(angle), scale * math.sin(angle), x, y
 
     def _shear(self, along: Tensor, t: float, axis: int) -> Tensor:

@@ -59,3 +59,14 @@ def blob(rng: np.random.Generator, rgb: Tensor, ripple: float = 0.12) -> Tensor:
     q = (geometry.pixel_grid(h, w) / torch.tensor([(w - 1) / 2, (h - 1) / 2])) - 1
     angle, phase = torch.atan2(q[..., 1], q[..., 0]), rng.uniform(0, 6.28)
     return cut(rgb, q.norm(dim=-1) < 0.97 - ripple * (1 + torch.sin(3 * angle + phase)))
+
+
+def side_by_side(pictures: list[Tensor], height: int = 500, overlap: int = 60) -> Tensor:
+    """One wide picture ``(3, height, w)`` of several ``(3, h, w)``, which pass into each other."""
+    ramp = torch.linspace(0, 1, overlap)
+    scaled = [geometry.resize(p[None], (height, round(p.shape[2] * height / p.shape[1])))[0] for p in pictures]
+    wide = scaled[0]
+    for new in scaled[1:]:
+        seam = wide[..., -overlap:] * (1 - ramp) + new[..., :overlap] * ramp
+        wide = torch.cat([wide[..., :-overlap], seam, new[..., overlap:]], 2)
+    return wide

@@ -18,6 +18,7 @@ from omnifusion.synthetic.pictures import (
     opaque,
     photo,
     polygon,
+    side_by_side,
 )
 
 
@@ -119,6 +120,23 @@ def _demo(rng: np.random.Generator) -> list[Layer]:
     ]
 
 
+def _panorama(rng: np.random.Generator) -> list[Layer]:
+    """The camera keeps up with somebody along a wide picture, behind posts: new places come into view for 80 frames."""
+    side, pace = _sign(rng), rng.uniform(0.03, 0.04)
+    names = rng.permutation(["garage", "coffee", "chelsea", "astronaut", "garage"])
+    wide = side_by_side([crop(rng, photo(name), 0.9) for name in names])
+    posts = crop(rng, photo("coffee"), 0.9)
+    x = geometry.pixel_grid(*posts.shape[1:])[..., 0]
+    near = Motion((0.3 * side, 0.0), travel=(1.6 * pace * side, 0.0))
+    walker = Motion((-0.2 * side, 0.25), (0.003 * side, 0.001), turn=0.002, wobble=0.01)
+    far = Motion(((1 - wide.shape[2] / wide.shape[1] * 1.1 / 2) * side, 0.0), travel=(pace * side, 0.0))
+    return [
+        Layer(cut(posts, (x - 60) % 240 < 22), 1.1, near, endless=True),
+        Layer(polygon(photo("astronaut"), ASTRONAUT), 0.8, walker),
+        Layer(opaque(wide), 1.1, far, endless=True),
+    ]
+
+
 SCENES: dict[str, Callable[[np.random.Generator], list[Layer]]] = {
     "pan": _pan,
     "zoom": _zoom,
@@ -129,6 +147,7 @@ SCENES: dict[str, Callable[[np.random.Generator], list[Layer]]] = {
     "occlusion": _occlusion,
     "thin": _thin,
     "repeated": _repeated,
+    "panorama": _panorama,
     "demo": _demo,
 }
 """Every scene by name; all are seeded."""
