@@ -81,7 +81,8 @@ class DirectFlow:
     """Optical flow between any two frames of a clip; implements ``state.Tracker``.
 
     The flow over a longer interval starts its search at the flow over an interval shorter by one, followed by one step
-    between neighbours: from an exemplar outwards that is one search per frame and direction.
+    between neighbours: from an exemplar outwards that is one search per frame and direction. What a search has left is
+    searched once more through its own warp.
 
     Args:
         images: ``(T, H, W)`` uint8 grey frames.
@@ -104,7 +105,7 @@ class DirectFlow:
         for a, b in ways[known + 1 :]:
             steps = (self.neighbor(a, a - 1), flow) if i > j else (flow, self.neighbor(b - 1, b))
             start = of.compose(*steps)
-            flow = self._keep((a, b), of.dis(self.images[a], self.images[b], start))
+            flow = self._keep((a, b), self._search(a, b, start))
         return flow
 
     def neighbor(self, i: int, j: int) -> Array:
@@ -112,7 +113,11 @@ class DirectFlow:
         if (i, j) in self._held:
             self._held.move_to_end((i, j))
             return self._held[i, j]
-        return self._keep((i, j), of.dis(self.images[i], self.images[j]))
+        return self._keep((i, j), self._search(i, j))
+
+    def _search(self, i: int, j: int, start: Array | None = None) -> Array:
+        source, target = self.images[i], self.images[j]
+        return of.through_warp(of.dis, source, target, of.dis(source, target, start))
 
     def chain(self, i: int, j: int) -> Array:
         """Flows between neighbours, one after another from ``i`` to ``j``: no search, for short ways."""
