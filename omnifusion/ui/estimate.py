@@ -37,8 +37,9 @@ MIB = {"base": 900.0, "clip": 7.0, "working": 108.0, "flow": 16.0, "fit": 50.0, 
 """Memory: of the page at rest, then per megapixel of the clip, of the working clip and of all flows (times bytes), of a
 fit, and per megapixel that the prior works on."""
 
-TRAINED = {"bundled": 128}
-"""Shorter side in pixels of what a prior was trained on; 512 for all others."""
+TRAINED = {"bundled": (128, 2.0)}
+"""Shorter side in pixels of what a prior was trained on, and how many times as large it works at most; 512 and 1.5 for
+all others (``prior.diffusion.LARGEST``)."""
 
 GAINS = {"draft": 2.1, "standard": 2.3}
 """PSNR in dB above the best classical peer, mean of the clips in README's table."""
@@ -185,10 +186,10 @@ def _megapixels(size: tuple[int, int], side: int) -> float:
 
 
 def _prior_megapixels(settings: Settings, size: tuple[int, int]) -> float:
-    """What the prior works on: its shorter side between what it was trained on and half as much again."""
+    """What the prior works on: its shorter side between what it was trained on and the largest."""
     h, w = fit_size(size, settings.max_side)
-    trained = TRAINED.get(settings.prior, 512)
-    scale = min(max(min(h, w), trained), 1.5 * trained) / min(h, w)
+    trained, most = TRAINED.get(settings.prior, (512, 1.5))
+    scale = min(max(min(h, w), trained), most * trained) / min(h, w)
     return h * w * scale**2 / 1e6
 
 
