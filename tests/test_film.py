@@ -54,6 +54,7 @@ def test_an_old_film_is_known_and_cleaned(clean: np.ndarray) -> None:
     def detail(L: torch.Tensor) -> torch.Tensor:
         return L[new] - L[new].mean((2, 3), keepdim=True)
 
+    assert torch.equal(clip.luminance([0, 6, 7, 8]), clip.L[[0, 6, 7, 8]]), "a window sees the film that all see"
     assert change(clip.L) < 0.3 * change(raw)
     assert (detail(clip.L) - detail(true)).abs().mean() < 0.9 * (detail(raw) - detail(true)).abs().mean()
 

@@ -7,8 +7,9 @@ before and after show at the same spot. All other clips are matched as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from typing import Any
 
 import cv2
@@ -18,7 +19,7 @@ from torch import Tensor, from_numpy
 
 from omnifusion import flow as of
 from omnifusion.clip.shots import Shot, change, cut, thumbnail
-from omnifusion.color import from_uint8, luminance
+from omnifusion.color import luminance_of
 from omnifusion.errors import go_on
 from omnifusion.geometry import resize
 from omnifusion.state import Video
@@ -100,18 +101,24 @@ class Film:
             )
         return told
 
+    def around(self, frames: Collection[int]) -> list[int]:
+        """``frames`` and their neighbours in the shot, repeated frames apart, in the order of time."""
+        runs = [shot.frames for shot in self.shots]
+        beside = {t for run in runs for a, b in pairwise(run) for t, other in ((a, b), (b, a)) if other in frames}
+        return sorted(beside.union(frames))
+
     def cleaned(self, L: Tensor, frames: Sequence[int]) -> Tensor:
         """Luminance ``(n, 1, h, w)`` of ``frames``, in the order of time and evened out, without grain and dust.
 
         Each frame becomes the mean of itself and of its neighbours in the shot, brought to it by flow, where they
         agree; where they agree against it (dust), theirs. Weave needs no step of its own: flow follows it.
         """
-        clean = L.clone()
+        clean, place = L.clone(), {t: k for k, t in enumerate(frames)}
         for shot in self.shots:
-            known = [k for k, t in enumerate(frames) if t in shot and t not in shot.twins]
-            pictures = [L[k, 0].numpy() for k in known]
-            for k, picture in zip(known, _cleaned(pictures), strict=True):
-                clean[k, 0] = from_numpy(picture)
+            for known, run in groupby(shot.frames, place.__contains__):
+                ks = [place[t] for t in run] if known else []
+                for k, picture in zip(ks, _cleaned([L[k, 0].numpy() for k in ks]), strict=True):
+                    clean[k, 0] = from_numpy(picture)
         return clean
 
 
@@ -123,7 +130,7 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
     for t, frame in enumerate(video.frames):
         go_on()
         small = thumbnail(frame)
-        large = resize(luminance(from_uint8(frame))[None], size)[0, 0].numpy() if t % step < 2 else None
+        large = resize(luminance_of(frame)[None], size)[0, 0].numpy() if t % step < 2 else None
         if before is not None:
             gain, changed = change(before[0], small)
             gains.append(gain)

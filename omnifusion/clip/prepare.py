@@ -60,10 +60,11 @@ class Clip:
     def luminance(self, frames: Iterable[int]) -> Tensor:
         """``(T, 1, h, w)`` luminance at the working size of some frames; of an old film, that of its clean copy."""
         chosen = list(frames)
-        pictures = (self.video.frames[t] for t in chosen)
         if not self.film.old:
-            return working_luminance(pictures, self.size)
-        return self.film.cleaned(working_luminance(pictures, self.size, self.film.gain[chosen]), chosen)
+            return working_luminance((self.video.frames[t] for t in chosen), self.size)
+        known = self.film.around(set(chosen))
+        L = working_luminance((self.video.frames[t] for t in known), self.size, self.film.gain[known])
+        return self.film.cleaned(L, known)[[known.index(t) for t in chosen]]
 
     def exemplar_ab(self) -> dict[int, Tensor]:
         """The exemplars' chroma at the working size, frame index -> ``(2, h, w)``, NaN where one is not opaque."""
