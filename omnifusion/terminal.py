@@ -13,16 +13,16 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from omnifusion.cache import fingerprint
 from omnifusion.clip.prepare import Clip
-from omnifusion.delivery import makers
 from omnifusion.prior.diffusion import load_prior
+from omnifusion.production.cache import fingerprint
+from omnifusion.production.delivery import makers
+from omnifusion.production.store import Request, RunFolder, writing
+from omnifusion.production.units import BASE_MIB, Units, longest, windows
+from omnifusion.production.workers import color_by, color_here, local, ray_cluster
 from omnifusion.stages import Stages, device
 from omnifusion.state import Exemplar
 from omnifusion.steps import Colored, Measured, Step, Steps, drain
-from omnifusion.store import Request, RunFolder, writing
-from omnifusion.units import BASE_MIB, Units, longest, windows
-from omnifusion.workers import color_by, color_here, local, ray_cluster
 
 T = TypeVar("T")
 

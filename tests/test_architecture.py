@@ -22,10 +22,7 @@ LAYERS: list[set[str]] = [
     {"gpu"},
     {"stages"},
     {"driver"},
-    {"cache"},
-    {"units"},
-    {"delivery"},
-    {"store", "workers"},
+    {"production"},
     {"terminal", "evaluation", "correction"},
     {"commands", "ui"},
     {"__main__"},
@@ -38,7 +35,7 @@ ONLY_IN = {
     "av": {"video"},
     "kornia": {"color"},
     "spaces": {"ui"},
-    "ray": {"workers"},
+    "ray": {"production"},
 }
 
 

@@ -16,8 +16,8 @@ from ui_server import ROOT, serve
 
 from omnifusion import synthetic
 from omnifusion.__main__ import main
+from omnifusion.production.store import PARTS
 from omnifusion.state import Video
-from omnifusion.store import PARTS
 from omnifusion.video import write, write_image
 
 KINDS: dict[str, tuple[dict[str, Any], str]] = {

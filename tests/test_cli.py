@@ -20,10 +20,10 @@ from omnifusion.__main__ import main, parser
 from omnifusion.clip.prepare import prepare
 from omnifusion.color import from_uint8, grey, luminance, to_uint8
 from omnifusion.driver import colorize
+from omnifusion.production.store import PARTS, Request, open_run
 from omnifusion.settings import choose
 from omnifusion.state import Exemplar, Video
 from omnifusion.steps import drain
-from omnifusion.store import PARTS, Request, open_run
 from omnifusion.video import read, read_image, write, write_image
 
 FRAMES = 5
@@ -133,7 +133,7 @@ def test_another_run_is_not_overwritten(clips: Path, tmp_path: Path, capsys: pyt
 
 
 def test_overwriting_touches_only_what_a_run_writes(tmp_path: Path) -> None:
-    from omnifusion.store import RunFolder
+    from omnifusion.production.store import RunFolder
 
     (tmp_path / "holiday.txt").write_text("mine")
     (tmp_path / "report.json").write_text("{}")

@@ -16,9 +16,9 @@ from omnifusion.correction import chain as corrections
 from omnifusion.correction.chain import Correction, chain, clip_of, correct_run, descent, state_of, undo
 from omnifusion.geometry import pixel_grid
 from omnifusion.picture import stretch
+from omnifusion.production.store import Stored, open_run
 from omnifusion.state import InputError
 from omnifusion.steps import drain
-from omnifusion.store import Stored, open_run
 
 SIZE, FRAMES = (96, 160), 6
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnifusion import delivery, synthetic
-from omnifusion.cache import frames_of
+from omnifusion import synthetic
 from omnifusion.clip.prepare import Clip, prepare
+from omnifusion.production import delivery
+from omnifusion.production.cache import frames_of
 from omnifusion.state import ColorState, Exemplar, Origin
 from omnifusion.steps import Followed
 

@@ -15,8 +15,8 @@ from omnifusion.__main__ import main
 from omnifusion.color import from_uint8, luminance, rgb_to_lab
 from omnifusion.correction.doubt import doubt, drawn, suggest
 from omnifusion.correction.finishing import saturated
+from omnifusion.production.store import open_run
 from omnifusion.state import ColorState
-from omnifusion.store import open_run
 
 
 def state() -> ColorState:

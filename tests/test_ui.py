@@ -16,10 +16,10 @@ import torch
 from omnifusion import omnimotion
 from omnifusion.errors import called_off
 from omnifusion.flow.direct import DirectFlow
+from omnifusion.production.store import Request, open_run, save_request
 from omnifusion.settings import PRESETS, Settings, choose
 from omnifusion.state import ColorState, InputError, Origin, Video
 from omnifusion.steps import Colored, Step, drain
-from omnifusion.store import Request, open_run, save_request
 from omnifusion.ui import gpu, live, paint, results, work
 from omnifusion.ui.archive import Archive
 from omnifusion.ui.assets import EXAMPLES, FOLDER

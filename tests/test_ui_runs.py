@@ -14,10 +14,10 @@ import pytest
 
 from omnifusion import flow
 from omnifusion.errors import CalledOff
+from omnifusion.production.store import Request, Stored
 from omnifusion.settings import Settings
 from omnifusion.state import InputError
 from omnifusion.steps import Step, Steps
-from omnifusion.store import Request, Stored
 from omnifusion.ui.estimate import MIB
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.runs import Bound, Run, Runs

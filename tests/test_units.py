@@ -22,19 +22,20 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import synthetic, units
+from omnifusion import synthetic
 from omnifusion.__main__ import main
-from omnifusion.cache import Cache
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, grey, to_uint8
 from omnifusion.driver import colorize
+from omnifusion.production import units
+from omnifusion.production.cache import Cache
+from omnifusion.production.units import Units, windows
+from omnifusion.production.workers import color_by, color_here, local, ray_cluster
 from omnifusion.settings import Settings, choose
 from omnifusion.state import Exemplar, InputError, Video
 from omnifusion.steps import drain
-from omnifusion.units import Units, windows
 from omnifusion.video import write_image
-from omnifusion.workers import color_by, color_here, local, ray_cluster
 
 SIZE, FRAMES = (48, 64), 5
 TRUTH = np.concatenate([synthetic.make(name, FRAMES, SIZE, seed=3).video.frames for name in ("two-layers", "demo")])
@@ -68,7 +69,7 @@ def begun(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch, settings: S
         count += 1
         return colorize(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("omnifusion.units.colorize", counted)
+    monkeypatch.setattr("omnifusion.production.units.colorize", counted)
     drain(color_here(units_of(clip, folder, settings=settings), units.Stages()))
     return count
 
@@ -242,7 +243,7 @@ def test_a_run_killed_at_random_ends_with_the_same_frames(
     assert results(out) == unharmed
 
 
-def children(name: bytes = b"omnifusion.workers", parent: int | None = None) -> Iterator[int]:
+def children(name: bytes = b"omnifusion.production.workers", parent: int | None = None) -> Iterator[int]:
     """The processes of a name, of this one's children unless ``parent`` is 0."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:

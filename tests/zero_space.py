@@ -64,9 +64,9 @@ import torch  # noqa: E402
 
 from omnifusion import synthetic  # noqa: E402
 from omnifusion.inpaint import Kernels  # noqa: E402
+from omnifusion.production.store import Request  # noqa: E402
 from omnifusion.settings import choose  # noqa: E402
 from omnifusion.steps import drain  # noqa: E402
-from omnifusion.store import Request  # noqa: E402
 from omnifusion.ui import gpu, work  # noqa: E402
 from omnifusion.ui.archive import Archive  # noqa: E402
 from omnifusion.ui.limits import Limits  # noqa: E402

@@ -94,8 +94,8 @@ def parse_exemplar(text: str) -> Exemplar:
 
 def cost(clip: Clip, settings: Settings, mib: int) -> str:
     """What a run will take, in words, before it begins."""
+    from omnifusion.production.units import disk_mib
     from omnifusion.ui.estimate import Rates
-    from omnifusion.units import disk_mib
 
     frames, length = len(clip.video), len(clip.video) / clip.video.fps
     seconds = Rates(Path()).estimate(settings, frames, clip.video.size).seconds
@@ -108,7 +108,7 @@ def cost(clip: Clip, settings: Settings, mib: int) -> str:
 def run(args: argparse.Namespace) -> int:
     """Colour a clip and print where the results are."""
     from omnifusion.clip.prepare import prepare
-    from omnifusion.store import Request
+    from omnifusion.production.store import Request
     from omnifusion.terminal import Means, color_to_folder
     from omnifusion.video import stream
 

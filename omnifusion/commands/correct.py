@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     from omnifusion.commands.colorize import parse_exemplar
     from omnifusion.correction.chain import Correction, chain, correct_run, undo
+    from omnifusion.production.store import open_run, writing
     from omnifusion.state import InputError
-    from omnifusion.store import open_run, writing
     from omnifusion.terminal import follow
 
     if (bool(args.exemplar) + args.undo + (args.replay is not None)) != 1:

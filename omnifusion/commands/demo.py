@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from omnifusion.clip.prepare import prepare
     from omnifusion.errors import InputError
     from omnifusion.evaluation import peers
-    from omnifusion.store import Request
+    from omnifusion.production.store import Request
     from omnifusion.terminal import color_to_folder
 
     if args.scene not in synthetic.SCENES:

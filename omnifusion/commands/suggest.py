@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Print a line for each frame."""
     from omnifusion.correction.chain import clip_of, state_of
     from omnifusion.correction.doubt import doubt, drawn, suggest
+    from omnifusion.production.store import open_run, writing
     from omnifusion.state import InputError
-    from omnifusion.store import open_run, writing
     from omnifusion.video import write_image
 
     if args.out is not None and args.out.exists():

@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.cache import frames_of, save_state
 from omnifusion.clip.prepare import opaque, overlaid, working_chroma, working_luminance
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.correction.descent import Edit, correct, roots
-from omnifusion.delivery import mean_scores, score
 from omnifusion.geometry import resize
 from omnifusion.picture import overlay, stretch
+from omnifusion.production.cache import frames_of, save_state
+from omnifusion.production.delivery import mean_scores, score
+from omnifusion.production.store import Stored, open_run, settle, writing
 from omnifusion.state import ColorState, InputError, Origin, Video
 from omnifusion.steps import Colored, Followed, Step, Steps
-from omnifusion.store import Stored, open_run, settle, writing
 from omnifusion.video import FORMATS, Writer, read_image, stream, write_image
 
 

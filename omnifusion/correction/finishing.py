@@ -10,9 +10,9 @@ import numpy as np
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.correction.chain import clip_of
 from omnifusion.geometry import resize
+from omnifusion.production.store import Stored, writing
 from omnifusion.state import InputError
 from omnifusion.steps import Step, Steps
-from omnifusion.store import Stored, writing
 from omnifusion.video import CHROMA, Writer, chroma_picture, write_chroma, write_image
 
 

@@ -12,9 +12,9 @@ import gradio as gr
 import numpy as np
 
 from omnifusion.correction.chain import Correction, correct_run
+from omnifusion.production.store import Request, Stored
 from omnifusion.settings import Settings, choose
 from omnifusion.state import InputError
-from omnifusion.store import Request, Stored
 from omnifusion.ui import gpu, work
 from omnifusion.ui.estimate import fits
 from omnifusion.ui.runs import Run

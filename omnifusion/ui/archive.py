@@ -8,8 +8,8 @@ import shutil
 import time
 from pathlib import Path
 
+from omnifusion.production.store import Stored, open_run
 from omnifusion.state import InputError
-from omnifusion.store import Stored, open_run
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 """128 random bits: whoever knows the token of a run may see it, nobody can guess one."""

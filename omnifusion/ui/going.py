@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import gradio as gr
 
+from omnifusion.production.store import Stored
 from omnifusion.state import InputError
-from omnifusion.store import Stored
 from omnifusion.ui.live import Live, message, seconds
 from omnifusion.ui.panels import CHOOSE
 from omnifusion.ui.runs import Run

@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
+from omnifusion.production.store import Request, Stored
 from omnifusion.settings import CHOICES, Settings
 from omnifusion.state import InputError
-from omnifusion.store import Request, Stored
 from omnifusion.ui import work
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.estimate import fits, memory_mib

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from omnifusion.correction.chain import Correction, correct_run, corrections, undo
 from omnifusion.correction.doubt import doubt, drawn, suggest
+from omnifusion.production.store import Stored
 from omnifusion.steps import Step, Steps
-from omnifusion.store import Stored
 from omnifusion.ui import paint
 from omnifusion.ui.going import Going
 from omnifusion.ui.runs import Run

@@ -20,8 +20,8 @@ from omnifusion.color import grey as grey_of
 from omnifusion.evaluation import peers
 from omnifusion.metrics import ciede2000, psnr, ssim
 from omnifusion.picture import overlay, stretch
+from omnifusion.production.store import Stored
 from omnifusion.state import ColorState, Origin
-from omnifusion.store import Stored
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import legend, seconds
 from omnifusion.ui.work import job_of, ready

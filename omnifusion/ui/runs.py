@@ -20,9 +20,9 @@ from typing import Literal
 
 from omnifusion.errors import CalledOff, called_off
 from omnifusion.meter import Meter
+from omnifusion.production.store import Stored
 from omnifusion.state import InputError
 from omnifusion.steps import Colored, Followed, Step, Steps
-from omnifusion.store import Stored
 from omnifusion.ui.estimate import MIB
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job

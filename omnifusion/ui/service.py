@@ -18,11 +18,11 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from omnifusion.geometry import fit_size
+from omnifusion.production.store import Stored
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import InputError
 from omnifusion.steps import Steps
-from omnifusion.store import Stored
 from omnifusion.ui import work
 from omnifusion.ui.archive import Archive
 from omnifusion.ui.estimate import Rates, changes, fits, memory_mib, smaller

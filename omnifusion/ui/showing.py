@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from omnifusion.correction.finishing import export_chroma
+from omnifusion.production.store import Request, Stored
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.state import InputError
 from omnifusion.steps import drain
-from omnifusion.store import Request, Stored
 from omnifusion.ui import gpu, results
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.panels import Panel

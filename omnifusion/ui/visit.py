@@ -15,8 +15,8 @@ from omnifusion.clip.register import register
 from omnifusion.clip.shots import find_shots
 from omnifusion.color import from_uint8, grey, to_uint8
 from omnifusion.geometry import fit_size, resize
+from omnifusion.production.store import exemplar_name
 from omnifusion.state import InputError, Video
-from omnifusion.store import exemplar_name
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job, open_clip
 from omnifusion.video import is_grey, read, read_image, write_image

@@ -15,11 +15,11 @@ from omnifusion.driver import Result, colorize
 from omnifusion.errors import CalledOff, called_off
 from omnifusion.flow import to_bytes
 from omnifusion.flow.direct import DirectFlow
+from omnifusion.production.store import Request, RunFolder, Stored, open_run
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Exemplar, InputError, Tracker, Video
 from omnifusion.steps import Fitted, Followed, Step, Steps
-from omnifusion.store import Request, RunFolder, Stored, open_run
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import tracks
 from omnifusion.video import count_frames, read, read_image

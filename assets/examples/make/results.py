@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+from omnifusion.production.store import Request
 from omnifusion.settings import choose
 from omnifusion.steps import drain
-from omnifusion.store import Request
 from omnifusion.ui.assets import EXAMPLES, FOLDER, Example
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job, run

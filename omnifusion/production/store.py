@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.cache import Cache, Colors, frames_of, save_state, versions
 from omnifusion.clip.prepare import Clip
-from omnifusion.delivery import deliver, mean_scores
 from omnifusion.driver import Result
 from omnifusion.meter import Costs
 from omnifusion.omnimotion import OmniMotion
+from omnifusion.production.cache import Cache, Colors, frames_of, save_state, versions
+from omnifusion.production.delivery import deliver, mean_scores
+from omnifusion.production.units import disk_mib
 from omnifusion.settings import Settings
 from omnifusion.stages import device
 from omnifusion.state import ColorState, InputError, Iteration, Origin, Tracker
 from omnifusion.steps import Colored, Fitted, Note, Round, Step, Steps
-from omnifusion.units import disk_mib
 from omnifusion.video import read, read_image, write_image
 
 PARTS = (

@@ -15,11 +15,11 @@ from itertools import islice, pairwise
 import torch
 from torch import Tensor
 
-from omnifusion.cache import Cache, code, versions
 from omnifusion.clip.prepare import Clip
 from omnifusion.clip.shots import Shot
 from omnifusion.driver import colorize, prior_everywhere
 from omnifusion.meter import Costs
+from omnifusion.production.cache import Cache, code, versions
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
 from omnifusion.state import COLORS, ColorState, InputError, Iteration, Tracker

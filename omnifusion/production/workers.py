@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import torch
 
-from omnifusion.cache import Cache
+from omnifusion.production.cache import Cache
+from omnifusion.production.units import Units, work
 from omnifusion.stages import Stages
 from omnifusion.state import InputError
 from omnifusion.steps import Colored, Step, Steps, relay
-from omnifusion.units import Units, work
 
 TRIES = 4
 """How often a unit is begun whose worker dies."""
@@ -95,13 +95,13 @@ def local(size: int) -> Pool:
     """A pool of processes on this machine."""
     threads, stopped = ThreadPoolExecutor(size), Event()
     running: set[subprocess.Popen[bytes]] = set()
-    home = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    home = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     share = max(1, (os.cpu_count() or 1) // size)
 
     def one(given: bytes, folder: Path) -> None:
         for _ in range(TRIES):
             worker = subprocess.Popen(
-                [sys.executable, "-m", "omnifusion.workers", str(folder), str(share)],
+                [sys.executable, "-m", "omnifusion.production.workers", str(folder), str(share)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # an interruption is the parent's affair
@@ -157,7 +157,7 @@ def ray_cluster(address: str, mib: float) -> Pool:
         import ray
     except ImportError as error:
         raise InputError("Ray is not installed; install omnifusion[ray] (or requirements-ray.txt).") from error
-    home = str(Path(__file__).parent.parent)
+    home = str(Path(__file__).parents[2])
     try:
         ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": home}}, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.cache import Colors
 from omnifusion.clip.prepare import Clip, working_luminance
 from omnifusion.color import compose, to_uint8
 from omnifusion.metrics import COMPARISONS
 from omnifusion.picture import overlay
+from omnifusion.production.cache import Colors
+from omnifusion.production.units import BASE_MIB, FULL_BYTES
 from omnifusion.state import COLORS, ColorState, Origin
 from omnifusion.steps import Step, Steps
-from omnifusion.units import BASE_MIB, FULL_BYTES
 from omnifusion.video import FORMATS, Writer, write_image
 
 T = TypeVar("T")

@@ -38,7 +38,7 @@ NOT_DECISIVE = frozenset({
     "ui", "commands", "evaluation", "synthetic", "terminal", "store", "delivery", "cache", "workers", "correction",
     "__main__",
 })  # fmt: skip
-"""Rooms whose code decides no colour."""
+"""Rooms and modules whose code decides no colour."""
 
 
 def fingerprint(path: Path) -> str:
@@ -204,9 +204,9 @@ def save_state(folder: Path, frames: int, colors: Colors, trackers: Mapping[int,
 @cache
 def code() -> str:
     """A hash of the code that decides colours."""
-    root, found = Path(__file__).parent, hashlib.sha256()
+    root, found = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0].removesuffix(".py") not in NOT_DECISIVE:
+        if NOT_DECISIVE.isdisjoint(path.relative_to(root).with_suffix("").parts):
             found.update(path.read_bytes())
     return found.hexdigest()
 
