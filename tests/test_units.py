@@ -225,7 +225,7 @@ def test_a_run_killed_at_random_ends_with_the_same_frames(
 ) -> None:
     out, seed = tmp_path / "out", random.randrange(1000)
     told, chance = command(grey_folder, tmp_path / "first.png", out), random.Random(seed)
-    for _ in range(3):
+    for _ in range(5):
         run = subprocess.Popen([sys.executable, "-m", "omnifusion", *told], stderr=subprocess.DEVNULL)
         while run.poll() is None and not list((out / "units").glob("*.progress")):
             time.sleep(0.02)

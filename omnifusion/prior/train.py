@@ -30,10 +30,10 @@ from omnifusion.steps import Step, Steps
 Sample = list[Tensor]
 """L, ab, hint, doubt, hole (see ``Example``), and the encoder's five features."""
 
-HINTED = 0.2
+HINTED = 0.4
 """Share of the pictures that have a hint."""
 
-PURE, LIGHT = 0.6, 0.4
+PURE, LIGHT = 0.4, 0.4
 """Share of the pictures at pure noise; fraction of the schedule where hinted ones start from the hint, as runs do."""
 
 VIVID = 20.0
