@@ -167,7 +167,7 @@ def test_a_run_moves_ends_can_be_recoloured_compared_and_shared(
 def test_a_closed_tab_loses_nothing(browser: sync_api.Browser, server: Server) -> None:
     """Closed at random moments, the link shows the same result."""
     found = set()
-    for moment in np.random.default_rng(int(time.time())).uniform(0, 3, 3):
+    for moment in np.random.default_rng(int(time.time())).uniform(0, 3, 5):
         context = browser.new_context()
         first = open_page(context, server.url)
         prepare_short_run(first, 12)
