@@ -37,20 +37,21 @@ def main() -> None:
     args = parser.parse_args()
     boards = [Scoreboard.read(path) for path in args.scores]
     clips = sorted(set.intersection(*(set(board.entries(m)) for board in boards for m in board.methods)))
-    points = {label: (mean(boards[0], peer, clips), "s") for peer, label in PEERS.items()}
-    base = max(psnr for (_, psnr), _ in points.values())
+    points = {label: mean(boards[0], peer, clips) for peer, label in PEERS.items()}
+    base = max(psnr for _, psnr in points.values())
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     for board in boards:
         preset = board.protocol["settings"]["preset"]
         for method in board.methods:
             if method == "omnifusion":
-                points[preset] = (mean(board, method, clips), "o")
-            elif method in VARIANTS and method != WHOLE:
-                points[f"{preset}, {method}"] = (mean(board, method, clips), ".")
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for label, ((seconds, psnr), marker) in points.items():
-        color = {"s": "#777777", "o": "#d95f02", ".": "#1b6ca8"}[marker]
-        axes.plot(seconds, psnr - base, marker, color=color, markersize=9 if marker != "." else 7)
-        axes.annotate(label, (seconds, psnr - base), (5, 4), textcoords="offset points", fontsize=8)
+                points[preset] = mean(board, method, clips)
+            elif method in VARIANTS and method != WHOLE and "eq." not in method:
+                seconds, psnr = mean(board, method, clips)
+                axes.plot(seconds, psnr - base, "o", markersize=6, label=f"{preset}: {method}")
+    for label, (seconds, psnr) in points.items():
+        axes.plot(seconds, psnr - base, "ks" if label in PEERS.values() else "kD", markersize=8)
+        axes.annotate(label, (seconds, psnr - base), (6, 5), textcoords="offset points")
+    figure.legend(loc="outside right upper", fontsize=8)
     axes.set(xscale="log", xlabel="CPU seconds a clip", ylabel="dB over the better classical peer")
     axes.set_title(f"{boards[0].protocol['dataset']}, {len(clips)} clips, 24 frames of 427x240", fontsize=10)
     axes.grid(alpha=0.25)
