@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from ui_server import Server, serve
 
+from omnifusion.video import Writer, read
+
 sync_api = pytest.importorskip("playwright.sync_api") if "OMNIFUSION_REQUIRE_BROWSER" not in os.environ else None
 if sync_api is None:
     from playwright import sync_api
@@ -30,6 +32,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+EXAMPLE = Path(__file__).parent.parent / "assets" / "examples" / "train.mp4"
 SECOND = 1000
 RUN = 120 * SECOND
 """Generous: the machine may be busy."""
@@ -84,6 +87,18 @@ def set_number(page: sync_api.Page, name: str, value: float) -> None:
 def prepare_short_run(page: sync_api.Page, frames: int = 3) -> None:
     click_example(page)
     set_number(page, "frames", frames)
+    expect(page.locator("#estimate")).to_contain_text("About", timeout=60 * SECOND)
+
+
+def prepare_long_run(page: sync_api.Page, folder: Path) -> None:
+    """One that takes long enough for all that is to happen meanwhile: an example to and fro."""
+    film = read(EXAMPLE)
+    with Writer(folder / "long.mp4", film) as writer:
+        for frame in [*film.frames, *film.frames[::-1]]:
+            writer.add(frame)
+    page.locator("#clip input[type=file]").set_input_files(folder / "long.mp4")
+    expect(page.locator("#step1")).to_contain_text("72 frames", timeout=60 * SECOND)
+    page.locator("#preset").get_by_label("standard").check()
     expect(page.locator("#estimate")).to_contain_text("About", timeout=60 * SECOND)
 
 
@@ -186,8 +201,8 @@ def test_a_closed_tab_loses_nothing(browser: sync_api.Browser, server: Server) -
     assert len(found) == 1
 
 
-def test_cancel_keeps_and_shows_what_is_done(page: sync_api.Page) -> None:
-    prepare_short_run(page, 12)
+def test_cancel_keeps_and_shows_what_is_done(page: sync_api.Page, tmp_path: Path) -> None:
+    prepare_long_run(page, tmp_path)
     page.click("#run")
     expect(page.locator("#coverage svg")).to_be_visible(timeout=RUN)
     page.click("#cancel")
@@ -198,16 +213,15 @@ def test_cancel_keeps_and_shows_what_is_done(page: sync_api.Page) -> None:
 
 
 def test_a_second_visitor_is_queued_and_told_and_a_run_can_be_cancelled_from_its_link(
-    page: sync_api.Page, browser: sync_api.Browser, server: Server
+    page: sync_api.Page, browser: sync_api.Browser, server: Server, tmp_path: Path
 ) -> None:
-    page.locator("#preset").get_by_label("standard").check()
-    prepare_short_run(page, 36)  # long enough for all that follows
-    page.click("#run")
-    expect(page.locator("#coverage svg")).to_be_visible(timeout=RUN)
-    link = link_of(page)
     context = browser.new_context()
     second = open_page(context, server.url)
     prepare_short_run(second, 1)
+    prepare_long_run(page, tmp_path)
+    page.click("#run")
+    expect(page.locator("#coverage svg")).to_be_visible(timeout=RUN)
+    link = link_of(page)
     second.click("#run")
     expect(progress(second)).to_contain_text("1 other run first", timeout=30 * SECOND)
     page.close()
