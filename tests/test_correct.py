@@ -10,7 +10,7 @@ from torch import Tensor
 
 from omnifusion import synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.correction.descent import Edit, Lineage, correct, roots, things
+from omnifusion.correction.descent import Edit, Lineage, correct, followed, roots, things
 from omnifusion.driver import colorize
 from omnifusion.geometry import pixel_grid
 from omnifusion.settings import choose
@@ -131,3 +131,10 @@ def test_what_cannot_be_corrected_is_told(clip) -> None:
     ):
         with pytest.raises(InputError, match=word):
             drain(correct(state, edit))
+
+
+def test_pointers_end_or_are_refused() -> None:
+    chain = torch.arange(-1, 99).clamp_min(0)
+    assert torch.equal(followed(chain), torch.zeros_like(chain))
+    with pytest.raises(InputError, match="damaged"):
+        followed(torch.tensor([1, 2, 0, 3]))

@@ -55,10 +55,18 @@ def parents(state: ColorState) -> Tensor:
 
 
 def followed(pointers: Tensor) -> Tensor:
-    """Where each chain of ``pointers`` ``(N,)`` ends: at one that points at itself."""
-    while not torch.equal(further := pointers[pointers], pointers):
+    """Where each chain of ``pointers`` ``(N,)`` ends: at one that points at itself.
+
+    Raises:
+        InputError: some go round in a circle, which no run writes.
+    """
+    for _ in range(len(pointers).bit_length() + 1):
+        if torch.equal(further := pointers[pointers], pointers):
+            return pointers
         pointers = further
-    return pointers
+    raise InputError(
+        "The run's ab.npz is damaged: its colours come from one another in a circle. Colour the clip again."
+    )
 
 
 def roots(state: ColorState) -> Tensor:
