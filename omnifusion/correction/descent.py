@@ -64,9 +64,7 @@ def followed(pointers: Tensor) -> Tensor:
         if torch.equal(further := pointers[pointers], pointers):
             return pointers
         pointers = further
-    raise InputError(
-        "The run's ab.npz is damaged: its colours come from one another in a circle. Colour the clip again."
-    )
+    raise InputError("The run's ab.npz is damaged: colours come from one another in a circle. Colour the clip again.")
 
 
 def roots(state: ColorState) -> Tensor:
