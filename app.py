@@ -10,7 +10,7 @@ import argparse
 import logging
 import sys
 
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
 from omnifusion.ui.page import build, launch_options, make_service
 
 

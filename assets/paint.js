@@ -1,4 +1,4 @@
-// A brush over a picture. props.value is the list of strokes, [colour or "erase", radius, [x, y, x, y, ...]] in the
+// A brush over a picture. props.value is the list of strokes, [color or "erase", radius, [x, y, x, y, ...]] in the
 // picture's own pixels; props.picture and props.palette come from the page.
 const find = (name) => element.querySelector(name);
 const image = find("img"), canvas = find("canvas"), pen = canvas.getContext("2d"), pick = find("input[type=color]");
@@ -32,7 +32,7 @@ function show() {
   if (swatches.dataset.shown !== palette.join()) {
     swatches.dataset.shown = palette.join();
     swatches.innerHTML = palette
-      .map((ink) => `<button data-ink="${ink}" aria-label="colour ${ink}" style="background:${ink}"></button>`).join("");
+      .map((ink) => `<button data-ink="${ink}" aria-label="color ${ink}" style="background:${ink}"></button>`).join("");
     if (palette.length) choose(palette[0]);
   }
   draw();

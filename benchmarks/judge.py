@@ -1,9 +1,9 @@
-"""Fits the judge (``omnifusion.flow.judge``) and the lookup's confidence (``omnifusion.hint``), and tests both.
+"""Fits the judge (``omnifusion.flow.confidence``) and the lookup's confidence (``omnifusion.hint``), and tests both.
 
     PYTHONPATH=. python benchmarks/judge.py $OMNIFUSION_CLIPS/davis
 
 Fitted on ``FITTED`` and on made scenes, tested on all other clips of the folder: for every tenth of the probability,
-how many pixels, the mean probability, and the share that was right. Uses true colours, 24 frames at half size.
+how many pixels, the mean probability, and the share that was right. Uses true colors, 24 frames at half size.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion import flow as of
 from omnifusion import hint, synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.evaluation.dataset import read_clip
-from omnifusion.flow import judge
-from omnifusion.flow.direct import DirectFlow
+from omnifusion.flow import confidence as judge
+from omnifusion.flow import dis as of
+from omnifusion.flow.tracker import DirectFlow
 
 FITTED = ("blackswan", "kite-surf", "libby", "scooter-black")
 SCENES = ("two-layers", "three-layers", "occlusion", "rotation", "nonrigid", "zoom")
@@ -29,7 +29,7 @@ FRAMES, EVERY = 24, 37
 
 
 def fetched(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of colours fetched from the first frame: the judge's three figures ``(N, 3)``, and whether each is right."""
+    """Of colors fetched from the first frame: the judge's three figures ``(N, 3)``, and whether each is right."""
     lab = rgb_to_lab(from_uint8(frames))
     L, ab = lab[:, 0].numpy(), lab[:, 1:].permute(0, 2, 3, 1).contiguous().numpy()
     tracker, grid, spread = DirectFlow(of.to_bytes(lab[:, 0])), of.grid(*L[0].shape), judge.chroma_spread(ab[0])
@@ -46,7 +46,7 @@ def fetched(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def looked_up(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of colours looked up in the first frame: logit of the confidence in use ``(N, 1)``, and whether each is right."""
+    """Of colors looked up in the first frame: logit of the confidence in use ``(N, 1)``, and whether each is right."""
     lab = rgb_to_lab(from_uint8(frames))
     everywhere = torch.ones(lab.shape[-2:], dtype=torch.bool)
     first, asked = hint.Reference(lab[0, :1], lab[0, 1:], everywhere), torch.zeros_like(everywhere)

@@ -1,15 +1,15 @@
-"""Measures of the colour prior on real clips: ``PYTHONPATH=. python benchmarks/prior.py WHAT`` (``-h`` names them).
+"""Measures of the color prior on real clips: ``PYTHONPATH=. python benchmarks/prior.py WHAT`` (``-h`` names them).
 
 Needs the environment variable OMNIFUSION_CLIPS: a folder with ``davis/CLIP/*.jpg``. Frames 10 and 30 of every clip at
 256 x 144; kinds of holes:
 
-- short: frame t - 5 in true colour, propagated as in a run; holes where no answer is believed;
-- strip: a border strip of 25 %, blob: smooth blobs of 25 %, the rest in true colour;
-- blur: the whole frame, seen larger, darker and blurred by motion: frame 0 alone knows its colours, flow does not;
-- nothing: the whole frame, and no frame in colour.
+- short: frame t - 5 in true color, propagated as in a run; holes where no answer is believed;
+- strip: a border strip of 25 %, blob: smooth blobs of 25 %, the rest in true color;
+- blur: the whole frame, seen larger, darker and blurred by motion: frame 0 alone knows its colors, flow does not;
+- nothing: the whole frame, and no frame in color.
 
-All but ``nothing`` may look colours up in frame 0 in true colour; ``short`` also in frame t - 5, and along flows.
-``photos`` needs OMNIFUSION_PHOTOS, the folder of the tar files, and colours 200 held-out photographs from nothing.
+All but ``nothing`` may look colors up in frame 0 in true color; ``short`` also in frame t - 5, and along flows.
+``photos`` needs OMNIFUSION_PHOTOS, the folder of the tar files, and colors 200 held-out photographs from nothing.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.color import compose, from_uint8, grey, rgb_to_lab, to_uint8
+from omnifusion.color import compose, from_uint8, gray, rgb_to_lab, to_uint8
 from omnifusion.evaluation.tables import Table
-from omnifusion.flow import to_bytes
-from omnifusion.flow.direct import DirectFlow
-from omnifusion.hint import Reference, levin, make_hint
-from omnifusion.metrics import colourfulness
-from omnifusion.picture import sheet
+from omnifusion.flow.dis import to_bytes
+from omnifusion.flow.tracker import DirectFlow
+from omnifusion.hint import Reference, estimate_color, levin
+from omnifusion.metrics import colorfulness
 from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.prior.photos import Photos, decoded
+from omnifusion.progress import run_to_end
 from omnifusion.propagate import fetched, propagate
 from omnifusion.settings import Settings, choose
-from omnifusion.state import ColorState, Hint, Task
-from omnifusion.steps import drain
+from omnifusion.state import ColorEstimate, ColorState, Task
 from omnifusion.video import write_image
+from omnifusion.visualize import sheet
 
 KINDS = ("short", "strip", "blob", "blur", "nothing")
 COLLECTIONS = {"imagenet_samples": 1000, "bsds500": 1000, "caltech101": 29}
@@ -61,11 +61,11 @@ class Item:
     ab: Tensor
     mask: Tensor
     references: list[Reference]
-    told: list[Hint]
+    told: list[ColorEstimate]
 
     @cached_property
-    def hint(self) -> Hint:
-        return make_hint(Reference(self.L, self.ab, self.mask), self.references, self.told)
+    def hint(self) -> ColorEstimate:
+        return estimate_color(Reference(self.L, self.ab, self.mask), self.references, self.told)
 
     def error(self, ab: Tensor, where: Tensor | None = None) -> float:
         """ab RMSE in the hole, or where else."""
@@ -130,7 +130,7 @@ def blob(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(noise > np.quantile(noise, 0.25))
 
 
-def least_sure(item: Item, hint: Hint) -> Tensor:
+def least_sure(item: Item, hint: ColorEstimate) -> Tensor:
     """The quarter of the hole where the hint is least sure."""
     hole = ~item.mask
     return hole & (hint.confidence <= hint.confidence[hole].quantile(0.25))
@@ -146,8 +146,8 @@ def interval(clips: list[str], differences: list[float]) -> tuple[float, float]:
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def fill(prior: DiffusionPrior, item: Item, hint: Hint | None, seed: int = 0) -> Tensor:
-    return drain(prior.fill([Task(item.L, item.ab, item.mask, hint, seed)]))[0]
+def fill(prior: DiffusionPrior, item: Item, hint: ColorEstimate | None, seed: int = 0) -> Tensor:
+    return run_to_end(prior.fill([Task(item.L, item.ab, item.mask, hint, seed)]))[0]
 
 
 def fills(prior: DiffusionPrior, kinds: tuple[str, ...] = KINDS) -> None:
@@ -176,12 +176,12 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def sampled(prior: DiffusionPrior, item: Item, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Without a hint, as in the paper: the decoded frame, and the one with L* and the known colours put back."""
+    """Without a hint, as in the paper: the decoded frame, and the one with L* and the known colors put back."""
     H, W = item.mask.shape
     task, generator = Task(item.L, item.ab, item.mask, None, seed), torch.Generator().manual_seed(seed)
     canvas = prior.canvas(task, None, prior.working_size((H, W)))
     parts = prior.bound(canvas)
-    z_0: Tensor = drain(prior.latents(parts, canvas, False, [generator], []))  # type: ignore[arg-type]
+    z_0: Tensor = run_to_end(prior.latents(parts, canvas, False, [generator], []))  # type: ignore[arg-type]
     with torch.no_grad():
         picture = parts.decode(z_0)[0, :, :H, :W].clamp(0, 1)
     return picture, compose(item.L, torch.where(item.mask, item.ab, rgb_to_lab(picture)[1:]))
@@ -197,7 +197,7 @@ def compare(prior: DiffusionPrior, variants: dict[str, Settings], every: int = 2
             picture, final = sampled(DiffusionPrior(prior.components, settings), item)
             spent = time.process_time() - start
             scores[name].append((psnr(picture, truth), psnr(final, truth), item.error(rgb_to_lab(final)[1:]), spent))
-    heads = ["variant", "decoded frame, dB", "L* and known colours put back, dB", "hole ab RMSE", "CPU s"]
+    heads = ["variant", "decoded frame, dB", "L* and known colors put back, dB", "hole ab RMSE", "CPU s"]
     means = [[name, *np.mean(values, axis=0)] for name, values in scores.items()]
     print(Table("Whole frames", dict.fromkeys(heads, ".2f"), means))
 
@@ -208,9 +208,9 @@ def ablation(prior: DiffusionPrior) -> None:
     compare(
         prior,
         {
-            "none": replace(paper, color_condition=False, grey_constraint=False),
-            "grey only": replace(paper, color_condition=False),
-            "mask only": replace(paper, grey_constraint=False),
+            "none": replace(paper, color_condition=False, gray_constraint=False),
+            "gray only": replace(paper, color_condition=False),
+            "mask only": replace(paper, gray_constraint=False),
             "both": paper,
         },
     )
@@ -235,7 +235,7 @@ def eta(prior: DiffusionPrior) -> None:
 
 
 def new_object(prior: DiffusionPrior) -> None:
-    """A violet disc that no reference shows, its colour given on 1 % of its pixels: error inside the disc."""
+    """A violet disc that no reference shows, its color given on 1 % of its pixels: error inside the disc."""
     errors = []
     for item in items(frames=(10,), kinds=("strip",)):
         H, W = item.mask.shape
@@ -254,7 +254,7 @@ def new_object(prior: DiffusionPrior) -> None:
 
 
 def seconds(prior: DiffusionPrior) -> None:
-    """CPU seconds of a frame at the standard preset, one thread: hint, fill, and colour from nothing."""
+    """CPU seconds of a frame at the standard preset, one thread: hint, fill, and color from nothing."""
     torch.set_num_threads(1)
     for size in ((144, 256), (240, 427)):
         times = []
@@ -264,14 +264,14 @@ def seconds(prior: DiffusionPrior) -> None:
             middle = time.process_time()
             fill(prior, item, hint)
             end = time.process_time()
-            fill(prior, replace(item, mask=0 * item.mask > 0), Hint(0 * item.ab, 0 * item.L[0]))
+            fill(prior, replace(item, mask=0 * item.mask > 0), ColorEstimate(0 * item.ab, 0 * item.L[0]))
             times.append((middle - start, end - middle, time.process_time() - end))
         h, f, n = np.median(times, axis=0)
         print(f"{size[1]} x {size[0]}: hint {h:.2f} s, fill {f:.2f} s, from nothing {n:.2f} s")
 
 
 def photographs(prior: DiffusionPrior, out: Path) -> None:
-    """Held-out photographs coloured from nothing: PSNR above grey, colourfulness by the truth; forty to see."""
+    """Held-out photographs colored from nothing: PSNR above gray, colorfulness by the truth; forty to see."""
     root = os.environ.get("OMNIFUSION_PHOTOS")
     if not root:
         sys.exit("Set OMNIFUSION_PHOTOS to the folder that holds the tar files of photographs.")
@@ -283,21 +283,23 @@ def photographs(prior: DiffusionPrior, out: Path) -> None:
             truth = from_uint8(photo.transpose(2, 0, 1))
             L, ab = rgb_to_lab(truth).split((1, 2))
             nothing = torch.zeros(L.shape[-2:], dtype=torch.bool)
-            unknown = Hint(0 * ab, torch.zeros(nothing.shape))  # as in a run of which nothing is known: the mean
-            (found,) = drain(prior.fill([Task(L, 0 * ab, nothing, unknown, 0)]))
+            unknown = ColorEstimate(
+                0 * ab, torch.zeros(nothing.shape)
+            )  # as in a run of which nothing is known: the mean
+            (found,) = run_to_end(prior.fill([Task(L, 0 * ab, nothing, unknown, 0)]))
             colored = compose(L, found)
-            vivid = [float(colourfulness(to_uint8(x).numpy()[None])[0]) for x in (colored, truth)]
-            rows.append((name, psnr(grey(truth), truth), psnr(colored, truth), vivid[0] / max(vivid[1], 1)))
+            vivid = [float(colorfulness(to_uint8(x).numpy()[None])[0]) for x in (colored, truth)]
+            rows.append((name, psnr(gray(truth), truth), psnr(colored, truth), vivid[0] / max(vivid[1], 1)))
             pictures.append((photo, to_uint8(colored).permute(1, 2, 0).numpy()))
     heads = {
         "photographs": "",
         "n": "",
-        "grey, dB": ".2f",
-        "coloured, dB": ".2f",
+        "gray, dB": ".2f",
+        "colored, dB": ".2f",
         "gain": "+.2f",
-        "colourfulness": ".2f",
+        "colorfulness": ".2f",
     }
-    table = Table("Colour from nothing", heads, [])
+    table = Table("Color from nothing", heads, [])
     for name in [*COLLECTIONS, "all"]:
         chosen = np.array([row[1:] for row in rows if name in (row[0], "all")])
         plain, colored, vivid = chosen.mean(axis=0)
@@ -310,7 +312,7 @@ def photographs(prior: DiffusionPrior, out: Path) -> None:
 
 
 def contact(prior: DiffusionPrior, out: Path) -> None:
-    """Twelve fills: truth, semi-coloured, Levin, hint, hint + prior."""
+    """Twelve fills: truth, semi-colored, Levin, hint, hint + prior."""
     chosen = list(items(frames=(10,)))[::3]
 
     def show(L: Tensor, ab: Tensor) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Colour a grey clip from one coloured frame with the library: ``python docs/example.py``, about a minute on two cores.
+"""Color a gray clip from one colored frame with the library: ``python docs/example.py``, about a minute on two cores.
 
-The clip is made, so its true colours are known: the result's PSNR is 29.7 dB.
+The clip is made, so its true colors are known: the result's PSNR is 29.7 dB.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omnifusion import metrics, synthetic
+from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import prepare
-from omnifusion.color import from_uint8, grey, to_uint8
-from omnifusion.driver import colorize
+from omnifusion.color import from_uint8, gray, to_uint8
+from omnifusion.progress import Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.state import Exemplar, Video
-from omnifusion.steps import Step, drain
 from omnifusion.video import write
 
 EXPECTED = 29.7
@@ -26,9 +26,9 @@ EXPECTED = 29.7
 
 
 def main(out: Path | None = Path("example.mp4")) -> float:
-    """Colour the clip and write it to ``out``; returns the PSNR in dB."""
+    """Color the clip and write it to ``out``; returns the PSNR in dB."""
     truth = np.asarray(synthetic.make("demo", frames=8, size=(144, 256)).video.frames)  # (T, 3, H, W) uint8 sRGB
-    film = Video(to_uint8(grey(from_uint8(truth))).numpy())  # all that the method sees, beside one frame in colour
+    film = Video(to_uint8(gray(from_uint8(truth))).numpy())  # all that the method sees, beside one frame in color
 
     settings = choose("draft", seed=7)  # a preset, and whatever else should differ from it
     clip = prepare(film, [Exemplar(0, truth[0])], settings.max_side)  # checked, registered, at the working size
@@ -36,11 +36,11 @@ def main(out: Path | None = Path("example.mp4")) -> float:
     def show(step: Step) -> None:  # a run tells what it does, step by step; see omnifusion.state
         print(f"{step.stage:9} {step.done:4.0%} {step.message}")
 
-    result = drain(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots), show)
+    result = run_to_end(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots), show)
     frames = np.stack([clip.full_size(result.state, t) for t in range(len(film))])  # the clip's own luminance
     if out is not None:
         write(out, Video(frames, film.fps))
-    for t, kind in enumerate(result.state.kind):  # how each pixel came by its colour: 0 exemplar, 1 propagated, 2 prior
+    for t, kind in enumerate(result.state.kind):  # how each pixel came by its color: 0 exemplar, 1 propagated, 2 prior
         print(f"frame {t}: {(kind == 1).float().mean():.0%} propagated, {(kind == 2).float().mean():.0%} inpainted")
     return float(metrics.psnr(frames[1:], truth[1:]).mean())
 

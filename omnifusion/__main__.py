@@ -8,12 +8,12 @@ import pkgutil
 import sys
 
 from omnifusion import __version__, commands
-from omnifusion.errors import InputError
+from omnifusion.progress import InputError
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line, one subparser per module of ``omnifusion.commands``."""
-    whole = argparse.ArgumentParser("omnifusion", description="Colour a black-and-white clip from one coloured frame.")
+    whole = argparse.ArgumentParser("omnifusion", description="Color a black-and-white clip from one colored frame.")
     whole.add_argument("--version", action="version", version=__version__)
     subparsers = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for module in sorted(m.name for m in pkgutil.iter_modules(commands.__path__)):

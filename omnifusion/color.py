@@ -42,9 +42,9 @@ def _linear_rgb(L: Tensor, ab: Tensor) -> Tensor:
 
 
 def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:
-    """Shrink ab ``(..., 2, H, W)`` toward grey, at constant L* and hue, just far enough to be a colour of sRGB.
+    """Shrink ab ``(..., 2, H, W)`` toward gray, at constant L* and hue, just far enough to be a color of sRGB.
 
-    Bisection on the scale; colours inside the gamut come back unchanged.
+    Bisection on the scale; colors inside the gamut come back unchanged.
     """
     tolerance = 1e-4
 
@@ -77,19 +77,19 @@ def luminance(rgb: Tensor) -> Tensor:
     return rgb_to_lab(rgb)[..., :1, :, :]
 
 
-GREYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)
-"""A picture of all greys, ``(3, 16, 16)``."""
+GRAYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)
+"""A picture of all grays, ``(3, 16, 16)``."""
 
 
 def luminance_of(image: np.ndarray, gain: float = 1.0) -> Tensor:
-    """CIE L* ``(1, H, W)`` of a picture ``(3, H, W)`` uint8 made ``gain`` times as bright; of a grey one by a table."""
-    is_grey = np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])
-    L = luminance((from_uint8(GREYS if is_grey else image) * gain).clamp_max(1))
-    return torch.from_numpy(L.numpy().ravel()[image[:1]]) if is_grey else L
+    """CIE L* ``(1, H, W)`` of a picture ``(3, H, W)`` uint8 made ``gain`` times as bright; of a gray one by a table."""
+    is_gray = np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])
+    L = luminance((from_uint8(GRAYS if is_gray else image) * gain).clamp_max(1))
+    return torch.from_numpy(L.numpy().ravel()[image[:1]]) if is_gray else L
 
 
-def grey(rgb: Tensor) -> Tensor:
-    """The same picture without colour, keeping its own L*: sRGB ``(..., 3, H, W)`` with three equal channels."""
+def gray(rgb: Tensor) -> Tensor:
+    """The same picture without color, keeping its own L*: sRGB ``(..., 3, H, W)`` with three equal channels."""
     L = luminance(rgb)
     return (
         lab_to_rgb(torch.cat([L, torch.zeros_like(L), torch.zeros_like(L)], dim=-3))

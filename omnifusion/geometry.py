@@ -1,6 +1,6 @@
 """The coordinate convention, and everything that resamples.
 
-A point is ``(x, y)`` in pixels, x to the right, y down; the centre of the top left pixel is (0, 0), that of the
+A point is ``(x, y)`` in pixels, x to the right, y down; the center of the top left pixel is (0, 0), that of the
 bottom right one is (W - 1, H - 1). Nothing else in the package calls ``grid_sample``.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """The centre of every pixel, ``(H, W, 2)`` float32."""
+    """The center of every pixel, ``(H, W, 2)`` float32."""
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float32, device=device),
         torch.arange(width, dtype=torch.float32, device=device),
@@ -24,7 +24,7 @@ def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> T
 
 
 def inside(points: Tensor, height: int, width: int) -> Tensor:
-    """Whether points ``(..., 2)`` lie on a frame's pixels (at most half a pixel off the outer centres), ``(...,)``."""
+    """Whether points ``(..., 2)`` lie on a frame's pixels (at most half a pixel off the outer centers), ``(...,)``."""
     x, y = points[..., 0], points[..., 1]
     return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
 

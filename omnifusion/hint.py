@@ -1,13 +1,13 @@
-"""What is known of a frame's missing colour, our own addition to the paper: the fill, and where the diffusion starts.
+"""What is known of a frame's missing color, our own addition to the paper: the fill, and where the diffusion starts.
 
-Two kinds of witnesses are heard, each by the odds that it is right: colours fetched from coloured frames along the
-tracker's answers, and the colours of the most alike pixels (by grey features) of coloured frames and of the frame
+Two kinds of witnesses are heard, each by the odds that it is right: colors fetched from colored frames along the
+tracker's answers, and the colors of the most alike pixels (by gray features) of colored frames and of the frame
 itself. Levin 2004's equations join what they say to the known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,31 +18,31 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from omnifusion.flow import parallel
-from omnifusion.flow.judge import odds
+from omnifusion.flow.confidence import odds
+from omnifusion.flow.dis import parallel
 from omnifusion.levin import levin
-from omnifusion.state import Hint
+from omnifusion.state import ColorEstimate
 
-__all__ = ["Reference", "levin", "lookup", "make_hint"]
+__all__ = ["Reference", "estimate_color", "levin", "lookup"]
 
 NEIGHBORS = 8
-"""How many alike pixels vote on a colour."""
+"""How many alike pixels vote on a color."""
 
 SLACK = 1.5
-"""How much farther than the nearest a neighbour may be: several times as fast as exact ones, to the same error."""
+"""How much farther than the nearest a neighbor may be: several times as fast as exact ones, to the same error."""
 
 ASKED, MOST = 24_000, 8_000
 """At most so many pixels ask (the others are reached by Levin's equations), and so many per reference answer."""
 
 SCALES = (0.004, 0.012, 0.035, 0.1)
-"""Radii of the grey features' Gaussian windows, as fractions of the frame's longer side."""
+"""Radii of the gray features' Gaussian windows, as fractions of the frame's longer side."""
 
 POSITION_WEIGHT = (0.2, 0.6)
 """Weight of x and y (in units of the longer side) beside luminance (in units of 100): sky is up."""
 
 LOOKUP_BIAS, LOOKUP_WEIGHTS = 2.90, (-10.6, -0.375)
-"""Logistic of the probability that a looked-up colour is right (``flow.judge.RIGHT``), of the mean distance of its
-neighbours in features and their standard deviation in a*, b*; fitted by ``benchmarks/judge.py``."""
+"""Logistic of the probability that a looked-up color is right (``flow.judge.RIGHT``), of the mean distance of its
+neighbors in features and their standard deviation in a*, b*; fitted by ``benchmarks/judge.py``."""
 
 LONELY, LONELY_WINDOW = 0.2, 15
 """A known pixel is lonely where in a window of this side so small a share is known: there lookups are tested."""
@@ -56,11 +56,11 @@ DATA_WEIGHT = 0.15
 
 @dataclass(frozen=True)
 class Reference:
-    """A frame to look colours up in; what is computed of it is kept.
+    """A frame to look colors up in; what is computed of it is kept.
 
     Attributes:
-        L: ``(1, H, W)``, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where coloured.
-        numbers: ``(H, W)`` int64, what its pixels are called as a source of colour; None = -1.
+        L: ``(1, H, W)``, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where colored.
+        numbers: ``(H, W)`` int64, what its pixels are called as a source of color; None = -1.
     """
 
     L: Tensor
@@ -75,26 +75,26 @@ class Reference:
 
     @cached_property
     def features(self) -> np.ndarray:
-        """Grey features ``(H, W, F)`` of the frame."""
+        """Gray features ``(H, W, F)`` of the frame."""
         return features(self.L)
 
     @cached_property
     def candidates(self) -> tuple[cKDTree, np.ndarray, np.ndarray] | None:
-        """A search tree of the features of some coloured pixels, their colours ``(N, 2)`` and their names."""
+        """A search tree of the features of some colored pixels, their colors ``(N, 2)`` and their names."""
         chosen = subset(self.mask.numpy(), MOST)
         if not chosen.any():
             return None
         return cKDTree(self.features[chosen]), self.ab.permute(1, 2, 0).numpy()[chosen], self.names.numpy()[chosen]
 
 
-def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> Hint:
-    """For the pixels ``asked`` ``(H, W)`` bool of a frame, the mean colour of the most alike coloured pixels.
+def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> ColorEstimate:
+    """For the pixels ``asked`` ``(H, W)`` bool of a frame, the mean color of the most alike colored pixels.
 
-    The nearest neighbours (to within a factor of 1 + ``SLACK``) among grey features on a regular subset of each
-    reference's pixels. The confidence is the probability that the colour is right, 0 where none was asked.
+    The nearest neighbors (to within a factor of 1 + ``SLACK``) among gray features on a regular subset of each
+    reference's pixels. The confidence is the probability that the color is right, 0 where none was asked.
     """
     names = torch.full(asked.shape, -1)
-    result = Hint(torch.zeros(2, *asked.shape), torch.zeros(asked.shape), names)
+    result = ColorEstimate(torch.zeros(2, *asked.shape), torch.zeros(asked.shape), names)
     candidates = [c for r in references if (c := r.candidates) is not None]
     if not candidates or not bool(asked.any()):
         return result
@@ -123,7 +123,7 @@ def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> 
 
 
 def features(L: Tensor) -> np.ndarray:
-    """Grey features ``(H, W, F)``: luminance's mean, deviation and gradient at each scale, and position."""
+    """Gray features ``(H, W, F)``: luminance's mean, deviation and gradient at each scale, and position."""
     Y = L[0].numpy().astype(np.float32) / 100.0
     H, W = Y.shape
     side = max(H, W)
@@ -145,38 +145,35 @@ def subset(where: np.ndarray, limit: int) -> np.ndarray:
     return where & lattice if (where & lattice).any() else where
 
 
-def make_hint(
+def estimate_color(
     frame: Reference,
     references: Sequence[Reference],
-    fetched: Sequence[Hint] = (),
-    lookup: Callable[..., Hint] = lookup,
-    levin: Callable[..., Tensor] = levin,
-) -> Hint:
-    """The colour that references, the frame's own known pixels and fetched colours suggest for its unknown pixels.
+    fetched: Sequence[ColorEstimate] = (),
+) -> ColorEstimate:
+    """The color that references, the frame's own known pixels and fetched colors suggest for its unknown pixels.
 
     Args:
         frame: the frame; its unknown pixels are those outside its mask.
-        references: coloured frames, of any size; the frame itself is added.
-        fetched: colours fetched from other frames, with the probability that they are right.
-        lookup, levin: these, or their twins on a GPU.
+        references: colored frames, of any size; the frame itself is added.
+        fetched: colors fetched from other frames, with the probability that they are right.
 
     Returns:
-        ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled towards the suggestions;
+        ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled toward the suggestions;
         ``confidence``: that the best of the witnesses is right, 1 at known pixels; ``source``: of the strongest one.
     """
     asked = torch.from_numpy(subset(~frame.mask.numpy(), ASKED))
     seen = lookup(frame, asked, [*references, frame])
-    seen = replace(seen, confidence=seen.confidence * _credit(frame, references, lookup, levin))
+    seen = replace(seen, confidence=seen.confidence * _credit(frame, references))
     witnesses = [seen, *fetched]
     weights = torch.stack([torch.from_numpy(odds(w.confidence.numpy())) for w in witnesses])
     weight = weights.sum(0)
     color = (torch.stack([w.ab for w in witnesses]) * weights[:, None]).sum(0) / weight.clamp_min(1e-6)
     filled = levin(frame.L, frame.ab, frame.mask, color, DATA_WEIGHT * weight)
     sure = torch.where(frame.mask, torch.ones(()), torch.stack([w.confidence for w in witnesses]).amax(0))
-    return Hint(filled, sure, _strongest(frame, witnesses, weights))
+    return ColorEstimate(filled, sure, _strongest(frame, witnesses, weights))
 
 
-def _strongest(frame: Reference, witnesses: Sequence[Hint], weights: Tensor) -> Tensor:
+def _strongest(frame: Reference, witnesses: Sequence[ColorEstimate], weights: Tensor) -> Tensor:
     """The source ``(H, W)`` of the witness of most weight ``(witnesses, H, W)``; where only Levin's equations speak,
     that of the nearest pixel where more does."""
     unknown = torch.full(frame.mask.shape, -1)
@@ -190,10 +187,8 @@ def _strongest(frame: Reference, witnesses: Sequence[Hint], weights: Tensor) -> 
     return source[y, x]
 
 
-def _credit(
-    frame: Reference, references: Sequence[Reference], lookup: Callable[..., Hint], levin: Callable[..., Tensor]
-) -> Tensor:
-    """How much ``(H, W)`` lookups are still heard after a test at lonely known pixels, such as a few given colours of a
+def _credit(frame: Reference, references: Sequence[Reference]) -> Tensor:
+    """How much ``(H, W)`` lookups are still heard after a test at lonely known pixels, such as a few given colors of a
     thing that the references show in others: their error there is carried into the hole by Levin's equations."""
     share = cv2.blur(frame.mask.float().numpy(), (LONELY_WINDOW, LONELY_WINDOW))
     lonely = frame.mask & torch.from_numpy(share < LONELY)

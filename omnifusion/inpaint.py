@@ -1,4 +1,4 @@
-"""The intra-frame inpainting step (paper, section 3.2, eq. 5): the prior colours what is left grey in one frame."""
+"""The intra-frame inpainting step (paper, section 3.2, eq. 5): the prior colors what is left gray in one frame."""
 
 from __future__ import annotations
 
@@ -7,42 +7,32 @@ from dataclasses import dataclass, field
 
 import torch
 
-from omnifusion.hint import Reference, levin, lookup, make_hint
+from omnifusion.hint import Reference, estimate_color
+from omnifusion.progress import Steps
 from omnifusion.propagate import fetched
-from omnifusion.state import ColorState, Hint, Origin, Task, Tracker, pixel_numbers
-from omnifusion.steps import Steps
+from omnifusion.state import ColorEstimate, ColorState, Origin, Task, Tracker, pixel_numbers
 
 NEAREST = 2
-"""How many completed frames, nearest in time, lend their colours to the hint beside the exemplars."""
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The arithmetic that a run repeats: compiled for a CPU, or its twins on a GPU (``omnifusion.gpu``)."""
-
-    fetched: Callable[..., tuple[Hint, torch.Tensor]] = fetched
-    lookup: Callable[..., Hint] = lookup
-    levin: Callable[..., torch.Tensor] = levin
+"""How many completed frames, nearest in time, lend their colors to the hint beside the exemplars."""
 
 
 @dataclass
-class Witnesses:
-    """Who is asked about a frame's grey pixels: exemplars, completed neighbours, and the frame itself.
+class ColorCandidates:
+    """Who is asked about a frame's gray pixels: exemplars, completed neighbors, and the frame itself.
 
     Attributes:
-        exemplars: indices of the frames that the user coloured in this shot, or of the frame that is lent to it.
+        exemplars: indices of the frames that the user colored in this shot, or of the frame that is lent to it.
         literal: see ``propagate.fetched``.
-        elsewhere: the exemplar of a window that does not hold it: colours are looked up there instead of in the frames
+        elsewhere: the exemplar of a window that does not hold it: colors are looked up there instead of in the frames
             that the window goes on from.
     """
 
     exemplars: Sequence[int]
     literal: bool = False
-    kernels: Kernels = field(default_factory=Kernels)
     elsewhere: int | None = None
     _kept: dict[int, Reference] = field(default_factory=dict)
 
-    def hint(self, state: ColorState, frame: int, tracker: Tracker, frames: Sequence[int]) -> Hint:
+    def hint(self, state: ColorState, frame: int, tracker: Tracker, frames: Sequence[int]) -> ColorEstimate:
         """What they say of ``frame``; the tracker knows the frames of this shot, ``frames``, and the exemplars."""
 
         def distance(j: int) -> int:
@@ -52,11 +42,10 @@ class Witnesses:
         whole = sorted((j for j in near if j != frame and state.whole(j)), key=distance)[:NEAREST]
         first = sorted((e for e in self.exemplars if e != frame), key=distance)[:1]
         sources = list(dict.fromkeys(whole + first))
-        ask, lookup, levin = self.kernels.fetched, self.kernels.lookup, self.kernels.levin
-        told = [ask(tracker, state, frame, j, j not in self.exemplars, self.literal)[0] for j in sources]
+        told = [fetched(tracker, state, frame, j, j not in self.exemplars, self.literal)[0] for j in sources]
         seen = sources if self.elsewhere is None else [*whole, self.elsewhere]
         self._kept = {j: self._kept.get(j) or self._reference(state, j) for j in [*seen, *self.exemplars]}
-        return make_hint(self._reference(state, frame), [self._kept[j] for j in seen], told, lookup, levin)
+        return estimate_color(self._reference(state, frame), [self._kept[j] for j in seen], told)
 
     @staticmethod
     def _reference(state: ColorState, j: int) -> Reference:
@@ -68,7 +57,7 @@ def suggest(
     seeds: Sequence[int],
     fill: Callable[[Sequence[Task]], Steps[list[torch.Tensor]]],
 ) -> Steps[list[torch.Tensor]]:
-    """Versions of one frame's colours, without a hint, one per seed: ab ``(2, H, W)`` each.
+    """Versions of one frame's colors, without a hint, one per seed: ab ``(2, H, W)`` each.
 
     Args:
         L: ``(1, H, W)`` luminance.
@@ -78,8 +67,8 @@ def suggest(
     return fill([Task(L, torch.zeros(2, *nothing.shape), nothing, None, seed) for seed in seeds])
 
 
-def complete(state: ColorState, frame: int, iteration: int, ab: torch.Tensor, hint: Hint | None) -> ColorState:
-    """x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5): the grey pixels of ``frame`` take what was found, ``ab``
+def complete(state: ColorState, frame: int, iteration: int, ab: torch.Tensor, hint: ColorEstimate | None) -> ColorState:
+    """x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5): the gray pixels of ``frame`` take what was found, ``ab``
     ``(2, H, W)``, and are as sure as the hint was of them."""
     sure = {} if hint is None else {frame: hint.confidence}
     sources = {} if hint is None or hint.source is None else {frame: hint.source}

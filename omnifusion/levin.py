@@ -15,19 +15,19 @@ NEIGHBORS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (
 def levin(
     L: Tensor, ab: Tensor, mask: Tensor, data_ab: Tensor | None = None, data_weight: Tensor | float | None = None
 ) -> Tensor:
-    """Fill the colour of unknown pixels: ``(1 + w) x = sum_n a_n x_n + w d``, with a_n the likeness to neighbour n.
+    """Fill the color of unknown pixels: ``(1 + w) x = sum_n a_n x_n + w d``, with a_n the likeness to neighbor n.
 
-    Every unknown pixel is the mean of its 8 neighbours weighted by likeness in luminance, with a pull towards data.
+    Every unknown pixel is the mean of its 8 neighbors weighted by likeness in luminance, with a pull toward data.
 
     Args:
         L: ``(1, H, W)`` luminance in [0, 100].
         ab: ``(2, H, W)``, read where known; mask: ``(H, W)`` bool, true where known.
-        data_ab: d ``(2, H, W)``, a colour that unknown pixels are pulled to, or None.
-        data_weight: w ``(H, W)`` or a number, >= 0; the weights of the neighbours sum to 1.
+        data_ab: d ``(2, H, W)``, a color that unknown pixels are pulled to, or None.
+        data_weight: w ``(H, W)`` or a number, >= 0; the weights of the neighbors sum to 1.
 
     Returns:
         ``(2, H, W)`` float32; known pixels are those of ``ab``, bit for bit. Unknown pixels that neither known ones nor
-        data can reach are grey (0).
+        data can reach are gray (0).
     """
     known = mask.numpy()
     result = ab.float().clone()
@@ -43,7 +43,7 @@ def levin(
     number[y, x] = np.arange(len(y))
     near, likeness = _neighbors(L, y, x)
     colors = ab.permute(1, 2, 0).double().numpy()
-    inner = number[near[0], near[1]]  # (8, N): the equation of each neighbour, -1 where it is known
+    inner = number[near[0], near[1]]  # (8, N): the equation of each neighbor, -1 where it is known
     b = w[y, x, None] * (0 if data_ab is None else data_ab.permute(1, 2, 0).double().numpy()[y, x])
     b = b + (np.where(inner < 0, likeness, 0)[..., None] * colors[near[0], near[1]]).sum(0)
     linked = inner >= 0
@@ -65,7 +65,7 @@ def reached(hole: np.ndarray, sources: np.ndarray) -> np.ndarray:
 
 
 def _neighbors(L: Tensor, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 8 neighbours of pixels ``(N,)``: positions ``(2, 8, N)`` and likenesses ``(8, N)``, 0 outside, sum 1."""
+    """The 8 neighbors of pixels ``(N,)``: positions ``(2, 8, N)`` and likenesses ``(8, N)``, 0 outside, sum 1."""
     Y = L[0].double().numpy() / 100.0
     mean, square = (scipy.ndimage.uniform_filter(v, 3, mode="reflect") for v in (Y, Y * Y))
     variance = (0.6 * np.maximum(square - mean**2, 0) + 1e-3)[y, x]

@@ -1,4 +1,4 @@
-"""How close a coloured clip is to the truth, and how steady its colours are.
+"""How close a colored clip is to the truth, and how steady its colors are.
 
 Clips are ``(T, 3, H, W)`` uint8 sRGB, as published scores are taken on 8-bit frames. Scores that compare two clips
 come per frame, ``(T,)``; ``where`` ``(T, H, W)`` bool restricts them to some pixels, and a frame with none scores NaN.
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
 
 EXACT = 100.0
 """The PSNR in dB that an exact frame is given, so that means stay finite."""
@@ -55,7 +55,7 @@ def ssim(result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None)
 
 
 def ciede2000(result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-    """Mean colour difference CIEDE2000 (Sharma et al. 2005); 1 is about what people just notice."""
+    """Mean color difference CIEDE2000 (Sharma et al. 2005); 1 is about what people just notice."""
     lab = partial(skimage.color.rgb2lab, channel_axis=0)
     pairs = zip(result, truth, strict=True)
     return _means((skimage.color.deltaE_ciede2000(lab(t), lab(r), channel_axis=0) for r, t in pairs), where)
@@ -65,8 +65,8 @@ COMPARISONS: dict[str, Callable[..., np.ndarray]] = {"psnr": psnr, "ssim": ssim,
 """The scores of a result against its truth that need no weights."""
 
 
-def colourfulness(clip: np.ndarray) -> np.ndarray:
-    """M3 of Hasler and Suesstrunk 2003, per frame: 0 = grey, 33 = moderately, 82 = highly colourful."""
+def colorfulness(clip: np.ndarray) -> np.ndarray:
+    """M3 of Hasler and Suesstrunk 2003, per frame: 0 = gray, 33 = moderately, 82 = highly colorful."""
     scores = []
     for frame in clip:
         r, g, b = frame.astype(np.float64)
@@ -76,7 +76,7 @@ def colourfulness(clip: np.ndarray) -> np.ndarray:
 
 
 def cdc(clip: np.ndarray, gaps: Sequence[int] = GAPS) -> float:
-    """Color distribution consistency (Liu et al., TCVC): how much the colours of a clip jump; lower is steadier.
+    """Color distribution consistency (Liu et al., TCVC): how much the colors of a clip jump; lower is steadier.
 
     Jensen-Shannon divergence (nats) of the 256-bin histograms of each channel, between frames ``gaps`` apart, averaged
     over frames, channels and gaps. Gaps as long as the clip are left out; a clip of one frame scores NaN.

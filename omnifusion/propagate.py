@@ -1,8 +1,8 @@
-"""The inter-frame propagation step (paper, section 3.1, eq. 1): a coloured frame colours every pixel that sees it."""
+"""The inter-frame propagation step (paper, section 3.1, eq. 1): a colored frame colors every pixel that sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numba
@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion import flow as of
-from omnifusion.flow import judge
-from omnifusion.flow.direct import Correspondence, most_likely
+from omnifusion.flow import confidence as judge
+from omnifusion.flow import dis as of
+from omnifusion.flow.tracker import Correspondence, most_likely
 from omnifusion.geometry import pixel_grid
-from omnifusion.state import ColorState, Hint, Origin, Tracker, pixel_numbers
+from omnifusion.state import ColorEstimate, ColorState, Origin, Tracker, pixel_numbers
 
 BELIEVED = 0.9
-"""Probability from which a fetched colour is taken for good; else it is one witness among others."""
+"""Probability from which a fetched color is taken for good; else it is one witness among others."""
 
 LUMINANCE_SIGMA = 10.0
-"""L* difference at which a neighbour's say in the fetched colour falls to 0.6."""
+"""L* difference at which a neighbor's say in the fetched color falls to 0.6."""
 
 STILL_SIGMA = 0.3
 """The same for its distance in pixels where nothing moves (almost a copy)."""
@@ -33,7 +33,7 @@ MOVING_SIGMA, WIDEST, REACH = 1.6, 1.5, 3
 
 
 def fetch_sigma(flow: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """How wide ``(H, W)``, in pixels, a colour is to be gathered around its match.
+    """How wide ``(H, W)``, in pixels, a color is to be gathered around its match.
 
     The more chroma varies there, the narrower; wider means noise off. Measured (docs/propagation.md); what stands still
     has the same noise in both frames and is copied.
@@ -48,15 +48,15 @@ def fetch_sigma(flow: np.ndarray, spread: np.ndarray) -> np.ndarray:
 
 
 def fetch(ab: Tensor, L: Tensor, flow: np.ndarray, sigma: np.ndarray, target_L: Tensor, where: Tensor) -> Tensor:
-    """The colour of a frame along a flow into it, for the pixels of another.
+    """The color of a frame along a flow into it, for the pixels of another.
 
     A joint bilateral mean around a point: plain bilinear sampling mixes the two sides of an edge.
 
     Args:
-        ab: ``(2, H, W)``, L: ``(1, H, W)`` of the frame that is coloured.
+        ab: ``(2, H, W)``, L: ``(1, H, W)`` of the frame that is colored.
         flow: ``(H, W, 2)`` px from the asking frame, whose luminance is ``target_L`` ``(1, H, W)``.
         sigma: ``(H, W)`` px, see ``fetch_sigma``.
-        where: ``(H, W)`` bool, its pixels that ask; the others stay grey.
+        where: ``(H, W)`` bool, its pixels that ask; the others stay gray.
 
     Returns:
         ``(2, H, W)``.
@@ -101,17 +101,17 @@ def _bilateral(
 
 def fetched(
     tracker: Tracker, state: ColorState, i: int, j: int, near: bool = False, literal: bool = False
-) -> tuple[Hint, Tensor]:
-    """What frame ``j`` says of the colours of frame ``i``, eq. (1).
+) -> tuple[ColorEstimate, Tensor]:
+    """What frame ``j`` says of the colors of frame ``i``, eq. (1).
 
     Args:
         tracker: asked for all pixels; of several answers the one most likely right is taken.
-        state: what is grey in frame ``j`` says nothing.
+        state: what is gray in frame ``j`` says nothing.
         near: the frames are near each other: a cheap answer will do.
         literal: believe the tracker alone, as the paper does.
 
     Returns:
-        the colours, with the probability that each is right (that of the match times that of its source), and
+        the colors, with the probability that each is right (that of the match times that of its source), and
         ``(H, W)`` bool: whose match is believed.
     """
     L, target_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
@@ -122,19 +122,21 @@ def fetched(
     ab = fetch(state.ab[j], state.L[j], best.flow, sigma, state.L[i], ~state.colored(i))
     p = p * (of.remap(state.colored(j).float().numpy(), points) > 0.99)
     sure = torch.from_numpy(p * of.remap(state.confidence[j].float().numpy(), points))
-    return Hint(ab, sure, nearest(pixel_numbers(j, L.shape), points)), torch.from_numpy(p > BELIEVED)
+    return ColorEstimate(ab, sure, nearest(pixel_numbers(j, L.shape), points)), torch.from_numpy(p > BELIEVED)
 
 
-def between(one: tuple[Hint, Tensor], other: tuple[Hint, Tensor], way: float) -> tuple[Hint, Tensor]:
+def between(
+    one: tuple[ColorEstimate, Tensor], other: tuple[ColorEstimate, Tensor], way: float
+) -> tuple[ColorEstimate, Tensor]:
     """What two exemplars say of a frame at a share ``way`` of the way from one to the other: where both are believed,
-    their colours pass into each other in time, so that there is no seam; else the one that is."""
+    their colors pass into each other in time, so that there is no seam; else the one that is."""
     (a, sure_a), (b, sure_b) = one, other
     weight_a, weight_b = (1 - way) * a.confidence * sure_a, way * b.confidence * sure_b
     share = weight_b / (weight_a + weight_b).clamp_min(1e-6)
     source = None
     if a.source is not None and b.source is not None:
         source = torch.where(share > 0.5, b.source, a.source)
-    return Hint(a.ab.lerp(b.ab, share), a.confidence.lerp(b.confidence, share), source), sure_a | sure_b
+    return ColorEstimate(a.ab.lerp(b.ab, share), a.confidence.lerp(b.confidence, share), source), sure_a | sure_b
 
 
 def nearest(values: Tensor, points: np.ndarray) -> Tensor:
@@ -168,22 +170,20 @@ def propagate(
     near: bool = False,
     literal: bool = False,
     beside: int | None = None,
-    fetched: Callable[..., tuple[Hint, Tensor]] = fetched,
 ) -> ColorState:
-    """X, M = InterFramePropagationStep(x_i, X, M, i): colour the grey pixels that are visible in frame ``i``.
+    """X, M = InterFramePropagationStep(x_i, X, M, i): color the gray pixels that are visible in frame ``i``.
 
-    A departure from the paper, which trusts the tracker alone (``literal``): a pixel is coloured for good, so its
-    colour must be believed to be right, too (``flow.judge``).
+    A departure from the paper, which trusts the tracker alone (``literal``): a pixel is colored for good, so its
+    color must be believed to be right, too (``flow.judge``).
 
     Args:
         tracker: correspondence at the working size.
-        state: what is grey in frame ``i`` colours nothing.
+        state: what is gray in frame ``i`` colors nothing.
         i: the exemplar frame.
         iteration: Algorithm 1's iteration.
-        frames: those that may be coloured; None = all.
+        frames: those that may be colored; None = all.
         near, literal: see ``fetched``.
         beside: an exemplar on the other side of ``frames``, which has its say, too.
-        fetched: this, or its twin on a GPU.
     """
     updates, sure, sources = {}, {}, {}
     for j in range(len(state)) if frames is None else frames:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
-from omnifusion.errors import InputError
+from omnifusion.progress import InputError
 
 PRESET_NAMES = ("draft", "standard", "paper")
 
@@ -130,41 +130,41 @@ class Settings:
         "standard", "Preset", "Draft is quick, standard is better, paper uses the paper's own numbers.",
         {name: name for name in PRESET_NAMES}, options=PRESET_NAMES)
     prior: str = choice(
-        "bundled", "Prior", "The image model that invents colours where none can be propagated.")
+        "bundled", "Prior", "The image model that invents colors where none can be propagated.")
     max_side: int = choice(
         448, "Working size",
-        "Longest side in pixels at which colour is worked out; brightness keeps the clip's own size.",
+        "Longest side in pixels at which color is worked out; brightness keeps the clip's own size.",
         {"draft": 256, "paper": 512}, least=64, slider=(64, 768, 16))
     fit: str = choice(
         "none", "Fitted volume",
         "How thoroughly OmniMotion's volume is fitted; none = optical flow alone answers; paper = the volume alone.",
         {"paper": "paper"}, options=("none", "draft", "standard", "paper"))
     literal: bool = choice(
-        False, "Believe the tracker", "Take every colour that the tracker brings, unjudged, as the paper does.",
+        False, "Believe the tracker", "Take every color that the tracker brings, unjudged, as the paper does.",
         {"paper": True})
     diffusion: str = choice(
         "auto", "Diffusion",
-        "Where the prior inpaints: always; auto = the bundled one only where no colour is known at all.",
+        "Where the prior inpaints: always; auto = the bundled one only where no color is known at all.",
         {"paper": "always"}, options=("auto", "always"))
     steps: int = choice(
         6, "Denoising steps", "Denoising steps per inpainted frame; more are slower (paper: 50).",
         {"draft": 4, "paper": 50}, least=1, most=1000, slider=(1, 100, 1))
     eta: float = choice(
-        0.02, "Eta", "Strength of the greyscale constraint: the learning rate of the paper's equation 4 (paper: 0.02).",
+        0.02, "Eta", "Strength of the grayscale constraint: the learning rate of the paper's equation 4 (paper: 0.02).",
         least=0, most=10)
     optimizations: int = choice(
         1, "Optimizations per step", "Gradient steps of equation 4 per denoising step (paper: 1).",
         least=0, most=20, slider=(0, 10, 1))
     start: float | None = choice(
-        0.3, "Hint start", "Share of the noise schedule that looked-up colours go through; none = from noise (paper).",
+        0.3, "ColorEstimate start", "Share of the noise schedule that looked-up colors go through; none = from noise (paper).",
         {"paper": None}, least=0, most=1)
     order: str = choice(
-        "keyframes", "Order", "The frame inpainted next: next in time (paper), keyframes ahead first, or the greyest.",
-        {"paper": "next"}, options=("next", "keyframes", "greyest"))
+        "keyframes", "Order", "The frame inpainted next: next in time (paper), keyframes ahead first, or the grayest.",
+        {"paper": "next"}, options=("next", "keyframes", "grayest"))
     color_condition: bool = choice(
-        True, "Colour condition", "Keep the known colours while denoising (equation 2); off is the paper's ablation.")
-    grey_constraint: bool = choice(
-        True, "Greyscale constraint",
+        True, "Color condition", "Keep the known colors while denoising (equation 2); off is the paper's ablation.")
+    gray_constraint: bool = choice(
+        True, "Grayscale constraint",
         "Keep the brightness while denoising (equations 3 and 4); off is the paper's ablation.")
     through_denoiser: bool = choice(
         True, "Whole gradient", "The gradient of equation 4 passes the denoiser (paper); off is cheaper.")

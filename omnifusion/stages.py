@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from omnifusion import gpu, omnimotion
-from omnifusion.flow import to_bytes
-from omnifusion.flow.direct import DirectFlow
-from omnifusion.inpaint import Kernels
-from omnifusion.meter import Costs
+from omnifusion import omnimotion
+from omnifusion.flow.dis import to_bytes
+from omnifusion.flow.tracker import DirectFlow
 from omnifusion.omnimotion import Flows
 from omnifusion.prior.diffusion import load_prior
+from omnifusion.progress import Costs, Steps
 from omnifusion.settings import Settings
 from omnifusion.state import Task, Tracker
-from omnifusion.steps import Steps
 
 
 def device() -> str:
@@ -48,14 +46,12 @@ class Stages:
     Attributes:
         together: most frames that ``inpaint`` is given at once. The paper fills one after the other; where each call
             costs, frames a keyframe's gap apart are filled together, before they can know of each other.
-        kernels: the arithmetic of propagation and hints, on the CPU or on ``device()``.
     """
 
     flow: Callable[[Tensor, Settings], Steps[Flows]] = flow_here
     fit: Callable[[Tensor, Flows, Settings], Steps[Tracker]] = fit_here
     inpaint: Callable[[Sequence[Task], Settings], Steps[list[Tensor]]] = inpaint_here
     together: int = 1
-    kernels: Kernels = field(default_factory=lambda: gpu.kernels(device()))
 
     def track(self, L: Tensor, settings: Settings) -> Steps[Tracker]:
         """Of a shot ``L`` ``(T, 1, h, w)``: optical flow as it is asked for, or flow and a volume fitted to it."""

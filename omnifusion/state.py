@@ -1,6 +1,6 @@
 """The values that flow through a run, and their laws.
 
-A clip is split once into luminance, which nobody may change, and colour, which starts empty and is
+A clip is split once into luminance, which nobody may change, and color, which starts empty and is
 filled exactly once per pixel. All values are frozen and hold CPU tensors, so they can be pickled,
 stored, and sent to another process.
 """
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.errors import InputError as InputError
+from omnifusion.progress import InputError as InputError
+from omnifusion.progress import Steps
 
 
 class Origin(IntEnum):
-    """How a pixel came by its colour."""
+    """How a pixel came by its color."""
 
     EXEMPLAR = 0
     PROPAGATED = 1
@@ -34,7 +35,7 @@ class Video:
     """A decoded clip.
 
     Attributes:
-        frames: ``(T, 3, H, W)`` uint8 sRGB, in memory or memory-mapped; a grey clip has three equal channels.
+        frames: ``(T, 3, H, W)`` uint8 sRGB, in memory or memory-mapped; a gray clip has three equal channels.
         fps: exact mean frame rate.
         times: presentation time of every frame in seconds where the rate varies, else None.
         audio: the file that holds the sound track, or None.
@@ -66,7 +67,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A coloured picture of one frame, lined up with frame ``index``: ``image`` ``(3, H, W)`` uint8 sRGB, or
+    """A colored picture of one frame, lined up with frame ``index``: ``image`` ``(3, H, W)`` uint8 sRGB, or
     ``(4, H, W)`` with an alpha channel where it covers part of its frame: only what is opaque counts."""
 
     index: int
@@ -82,18 +83,18 @@ COLORS = ("ab", "origin", "confidence", "source")
 
 @dataclass(frozen=True)
 class ColorState:
-    """What is known of a clip's colour (the paper's X and M).
+    """What is known of a clip's color (the paper's X and M).
 
-    During a run the colours are kept frame by frame, and states share the frames in which they agree; ``stacked`` they
+    During a run the colors are kept frame by frame, and states share the frames in which they agree; ``stacked`` they
     are whole tensors.
 
     Attributes:
         L: ``(T, 1, H, W)`` float32, CIE L* in [0, 100]; never changes.
-        ab: ``(T, 2, H, W)`` float32, CIE a*, b*; zero where not yet coloured.
-        origin: ``(T, H, W)`` int16; -1 = still grey, otherwise ``3 * iteration + Origin``.
-        confidence: ``(T, H, W)`` float16 in [0, 1]: the probability that a pixel's colour is right; 0 = still grey.
-        source: ``(T, H, W)`` int32: how many pixels on, counted through the clip, lies the one that a pixel's colour
-            mainly came from; 0 where that is a picture that was given, or the prior, and while it is grey.
+        ab: ``(T, 2, H, W)`` float32, CIE a*, b*; zero where not yet colored.
+        origin: ``(T, H, W)`` int16; -1 = still gray, otherwise ``3 * iteration + Origin``.
+        confidence: ``(T, H, W)`` float16 in [0, 1]: the probability that a pixel's color is right; 0 = still gray.
+        source: ``(T, H, W)`` int32: how many pixels on, counted through the clip, lies the one that a pixel's color
+            mainly came from; 0 where that is a picture that was given, or the prior, and while it is gray.
     """
 
     L: Tensor
@@ -103,8 +104,8 @@ class ColorState:
     source: Frames
 
     @classmethod
-    def grey(cls, L: Tensor) -> ColorState:
-        """A clip without any colour from its luminance ``(T, 1, H, W)``."""
+    def gray(cls, L: Tensor) -> ColorState:
+        """A clip without any color from its luminance ``(T, 1, H, W)``."""
         T, _, H, W = L.shape
         origin = torch.full((T, H, W), -1, dtype=torch.int16)
         source = torch.zeros(T, H, W, dtype=torch.int32)
@@ -112,12 +113,12 @@ class ColorState:
 
     @classmethod
     def of_exemplars(cls, L: Tensor, exemplars: Mapping[int, Tensor]) -> ColorState:
-        """A clip that has the colours of ``exemplars`` alone, frame index -> ab ``(2, H, W)``, NaN where it is open."""
-        return cls.grey(L).paint({i: (ab[0].isfinite(), ab) for i, ab in exemplars.items()}, 0, Origin.EXEMPLAR)
+        """A clip that has the colors of ``exemplars`` alone, frame index -> ab ``(2, H, W)``, NaN where it is open."""
+        return cls.gray(L).paint({i: (ab[0].isfinite(), ab) for i, ab in exemplars.items()}, 0, Origin.EXEMPLAR)
 
     @property
     def mask(self) -> Tensor:
-        """The paper's M, ``(T, H, W)`` bool: true where a pixel has its colour."""
+        """The paper's M, ``(T, H, W)`` bool: true where a pixel has its color."""
         return torch.stack([origin >= 0 for origin in self.origin])
 
     def colored(self, frame: int) -> Tensor:
@@ -125,21 +126,21 @@ class ColorState:
         return self.origin[frame] >= 0
 
     def whole(self, frame: int) -> bool:
-        """Whether every pixel of a frame has its colour."""
+        """Whether every pixel of a frame has its color."""
         return bool((self.origin[frame] >= 0).all())
 
     @property
     def kind(self) -> Tensor:
-        """``(T, H, W)`` int16: the ``Origin`` of each pixel, -1 = still grey."""
+        """``(T, H, W)`` int16: the ``Origin`` of each pixel, -1 = still gray."""
         return torch.stack([torch.where(origin < 0, origin, origin % 3) for origin in self.origin])
 
     @property
     def iteration(self) -> Tensor:
-        """``(T, H, W)`` int16: the iteration that coloured each pixel, -1 = still grey."""
+        """``(T, H, W)`` int16: the iteration that colored each pixel, -1 = still gray."""
         return torch.stack([torch.where(origin < 0, origin, origin // 3) for origin in self.origin])
 
     def stacked(self) -> ColorState:
-        """The same, all its colours in tensors of the whole clip."""
+        """The same, all its colors in tensors of the whole clip."""
         known = {name: getattr(self, name) for name in COLORS}
         return replace(self, **{k: v if isinstance(v, Tensor) else torch.stack(v) for k, v in known.items()})
 
@@ -154,14 +155,14 @@ class ColorState:
         confidence: Mapping[int, Tensor] | None = None,
         source: Mapping[int, Tensor] | None = None,
     ) -> ColorState:
-        """A new state with more pixels coloured; those that have a colour keep it.
+        """A new state with more pixels colored; those that have a color keep it.
 
         Args:
             updates: frame index -> (``where`` ``(H, W)`` bool, ``ab`` ``(2, H, W)``).
             iteration: Algorithm 1's iteration, from 0.
-            how: the step that found the colour.
+            how: the step that found the color.
             confidence: frame index -> ``(H, W)``; 1 where nothing is said.
-            source: frame index -> ``(H, W)``, as in ``Hint``.
+            source: frame index -> ``(H, W)``, as in ``ColorEstimate``.
         """
         if not updates:
             return self
@@ -177,12 +178,12 @@ class ColorState:
                 colors[name][frame] = torch.where(new, fresh.to(old.dtype), old)
         return replace(self, **{name: tuple(frames) for name, frames in colors.items()})
 
-    def repeated(self, twins: Mapping[int, int]) -> ColorState:
-        """A new state in which the frames ``twins`` -> frame that they repeat have its colours, exactly."""
-        if not twins:
+    def repeated(self, duplicates: Mapping[int, int]) -> ColorState:
+        """A new state in which the frames ``duplicates`` -> frame that they repeat have its colors, exactly."""
+        if not duplicates:
             return self
         colors, area = {name: list(getattr(self, name)) for name in COLORS}, self.L.shape[2] * self.L.shape[3]
-        for twin, frame in twins.items():
+        for twin, frame in duplicates.items():
             for frames in colors.values():
                 frames[twin] = frames[frame]
             colors["source"][twin] = self.source[frame] + area * (frame - twin)
@@ -196,8 +197,8 @@ def pixel_numbers(frame: int, size: Sequence[int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Hint:
-    """A guess at a frame's colour.
+class ColorEstimate:
+    """A guess at a frame's color.
 
     Attributes:
         ab: ``(2, H, W)``.
@@ -224,19 +225,31 @@ class Task:
     L: Tensor
     ab: Tensor
     mask: Tensor
-    hint: Hint | None
+    hint: ColorEstimate | None
     seed: int
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """One round of Algorithm 1: the frame that gave its colour, and what got colour, in pixels at the working size."""
+    """One round of Algorithm 1: the frame that gave its color, and what got color, in pixels at the working size."""
 
     index: int
     frame: int
     propagated: int
     inpainted: int
     remaining: int
+
+
+class Prior(Protocol):
+    """An image prior that completes the color of frames."""
+
+    def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
+        """Each task's ``ab`` ``(2, H, W)`` with the pixels outside its mask colored and those inside it unchanged.
+
+        Args:
+            tasks: frames of one size, filled at once and independently of each other.
+        """
+        ...
 
 
 class Tracker(Protocol):

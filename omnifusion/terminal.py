@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from omnifusion.clip.prepare import Clip
 from omnifusion.prior.diffusion import load_prior
-from omnifusion.production.cache import fingerprint
-from omnifusion.production.delivery import makers
-from omnifusion.production.store import Request, RunFolder, writing
-from omnifusion.production.units import BASE_MIB, Units, longest, windows
-from omnifusion.production.workers import color_by, color_here, local, ray_cluster
+from omnifusion.progress import Colored, Measured, Step, Steps, run_to_end
+from omnifusion.run.cache import fingerprint
+from omnifusion.run.export import makers
+from omnifusion.run.folder import Request, RunFolder, writing
+from omnifusion.run.segments import BASE_MIB, Units, longest, windows
+from omnifusion.run.workers import color_by, color_here, local, ray_cluster
 from omnifusion.stages import Stages, device
 from omnifusion.state import Exemplar
-from omnifusion.steps import Colored, Measured, Step, Steps, drain
 
 T = TypeVar("T")
 
@@ -41,13 +41,13 @@ class Bar:
 
     def show(self, step: Step) -> None:
         """Move the bar to where the step is."""
-        stage = "colour" if step.stage in ("propagate", "inpaint") else step.stage
+        stage = "color" if step.stage in ("propagate", "inpaint") else step.stage
         if self._bar is None or (self.each_stage and stage != self._stage):
             self.close()
             name = f"{stage:9} " if self.each_stage else ""
             self._bar = tqdm(total=100, bar_format=name + "{percentage:3.0f}% |{bar:30}| {elapsed}{postfix}")
         self._stage = stage
-        if stage != "colour" or isinstance(step, Colored):
+        if stage != "color" or isinstance(step, Colored):
             self._bar.n = round(100 * step.done)
         left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
         self._bar.set_postfix_str(f"{step.message}{left}")
@@ -65,7 +65,7 @@ def follow(steps: Steps[T], each_stage: bool = False) -> T:
     """Run long work to its end under a bar; see ``Bar``."""
     bar = Bar(each_stage)
     try:
-        return drain(steps, bar.show)
+        return run_to_end(steps, bar.show)
     finally:
         bar.close()
 
@@ -90,7 +90,7 @@ def color_to_folder(
 ) -> dict[str, Any]:
     """Run the method on a clip, with progress on the terminal, into a folder; returns the report.
 
-    A run that was killed goes on where it was. Ctrl-C ends the run early: what is coloured by then is written, and the
+    A run that was killed goes on where it was. Ctrl-C ends the run early: what is colored by then is written, and the
     report says ``"complete": false``.
 
     Args:
@@ -118,7 +118,7 @@ def color_to_folder(
         with writing(out):
             follow(steps, each_stage=True)
     except KeyboardInterrupt:
-        print("\nInterrupted: writing what is coloured so far.")
+        print("\nInterrupted: writing what is colored so far.")
     folder.iterations, folder.trackers, folder.notes = units.rounds(), units.trackers(), units.notes()
     threads = makers(clip.video.size, means.mib)
     report = follow(folder.finish(clip, settings, units.costs(), units.colors, means.format, threads), each_stage=True)
@@ -136,7 +136,7 @@ def summary(report: dict[str, Any]) -> str:
     pixels = report["frames"] * h * w
     shares = ", ".join(f"{name} {100 * count / pixels:.1f} %" for name, count in origin.items())
     lines = [
-        f"{report['frames']} frames, {report['size'][1]}x{report['size'][0]}, coloured at {w}x{h}",
+        f"{report['frames']} frames, {report['size'][1]}x{report['size'][0]}, colored at {w}x{h}",
         f"{len(report['iterations'])} iterations; {shares}",
         "seconds: " + ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in report["stages"]),
     ]

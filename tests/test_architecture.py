@@ -11,18 +11,16 @@ PACKAGE = Path(__file__).parent.parent / "omnifusion"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: list[set[str]] = [
-    {"errors"},
+    {"progress"},
     {"state"},
-    {"steps"},
-    {"color", "geometry", "settings", "picture", "meter"},
+    {"color", "geometry", "settings", "visualize"},
     {"video", "synthetic", "flow", "features", "levin", "metrics"},
     {"clip", "omnimotion", "hint"},
     {"propagate", "prior"},
     {"inpaint"},
-    {"gpu"},
     {"stages"},
-    {"driver"},
-    {"production"},
+    {"algorithm"},
+    {"run"},
     {"terminal", "evaluation", "correction"},
     {"commands", "ui"},
     {"__main__"},
@@ -35,7 +33,7 @@ ONLY_IN = {
     "av": {"video"},
     "kornia": {"color"},
     "spaces": {"ui"},
-    "ray": {"production"},
+    "ray": {"run"},
 }
 
 

@@ -98,7 +98,7 @@ def given(path: str) -> dict[str, Any]:
 
 
 def film(path: Path, frames: int = 1, size: tuple[int, int] = (48, 64), hue: int = 200) -> Path:
-    """A small clip in two colours, shaded."""
+    """A small clip in two colors, shaded."""
     h, w = size
     shade = np.linspace(0.4, 1.0, w) * np.ones((frames, 1, h, 1))
     top = (np.arange(h) < h // 2)[None, :, None]
@@ -328,7 +328,7 @@ def test_submitting_and_cancelling_computes_one_run_at_a_time(target: Target, no
     assert report["seed"] == 99 and report["complete"]
     assert max(target.computing()) == 1
     begun = (len(target.computing()) - before) // 2 - 1
-    assert begun > 0, "no run had begun before it was cancelled"
+    assert begun > 0, "no run had begun before it was canceled"
     assert took < 2 * ordinary + 5
     note(
         f"submit and cancel, twenty times ({begun} had begun)",

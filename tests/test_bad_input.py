@@ -16,7 +16,7 @@ from ui_server import ROOT, serve
 
 from omnifusion import synthetic
 from omnifusion.__main__ import main
-from omnifusion.production.store import PARTS
+from omnifusion.run.folder import PARTS
 from omnifusion.state import Video
 from omnifusion.video import write, write_image
 
@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "an exemplar that is not there": ({"exemplar": "nothing.png"}, "no file|no picture|uploaded"),
     "a broken picture as exemplar": ({"exemplar": "broken.png"}, "broken.png"),
     "a picture of 13,000 x 13,000 pixels as exemplar": ({"exemplar": "huge.png"}, "million pixels"),
-    "a grey exemplar": ({"exemplar": "grey.png"}, "grey or of a single tint"),
+    "a gray exemplar": ({"exemplar": "gray.png"}, "gray or of a single tint"),
     "an exemplar of another shape": ({"exemplar": "wide.png"}, "aspect ratios"),
     "an exemplar that does not show its frame": ({"exemplar": "noise.png"}, "does not seem to show its frame"),
     "an unknown preset": ({"preset": "fast"}, "no preset 'fast'"),
@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a good clip, its first frame in colour, and every bad file."""
+    """A folder with a good clip, its first frame in color, and every bad file."""
     folder = tmp_path_factory.mktemp("given")
     frames = np.asarray(synthetic.make("pan", frames=6, size=(144, 256)).video.frames)
     write(folder / "good.mp4", Video(frames))
@@ -68,7 +68,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_image(folder / "sizes" / "0.png", frames[0])
     write_image(folder / "sizes" / "1.png", frames[1, :, :100])
     write_image(folder / "first.png", frames[0])
-    write_image(folder / "grey.png", np.repeat(frames[0, 1:2], 3, 0))
+    write_image(folder / "gray.png", np.repeat(frames[0, 1:2], 3, 0))
     write_image(folder / "wide.png", np.repeat(frames[0], 2, axis=2))
     write_image(folder / "noise.png", np.random.default_rng(0).integers(0, 255, (3, 144, 256), dtype=np.uint8))
     (folder / "broken.png").write_bytes((folder / "noise.png").read_bytes()[:400])

@@ -17,13 +17,13 @@ import pytest
 
 from omnifusion import synthetic
 from omnifusion.__main__ import main, parser
+from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import prepare
-from omnifusion.color import from_uint8, grey, luminance, to_uint8
-from omnifusion.driver import colorize
-from omnifusion.production.store import PARTS, Request, open_run
+from omnifusion.color import from_uint8, gray, luminance, to_uint8
+from omnifusion.progress import run_to_end
+from omnifusion.run.folder import PARTS, Request, open_run
 from omnifusion.settings import choose
 from omnifusion.state import Exemplar, Video
-from omnifusion.steps import drain
 from omnifusion.video import read, read_image, write, write_image
 
 FRAMES = 5
@@ -36,12 +36,12 @@ def truth() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clips(truth: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a colour clip, the same in grey (as frames, so that nothing is lost), and its first frame."""
+    """A folder with a color clip, the same in gray (as frames, so that nothing is lost), and its first frame."""
     folder = tmp_path_factory.mktemp("clips")
-    write(folder / "colour.mp4", Video(truth, Fraction(25)))
-    (folder / "grey").mkdir()
-    for t, frame in enumerate(to_uint8(grey(from_uint8(truth))).numpy()):
-        write_image(folder / "grey" / f"{t}.png", frame)
+    write(folder / "color.mp4", Video(truth, Fraction(25)))
+    (folder / "gray").mkdir()
+    for t, frame in enumerate(to_uint8(gray(from_uint8(truth))).numpy()):
+        write_image(folder / "gray" / f"{t}.png", frame)
     write_image(folder / "first.png", truth[0])
     return folder
 
@@ -56,11 +56,11 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 
 
 @pytest.mark.slow
-def test_a_grey_clip_and_one_coloured_frame_become_a_coloured_clip(
+def test_a_gray_clip_and_one_colored_frame_become_a_colored_clip(
     clips: Path, truth: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    argv = ["colorize", clips / "grey", "--out", out, "--exemplar", f"{clips / 'first.png'}@0", "--preset", "draft"]
+    argv = ["colorize", clips / "gray", "--out", out, "--exemplar", f"{clips / 'first.png'}@0", "--preset", "draft"]
     assert main([str(word) for word in argv]) == 0
     report = json.loads((out / "report.json").read_text())
     assert report["complete"] and report["frames"] == FRAMES and report["size"] == [72, 96]
@@ -73,7 +73,7 @@ def test_a_grey_clip_and_one_coloured_frame_become_a_coloured_clip(
     frames = np.stack([read_image(file) for file in sorted((out / "frames").iterdir())])
     difference = luminance(from_uint8(frames)) - luminance(from_uint8(truth))
     assert difference.abs().quantile(0.99) < 1.5
-    assert np.abs(frames[0].astype(int) - truth[0]).max() <= 2, "the exemplar keeps its own colours"
+    assert np.abs(frames[0].astype(int) - truth[0]).max() <= 2, "the exemplar keeps its own colors"
     error = ((frames[1:].astype(float) - truth[1:]) ** 2).mean()
     assert error < 0.5 * ((frames[1:].mean(1, keepdims=True) - truth[1:]) ** 2).mean()
     for name in ("colorized.mp4", "origin.mp4"):
@@ -82,9 +82,9 @@ def test_a_grey_clip_and_one_coloured_frame_become_a_coloured_clip(
 
 
 @pytest.mark.slow
-def test_a_colour_clip_is_scored_and_the_seed_fixes_the_result(clips: Path, tmp_path: Path) -> None:
+def test_a_color_clip_is_scored_and_the_seed_fixes_the_result(clips: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        argv = ["colorize", clips / "colour.mp4", "--out", tmp_path / name, "--preset", "draft", "--seed", "7"]
+        argv = ["colorize", clips / "color.mp4", "--out", tmp_path / name, "--preset", "draft", "--seed", "7"]
         assert main([str(word) for word in argv]) == 0
     a, b = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("a", "b"))
     assert a["scores"]["psnr"] > 20
@@ -93,10 +93,10 @@ def test_a_colour_clip_is_scored_and_the_seed_fixes_the_result(clips: Path, tmp_
 
 
 @pytest.mark.slow
-def test_a_grey_clip_without_an_exemplar_is_left_to_the_prior(
+def test_a_gray_clip_without_an_exemplar_is_left_to_the_prior(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["colorize", clips / "grey", "--out", tmp_path / "out", "--preset", "draft", "--frames", "2"]
+    argv = ["colorize", clips / "gray", "--out", tmp_path / "out", "--preset", "draft", "--frames", "2"]
     assert main([str(word) for word in argv]) == 0
     assert "prior invents" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -108,7 +108,7 @@ def test_a_grey_clip_without_an_exemplar_is_left_to_the_prior(
 @pytest.mark.slow
 def test_an_interrupted_run_keeps_what_is_done(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    argv = [sys.executable, "-m", "omnifusion", "colorize", clips / "colour.mp4", "--out", out, "--preset", "draft"]
+    argv = [sys.executable, "-m", "omnifusion", "colorize", clips / "color.mp4", "--out", out, "--preset", "draft"]
     process = subprocess.Popen([str(w) for w in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while not list(out.glob("units/*.progress")) and process.poll() is None:
         time.sleep(0.05)
@@ -128,12 +128,12 @@ def test_another_run_is_not_overwritten(clips: Path, tmp_path: Path, capsys: pyt
     out = tmp_path / "out"
     out.mkdir()
     (out / "report.json").write_text("{}")
-    assert "--overwrite" in refused(capsys, "colorize", clips / "colour.mp4", "--out", out)
+    assert "--overwrite" in refused(capsys, "colorize", clips / "color.mp4", "--out", out)
     assert [p.name for p in out.iterdir()] == ["report.json"]
 
 
 def test_overwriting_touches_only_what_a_run_writes(tmp_path: Path) -> None:
-    from omnifusion.production.store import RunFolder
+    from omnifusion.run.folder import RunFolder
 
     (tmp_path / "holiday.txt").write_text("mine")
     (tmp_path / "report.json").write_text("{}")
@@ -147,16 +147,16 @@ def nothing_written(out: Path) -> bool:
 
 
 def test_bad_inputs_cost_one_sentence(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, colour = tmp_path / "out", clips / "colour.mp4"
+    out, color = tmp_path / "out", clips / "color.mp4"
     text, empty, cut = tmp_path / "notes.mp4", tmp_path / "empty", tmp_path / "cut.mp4"
     text.write_text("not a film")
     empty.mkdir()
-    cut.write_bytes(colour.read_bytes()[: colour.stat().st_size // 2])
+    cut.write_bytes(color.read_bytes()[: color.stat().st_size // 2])
     wide, photo = tmp_path / "wide.png", tmp_path / "photo.png"
     write_image(wide, np.repeat(read_image(clips / "first.png"), 2, axis=2))
     noise = np.random.default_rng(0).integers(0, 256, (3, 72, 96), dtype=np.uint8)
     write_image(photo, noise)
-    grey_first = clips / "grey" / "0.png"
+    gray_first = clips / "gray" / "0.png"
 
     def colorize(*more: object) -> str:
         return refused(capsys, "colorize", *more, "--out", out)
@@ -165,14 +165,14 @@ def test_bad_inputs_cost_one_sentence(clips: Path, tmp_path: Path, capsys: pytes
     assert "notes.mp4" in colorize(text)
     assert "empty" in colorize(empty)
     assert "cut.mp4" in colorize(cut)
-    assert "frame 99" in colorize(colour, "--exemplar", f"{clips / 'first.png'}@99")
-    assert "aspect" in colorize(colour, "--exemplar", f"{wide}@0")
-    assert "--force" in colorize(colour, "--exemplar", f"{photo}@0")
-    assert "colour" in colorize(colour, "--exemplar", f"{grey_first}@0")
-    assert "IMAGE@FRAME" in colorize(colour, "--exemplar", f"{clips / 'first.png'}@two")
-    assert "preset" in colorize(colour, "--preset", "fast")
-    assert "steps" in colorize(colour, "--steps", "0")
-    assert "prior" in colorize(colour, "--prior", str(tmp_path / "no-such-prior")).lower()
+    assert "frame 99" in colorize(color, "--exemplar", f"{clips / 'first.png'}@99")
+    assert "aspect" in colorize(color, "--exemplar", f"{wide}@0")
+    assert "--force" in colorize(color, "--exemplar", f"{photo}@0")
+    assert "color" in colorize(color, "--exemplar", f"{gray_first}@0")
+    assert "IMAGE@FRAME" in colorize(color, "--exemplar", f"{clips / 'first.png'}@two")
+    assert "preset" in colorize(color, "--preset", "fast")
+    assert "steps" in colorize(color, "--steps", "0")
+    assert "prior" in colorize(color, "--prior", str(tmp_path / "no-such-prior")).lower()
     assert nothing_written(out)
 
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_told_before_the_run(
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    assert "MiB" in refused(capsys, "colorize", clips / "colour.mp4", "--out", tmp_path / "out")
+    assert "MiB" in refused(capsys, "colorize", clips / "color.mp4", "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -220,18 +220,18 @@ def test_a_usage_error_waits_for_no_heavy_library() -> None:
 @pytest.mark.slow
 def test_a_run_of_the_command_line_can_be_opened_again(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    argv = ["colorize", clips / "grey", "--out", out, "--exemplar", f"{clips / 'first.png'}@0", "--preset", "draft"]
+    argv = ["colorize", clips / "gray", "--out", out, "--exemplar", f"{clips / 'first.png'}@0", "--preset", "draft"]
     assert main([str(word) for word in [*argv, "--frames", "3", "--steps", "2", "--prompt", "a garden"]]) == 0
     run = open_run(out)
     assert run.request == Request(
-        "grey", choose("draft", steps=2, prompt="a garden"), 3, (0,), False, str((clips / "grey").absolute())
+        "gray", choose("draft", steps=2, prompt="a garden"), 3, (0,), False, str((clips / "gray").absolute())
     )
     assert np.array_equal(read_image(run.exemplar(0)), read_image(clips / "first.png"))
     clip = prepare(read(run.clip, max_frames=3), [Exemplar(0, read_image(run.exemplar(0)))], 256)
     state, trackers = run.state(clip.L), run.trackers()
     assert state.mask.all() and not trackers and run.report["versions"]["torch"]
     assert all(np.array_equal(clip.full_size(state, t), run.frame(t).transpose(2, 0, 1)) for t in range(3))
-    again = drain(colorize(clip.L, clip.exemplar_ab(), run.request.settings, clip.shots, trackers=trackers))
+    again = run_to_end(colorize(clip.L, clip.exemplar_ab(), run.request.settings, clip.shots, trackers=trackers))
     assert again.state.ab.equal(state.ab) and again.state.origin.equal(state.origin)
 
 
@@ -250,7 +250,7 @@ def test_inpaint_fills_the_white_part_of_a_mask(
     fills = [read_image(name).astype(int) for name in names]
     known = hole[0] == 0
     assert max(np.abs(fill - truth[0])[:, known].max() for fill in fills) <= 2
-    assert all(np.abs(fill - fill.mean(0))[:, ~known].mean() > 3 for fill in fills), "there is colour in the hole"
+    assert all(np.abs(fill - fill.mean(0))[:, ~known].mean() > 3 for fill in fills), "there is color in the hole"
     assert main([str(word) for word in [*argv, "--average"]]) == 0
     mean = read_image(tmp_path / "out.png")
     assert np.abs(mean - (fills[0] + fills[1]) / 2)[:, ~known].mean() < 1.5, "the average lies between the fills"
@@ -267,5 +267,5 @@ def test_the_demo_runs_and_prints_how_it_went_beside_simpler_ways(
     assert main(argv) == 0
     table = re.findall(r"^  (\S.*?) +(\d+\.\d\d)$", capsys.readouterr().out, re.MULTILINE)
     psnr = {name.split()[0]: float(value) for name, value in table}
-    assert set(psnr) == {"OmniFusion", "classical", "static", "grey"}
-    assert min(psnr["OmniFusion"], psnr["classical"]) > psnr["static"] + 3 and psnr["static"] > psnr["grey"]
+    assert set(psnr) == {"OmniFusion", "classical", "static", "gray"}
+    assert min(psnr["OmniFusion"], psnr["classical"]) > psnr["static"] + 3 and psnr["static"] > psnr["gray"]

@@ -1,4 +1,4 @@
-"""Luminance is held sacred; colours stay in the gamut."""
+"""Luminance is held sacred; colors stay in the gamut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_lab_round_trip(rgb: torch.Tensor) -> None:
     assert (color.lab_to_rgb(color.rgb_to_lab(rgb)) - rgb).abs().max() < 1e-4
 
 
-def test_composed_colours_keep_the_luminance_even_outside_the_gamut(rgb: torch.Tensor) -> None:
+def test_composed_colors_keep_the_luminance_even_outside_the_gamut(rgb: torch.Tensor) -> None:
     L = color.luminance(rgb)
     wild = 120 * torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(1))
     picture = color.from_uint8(color.to_uint8(color.compose(L, wild)))
@@ -33,7 +33,7 @@ def test_composed_colours_keep_the_luminance_even_outside_the_gamut(rgb: torch.T
     assert error.max() < 1.5
 
 
-def test_shrinking_keeps_the_hue_and_leaves_good_colours_alone(rgb: torch.Tensor) -> None:
+def test_shrinking_keeps_the_hue_and_leaves_good_colors_alone(rgb: torch.Tensor) -> None:
     lab = color.rgb_to_lab(rgb)
     L, ab = lab[:, :1], lab[:, 1:]
     assert torch.allclose(color.into_gamut(L, 0.99 * ab), 0.99 * ab)
@@ -42,10 +42,10 @@ def test_shrinking_keeps_the_hue_and_leaves_good_colours_alone(rgb: torch.Tensor
     assert (cross / ab.norm(dim=1).clamp(min=1e-3) / wild.norm(dim=1).clamp(min=1e-3)).abs().max() < 1e-3
 
 
-def test_grey_keeps_luminance_and_has_equal_channels(rgb: torch.Tensor) -> None:
-    grey = color.grey(rgb)
-    assert torch.equal(grey[:, 0], grey[:, 1])
-    assert (color.luminance(grey) - color.luminance(rgb)).abs().max() < 0.05
+def test_gray_keeps_luminance_and_has_equal_channels(rgb: torch.Tensor) -> None:
+    gray = color.gray(rgb)
+    assert torch.equal(gray[:, 0], gray[:, 1])
+    assert (color.luminance(gray) - color.luminance(rgb)).abs().max() < 0.05
 
 
 def test_compose_is_differentiable() -> None:
@@ -61,7 +61,7 @@ def test_eight_bit_round_trip_is_exact() -> None:
 
 
 @pytest.mark.parametrize("gain", [1.0, 1.1])
-def test_the_luminance_of_grey_pictures_is_that_of_any(rgb: torch.Tensor, gain: float) -> None:
+def test_the_luminance_of_gray_pictures_is_that_of_any(rgb: torch.Tensor, gain: float) -> None:
     picture = color.to_uint8(rgb[0]).numpy()
     for image in (picture, picture[:1].repeat(3, 0)):
         expected = color.luminance((color.from_uint8(image) * gain).clamp_max(1))

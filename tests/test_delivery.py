@@ -11,10 +11,10 @@ import torch
 
 from omnifusion import synthetic
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.production import delivery
-from omnifusion.production.cache import frames_of
+from omnifusion.progress import StepIterator
+from omnifusion.run import export as delivery
+from omnifusion.run.cache import frames_of
 from omnifusion.state import ColorState, Exemplar, Origin
-from omnifusion.steps import Followed
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,10 @@ def clip() -> Clip:
 def delivered(clip: Clip, folder: Path, threads: int) -> tuple[dict[str, bytes], object]:
     values = torch.randn(6, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     colors = {t: (values[t, 0] > -0.25, 40 * values[t, 1:]) for t in range(6)}
-    state = ColorState.grey(clip.L).paint(colors, 3, Origin.INPAINTED)
+    state = ColorState.gray(clip.L).paint(colors, 3, Origin.INPAINTED)
     for name in ("frames", "iterations"):
         (folder / name).mkdir(parents=True)
-    work = Followed(delivery.deliver(folder, clip, partial(frames_of, state), "h264", threads))
+    work = StepIterator(delivery.deliver(folder, clip, partial(frames_of, state), "h264", threads))
     assert [step.done for step in work][-1] == 1
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.*")}, work.result
 

@@ -18,13 +18,13 @@ import torch
 from test_prior import write_prior
 
 from omnifusion import synthetic
+from omnifusion.algorithm import Result, colorize, next_frames
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.driver import Result, colorize, next_frames
 from omnifusion.prior.components import Components, load_components
+from omnifusion.progress import InputError, Note, Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
-from omnifusion.state import InputError, Task
-from omnifusion.steps import Note, Step, drain
+from omnifusion.state import Task
 from omnifusion.ui import gpu
 
 QUOTA = gr.Error("You have exceeded your ZeroGPU quota (9s requested vs. 2s left). Try again in 3:00:00. ")
@@ -71,7 +71,7 @@ def loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(clip: Clip, scheduler: Scheduler, **changes: Any) -> tuple[Result, list[Step]]:
     seen: list[Step] = []
     stages = Stages(inpaint=gpu.Calls(scheduler), together=gpu.TOGETHER)
-    result = drain(colorize(clip.L, clip.exemplar_ab(), choose("draft", **changes), None, stages), seen.append)
+    result = run_to_end(colorize(clip.L, clip.exemplar_ab(), choose("draft", **changes), None, stages), seen.append)
     assert result.state.mask.all()
     return result, seen
 
@@ -135,10 +135,10 @@ def test_what_is_asked_for_follows_what_is_measured(frames: int, monkeypatch: py
 
 
 def test_frames_filled_together_are_a_gap_apart() -> None:
-    grey = dict.fromkeys(range(24), 0.1) | {0: 0.0, 15: 0.0}
-    assert next_frames("keyframes", grey, 0, {0}, 1) == [5]
-    assert next_frames("keyframes", grey, 0, {0}, 8) == [5, 10, 16, 21]
-    assert next_frames("next", grey, 0, {0}, 8) == [1]
+    gray = dict.fromkeys(range(24), 0.1) | {0: 0.0, 15: 0.0}
+    assert next_frames("keyframes", gray, 0, {0}, 1) == [5]
+    assert next_frames("keyframes", gray, 0, {0}, 8) == [5, 10, 16, 21]
+    assert next_frames("next", gray, 0, {0}, 8) == [1]
 
 
 def test_such_a_space_offers_what_it_has_loaded(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:

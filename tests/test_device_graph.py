@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 
 from omnifusion.omnimotion import official
 from omnifusion.omnimotion.official import OfficialVolume
-from omnifusion.omnimotion.optimise import slope
+from omnifusion.omnimotion.optimize import slope
 from omnifusion.omnimotion.volume import Rays, Volume, depths
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "_linalg_check_errors")

@@ -17,16 +17,16 @@ from test_prior import frame, write_prior
 
 from omnifusion import flow, omnimotion, synthetic
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.hint import Reference, make_hint
+from omnifusion.hint import Reference, estimate_color
 from omnifusion.omnimotion import official
-from omnifusion.omnimotion.optimise import Schedule
+from omnifusion.omnimotion.optimize import Schedule
 from omnifusion.omnimotion.volume import Volume
 from omnifusion.prior import diffusion, guidance
 from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.diffusion import BUNDLED, with_text
+from omnifusion.progress import Note, Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.state import Task
-from omnifusion.steps import Note, Step, drain
 
 SHORT = replace(omnimotion.PRESETS["paper"], iterations=3, side=48)
 
@@ -40,7 +40,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
     """Two frames filled on the pretended GPU, from a hint and from noise."""
     L, ab, mask = frame()
-    hint = make_hint(Reference(L, ab * mask, mask), [])
+    hint = estimate_color(Reference(L, ab * mask, mask), [])
     text = embed(str(folder), "", "")
     with pretending():
         try:
@@ -50,7 +50,7 @@ def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
         for module in (components.unet, components.vae):
             module.float().disable_gradient_checkpointing()  # a recomputed tensor carries no mark
         prior = with_text(components, text, choose("draft", steps=2, **changes))
-        found = [drain(prior.fill([Task(L, ab, mask, h, n) for n in (0, 1)])) for h in (hint, None)]
+        found = [run_to_end(prior.fill([Task(L, ab, mask, h, n) for n in (0, 1)])) for h in (hint, None)]
     return components, [a for batch in found for a in batch]
 
 
@@ -71,7 +71,7 @@ def fit() -> omnimotion.OmniMotion:
     clip = synthetic.make("two-layers", frames=3, size=(32, 48), seed=1)
     L = rgb_to_lab(from_uint8(clip.video.frames))[:, :1]
     with pretending():
-        tracker = drain(omnimotion.fit(L, "paper", device="cuda"))
+        tracker = run_to_end(omnimotion.fit(L, "paper", device="cuda"))
         assert on_gpu(next(tracker.volume.parameters()))
         found, seen = tracker.volume_flow(0, 2)
         assert np.isfinite(found).all() and np.isfinite(seen).all()
@@ -85,7 +85,7 @@ def test_the_papers_volume_learns_from_dis_where_rafts_weights_cannot_be_had(mon
     monkeypatch.setattr(flow, "raft", offline)
     L = torch.rand(3, 1, 32, 48, generator=torch.Generator().manual_seed(0)) * 100
     seen: list[Step] = []
-    flows = drain(omnimotion.find_flows(L, "paper", device="cuda"), seen.append)
+    flows = run_to_end(omnimotion.find_flows(L, "paper", device="cuda"), seen.append)
     assert [s.message for s in seen if isinstance(s, Note)] == [
         "RAFT's weights cannot be had (<urlopen error no network>): DIS found the optical flow."
     ]

@@ -1,4 +1,4 @@
-"""Stable Diffusion in its true shape: published configurations without weights, and tiny twins with random ones."""
+"""Stable Diffusion in its true shape: published configurations without weights, and tiny duplicates with random ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from omnifusion.color import luminance
-from omnifusion.hint import Reference, make_hint
+from omnifusion.hint import Reference, estimate_color
 from omnifusion.prior.components import GRADIENT_SCALE, Components, load_components
 from omnifusion.prior.diffusion import DiffusionPrior
-from omnifusion.prior.guidance import GreyConstraint, optimize
+from omnifusion.prior.guidance import GrayConstraint, optimize
+from omnifusion.progress import Note, run_to_end
 from omnifusion.settings import choose
 from omnifusion.state import Task
-from omnifusion.steps import Note, drain
 
 PUBLISHED = Path(__file__).parent / "data" / "sd"
 VERSIONS = ("v1.5", "v2.0-base")
@@ -103,7 +103,7 @@ def twin(folder: Path, dtype: torch.dtype, channels: int = 4) -> Components:
 def gradient(parts: Components, z: torch.Tensor, checkpointing: bool = True) -> torch.Tensor:
     if not checkpointing:
         parts.unet.disable_gradient_checkpointing(), parts.vae.disable_gradient_checkpointing()
-    constraint = GreyConstraint(
+    constraint = GrayConstraint(
         F=lambda z_0: parts.decode(z_0).mean(1, keepdim=True),
         x=torch.rand(1, 1, 32, 32),
         unknown=torch.ones(1, 1, 32, 32),
@@ -128,9 +128,9 @@ def test_half_precision_gives_the_gradient_of_single(tiny: Path, dtype: torch.dt
 def test_twins_run_end_to_end_in_half_precision(tiny: Path, dtype: torch.dtype) -> None:
     L, ab, mask = frame()
     prior = DiffusionPrior(twin(tiny, dtype), choose("draft", steps=2, prior=str(tiny)))
-    tasks = [Task(L, ab, mask, make_hint(Reference(L, ab * mask, mask), []), seed) for seed in (0, 1)]
+    tasks = [Task(L, ab, mask, estimate_color(Reference(L, ab * mask, mask), []), seed) for seed in (0, 1)]
     seen: list[Any] = []
-    filled = drain(prior.fill(tasks), seen.append)
+    filled = run_to_end(prior.fill(tasks), seen.append)
     assert all(a.isfinite().all() and torch.equal(a[:, mask], ab[:, mask]) for a in filled)
     assert not any(isinstance(step, Note) for step in seen)
 
@@ -150,18 +150,18 @@ def test_a_step_of_eq_4_moves_luminance_a_little(linear: list[list[float]]) -> N
         rgb = torch.einsum("bchw,cr->brhw", z, torch.tensor(linear)) / 2 + 0.5
         return rgb.repeat_interleave(8, -1).repeat_interleave(8, -2)
 
-    def grey(z: torch.Tensor) -> torch.Tensor:
+    def gray(z: torch.Tensor) -> torch.Tensor:
         return luminance(decode(z).clamp(1e-3, 1)) / 100
 
     z, size = 0.3 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), (1, 1, 64, 64)
     eta = choose("paper").eta * GRADIENT_SCALE
-    constraint = GreyConstraint(F=grey, x=torch.zeros(size), unknown=torch.ones(size), eta=eta)
+    constraint = GrayConstraint(F=gray, x=torch.zeros(size), unknown=torch.ones(size), eta=eta)
     moved, _ = optimize(z, None, 1, 1.0, "sample", constraint)
-    assert 1.0 < 100 * float((grey(z) - grey(moved)).mean()) < 2.5
+    assert 1.0 < 100 * float((gray(z) - gray(moved)).mean()) < 2.5
 
 
 def overflow(limit: float) -> Any:
-    """A grey picture whose gradient is no number where it is passed more than ``limit``."""
+    """A gray picture whose gradient is no number where it is passed more than ``limit``."""
 
     class Steep(torch.autograd.Function):
         @staticmethod
@@ -177,23 +177,23 @@ def overflow(limit: float) -> Any:
 
 def test_a_gradient_that_overflows_is_taken_of_a_smaller_loss() -> None:
     z, unknown = torch.ones(2, 1, 4, 4), torch.ones(1, 1, 4, 4)
-    plain = GreyConstraint(F=lambda z_0: z_0 * 1.0, x=0 * unknown, unknown=unknown, eta=0.1)
-    steep = GreyConstraint(F=overflow(0.5), x=0 * unknown, unknown=unknown, eta=0.1)
-    hopeless = GreyConstraint(F=overflow(1e-9), x=0 * unknown, unknown=unknown, eta=0.1)
+    plain = GrayConstraint(F=lambda z_0: z_0 * 1.0, x=0 * unknown, unknown=unknown, eta=0.1)
+    steep = GrayConstraint(F=overflow(0.5), x=0 * unknown, unknown=unknown, eta=0.1)
+    hopeless = GrayConstraint(F=overflow(1e-9), x=0 * unknown, unknown=unknown, eta=0.1)
     wanted = optimize(z, None, 1, 1.0, "sample", plain)[0]
     assert torch.allclose(optimize(z, None, 1, 1.0, "sample", steep)[0], wanted) and steep.lost == []
     assert torch.equal(optimize(z, None, 7, 1.0, "sample", hopeless)[0], z) and hopeless.lost == [7]
 
 
-def test_colours_that_are_no_numbers_are_left_out_and_told(tiny: Path) -> None:
+def test_colors_that_are_no_numbers_are_left_out_and_told(tiny: Path) -> None:
     parts = twin(tiny, torch.float32)
     decode, broken = parts.vae.decode, torch.tensor([torch.nan, 1.0]).view(2, 1, 1, 1)
     parts.vae.decode = lambda z: type("", (), {"sample": decode(z).sample * broken[: len(z)]})()  # type: ignore[method-assign]
     L, ab, mask = frame()
-    hint = make_hint(Reference(L, ab * mask, mask), [])
+    hint = estimate_color(Reference(L, ab * mask, mask), [])
     prior = DiffusionPrior(parts, choose("draft", steps=1, prior=str(tiny)))
     seen: list[Any] = []
-    first, second = drain(prior.fill([Task(L, ab, mask, hint, 0), Task(L, ab, mask, hint, 1)]), seen.append)
+    first, second = run_to_end(prior.fill([Task(L, ab, mask, hint, 0), Task(L, ab, mask, hint, 1)]), seen.append)
     assert torch.equal(first[:, ~mask], hint.ab[:, ~mask]) and not torch.equal(second[:, ~mask], hint.ab[:, ~mask])
     told = [step.message for step in seen if isinstance(step, Note)]
     assert len(told) == 2 and "Eq. (4)" in told[0] and "no numbers" in told[1]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import picture, synthetic
+from omnifusion import synthetic
+from omnifusion import visualize as picture
 from omnifusion.__main__ import main
 from omnifusion.evaluation import ablation, dataset, figures, methods, tables
 from omnifusion.evaluation.evaluate import Evaluation, Scorer, pooled
@@ -21,11 +22,10 @@ from omnifusion.evaluation.methods import Case, Outcome
 from omnifusion.evaluation.report import html_report
 from omnifusion.evaluation.scores import Protocol, Scoreboard
 from omnifusion.inpaint import Kernels
-from omnifusion.meter import Meter
+from omnifusion.progress import InputError, Meter, Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
-from omnifusion.state import ColorState, InputError, Origin
-from omnifusion.steps import Step, drain
+from omnifusion.state import ColorState, Origin
 from omnifusion.video import write_image
 
 PAINT = torch.tensor([12.0, -34.0])
@@ -62,7 +62,7 @@ def clips(made: synthetic.MadeClip, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class Exact:
-    """The sample's own correspondence as tracker, one colour as prior; counts what is asked of it."""
+    """The sample's own correspondence as tracker, one color as prior; counts what is asked of it."""
 
     def __init__(self, made: synthetic.MadeClip) -> None:
         self.made, self.fits, self.settings = made, 0, []
@@ -90,7 +90,7 @@ def measured(made, clips, tmp_path_factory) -> Scoreboard:
 
 def measure(clips, methods, path: Path, stages: Stages | None = None) -> Scoreboard:
     scores = Scoreboard.begin(path, PROTOCOL)
-    return drain(Evaluation(PROTOCOL, scores, Scorer(), stages or Stages()).run(clips, methods))
+    return run_to_end(Evaluation(PROTOCOL, scores, Scorer(), stages or Stages()).run(clips, methods))
 
 
 def kept(scores: Scoreboard, method: str) -> Outcome:
@@ -147,14 +147,14 @@ def test_a_measurement_is_whole(measured, made) -> None:
     assert set(whole["methods"]) == set(methods.METHODS)
     for name, entry in whole["methods"].items():
         assert "error" not in entry, entry
-        assert set(entry) >= {"psnr", "psnr_uint8", "ssim", "ciede2000", "cdc", "colour"}
+        assert set(entry) >= {"psnr", "psnr_uint8", "ssim", "ciede2000", "cdc", "color"}
         assert entry["seconds"] >= 0 and entry["peak_mib"] > 0
         assert len(entry["curves"]["psnr"]) == 5
         assert entry["psnr"] == pytest.approx(np.mean(entry["curves"]["psnr"]), abs=1e-4)
         frames = kept(measured, name).frames
         assert frames.shape == made.video.frames.shape
-        assert np.abs(frames[0].astype(int) - made.video.frames[0]).max() <= (255 if name == "grey" else 3)
-    assert whole["methods"]["grey"]["colour"] < 0.02
+        assert np.abs(frames[0].astype(int) - made.video.frames[0]).max() <= (255 if name == "gray" else 3)
+    assert whole["methods"]["gray"]["color"] < 0.02
     assert whole["methods"]["omnifusion"]["cpu_seconds"] > 0
 
 
@@ -165,11 +165,11 @@ def test_shares_and_regions(measured) -> None:
     assert ours["inpainted"] == pytest.approx((whole.kind[1:] == Origin.INPAINTED).mean())
     alone = kept(measured, "omnimotion-only")
     assert set(np.unique(alone.kind[1:])) == {-1, Origin.PROPAGATED}
-    grey = alone.frames.transpose(0, 2, 3, 1)[alone.kind < 0].astype(int)
-    assert np.ptp(grey, axis=1).max() <= 2
+    gray = alone.frames.transpose(0, 2, 3, 1)[alone.kind < 0].astype(int)
+    assert np.ptp(gray, axis=1).max() <= 2
     assert (blind["propagated"], blind["inpainted"]) == (0.0, 1.0)
-    # where OmniFusion propagated at its first iteration, the tracker alone has the same colours: better than grey there
-    assert entries["omnimotion-only"]["propagated psnr"] > entries["grey"]["propagated psnr"]
+    # where OmniFusion propagated at its first iteration, the tracker alone has the same colors: better than gray there
+    assert entries["omnimotion-only"]["propagated psnr"] > entries["gray"]["propagated psnr"]
     truth, inside = kept(measured, "truth").frames, whole.kind == Origin.INPAINTED
     error = (whole.frames.astype(float) - truth).transpose(0, 2, 3, 1)[inside]
     assert ours["inpainted psnr"] == pytest.approx(10 * np.log10(255**2 / (error**2).mean()))
@@ -180,10 +180,10 @@ def test_a_failure_is_noted_and_the_rest_goes_on(made, clips, tmp_path: Path) ->
         yield Step("fit")
         raise RuntimeError("no luck today")
 
-    wanted = {"fails": fails, "grey": methods.METHODS["grey"]}
+    wanted = {"fails": fails, "gray": methods.METHODS["gray"]}
     scores = measure(clips, wanted, tmp_path / "s.json")
     assert "no luck today" in scores.clips["whole"]["methods"]["fails"]["error"]
-    assert "psnr" in scores.clips["whole"]["methods"]["grey"]
+    assert "psnr" in scores.clips["whole"]["methods"]["gray"]
     assert scores.clips["broken"]["error"]
     notes = scores.failures()
     assert len(notes) == 2 and any("broken" in note for note in notes)
@@ -206,11 +206,11 @@ def test_a_measurement_resumes(made, clips, tmp_path: Path) -> None:
         return list(ran)
 
     exact = Exact(made)
-    assert again("static", "grey") == ["static", "grey"]
-    assert again("static", "grey") == []
-    assert again("static", "grey", "flow-warp") == ["flow-warp"]
-    assert again("omnifusion", "static", "grey") == ["omnifusion", "static", "grey"]
-    assert "inpainted psnr" in json.loads(path.read_text())["clips"]["whole"]["methods"]["grey"]
+    assert again("static", "gray") == ["static", "gray"]
+    assert again("static", "gray") == []
+    assert again("static", "gray", "flow-warp") == ["flow-warp"]
+    assert again("omnifusion", "static", "gray") == ["omnifusion", "static", "gray"]
+    assert "inpainted psnr" in json.loads(path.read_text())["clips"]["whole"]["methods"]["gray"]
     with pytest.raises(InputError, match="other choices"):
         Scoreboard.begin(path, replace(PROTOCOL, scale=0.5))
     path.write_text("{}")
@@ -220,17 +220,17 @@ def test_a_measurement_resumes(made, clips, tmp_path: Path) -> None:
 
 def test_a_shared_fit_is_charged_to_all_who_use_it(made) -> None:
     case = Case(made.video.frames, SETTINGS, Exact(made).stages)
-    fitted = drain(methods.omnifusion(case))
-    shared = drain(methods.omnimotion_only(case))
+    fitted = run_to_end(methods.omnifusion(case))
+    shared = run_to_end(methods.omnimotion_only(case))
     assert fitted.borrowed == (0.0, 0.0)
     assert shared.borrowed == case.spent() and min(shared.borrowed) > 0
-    assert drain(methods.METHODS["grey"](case)).borrowed == (0.0, 0.0)
+    assert run_to_end(methods.METHODS["gray"](case)).borrowed == (0.0, 0.0)
 
 
-def test_a_clip_without_colour_has_no_truth(made) -> None:
-    grey = np.repeat(made.video.frames[:, :1], 3, axis=1)
+def test_a_clip_without_color_has_no_truth(made) -> None:
+    gray = np.repeat(made.video.frames[:, :1], 3, axis=1)
     with pytest.raises(InputError, match="black and white"):
-        Case(grey, SETTINGS).clip()
+        Case(gray, SETTINGS).clip()
 
 
 def test_meter_sees_time_and_memory() -> None:
@@ -320,11 +320,11 @@ def test_the_zoom_finds_where_methods_differ() -> None:
     assert (right - left, bottom - top) == (18, 12)
 
 
-def test_partly_coloured_is_grey_where_inpainted() -> None:
+def test_partly_colored_is_gray_where_inpainted() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8)
     kind = np.full((1, 4, 4), Origin.PROPAGATED)
     kind[0, :2] = Origin.INPAINTED
-    image = figures.partly_coloured(Outcome(frames, kind), 0)
+    image = figures.partly_colored(Outcome(frames, kind), 0)
     assert np.ptp(image[:4], axis=-1).max() == 0
     assert np.array_equal(image[4:], frames[0].transpose(1, 2, 0)[4:])
 
@@ -342,7 +342,7 @@ def test_ablation_changes_what_it_says(made, clips, tmp_path: Path) -> None:
     exact = Exact(made)
     scores = measure({"whole": clips["whole"]}, ablation.rows_of_table_2(), tmp_path / "s.json", exact.stages)
     assert exact.fits == 1
-    seen = list(dict.fromkeys((s.steps, s.optimizations, s.color_condition, s.grey_constraint) for s in exact.settings))
+    seen = list(dict.fromkeys((s.steps, s.optimizations, s.color_condition, s.gray_constraint) for s in exact.settings))
     S = SETTINGS.steps
     assert seen == [
         (S, 1, True, True),
@@ -373,21 +373,21 @@ def test_each_part_is_measured_with_and_without_it(made, clips, tmp_path: Path) 
     scores = Scoreboard.begin(tmp_path / "s.json", PROTOCOL)
     for name, method in ablation.with_and_without_parts().items():
         near[name], asked[name], before = set(), [], len(exact.settings)
-        drain(Evaluation(PROTOCOL, scores, Scorer(), stages).run({"whole": clips["whole"]}, {name: method}))
+        run_to_end(Evaluation(PROTOCOL, scores, Scorer(), stages).run({"whole": clips["whole"]}, {name: method}))
         heard[name] = exact.settings[before:]
     assert not scores.failures()
     assert not any(asked["no lookup"]) and any(asked[ablation.WHOLE])
     assert near["chains alone"] == {True} and near[ablation.WHOLE] == {True, False}
     assert {s.order for s in heard["next in time"]} == {"next"} and {s.literal for s in heard["all believed"]} == {True}
     assert not any(s.color_condition for s in heard["diffusion without eq. (2)"])
-    assert not any(s.grey_constraint for s in heard["diffusion without eq. (3)-(4)"])
+    assert not any(s.gray_constraint for s in heard["diffusion without eq. (3)-(4)"])
     assert {s.start for s in heard["diffusion from noise"]} == {None}
     assert [row[0] for row in ablation.part_table(scores).rows] == list(ablation.PARTS)
 
 
-def test_only_sure_colours_are_heard(made) -> None:
+def test_only_sure_colors_are_heard(made) -> None:
     case = methods.Case(made.video.frames, SETTINGS)
-    kernels = ablation.VARIANTS["sure colours alone"](case).stages.kernels
+    kernels = ablation.VARIANTS["sure colors alone"](case).stages.kernels
     state = ColorState.of_exemplars(case.clip().L, case.clip().exemplar_ab())
     (found, believed), (all_found, _) = (k.fetched(made, state, 3, 0) for k in (kernels, Kernels()))
     assert torch.equal(found.confidence, all_found.confidence * believed)
@@ -419,7 +419,7 @@ def test_evaluate_and_gallery_from_the_command_line(clips, tmp_path: Path, capsy
         "--frames",
         "4",
         "--methods",
-        "flow-warp,grey",
+        "flow-warp,gray",
         "--json",
         str(scores),
     ]
@@ -442,7 +442,7 @@ def test_a_missing_prior_is_told_before_any_fit(clips, capsys) -> None:
 
 
 def test_a_broken_clip_ends_in_status_1(clips, capsys) -> None:
-    assert main(["evaluate", str(clips["broken"].parent), "--frames", "3", "--methods", "grey"]) == 1
+    assert main(["evaluate", str(clips["broken"].parent), "--frames", "3", "--methods", "gray"]) == 1
     assert "broken could not be measured" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ from omnifusion.flow import features
 
 @pytest.fixture(scope="module")
 def pair():
-    """A texture, and the same turned by ten degrees about its centre."""
+    """A texture, and the same turned by ten degrees about its center."""
     noise = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
     image = cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC)
     turn = cv2.getRotationMatrix2D((160, 120), 10.0, 1.0)

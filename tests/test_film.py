@@ -12,15 +12,15 @@ import torch
 
 from omnifusion import metrics, synthetic, video
 from omnifusion.__main__ import main
+from omnifusion.algorithm import colorize
 from omnifusion.clip.film import inspect
 from omnifusion.clip.prepare import prepare, working_luminance
 from omnifusion.clip.shots import Shot
-from omnifusion.color import from_uint8, grey, luminance, to_uint8
-from omnifusion.driver import colorize
+from omnifusion.color import from_uint8, gray, luminance, to_uint8
 from omnifusion.evaluation.degrade import DOUBLED, degrade
+from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
-from omnifusion.state import Exemplar, InputError, Video
-from omnifusion.steps import drain
+from omnifusion.state import Exemplar, Video
 
 SIZE = (108, 192)
 
@@ -30,8 +30,8 @@ def clean() -> np.ndarray:
     return np.asarray(synthetic.make("demo", frames=12, size=SIZE).video.frames)
 
 
-def twins(frames: np.ndarray) -> dict[int, int]:
-    return {t: source for shot in inspect(Video(frames), SIZE).shots for t, source in shot.twins.items()}
+def duplicates(frames: np.ndarray) -> dict[int, int]:
+    return {t: source for shot in inspect(Video(frames), SIZE).shots for t, source in shot.duplicates.items()}
 
 
 def test_a_clean_clip_is_matched_as_it_is(clean: np.ndarray) -> None:
@@ -46,7 +46,7 @@ def test_an_old_film_is_known_and_cleaned(clean: np.ndarray) -> None:
     assert clip.film.old and clip.film.grain > 0.6 and clip.film.flicker > 0.05
     assert any("old" in note for note in clip.notes) and clip.report()["film"]["cleaned"]
     raw, true = (working_luminance(x, clip.size) for x in (aged.frames, aged.truth))
-    new = [t for t in range(len(raw)) if t not in clip.shots[0].twins]
+    new = [t for t in range(len(raw)) if t not in clip.shots[0].duplicates]
 
     def change(L: torch.Tensor) -> float:  # of the whole frame's brightness: flicker
         return float(L[new].mean((1, 2, 3)).diff().abs().mean())
@@ -76,7 +76,7 @@ def test_flicker_makes_no_cuts_and_a_cut_is_still_found(clean: np.ndarray) -> No
     ],
 )
 def test_repeated_frames_are_found(clean: np.ndarray, shown: list[int]) -> None:
-    assert twins(clean[shown]) == {k: shown.index(t) for k, t in enumerate(shown) if shown.index(t) != k}
+    assert duplicates(clean[shown]) == {k: shown.index(t) for k, t in enumerate(shown) if shown.index(t) != k}
 
 
 @pytest.mark.parametrize("noise", [0, 2])
@@ -84,15 +84,17 @@ def test_what_moves_is_not_repeated(noise: int) -> None:
     for name in ("three-layers", "pan", "zoom"):
         frames = synthetic.make(name, frames=10, size=SIZE).video.frames.astype(float)
         frames += np.random.default_rng(0).normal(0, noise, frames.shape)
-        assert not twins(frames.clip(0, 255).astype(np.uint8))
+        assert not duplicates(frames.clip(0, 255).astype(np.uint8))
 
 
-def test_repeated_frames_have_one_colour_exactly_also_beside_an_exemplar(clean: np.ndarray) -> None:
+def test_repeated_frames_have_one_color_exactly_also_beside_an_exemplar(clean: np.ndarray) -> None:
     shown = [0, 1, 1, 2, 3, 3]
-    frames = to_uint8(grey(from_uint8(clean[shown]))).numpy()
+    frames = to_uint8(gray(from_uint8(clean[shown]))).numpy()
     clip = prepare(Video(frames), [Exemplar(2, clean[1])], 96)
-    assert clip.shots == [Shot(0, 6, twins={1: 2, 5: 4})], "the frame with the exemplar is the one that is repeated"
-    state = drain(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
+    assert clip.shots == [Shot(0, 6, duplicates={1: 2, 5: 4})], (
+        "the frame with the exemplar is the one that is repeated"
+    )
+    state = run_to_end(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
     made = [clip.full_size(state, t) for t in range(6)]
     assert np.array_equal(made[1], made[2]) and np.array_equal(made[4], made[5])
     assert not np.array_equal(made[0], made[1])
@@ -102,7 +104,7 @@ def test_luminance_is_delivered_as_it_was(clean: np.ndarray) -> None:
     aged = degrade(clean[:5])
     clip = prepare(Video(aged.frames), [Exemplar(0, aged.truth[0])], 96)
     assert clip.film.old
-    state = drain(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
+    state = run_to_end(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
     for t in range(len(aged.frames)):
         given, made = (luminance(from_uint8(x)) for x in (aged.frames[t], clip.full_size(state, t)))
         assert (given - made).abs().quantile(0.99) < 1.0
@@ -127,7 +129,7 @@ def test_interlaced_clips_are_refused_with_what_would_help(clean: np.ndarray) ->
         prepare(Video(telecined), [], 96)
 
 
-def test_flicker_of_colours_is_their_errors_change_not_motion(clean: np.ndarray) -> None:
+def test_flicker_of_colors_is_their_errors_change_not_motion(clean: np.ndarray) -> None:
     assert metrics.flicker(clean, clean) == 0
     tinted = clean.copy()
     tinted[1::2, 0] = np.clip(tinted[1::2, 0].astype(int) + 20, 0, 255)
@@ -142,10 +144,12 @@ def test_real_clips() -> None:
     folder = Path(os.environ["OMNIFUSION_CLIPS"])
     for path in [*sorted((folder / "davis").iterdir())[::3], folder / "mp4" / "juggle.mp4"]:
         found = inspect(video.read(path, 24), (252, 448))
-        assert not found.old and found.combed == 0 and not any(shot.twins for shot in found.shots)
+        assert not found.old and found.combed == 0 and not any(shot.duplicates for shot in found.shots)
     film = inspect(video.read(next((folder / "film").glob("*.mp4"))), (320, 432))
     assert [shot.start for shot in film.shots] == [0, 44, 134, 299] and not film.old
-    assert 60 < sum(len(shot.twins) for shot in film.shots) < 73, "24 frames a second, shown at 29: one in five or six"
+    assert 60 < sum(len(shot.duplicates) for shot in film.shots) < 73, (
+        "24 frames a second, shown at 29: one in five or six"
+    )
 
 
 @pytest.mark.slow
@@ -157,10 +161,10 @@ def test_evaluate_ages_clips_on_demand(clean: np.ndarray, tmp_path: Path, monkey
     found = {}
     for aged in ((), ("--degrade", "film")):
         out = tmp_path / f"scores{len(aged)}.json"
-        argv = ["evaluate", tmp_path / "set", "--methods", "omnifusion,grey", "--preset", "draft", "--json", out, *aged]
+        argv = ["evaluate", tmp_path / "set", "--methods", "omnifusion,gray", "--preset", "draft", "--json", out, *aged]
         assert main([str(word) for word in argv]) == 0
         found[aged] = json.loads(out.read_text())["clips"]["demo"]
     fresh, old = found.values()
     assert (fresh["frames"], old["frames"]) == (4, 5), "one frame comes twice"
-    assert old["methods"]["omnifusion"]["psnr"] > old["methods"]["grey"]["psnr"] + 2
+    assert old["methods"]["omnifusion"]["psnr"] > old["methods"]["gray"]["psnr"] + 2
     assert old["methods"]["omnifusion"]["flicker"] > 0

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from omnifusion import flow as of
 from omnifusion import synthetic
 from omnifusion.color import from_uint8, luminance
+from omnifusion.flow import dis as of
 
 
 @pytest.fixture(scope="module")

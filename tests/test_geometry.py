@@ -14,7 +14,7 @@ def image() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
-def test_sampling_at_pixel_centres_is_the_identity(image: torch.Tensor, mode: str) -> None:
+def test_sampling_at_pixel_centers_is_the_identity(image: torch.Tensor, mode: str) -> None:
     assert torch.allclose(geometry.sample(image, geometry.pixel_grid(9, 13), mode), image, atol=1e-5)
 
 

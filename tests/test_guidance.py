@@ -11,18 +11,18 @@ from torch import Tensor
 
 from omnifusion.prior.guidance import (
     ColorCondition,
-    GreyConstraint,
+    GrayConstraint,
     NoiseSchedule,
     PredictionType,
     blend,
     conditional_denoising,
     denoise,
-    grey_loss,
+    gray_loss,
     noise,
     optimize,
     predict,
 )
-from omnifusion.steps import drain
+from omnifusion.progress import run_to_end
 
 KINDS: list[PredictionType] = ["epsilon", "v_prediction", "sample"]
 SCHEDULE = NoiseSchedule((700, 400, 100), (0.2, 0.5, 0.9, 1.0))
@@ -44,8 +44,8 @@ class Net:
         return torch.tanh(torch.einsum("ij,bjhw->bihw", self.weight.to(z), z)) * (1 + t / 1000)
 
 
-def constraint(**changes: Any) -> GreyConstraint:
-    """F is a fixed nonlinear decoder of 3 x 3 latents to 6 x 6 grey pixels."""
+def constraint(**changes: Any) -> GrayConstraint:
+    """F is a fixed nonlinear decoder of 3 x 3 latents to 6 x 6 gray pixels."""
     mix = gaussian(1, 4, 1, 1, seed=5)
 
     def F(z_0: Tensor) -> Tensor:
@@ -53,11 +53,11 @@ def constraint(**changes: Any) -> GreyConstraint:
 
     unknown = (gaussian(1, 1, 6, 6, seed=6) > 0).double()
     values = {"F": F, "x": gaussian(1, 1, 6, 6, seed=7), "unknown": unknown, "eta": 0.02}
-    return GreyConstraint(**(values | changes))
+    return GrayConstraint(**(values | changes))
 
 
 def run(net: Net, **options: Any) -> Tensor:
-    return drain(
+    return run_to_end(
         conditional_denoising(net, SCHEDULE, gaussian(1, 4, 3, 3), [torch.Generator().manual_seed(1)], **options)
     )
 
@@ -89,7 +89,7 @@ def test_unconditional_sampling_is_ddim_of_diffusers(kind: PredictionType, spaci
     end = times[-1] - 100
     final = levels[end] if end >= 0 else scheduler.final_alpha_cumprod
     schedule = NoiseSchedule(tuple(times), (*(float(levels[t]) for t in times), float(final)))
-    ours = drain(conditional_denoising(net, schedule, z, [torch.Generator()], kind))
+    ours = run_to_end(conditional_denoising(net, schedule, z, [torch.Generator()], kind))
     for t in scheduler.timesteps:
         z = scheduler.step(net(z, int(t)), t, z).prev_sample
     assert torch.allclose(ours, z, atol=1e-5)
@@ -124,7 +124,7 @@ def test_the_gradient_of_eq_4_is_that_of_finite_differences(kind: PredictionType
     z_0, _ = predict(net(z, t), z, alpha, kind)
 
     def loss(moved: Tensor) -> Tensor:
-        return grey_loss(predict(net(moved, t), moved, alpha, kind)[0] if through else z_0 + moved - z, c)
+        return gray_loss(predict(net(moved, t), moved, alpha, kind)[0] if through else z_0 + moved - z, c)
 
     h = 1e-6
     numeric = torch.zeros_like(z)
@@ -136,18 +136,18 @@ def test_the_gradient_of_eq_4_is_that_of_finite_differences(kind: PredictionType
     assert step.abs().max() > 1e-3
 
 
-def test_known_pixels_do_not_count_in_the_grey_loss() -> None:
+def test_known_pixels_do_not_count_in_the_gray_loss() -> None:
     c, z = constraint(), gaussian(1, 4, 3, 3)
-    moved = GreyConstraint(c.F, c.x + 5 * (1 - c.unknown), c.unknown, c.eta)
-    assert torch.equal(grey_loss(z, c), grey_loss(z, moved))
-    assert grey_loss(z, c) > 0
+    moved = GrayConstraint(c.F, c.x + 5 * (1 - c.unknown), c.unknown, c.eta)
+    assert torch.equal(gray_loss(z, c), gray_loss(z, moved))
+    assert gray_loss(z, c) > 0
 
 
 def test_small_steps_of_eq_4_lower_the_loss() -> None:
     net, z, c = Net(), gaussian(1, 4, 3, 3), constraint(eta=1e-3)
     losses = []
     for _ in range(5):
-        losses.append(float(grey_loss(predict(net(z, 300), z, 0.4, "sample")[0], c)))
+        losses.append(float(gray_loss(predict(net(z, 300), z, 0.4, "sample")[0], c)))
         z, _ = optimize(z, net, 300, 0.4, "sample", c)
     assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1]
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from omnifusion import inpaint
-from omnifusion.hint import Reference, levin, lookup, make_hint
-from omnifusion.state import ColorState, Hint, Origin
+from omnifusion.hint import Reference, estimate_color, levin, lookup
+from omnifusion.state import ColorEstimate, ColorState, Origin
 
 
 def picture(H: int, W: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A smooth luminance ``(1, H, W)`` with edges and noise, and a colour that follows it."""
+    """A smooth luminance ``(1, H, W)`` with edges and noise, and a color that follows it."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:H, :W]
     L = 50 + 20 * np.sin(x / 7) * np.cos(y / 9) + 25 * ((x - W / 2) ** 2 + (y - H / 2) ** 2 < (H / 4) ** 2)
@@ -76,7 +76,7 @@ def test_levin_at_working_size_has_no_residual() -> None:
     assert torch.allclose(levin(L, constant * mask, mask), constant, atol=2e-3)  # a constant solves the equations
 
 
-def test_levin_keeps_known_pixels_and_colours_between_them() -> None:
+def test_levin_keeps_known_pixels_and_colors_between_them() -> None:
     L, ab = picture(40, 50)
     mask = holes(40, 50, 0.6)
     filled = levin(L, ab, mask)
@@ -97,13 +97,13 @@ def test_levin_stops_at_edges_of_luminance() -> None:
     assert filled[0, :, :18].mean() < 6 and filled[0, :, 22:].mean() > 24
 
 
-def test_levin_with_nothing_to_go_by_stays_grey() -> None:
+def test_levin_with_nothing_to_go_by_stays_gray() -> None:
     L, ab = picture(16, 16)
     assert not levin(L, ab, torch.zeros(16, 16, dtype=torch.bool)).any()
     assert torch.equal(levin(L, ab, torch.ones(16, 16, dtype=torch.bool)), ab)
 
 
-def test_lookup_in_the_same_picture_finds_its_colours() -> None:
+def test_lookup_in_the_same_picture_finds_its_colors() -> None:
     L, ab = picture(48, 64)
     nothing = torch.zeros(48, 64, dtype=torch.bool)
     found = lookup(Reference(L, ab, ~nothing), ~nothing, [Reference(L, ab, ~nothing)])
@@ -111,7 +111,7 @@ def test_lookup_in_the_same_picture_finds_its_colours() -> None:
     assert found.confidence.min() >= 0 and found.confidence.max() <= 1
 
 
-def test_lookup_answers_for_the_asked_alone_and_takes_no_unknown_colour() -> None:
+def test_lookup_answers_for_the_asked_alone_and_takes_no_unknown_color() -> None:
     L, ab = picture(48, 64)
     mask = holes(48, 64, 0.5)
     known = Reference(L, torch.where(mask, ab, torch.nan), mask)
@@ -120,8 +120,8 @@ def test_lookup_answers_for_the_asked_alone_and_takes_no_unknown_colour() -> Non
     assert torch.isfinite(found.ab).all() and found.confidence[~mask].any()
 
 
-def test_few_given_colours_outvote_references_that_they_contradict() -> None:
-    """A violet square that the reference shows in its old colours, one pixel in fifty given."""
+def test_few_given_colors_outvote_references_that_they_contradict() -> None:
+    """A violet square that the reference shows in its old colors, one pixel in fifty given."""
     L, ab = picture(64, 96)
     everywhere = torch.ones(64, 96, dtype=torch.bool)
     square = torch.zeros(64, 96, dtype=torch.bool)
@@ -129,7 +129,7 @@ def test_few_given_colours_outvote_references_that_they_contradict() -> None:
     truth = torch.where(square, torch.tensor([35.0, -45.0]).view(2, 1, 1), ab)
     given = torch.rand(64, 96, generator=torch.Generator().manual_seed(0)) < 0.02
     mask = ~square | given
-    hint = make_hint(Reference(L, truth * mask, mask), [Reference(L, ab, everywhere)])
+    hint = estimate_color(Reference(L, truth * mask, mask), [Reference(L, ab, everywhere)])
 
     def error(filled: torch.Tensor) -> float:
         return float((filled - truth)[:, ~mask].norm(dim=0).mean())
@@ -142,7 +142,7 @@ def test_hint_beats_levin_where_an_exemplar_knows_better(share: float) -> None:
     L, ab = picture(64, 96)
     mask = holes(64, 96, share)
     everywhere = torch.ones(64, 96, dtype=torch.bool)
-    hint = make_hint(Reference(L, ab * mask, mask), [Reference(L.roll(2, -1), ab.roll(2, -1), everywhere)])
+    hint = estimate_color(Reference(L, ab * mask, mask), [Reference(L.roll(2, -1), ab.roll(2, -1), everywhere)])
     assert torch.equal(hint.ab[:, mask], ab[:, mask])
     assert torch.equal(hint.confidence[mask], torch.ones(int(mask.sum())))
     error = (hint.ab - ab)[:, ~mask].square().mean()
@@ -152,9 +152,9 @@ def test_hint_beats_levin_where_an_exemplar_knows_better(share: float) -> None:
 def test_a_guess_is_heard_where_nothing_else_speaks() -> None:
     L, ab = picture(32, 32)
     mask = torch.zeros(32, 32, dtype=torch.bool)
-    assert not make_hint(Reference(L, ab, mask), []).confidence.any()
-    guess = Hint(torch.full((2, 32, 32), 9.0), torch.full((32, 32), 0.4))
-    hint = make_hint(Reference(L, torch.zeros(2, 32, 32), mask), [], [guess])
+    assert not estimate_color(Reference(L, ab, mask), []).confidence.any()
+    guess = ColorEstimate(torch.full((2, 32, 32), 9.0), torch.full((32, 32), 0.4))
+    hint = estimate_color(Reference(L, torch.zeros(2, 32, 32), mask), [], [guess])
     assert torch.allclose(hint.ab, guess.ab, atol=1e-2)
     assert 0 < hint.confidence.min() < 1
 
@@ -163,7 +163,7 @@ def test_references_may_have_another_size() -> None:
     L, ab = picture(32, 48)
     other_L, other_ab = picture(50, 40)
     mask = holes(32, 48, 0.5)
-    hint = make_hint(
+    hint = estimate_color(
         Reference(L, ab * mask, mask), [Reference(other_L, other_ab, torch.ones(50, 40, dtype=torch.bool))]
     )
     assert hint.ab.shape == (2, 32, 48) and torch.isfinite(hint.ab).all()
@@ -178,11 +178,11 @@ class Shift:
 
 
 def moving(frames: int, colored: tuple[int, ...]) -> tuple[ColorState, Tensor]:
-    """A clip of a picture that moves 2 px per frame, some of its frames coloured, and its true ab."""
+    """A clip of a picture that moves 2 px per frame, some of its frames colored, and its true ab."""
     L, ab = picture(32, 48)
     Ls, truth = (torch.stack([x.roll(2 * t, -1) for t in range(frames)]) for x in (L, ab))
     everywhere = torch.ones(32, 48, dtype=torch.bool)
-    return ColorState.grey(Ls).paint({t: (everywhere, truth[t]) for t in colored}, 0, Origin.EXEMPLAR), truth
+    return ColorState.gray(Ls).paint({t: (everywhere, truth[t]) for t in colored}, 0, Origin.EXEMPLAR), truth
 
 
 @pytest.mark.parametrize(
@@ -194,22 +194,24 @@ def moving(frames: int, colored: tuple[int, ...]) -> tuple[ColorState, Tensor]:
         (6, (6, 1), [4, 1], [4, 1]),  # never the frame itself
     ],
 )
-def test_a_hint_asks_the_nearest_coloured_frames(
+def test_a_hint_asks_the_nearest_colored_frames(
     monkeypatch: pytest.MonkeyPatch, frame: int, exemplars: tuple[int, ...], looked_up: list[int], tracked: list[int]
 ) -> None:
     state, _ = moving(10, (1, 4, 6, 9))
     asked: dict[str, list[int]] = {"tracks": []}
-    nothing = Hint(torch.zeros(2, 32, 48), torch.zeros(32, 48))
+    nothing = ColorEstimate(torch.zeros(2, 32, 48), torch.zeros(32, 48))
 
-    def record(frame: Reference, references: list[Reference], *told: Any) -> Hint:
+    def record(frame: Reference, references: list[Reference], *told: Any) -> ColorEstimate:
         asked["lookup"] = [next(t for t in range(10) if torch.equal(state.L[t], r.L)) for r in references]
         return nothing
 
-    def follow(tracker: Shift, state: ColorState, i: int, j: int, near: bool, literal: bool) -> tuple[Hint, Tensor]:
+    def follow(
+        tracker: Shift, state: ColorState, i: int, j: int, near: bool, literal: bool
+    ) -> tuple[ColorEstimate, Tensor]:
         asked["tracks"].append(j)
         assert near == (j not in exemplars)
         return nothing, torch.zeros(32, 48, dtype=torch.bool)
 
-    monkeypatch.setattr(inpaint, "make_hint", record)
-    inpaint.Witnesses(exemplars, kernels=inpaint.Kernels(follow)).hint(state, frame, Shift(), range(8))
+    monkeypatch.setattr(inpaint, "estimate_color", record)
+    inpaint.ColorCandidates(exemplars, kernels=inpaint.Kernels(follow)).hint(state, frame, Shift(), range(8))
     assert asked == {"lookup": looked_up, "tracks": tracked}

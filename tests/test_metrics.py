@@ -16,9 +16,9 @@ from scipy.spatial.distance import jensenshannon
 
 from omnifusion import metrics
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.evaluation import peers
+from omnifusion.evaluation import baselines
 from omnifusion.evaluation.evaluate import Scorer
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ def test_psnr_on_the_ruler_that_wraps() -> None:
     )
 
 
-def test_grey_scores_far_better_on_the_ruler_that_wraps() -> None:
+def test_gray_scores_far_better_on_the_ruler_that_wraps() -> None:
     truth = skimage.data.rocket().transpose(2, 0, 1)[None]
-    L, _ = peers.split(truth)
-    grey = peers.join(L, torch.zeros(1, 2, *truth.shape[2:]))
-    gain = metrics.psnr_uint8(grey, truth) - metrics.psnr(grey, truth)
+    L, _ = baselines.split(truth)
+    gray = baselines.join(L, torch.zeros(1, 2, *truth.shape[2:]))
+    gain = metrics.psnr_uint8(gray, truth) - metrics.psnr(gray, truth)
     assert gain[0] == pytest.approx(7.0, abs=0.1)
 
 
@@ -93,7 +93,7 @@ def test_ssim_is_the_mean_over_windows(pair, where) -> None:
 
 
 def ciede2000(one: np.ndarray, two: np.ndarray) -> float:
-    """Sharma, Wu and Dalal 2005, one pair of Lab colours, written from the formulas."""
+    """Sharma, Wu and Dalal 2005, one pair of Lab colors, written from the formulas."""
     (L1, a1, b1), (L2, a2, b2) = one, two
     c7 = ((math.hypot(a1, b1) + math.hypot(a2, b2)) / 2) ** 7
     g = 0.5 * (1 - math.sqrt(c7 / (c7 + 25**7)))
@@ -134,12 +134,12 @@ def test_ciede2000(pair, where) -> None:
     assert metrics.ciede2000(flat((0, 0, 0)), flat((255, 255, 255))) == pytest.approx(100, abs=0.01)
 
 
-def test_colourfulness() -> None:
-    assert metrics.colourfulness(flat((90, 90, 90))) == pytest.approx(0.0)
+def test_colorfulness() -> None:
+    assert metrics.colorfulness(flat((90, 90, 90))) == pytest.approx(0.0)
     halves = np.concatenate([flat((255, 0, 0)), flat((0, 0, 255))], axis=3)
     # rg is 255 and 0, yb is 127.5 and -255: half their distance as deviation, their middle as mean
     expected = math.hypot(127.5, 191.25) + 0.3 * math.hypot(127.5, -63.75)
-    assert metrics.colourfulness(halves) == pytest.approx(expected)
+    assert metrics.colorfulness(halves) == pytest.approx(expected)
 
 
 def test_cdc_against_scipy() -> None:

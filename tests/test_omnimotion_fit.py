@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion import flow as of
 from omnifusion import omnimotion, synthetic
 from omnifusion.color import from_uint8, luminance
+from omnifusion.flow import dis as of
 from omnifusion.geometry import inside, pixel_grid
 from omnifusion.omnimotion import Flows, OmniMotion, fitting, layers
 from omnifusion.omnimotion.coordinates import to_volume
@@ -18,10 +18,9 @@ from omnifusion.omnimotion.fitting import PRESETS
 from omnifusion.omnimotion.flows import collect
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.official import OfficialVolume
-from omnifusion.omnimotion.optimise import Optimiser, Schedule
+from omnifusion.omnimotion.optimize import Optimizer, Schedule
 from omnifusion.omnimotion.rays import Sampler
-from omnifusion.state import InputError
-from omnifusion.steps import Fitting, drain
+from omnifusion.progress import Fitting, InputError, run_to_end
 
 SIZE = (72, 96)
 SHORT = replace(PRESETS["draft"], iterations=60, schedule=Schedule(pairs=8, rays=64))
@@ -46,7 +45,7 @@ def _short(monkeypatch):
 def tracker(clip):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "draft", SHORT)
-        return drain(omnimotion.fit(luminance_of(clip), "draft"))
+        return run_to_end(omnimotion.fit(luminance_of(clip), "draft"))
 
 
 def weights_of(tracker):
@@ -91,17 +90,17 @@ def test_a_tracker_survives_pickle(tracker):
 
 
 def test_the_seed_fixes_everything(clip, tracker):
-    again = drain(omnimotion.fit(luminance_of(clip), "draft"))
-    other = drain(omnimotion.fit(luminance_of(clip), "draft", seed=1))
+    again = run_to_end(omnimotion.fit(luminance_of(clip), "draft"))
+    other = run_to_end(omnimotion.fit(luminance_of(clip), "draft", seed=1))
     assert torch.equal(weights_of(tracker), weights_of(again))
     assert not torch.equal(weights_of(tracker), weights_of(other))
 
 
 def test_flows_found_beforehand_give_the_same_fit_and_stay_as_they_are(clip, tracker):
     L = luminance_of(clip)
-    flows = drain(omnimotion.find_flows(L, "draft"))
+    flows = run_to_end(omnimotion.find_flows(L, "draft"))
     before = flows.flow.copy(), flows.error.copy()
-    assert torch.equal(weights_of(drain(omnimotion.fit(L, "draft", flows=flows))), weights_of(tracker))
+    assert torch.equal(weights_of(run_to_end(omnimotion.fit(L, "draft", flows=flows))), weights_of(tracker))
     assert np.array_equal(flows.flow, before[0]) and np.array_equal(flows.error, before[1])
 
 
@@ -112,7 +111,7 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, monkeypatch):
         if isinstance(step, Fitting) and step.iteration >= 10:
             state = pickle.loads(pickle.dumps(step.saved))
             break
-    resumed = drain(omnimotion.fit(L, "draft", state=state))
+    resumed = run_to_end(omnimotion.fit(L, "draft", state=state))
     assert torch.equal(weights_of(resumed), weights_of(tracker))
 
 
@@ -131,14 +130,14 @@ def test_a_budget_ends_the_fit(clip, monkeypatch):
     monkeypatch.setitem(PRESETS, "draft", replace(PRESETS["draft"], iterations=10**6))
     steps = omnimotion.fit(luminance_of(clip), "draft", budget=4.0)
     started = time.monotonic()
-    drain(steps)
+    run_to_end(steps)
     assert time.monotonic() - started < 30
 
 
 def small_run(clip, schedule=None):
     images = of.to_bytes(luminance_of(clip)[:, 0])
     flows = collect(images, [1, 2])
-    return Optimiser(GridVolume(len(images)), Sampler(flows), schedule or Schedule(pairs=8, rays=32), 0)
+    return Optimizer(GridVolume(len(images)), Sampler(flows), schedule or Schedule(pairs=8, rays=32), 0)
 
 
 def test_a_diverging_run_recovers(clip):
@@ -176,7 +175,7 @@ def test_the_affine_maps_stay_invertible(clip):
 @pytest.mark.parametrize(("frames", "size"), [(1, (64, 64)), (2, (64, 100)), (3, (64, 400)), (3, (20, 30))])
 def test_any_length_and_size(frames, size):
     clip = synthetic.make("pan", frames=frames, size=size)
-    tracker = drain(omnimotion.fit(luminance_of(clip), "draft"))
+    tracker = run_to_end(omnimotion.fit(luminance_of(clip), "draft"))
     there, visible = tracker.correspond(pixel_grid(*size).reshape(-1, 2), 0, frames - 1)
     assert torch.isfinite(there).all() and visible.float().mean() > 0.5
 
@@ -185,7 +184,7 @@ def test_any_length_and_size(frames, size):
 def test_still_and_textureless_clips(value):
     one = luminance_of(synthetic.make("pan", frames=1, size=(64, 80)))
     L = one.expand(4, -1, -1, -1) if value == "still" else torch.full((4, 1, 64, 80), 40.0)
-    tracker = drain(omnimotion.fit(L, "draft"))
+    tracker = run_to_end(omnimotion.fit(L, "draft"))
     grid = pixel_grid(64, 80).reshape(-1, 2)
     there, visible = tracker.correspond(grid, 0, 3)
     assert (there - grid).norm(dim=1).median() < 0.1
@@ -196,7 +195,7 @@ def test_still_and_textureless_clips(value):
 def test_long_clips_take_few_pairs():
     clip = synthetic.make("pan", frames=44, size=(64, 80))
     steps = omnimotion.fit(luminance_of(clip), "draft")
-    tracker = drain(steps)
+    tracker = run_to_end(steps)
     grid = pixel_grid(64, 80).reshape(-1, 2)
     there, _ = tracker.correspond(grid, 20, 43)
     truth, seen = clip.correspond(grid, 20, 43)
@@ -253,11 +252,11 @@ def test_smooth_regions_follow_the_dominant_motion():
 
 def test_bad_input():
     with pytest.raises(InputError, match="preset"):
-        drain(omnimotion.fit(torch.zeros(2, 1, 64, 64), "fast"))
+        run_to_end(omnimotion.fit(torch.zeros(2, 1, 64, 64), "fast"))
     with pytest.raises(InputError, match="larger frames"):
-        drain(omnimotion.fit(torch.zeros(2, 1, 8, 64), "draft"))
+        run_to_end(omnimotion.fit(torch.zeros(2, 1, 8, 64), "draft"))
     with pytest.raises(InputError, match="another clip"):
-        drain(omnimotion.fit(torch.zeros(3, 1, 64, 64), "draft", state={"frames": 2, "preset": "draft"}))
+        run_to_end(omnimotion.fit(torch.zeros(3, 1, 64, 64), "draft", state={"frames": 2, "preset": "draft"}))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -275,7 +274,7 @@ def test_a_tracker_of_the_official_networks_survives_its_state(clip, seed):
 def test_paper_preset_takes_the_same_road(clip, monkeypatch):
     paper = replace(PRESETS["paper"], side=96, iterations=2)
     monkeypatch.setitem(PRESETS, "paper", replace(paper, schedule=replace(paper.schedule, pairs=2, rays=8, samples=4)))
-    tracker = drain(omnimotion.fit(luminance_of(clip)[:3], "paper"))
+    tracker = run_to_end(omnimotion.fit(luminance_of(clip)[:3], "paper"))
     again = OmniMotion.from_state(tracker.state_dict())
     grid = pixel_grid(*SIZE).reshape(-1, 2)[::11]
     assert torch.equal(tracker.correspond(grid, 0, 2)[0], again.correspond(grid, 0, 2)[0])

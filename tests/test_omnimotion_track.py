@@ -8,7 +8,7 @@ import pytest
 from omnifusion import synthetic
 from omnifusion.__main__ import main
 from omnifusion.omnimotion import PRESETS, compiled
-from omnifusion.omnimotion.optimise import Schedule
+from omnifusion.omnimotion.optimize import Schedule
 from omnifusion.video import read_image, write_image
 
 

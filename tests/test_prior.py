@@ -15,13 +15,13 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from omnifusion.hint import Reference, make_hint
+from omnifusion.hint import Reference, estimate_color
 from omnifusion.inpaint import suggest
 from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, load_prior
 from omnifusion.prior.guidance import conditional_denoising
+from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
-from omnifusion.state import Hint, InputError, Task
-from omnifusion.steps import drain
+from omnifusion.state import ColorEstimate, Task
 
 Make = Callable[..., Path]
 
@@ -116,8 +116,8 @@ def frame(H: int = 20, W: int = 28) -> tuple[Tensor, Tensor, Tensor]:
 
 def fill(prior: DiffusionPrior, seed: int = 0, hinted: bool = False, size: tuple[int, int] = (20, 28)) -> Tensor:
     L, ab, mask = frame(*size)
-    hint = make_hint(Reference(L, ab * mask, mask), []) if hinted else None
-    return drain(prior.fill([Task(L, ab, mask, hint, seed)]))[0]
+    hint = estimate_color(Reference(L, ab * mask, mask), []) if hinted else None
+    return run_to_end(prior.fill([Task(L, ab, mask, hint, seed)]))[0]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -129,7 +129,7 @@ def test_plain_denoising_is_that_of_diffusers_own_pipeline(make: Make, predictio
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     theirs = pipeline("", num_inference_steps=6, guidance_scale=1.0, latents=z, output_type="latent").images
     c = prior.components
-    ours = drain(
+    ours = run_to_end(
         conditional_denoising(
             c.network(None), prior.schedule(None, prior.settings.steps), z, [torch.Generator()], c.prediction_type
         )
@@ -138,14 +138,14 @@ def test_plain_denoising_is_that_of_diffusers_own_pipeline(make: Make, predictio
 
 
 def test_a_prompt_is_guided_as_diffusers_does(make: Make) -> None:
-    prior = load_prior(choose("paper", prior=str(make()), steps=3, prompt="a dog", negative_prompt="grey"))
+    prior = load_prior(choose("paper", prior=str(make()), steps=3, prompt="a dog", negative_prompt="gray"))
     pipeline = StableDiffusionPipeline.from_pretrained(make(), safety_checker=None, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    options: dict[str, Any] = {"negative_prompt": "grey", "num_inference_steps": 3, "output_type": "latent"}
+    options: dict[str, Any] = {"negative_prompt": "gray", "num_inference_steps": 3, "output_type": "latent"}
     theirs = pipeline("a dog", guidance_scale=7.5, latents=z, **options).images
     c = prior.components
-    ours = drain(
+    ours = run_to_end(
         conditional_denoising(
             c.network(None), prior.schedule(None, prior.settings.steps), z, [torch.Generator()], c.prediction_type
         )
@@ -173,19 +173,19 @@ def test_any_frame_size_will_do(make: Make, size: tuple[int, int]) -> None:
     assert abs(working[0] / working[1] - size[0] / size[1]) < 0.06 * size[0] / size[1]
     mask[:] = True
     mask[1, 2] = False
-    assert drain(prior.fill([Task(L, ab, mask, None, 0)]))[0].shape == ab.shape
+    assert run_to_end(prior.fill([Task(L, ab, mask, None, 0)]))[0].shape == ab.shape
 
 
 def test_the_seed_fixes_the_fill_and_other_seeds_give_others(make: Make) -> None:
     prior = load_prior(choose("paper", prior=str(make()), steps=2))
     assert torch.equal(fill(prior, 1), fill(prior, 1))
     L, ab, mask = frame()
-    together = drain(prior.fill([Task(L, ab, mask, None, seed) for seed in (1, 2)]))
+    together = run_to_end(prior.fill([Task(L, ab, mask, None, seed) for seed in (1, 2)]))
     assert all(torch.allclose(a, fill(prior, seed), atol=1e-3) for seed, a in zip((1, 2), together, strict=True))
     assert not torch.allclose(fill(prior, 1), fill(prior, 2))
 
 
-@pytest.mark.parametrize("switch", ["color_condition", "grey_constraint", "through_denoiser"])
+@pytest.mark.parametrize("switch", ["color_condition", "gray_constraint", "through_denoiser"])
 def test_every_switch_changes_the_fill(make: Make, switch: str) -> None:
     options: dict[str, Any] = {"steps": 2, "eta": 0.5}
     on = load_prior(choose("paper", prior=str(make(9)), **options))
@@ -200,7 +200,7 @@ def test_every_denoising_step_is_a_step(make: Make) -> None:
     assert [s.stage for s in steps] == ["inpaint"] * 3
     assert [s.done for s in steps] == pytest.approx([1 / 3, 2 / 3, 1])
     mask[:] = True
-    assert torch.equal(drain(prior.fill([Task(L, ab, mask, None, 0)]))[0], ab)
+    assert torch.equal(run_to_end(prior.fill([Task(L, ab, mask, None, 0)]))[0], ab)
 
 
 def test_the_text_encoder_does_not_stay(make: Make) -> None:
@@ -306,7 +306,7 @@ def correction(bundled: DiffusionPrior) -> Tensor:
     mask[10:60, 20:110] = False
     confidence = torch.zeros(72, 128)
     confidence[:, :64] = 1.0
-    (filled,) = drain(bundled.fill([Task(L, ab * mask, mask, Hint(ab, confidence), 0)]))
+    (filled,) = run_to_end(bundled.fill([Task(L, ab * mask, mask, ColorEstimate(ab, confidence), 0)]))
     return (filled - ab).norm(dim=0)
 
 
@@ -320,9 +320,9 @@ def test_the_bundled_prior_makes_no_seams(correction: Tensor) -> None:
     assert 0 < rim.mean() < 0.3 * correction[16:54, 70:104].mean()
 
 
-def test_a_frame_without_colours_gets_a_version_per_seed(bundled: DiffusionPrior) -> None:
+def test_a_frame_without_colors_gets_a_version_per_seed(bundled: DiffusionPrior) -> None:
     L, _, _ = frame(72, 128)
-    first, other, again = drain(suggest(L, [1, 2, 1], bundled.fill))
+    first, other, again = run_to_end(suggest(L, [1, 2, 1], bundled.fill))
     assert torch.equal(first, again) and (first - other).abs().mean() > 0.05
 
 
@@ -333,8 +333,8 @@ def test_a_frame_of_which_nothing_is_known_takes_the_mean_in_one_step_whatever_t
     nothing = torch.zeros(72, 128, dtype=torch.bool)
     found = []
     for seed in (1, 2):
-        task = Task(L, 0 * ab, nothing, make_hint(Reference(L, 0 * ab, nothing), []), seed)
+        task = Task(L, 0 * ab, nothing, estimate_color(Reference(L, 0 * ab, nothing), []), seed)
         work = bundled.fill([task])
         assert next(work).done == 1.0
-        found.append(drain(work)[0])
+        found.append(run_to_end(work)[0])
     assert torch.equal(*found) and found[0].abs().mean() > 0.5

@@ -11,8 +11,8 @@ import pytest
 
 from omnifusion import synthetic, video
 from omnifusion.clip.register import correlation, register
-from omnifusion.color import from_uint8, grey, to_uint8
-from omnifusion.state import InputError
+from omnifusion.color import from_uint8, gray, to_uint8
+from omnifusion.progress import InputError
 
 SIZE = (144, 256)
 
@@ -24,7 +24,7 @@ def picture() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def frame(picture: np.ndarray) -> np.ndarray:
-    return to_uint8(grey(from_uint8(picture))).numpy()
+    return to_uint8(gray(from_uint8(picture))).numpy()
 
 
 def displaced(picture: np.ndarray, wave: float) -> np.ndarray:
@@ -68,7 +68,7 @@ def test_another_picture_is_refused_unless_forced(frame: np.ndarray) -> None:
     assert register(other, frame, force=True).image.shape == other.shape
 
 
-def test_shape_and_colour_are_checked_after_registration(picture: np.ndarray, frame: np.ndarray) -> None:
+def test_shape_and_color_are_checked_after_registration(picture: np.ndarray, frame: np.ndarray) -> None:
     crop = register(picture[:, :130], frame)
     assert crop.after > 0.97 and crop.image.shape == (4, *SIZE)
     assert crop.image[3, :126].mean() > 250 and not crop.image[3, 134:].any(), "what it does not show is left open"
@@ -78,7 +78,7 @@ def test_shape_and_colour_are_checked_after_registration(picture: np.ndarray, fr
     with pytest.raises(InputError, match=r"512x144.*3 %"):
         register(np.repeat(picture, 2, axis=2), frame)
     assert register(picture[:, :141], frame).image.shape[1:] == SIZE
-    with pytest.raises(InputError, match="grey"):
+    with pytest.raises(InputError, match="gray"):
         register(frame, frame)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from omnifusion import omnimotion
 from omnifusion.commands.colorize import add_settings, settings_of
-from omnifusion.errors import InputError
+from omnifusion.progress import InputError
 from omnifusion.settings import CHOICES, PRESET_NAMES, PRESETS, Settings, choose
 
 BAD = [
@@ -29,10 +29,10 @@ def test_what_cannot_be_used_costs_one_sentence(name: str, value: object) -> Non
 
 
 def test_text_is_read_as_what_it_means() -> None:
-    given = {"preset": "draft", "eta": "0.3", "steps": "9", "start": "none", "grey_constraint": "off", "seed": "12"}
+    given = {"preset": "draft", "eta": "0.3", "steps": "9", "start": "none", "gray_constraint": "off", "seed": "12"}
     read = Settings.from_mapping({**given, "run": "a token"})
-    assert read == choose("draft", eta=0.3, steps=9, start="none", grey_constraint=False, seed=12)
-    assert read.start is None and read.grey_constraint is False and read.max_side == PRESETS["draft"].max_side
+    assert read == choose("draft", eta=0.3, steps=9, start="none", gray_constraint=False, seed=12)
+    assert read.start is None and read.gray_constraint is False and read.max_side == PRESETS["draft"].max_side
 
 
 def test_choices_left_open_are_the_presets() -> None:
@@ -60,7 +60,7 @@ def test_every_choice_is_an_option_and_explained() -> None:
 def test_the_paper_preset_has_the_papers_numbers() -> None:
     s = PRESETS["paper"]
     assert (s.steps, s.eta, s.optimizations, s.start, s.order) == (50, 0.02, 1, None, "next")
-    assert s.color_condition and s.grey_constraint and s.through_denoiser
+    assert s.color_condition and s.gray_constraint and s.through_denoiser
 
 
 def test_a_fit_can_be_chosen_exactly_where_the_tracker_has_it() -> None:

@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 import torch
 
+from omnifusion.progress import Colored, Step, map_steps, run_to_end
 from omnifusion.state import ColorState, Origin, Video
-from omnifusion.steps import Colored, Step, drain, relay
 
 
 @pytest.fixture
 def state() -> ColorState:
-    return ColorState.grey(torch.rand(3, 1, 8, 10) * 100)
+    return ColorState.gray(torch.rand(3, 1, 8, 10) * 100)
 
 
-def test_a_grey_clip_has_no_colour(state: ColorState) -> None:
+def test_a_gray_clip_has_no_color(state: ColorState) -> None:
     assert not state.mask.any()
     assert (state.kind == -1).all()
     assert (state.iteration == -1).all()
 
 
-def test_each_pixel_is_coloured_once(state: ColorState) -> None:
+def test_each_pixel_is_colored_once(state: ColorState) -> None:
     left = torch.zeros(8, 10, dtype=torch.bool)
     left[:, :6] = True
     everywhere = torch.ones_like(left)
@@ -65,13 +65,13 @@ def work():
 
 def test_drain_gives_the_result_of_long_work_and_shows_its_steps() -> None:
     seen: list[Step] = []
-    assert drain(work()) == 7
-    assert drain(work(), seen.append) == 7 and [step.message for step in seen] == ["one", "two"]
+    assert run_to_end(work()) == 7
+    assert run_to_end(work(), seen.append) == 7 and [step.message for step in seen] == ["one", "two"]
 
 
 def test_relay_passes_on_what_is_made_of_the_steps_and_the_result() -> None:
     seen: list[str] = []
-    assert drain(relay(work(), lambda step: step.message), seen.append) == 7 and seen == ["one", "two"]
+    assert run_to_end(map_steps(work(), lambda step: step.message), seen.append) == 7 and seen == ["one", "two"]
 
 
 def test_closing_a_relay_closes_the_work() -> None:
@@ -84,7 +84,7 @@ def test_closing_a_relay_closes_the_work() -> None:
         finally:
             closed.append(True)
 
-    steps = relay(careful(), lambda step: step)
+    steps = map_steps(careful(), lambda step: step)
     next(steps)
     steps.close()
     assert closed

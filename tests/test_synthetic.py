@@ -33,7 +33,7 @@ def test_truth_of_every_scene(name: str) -> None:
     fetched = geometry.sample(frames[12], there[seen])
     along = (fetched - frames[0].reshape(3, -1)[:, seen]).abs().mean()
     still = (frames[12] - frames[0]).reshape(3, -1)[:, seen].abs().mean()
-    assert along < 0.5 * still  # colour follows the truth
+    assert along < 0.5 * still  # color follows the truth
 
 
 def test_a_hidden_layer_returns() -> None:

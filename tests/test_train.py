@@ -16,9 +16,8 @@ from omnifusion.prior.chroma import ChromaCoder, Encoder
 from omnifusion.prior.diffusion import load_prior
 from omnifusion.prior.photos import HELD_OUT, SIDE, Photos, bare_example, crop, hinted_example, hole_mask
 from omnifusion.prior.train import Plan, new_denoiser, train
+from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
-from omnifusion.state import InputError
-from omnifusion.steps import drain
 
 PLAN = Plan(steps=5, batch=2, fresh=1, pool=4, save_every=2)
 
@@ -82,7 +81,7 @@ def test_an_untrained_decoder_keeps_a_sure_hint_and_spreads_the_latents_where_th
     assert torch.allclose(unsure[0, :, 3, 5], torch.tensor([8.0, -24.0]))
 
 
-def test_the_encoder_folds_the_normalisations_of_the_published_weights_into_its_own() -> None:
+def test_the_encoder_folds_the_normalizations_of_the_published_weights_into_its_own() -> None:
     encoder, weights = Encoder(), {}
     g = torch.Generator().manual_seed(0)
 
@@ -114,13 +113,13 @@ def test_the_encoder_folds_the_normalisations_of_the_published_weights_into_its_
 @pytest.mark.slow
 def test_an_interrupted_training_ends_like_a_whole_one(photos: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    drain(train([photos], whole, plan=PLAN))
+    run_to_end(train([photos], whole, plan=PLAN))
     steps = train([photos], parts, plan=PLAN)
     for _ in range(3):
         next(steps)
     steps.close()
     assert (parts / "checkpoint.pt").exists()
-    drain(train([photos], parts, plan=PLAN))
+    run_to_end(train([photos], parts, plan=PLAN))
     assert not (parts / "checkpoint.pt").exists()
     for part in ("unet", "vae"):
         names = [p / part / "diffusion_pytorch_model.safetensors" for p in (whole, parts)]
@@ -130,8 +129,8 @@ def test_an_interrupted_training_ends_like_a_whole_one(photos: Path, tmp_path: P
 
 
 def test_a_training_goes_on_from_a_trained_prior(photos: Path, tmp_path: Path) -> None:
-    first = drain(train([photos], tmp_path / "first", plan=PLAN))
-    again = drain(train([photos], tmp_path / "again", plan=Plan(steps=0), start=first))
+    first = run_to_end(train([photos], tmp_path / "first", plan=PLAN))
+    again = run_to_end(train([photos], tmp_path / "again", plan=Plan(steps=0), start=first))
     for part in ("unet", "vae"):
         name = f"{part}/diffusion_pytorch_model.safetensors"
         assert (again / name).read_bytes() == (first / name).read_bytes()
@@ -143,7 +142,7 @@ def test_a_checkpoint_of_another_plan_is_refused(photos: Path, tmp_path: Path) -
         next(steps)
     steps.close()
     with pytest.raises(InputError, match="other settings"):
-        drain(train([photos], tmp_path, plan=Plan(seed=1)))
+        run_to_end(train([photos], tmp_path, plan=Plan(seed=1)))
 
 
 def test_bad_files_are_one_sentence(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,4 +155,4 @@ def test_bad_files_are_one_sentence(photos: Path, tmp_path: Path, capsys: pytest
         Photos([tmp_path / "empty.tar"])
     (tmp_path / "weights.pth").write_bytes(b"no weights")
     with pytest.raises(InputError, match="EfficientNet"):
-        drain(train([photos], tmp_path / "out", tmp_path / "weights.pth"))
+        run_to_end(train([photos], tmp_path / "out", tmp_path / "weights.pth"))

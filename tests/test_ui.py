@@ -14,12 +14,11 @@ import pytest
 import torch
 
 from omnifusion import omnimotion
-from omnifusion.errors import called_off
-from omnifusion.flow.direct import DirectFlow
-from omnifusion.production.store import Request, open_run, save_request
+from omnifusion.flow.tracker import DirectFlow
+from omnifusion.progress import Colored, InputError, Step, is_canceled, run_to_end
+from omnifusion.run.folder import Request, open_run, save_request
 from omnifusion.settings import PRESETS, Settings, choose
-from omnifusion.state import ColorState, InputError, Origin, Video
-from omnifusion.steps import Colored, Step, drain
+from omnifusion.state import ColorState, Origin, Video
 from omnifusion.ui import gpu, live, paint, results, work
 from omnifusion.ui.archive import Archive
 from omnifusion.ui.assets import EXAMPLES, FOLDER
@@ -31,15 +30,15 @@ from omnifusion.ui.visit import Visit, receive_file, tie, tie_made
 from omnifusion.video import Writer, read, reader, write_image
 
 
-def film(path: Path, frames: int = 3, size: tuple[int, int] = (48, 64), grey: bool = False, seed: int = 0) -> Path:
-    """A small clip: a smooth coloured pattern that moves one pixel a frame."""
+def film(path: Path, frames: int = 3, size: tuple[int, int] = (48, 64), gray: bool = False, seed: int = 0) -> Path:
+    """A small clip: a smooth colored pattern that moves one pixel a frame."""
     h, w = size
     y, x = np.mgrid[:h, :w].astype(np.float32)
     waves = np.random.default_rng(seed).uniform(0.05, 0.25, (3, 2))
     pictures = []
     for t in range(frames):
         rgb = np.stack([127 + 100 * np.sin(a * (x + t) + b * y + 2 * k) for k, (a, b) in enumerate(waves)])
-        pictures.append((rgb.mean(0, keepdims=True).repeat(3, 0) if grey else rgb).clip(0, 255).astype(np.uint8))
+        pictures.append((rgb.mean(0, keepdims=True).repeat(3, 0) if gray else rgb).clip(0, 255).astype(np.uint8))
     with Writer(path, Video(np.stack(pictures), Fraction(12))) as writer:
         for picture in pictures:
             writer.add(picture)
@@ -57,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finished(archive: Archive, clip: Path, settings: Settings | None = None, **request: Any) -> Any:
     asked = Request(clip.name, settings or choose("draft", max_side=64), **request)
-    return drain(work.run(work.Job(clip, asked, {}), archive.new()[1], Limits()))
+    return run_to_end(work.run(work.Job(clip, asked, {}), archive.new()[1], Limits()))
 
 
 # -- limits
@@ -136,7 +135,7 @@ def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
         tie(visit, 0, noise, Limits(), False)
 
 
-# -- strokes
+# -- scribbles
 
 
 def ramp(size: tuple[int, int] = (48, 64)) -> np.ndarray:
@@ -144,19 +143,19 @@ def ramp(size: tuple[int, int] = (48, 64)) -> np.ndarray:
     return np.where(np.arange(size[1]) < size[1] // 2, 70, 180).astype(np.uint8) * np.ones((3, size[0], 1), np.uint8)
 
 
-def test_strokes_become_a_picture_of_their_things_whatever_the_size_shown() -> None:
-    strokes = [("#b04030", 3, [8, 8]), ("#3050b0", 2, [50, 10, 55, 40])]
-    made = paint.patch(ramp(), strokes, (48, 64))
-    grey, sure = results.grey(made[:3].transpose(1, 2, 0)).astype(int), made[3] > 127
-    assert np.abs(grey - ramp().transpose(1, 2, 0)).max() <= 2
+def test_scribbles_become_a_picture_of_their_things_whatever_the_size_shown() -> None:
+    scribbles = [("#b04030", 3, [8, 8]), ("#3050b0", 2, [50, 10, 55, 40])]
+    made = paint.patch(ramp(), scribbles, (48, 64))
+    gray, sure = results.gray(made[:3].transpose(1, 2, 0)).astype(int), made[3] > 127
+    assert np.abs(gray - ramp().transpose(1, 2, 0)).max() <= 2
     red, blue = made[0].astype(int) - made[2], made[2].astype(int) - made[0]
     assert sure[4:12, 4:12].all() and sure[10:40, 50:56].all()
     assert (red[:, :30] > 20)[sure[:, :30]].all() and (blue[:, 34:] > 20)[sure[:, 34:]].all()
-    twice = paint.patch(ramp(), [(ink, 2 * r, [2 * at for at in path]) for ink, r, path in strokes], (96, 128))
-    assert np.abs(twice.astype(int) - made).mean() < 3, "strokes are in the shown picture's own pixels"
+    twice = paint.patch(ramp(), [(ink, 2 * r, [2 * at for at in path]) for ink, r, path in scribbles], (96, 128))
+    assert np.abs(twice.astype(int) - made).mean() < 3, "scribbles are in the shown picture's own pixels"
 
 
-def test_an_eraser_takes_colour_away_and_no_paint_is_no_picture() -> None:
+def test_an_eraser_takes_color_away_and_no_paint_is_no_picture() -> None:
     stroke = ("#b04030", 3, [8.0, 8.0, 30.0, 8.0])
     drawn = paint.painted([stroke], (48, 64), (48, 64))
     assert drawn[:, 8, 8].tolist() == drawn[:, 8, 29].tolist() == [0xB0, 0x40, 0x30, 255] and not drawn[:, 20, 8].any()
@@ -174,7 +173,7 @@ def test_an_eraser_takes_colour_away_and_no_paint_is_no_picture() -> None:
 )  # fmt: skip
 def test_what_the_brush_cannot_have_sent_is_refused(given: Any) -> None:
     with pytest.raises(InputError, match="paint"):
-        paint.read_strokes(given)
+        paint.read_scribbles(given)
 
 
 def test_the_palette_is_the_pictures_own() -> None:
@@ -201,12 +200,12 @@ def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> Non
     asked = Request("a", choose("draft", max_side=64, eta=0.3, seed=3))
     steps = work.run(work.Job(clip, asked, {}, first), archive.new()[1], Limits())
     stages = set()
-    second = drain(steps, lambda step: stages.add(step.stage))
+    second = run_to_end(steps, lambda step: stages.add(step.stage))
     assert not {"flow", "fit"} & stages and second.report["complete"]
     assert [s["name"] for s in second.report["stages"]].count("fit") == 0
-    seen = {what: results.compared(second, what, 1, Limits()) for what in ("", "grey", "truth", "classical")}
+    seen = {what: results.compared(second, what, 1, Limits()) for what in ("", "gray", "truth", "classical")}
     assert {picture.shape for picture in seen.values()} == {(48, 64, 3)}
-    assert np.ptp(seen["grey"].astype(int), axis=2).max() == 0 < np.ptp(seen[""].astype(int), axis=2).max()
+    assert np.ptp(seen["gray"].astype(int), axis=2).max() == 0 < np.ptp(seen[""].astype(int), axis=2).max()
     assert np.abs(seen["truth"].astype(int) - seen["classical"]).mean() < 12
     rows = results.table([first, second])
     assert [row[0] for row in rows] == ["1: a.mp4", "2: a", "2: classical"]
@@ -225,9 +224,9 @@ def test_a_stopped_run_keeps_what_is_done_and_a_closed_one_leaves_nothing(tmp_pa
     def stopped() -> bool:
         return any(step.stage == "propagate" for step in seen)
 
-    called_off.set(stopped)  # as a run's context has it: the frames are decoded all the same
+    is_canceled.set(stopped)  # as a run's context has it: the frames are decoded all the same
     steps = work.run(job, archive.new()[1], Limits(), stopped)
-    kept = drain(steps, seen.append)
+    kept = run_to_end(steps, seen.append)
     assert not kept.report["complete"] and (kept.origin()[0] == 0).all() and (kept.origin()[2] == -1).all()
     assert len(read(kept.folder / "colorized.mp4")) == 3
     steps = work.run(job, archive.new()[1], Limits())
@@ -252,7 +251,7 @@ def test_another_exemplar_finds_the_flows_that_an_earlier_run_searched(
         asked = Request("a", choose("draft", max_side=64), exemplars=(frame,))
         job = work.Job(clip, asked, {frame: tmp_path / "e.png"})
         searched.clear()
-        return drain(work.run(job, tmp_path / name, Limits(), kept=kept)).state(torch.zeros(0))
+        return run_to_end(work.run(job, tmp_path / name, Limits(), kept=kept)).state(torch.zeros(0))
 
     run("first", 0, kept)
     all_of_it = len(searched)
@@ -297,8 +296,8 @@ def test_the_page_takes_only_priors_by_name() -> None:
 
 def state() -> ColorState:
     L = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 100
-    grey = ColorState.grey(L)
-    return grey.paint({0: (torch.ones(8, 8, dtype=torch.bool), torch.full((2, 8, 8), 20.0))}, 0, Origin.EXEMPLAR)
+    gray = ColorState.gray(L)
+    return gray.paint({0: (torch.ones(8, 8, dtype=torch.bool), torch.full((2, 8, 8), 20.0))}, 0, Origin.EXEMPLAR)
 
 
 def test_live_follows_a_run() -> None:
@@ -313,7 +312,7 @@ def test_live_follows_a_run() -> None:
     assert shown is not None and shown["caption"] == "frame 2, iteration 0", "the frame that gained most is shown"
     assert "propagated 16.7 %" in shown["coverage"]
     assert follow.show(Step("fit", "again", done=0.1)) is not None, "another stage is shown at once"
-    follow.stage, follow.last = "colour", time.monotonic()
+    follow.stage, follow.last = "color", time.monotonic()
     assert follow.show(Step("inpaint", "denoising", done=0.2)) is None, "the next one too soon"
 
 

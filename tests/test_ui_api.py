@@ -21,7 +21,7 @@ from mcp.client.streamable_http import streamablehttp_client
 from ui_server import ROOT, Server, serve
 
 from omnifusion.state import Video
-from omnifusion.ui.results import grey
+from omnifusion.ui.results import gray
 from omnifusion.video import Writer, read, write_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -44,7 +44,7 @@ def connect(server: Server, downloads: Path) -> Client:
 
 
 def film(path: Path, hue: tuple[int, int, int], frames: int = 1) -> Path:
-    """A clip with one colour above and green below, shaded to the left; one colour alone would pass for tinted film."""
+    """A clip with one color above and green below, shaded to the left; one color alone would pass for tinted film."""
     shade = np.linspace(0.4, 1.0, 64)[None, None, None, :] * np.ones((frames, 1, 48, 1))
     color = np.where(
         np.arange(48)[None, :, None] < 24, np.array(hue)[:, None, None], np.array((40, 170, 60))[:, None, None]
@@ -105,13 +105,13 @@ def test_colorize_gives_films_and_a_report(client: Client, tmp_path: Path) -> No
     np.testing.assert_array_equal(read(_path(again)).frames, films[0].frames)
 
 
-def test_a_grey_clip_takes_the_colours_of_its_exemplar(client: Client, tmp_path: Path) -> None:
+def test_a_gray_clip_takes_the_colors_of_its_exemplar(client: Client, tmp_path: Path) -> None:
     color = np.asarray(read(film(tmp_path / "color.mp4", (210, 80, 60))).frames[0])
     write_image(tmp_path / "exemplar.png", color)
-    with Writer(tmp_path / "grey.mp4", Video(color[None], Fraction(12))) as writer:
-        writer.add(grey(color.transpose(1, 2, 0)).transpose(2, 0, 1))
+    with Writer(tmp_path / "gray.mp4", Video(color[None], Fraction(12))) as writer:
+        writer.add(gray(color.transpose(1, 2, 0)).transpose(2, 0, 1))
     colorized, _, report = client.predict(
-        video=handle_file(str(tmp_path / "grey.mp4")),
+        video=handle_file(str(tmp_path / "gray.mp4")),
         exemplar=handle_file(str(tmp_path / "exemplar.png")),
         api_name="/colorize",
     )
@@ -169,7 +169,7 @@ def test_ten_clients_at_once_each_get_their_own(server: Server, tmp_path: Path) 
         thread.join()
     assert errors == []
     for k, mean in found.items():
-        assert np.abs(mean - hues[k]).max() < 8, f"client {k} got the colours of another"
+        assert np.abs(mean - hues[k]).max() < 8, f"client {k} got the colors of another"
     tokens = [f.name for f in server.results.iterdir() if (f / "request.json").is_file()]
     assert len(tokens) >= 10
 

@@ -111,7 +111,7 @@ def link_of(page: sync_api.Page) -> str:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])
-def test_the_first_sight_is_a_film_in_colour_and_the_button(
+def test_the_first_sight_is_a_film_in_color_and_the_button(
     browser: sync_api.Browser, server: Server, width: int, height: int
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": height})
@@ -139,7 +139,7 @@ def test_an_example_shows_its_finished_result_at_once_and_asks_no_network(page: 
     assert foreign == []
 
 
-def test_a_run_moves_ends_can_be_recoloured_compared_and_shared(
+def test_a_run_moves_ends_can_be_recolored_compared_and_shared(
     page: sync_api.Page, browser: sync_api.Browser, server: Server
 ) -> None:
     prepare_short_run(page)
@@ -234,21 +234,21 @@ def test_a_second_visitor_is_queued_and_told_and_a_run_can_be_cancelled_from_its
 
 def test_exemplars_are_tied_to_frames_and_checked(page: sync_api.Page, tmp_path: Path) -> None:
     click_example(page)
-    page.get_by_text("2 · A frame in colour").click()
+    page.get_by_text("2 · A frame in color").click()
     set_number(page, "frame", 5)
     page.click("#own")
     expect(page.locator("#notes")).to_contain_text("Frame 5 is an exemplar")
-    page.get_by_text("2 · A frame in colour").click()
+    page.get_by_text("2 · A frame in color").click()
     with page.expect_download() as download:
         page.locator("#preview a[download]").click()
-    grey = tmp_path / download.value.suggested_filename
-    download.value.save_as(grey)
-    page.locator("#exemplar input[type=file]").set_input_files(grey)
-    expect(page.locator(".toast-body")).to_contain_text("exemplar is grey", timeout=30 * SECOND)
+    gray = tmp_path / download.value.suggested_filename
+    download.value.save_as(gray)
+    page.locator("#exemplar input[type=file]").set_input_files(gray)
+    expect(page.locator(".toast-body")).to_contain_text("exemplar is gray", timeout=30 * SECOND)
 
 
 def draw(page: sync_api.Page, ink: int, *path: tuple[float, float], brush: str = "brush") -> None:
-    """A stroke with a colour of the palette through points, as shares of the picture."""
+    """A stroke with a color of the palette through points, as shares of the picture."""
     page.locator(f"#{brush} button[data-ink]").nth(ink).click()
     box = page.locator(f"#{brush} canvas").bounding_box()
     assert box is not None
@@ -261,11 +261,11 @@ def draw(page: sync_api.Page, ink: int, *path: tuple[float, float], brush: str =
 
 
 @pytest.mark.parametrize("width", [1366, 390])
-def test_strokes_make_an_exemplar(browser: sync_api.Browser, server: Server, width: int) -> None:
+def test_scribbles_make_an_exemplar(browser: sync_api.Browser, server: Server, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, has_touch=width < 800)
     opened = open_page(context, server.url)
     click_example(opened, 2)
-    opened.get_by_text("2 · A frame in colour").click()
+    opened.get_by_text("2 · A frame in color").click()
     opened.get_by_role("tab", name="Paint it").click()
     opened.locator("#brush").evaluate("brush => brush.scrollIntoView()")
     draw(opened, 5, (0.1, 0.1), (0.4, 0.1))
@@ -277,7 +277,7 @@ def test_strokes_make_an_exemplar(browser: sync_api.Browser, server: Server, wid
     opened.locator("#brush button[name=undo]").click()
     draw(opened, 0, (0.1, 0.95), (0.9, 0.95))
     opened.click("#take")
-    expect(opened.locator("#notes")).to_contain_text("from your strokes")
+    expect(opened.locator("#notes")).to_contain_text("from your scribbles")
     expect(opened.locator("#step2")).to_contain_text("frame 0")
     context.close()
 
@@ -314,7 +314,7 @@ def test_a_result_is_fixed_by_a_stroke_and_the_fix_undone(page: sync_api.Page, s
     assert link_of(page) != link and (colors() == before).all()
 
 
-def test_a_shipped_example_is_coloured_here_to_be_fixed(page: sync_api.Page) -> None:
+def test_a_shipped_example_is_colored_here_to_be_fixed(page: sync_api.Page) -> None:
     page.get_by_text("4 · Fix").click()
     expect(page.locator("#hint")).to_contain_text("ships without")
     expect(page.locator("#fixit")).not_to_be_visible()
@@ -329,7 +329,7 @@ def test_a_shipped_example_is_coloured_here_to_be_fixed(page: sync_api.Page) -> 
 
 def test_the_prior_offers_versions_of_a_frame(page: sync_api.Page) -> None:
     click_example(page, 2)
-    page.get_by_text("2 · A frame in colour").click()
+    page.get_by_text("2 · A frame in color").click()
     page.get_by_role("tab", name="Have it guessed").click()
     page.click("#guess")
     versions = page.locator("#versions button.thumbnail-item")

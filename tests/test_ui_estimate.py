@@ -17,7 +17,7 @@ from omnifusion.video import write_image
 MEASURED = """
 import sys
 from omnifusion.__main__ import main
-from omnifusion.meter import Meter
+from omnifusion.progress import Meter
 with Meter() as meter:
     assert main(sys.argv[1:]) == 0
 print(meter.peak_mib)
@@ -28,8 +28,8 @@ print(meter.peak_mib)
 def test_the_gains_that_the_page_names_are_those_of_the_table() -> None:
     text = (Path(__file__).parent.parent / "README.md").read_text()
     means = dict(re.findall(r"^\| (.*?) \|.*\*\*([\d.]+)\*\*", text, re.MULTILINE))
-    peer = max(float(means[name]) for name in ("flow warp", "flow warp + Levin 2004"))
-    found = {name: float(means[f"OmniFusion, `{name}`"]) - peer for name in GAINS}
+    baseline = max(float(means[name]) for name in ("flow warp", "flow warp + Levin 2004"))
+    found = {name: float(means[f"OmniFusion, `{name}`"]) - baseline for name in GAINS}
     assert found == pytest.approx(GAINS, abs=0.06)
 
 

@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 
 from omnifusion import flow
-from omnifusion.errors import CalledOff
-from omnifusion.production.store import Request, Stored
+from omnifusion.progress import Canceled, InputError, Step, Steps
+from omnifusion.run.folder import Request, Stored
 from omnifusion.settings import Settings
-from omnifusion.state import InputError
-from omnifusion.steps import Step, Steps
 from omnifusion.ui.estimate import MIB
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.runs import Bound, Run, Runs
@@ -83,7 +81,7 @@ def test_submitting_and_cancelling_never_lets_two_compute() -> None:
             task = asyncio.create_task(_all(run))
             await asyncio.sleep(0.02)
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
+            with pytest.raises(asyncio.CanceledError):
                 await task
         last, began = a_run(counted, steps=5, session="last"), time.monotonic()
         runs.submit(last)
@@ -173,7 +171,7 @@ def test_a_run_ends_within_a_step_that_is_going_on(keep: bool) -> None:
         yield Step("flow")
         try:
             flow.parallel(search, list(range(4)))
-        except CalledOff:
+        except Canceled:
             if not stopped():
                 raise
         return STORED

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from omnifusion import synthetic, video
-from omnifusion.state import InputError, Video
+from omnifusion.progress import InputError
+from omnifusion.state import Video
 
 PATTERN = "testsrc2=size=64x48:rate=25:duration=2"
 
@@ -163,7 +164,7 @@ def test_every_track_comes_along_and_in_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "codec"), [("h265", "hevc"), ("prores", "prores"), ("ffv1", "ffv1")])
-def test_other_formats_keep_time_sound_and_colour(tmp_path: Path, name: str, codec: str) -> None:
+def test_other_formats_keep_time_sound_and_color(tmp_path: Path, name: str, codec: str) -> None:
     source = made(
         tmp_path / "a.mov", "-c:a", "pcm_s16le", source=PATTERN.replace("rate=25", "rate=30000/1001"), sound=True
     )
@@ -184,8 +185,8 @@ def test_other_formats_keep_time_sound_and_colour(tmp_path: Path, name: str, cod
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
 @pytest.mark.parametrize("levels", ["tv", "pc"])
 @pytest.mark.parametrize("name", ["h264", "prores", "ffv1"])
-def test_colour_bars_come_back_unshifted(tmp_path: Path, matrix: str, levels: str, name: str) -> None:
-    """The bars' mean colours, from a film of either matrix and range through ours and back."""
+def test_color_bars_come_back_unshifted(tmp_path: Path, matrix: str, levels: str, name: str) -> None:
+    """The bars' mean colors, from a film of either matrix and range through ours and back."""
     scale = f"scale=in_color_matrix=bt709:in_range=tv:out_color_matrix={matrix}:out_range={levels},format=yuv420p"
     tags = ["-colorspace", matrix, "-color_range", levels, "-crf", "1"]
     bars = "smptehdbars=size=224x128:rate=25:duration=0.2"
@@ -377,30 +378,30 @@ def test_films_that_are_cut_short(tmp_path: Path, name: str, flags: str) -> None
         assert len(video.read(path, max_frames=10)) == 10
 
 
-# --- grey or not ------------------------------------------------------------------------------------------------------
+# --- gray or not ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", synthetic.SCENES)
-def test_colour_is_no_grey(name: str) -> None:
-    assert not video.is_grey(synthetic.make(name, frames=1, size=(108, 192)).video)
+def test_color_is_no_gray(name: str) -> None:
+    assert not video.is_gray(synthetic.make(name, frames=1, size=(108, 192)).video)
 
 
-@pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.87, 0.68), (0.75, 0.9, 1)], ids=["grey", "sepia", "blue"])
-def test_toned_and_noisy_film_is_grey(tint: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.87, 0.68), (0.75, 0.9, 1)], ids=["gray", "sepia", "blue"])
+def test_toned_and_noisy_film_is_gray(tint: tuple[float, float, float]) -> None:
     rng = np.random.default_rng(0)
     tone = synthetic.make("demo", frames=2, size=(108, 192)).video.frames.mean(axis=1, keepdims=True) / 255
     toned = 255 * tone ** np.reshape((0.8, 1, 1.25), (1, 3, 1, 1)) * np.reshape(tint, (1, 3, 1, 1))
     frames = np.clip(toned + rng.normal(0, 5, toned.shape), 0, 255).astype(np.uint8)
-    assert video.is_grey(Video(frames))
+    assert video.is_gray(Video(frames))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif("OMNIFUSION_CLIPS" not in os.environ, reason="OMNIFUSION_CLIPS does not name a folder of clips")
 def test_real_clips_are_told_apart() -> None:
     clips = Path(os.environ["OMNIFUSION_CLIPS"])
-    assert all(video.is_grey(video.read(path)) for path in (clips / "film").glob("*.mp4"))
-    assert not any(video.is_grey(video.read(path)) for path in (clips / "davis").iterdir())
-    assert not any(video.is_grey(video.read(path, 24)) for path in (clips / "mp4").iterdir())
+    assert all(video.is_gray(video.read(path)) for path in (clips / "film").glob("*.mp4"))
+    assert not any(video.is_gray(video.read(path)) for path in (clips / "davis").iterdir())
+    assert not any(video.is_gray(video.read(path, 24)) for path in (clips / "mp4").iterdir())
 
 
 def test_a_picture_keeps_its_alpha_where_that_is_asked_for(tmp_path: Path) -> None:

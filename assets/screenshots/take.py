@@ -28,10 +28,10 @@ def keep(page: Page, name: str) -> None:
 
 
 def visit(page: Page, size: str) -> None:
-    """The page as it opens, strokes on a frame, a run that goes on, a fix, and what came of it."""
+    """The page as it opens, scribbles on a frame, a run that goes on, a fix, and what came of it."""
     keep(page, f"{size}-first")
     click_example(page, 1)
-    page.get_by_text("2 · A frame in colour").click()
+    page.get_by_text("2 · A frame in color").click()
     page.get_by_role("tab", name="Paint it").click()
     page.locator("#brush").evaluate("brush => brush.scrollIntoView()")
     for ink, path in (
@@ -42,8 +42,8 @@ def visit(page: Page, size: str) -> None:
         draw(page, ink, *path)
     expect(page.locator("#spread img")).to_be_visible()
     page.wait_for_timeout(5 * SECOND)
-    keep(page, f"{size}-strokes")
-    page.get_by_text("2 · A frame in colour").click()
+    keep(page, f"{size}-scribbles")
+    page.get_by_text("2 · A frame in color").click()
     page.click("#run")
     expect(page.locator("#coverage")).to_contain_text("inpainted", timeout=RUN)
     page.evaluate("scrollTo(0, 0)")

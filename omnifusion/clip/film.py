@@ -17,11 +17,11 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from torch import Tensor, from_numpy
 
-from omnifusion import flow as of
 from omnifusion.clip.shots import Shot, change, cut, thumbnail
 from omnifusion.color import luminance_of
-from omnifusion.errors import go_on
+from omnifusion.flow import dis as of
 from omnifusion.geometry import resize
+from omnifusion.progress import check_canceled
 from omnifusion.state import Video
 
 Array = np.ndarray
@@ -39,7 +39,7 @@ GRAIN, FLICKER = 0.6, 0.03
 """L* of grain, or standard deviation of the logarithm of brightness, from which a film is old (docs/footage.md)."""
 
 STANDS_OUT, ALIKE, COMBED = 15, 10, 0.005
-"""Grey levels by which a line stands out, and to which its neighbours are alike; share of the picture that is so."""
+"""Gray levels by which a line stands out, and to which its neighbors are alike; share of the picture that is so."""
 
 INTERLACED = 0.25
 """Share of combed frames from which a clip is refused: of telecined ones, two in five are."""
@@ -85,24 +85,24 @@ class Film:
         return {
             "grain": round(self.grain, 2),
             "flicker": round(self.flicker, 4),
-            "repeated": sum(len(shot.twins) for shot in self.shots),
+            "repeated": sum(len(shot.duplicates) for shot in self.shots),
             "cleaned": self.old,
         }
 
     def notes(self) -> list[str]:
         """What is to be said of it before a run."""
-        repeated, told = sum(len(shot.twins) for shot in self.shots), []
+        repeated, told = sum(len(shot.duplicates) for shot in self.shots), []
         if repeated:
-            told.append(f"{repeated} frames repeat the one before them and get its colours.")
+            told.append(f"{repeated} frames repeat the one before them and get its colors.")
         if self.old:
             told.append(
-                f"The film is old (grain of {self.grain:.1f} L*, brightness off by {self.flicker:.0%}): colours are "
+                f"The film is old (grain of {self.grain:.1f} L*, brightness off by {self.flicker:.0%}): colors are "
                 "matched on a clean copy, its own brightness is kept."
             )
         return told
 
     def around(self, frames: Collection[int]) -> list[int]:
-        """``frames`` and their neighbours in the shot, repeated frames apart, in the order of time."""
+        """``frames`` and their neighbors in the shot, repeated frames apart, in the order of time."""
         runs = [shot.frames for shot in self.shots]
         beside = {t for run in runs for a, b in pairwise(run) for t, other in ((a, b), (b, a)) if other in frames}
         return sorted(beside.union(frames))
@@ -110,7 +110,7 @@ class Film:
     def cleaned(self, L: Tensor, frames: Sequence[int]) -> Tensor:
         """Luminance ``(n, 1, h, w)`` of ``frames``, in the order of time and evened out, without grain and dust.
 
-        Each frame becomes the mean of itself and of its neighbours in the shot, brought to it by flow, where they
+        Each frame becomes the mean of itself and of its neighbors in the shot, brought to it by flow, where they
         agree; where they agree against it (dust), theirs. Weave needs no step of its own: flow follows it.
         """
         clean, place = L.clone(), {t: k for k, t in enumerate(frames)}
@@ -128,7 +128,7 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
     step = max(2, len(video) // SAMPLES)
     before: tuple[Array, Array | None] | None = None
     for t, frame in enumerate(video.frames):
-        go_on()
+        check_canceled()
         small = thumbnail(frame)
         large = resize(luminance_of(frame)[None], size)[0, 0].numpy() if t % step < 2 else None
         if before is not None:
@@ -148,13 +148,13 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
 
 def _with_twins(shot: Shot, changes: Array, worst: Array) -> Shot:
     """A shot with its repeated frames, from the changes between all frames of the clip."""
-    twins: dict[int, int] = {}
+    duplicates: dict[int, int] = {}
     for t in range(shot.start + 1, shot.stop):
         near = slice(max(shot.start, t - 1 - NEARBY), min(shot.stop - 1, t + NEARBY))
         usual, usual_worst = (np.quantile(x[near], 0.75) for x in (changes, worst))
         if changes[t - 1] <= REPEATS * usual and worst[t - 1] <= REPEATS_BLOCK * usual_worst:
-            twins[t] = twins.get(t - 1, t - 1)
-    return replace(shot, twins=twins)
+            duplicates[t] = duplicates.get(t - 1, t - 1)
+    return replace(shot, duplicates=duplicates)
 
 
 def _even(gains: Array, shots: Sequence[Shot]) -> Array:
@@ -172,7 +172,7 @@ def _flicker(gains: Sequence[float]) -> float:
 
 
 def _combed(picture: Array) -> bool:
-    """Whether a picture ``(H, W)`` holds two moments: somewhere, lines stand out from both neighbours, which are alike,
+    """Whether a picture ``(H, W)`` holds two moments: somewhere, lines stand out from both neighbors, which are alike,
     far more often than lines do from the next but one."""
 
     def share(rows: int) -> Array:

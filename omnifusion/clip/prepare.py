@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.clip.alike import lend
 from omnifusion.clip.film import INTERLACED, Film, inspect
+from omnifusion.clip.matching import lend
 from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
 from omnifusion.clip.shots import Shot
 from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_uint8
-from omnifusion.errors import go_on
 from omnifusion.geometry import fit_size, resize
-from omnifusion.picture import stretch
-from omnifusion.state import ColorState, Exemplar, InputError, Video
-from omnifusion.video import is_grey
+from omnifusion.progress import InputError, check_canceled
+from omnifusion.state import ColorState, Exemplar, Video
+from omnifusion.video import is_gray
+from omnifusion.visualize import stretch
 
 SHOWN_SIDE = 448
 """Longest side in pixels of the frames in which shots are compared."""
@@ -29,17 +29,17 @@ SHOWN_SIDE = 448
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip ready to be coloured.
+    """A clip ready to be colored.
 
     Attributes:
         video: as decoded; its luminance at full size is what the result keeps.
         size: the working size (h, w).
-        exemplars: frame index -> coloured picture ``(3, H, W)`` uint8, lined up with the frame at full size; one with
+        exemplars: frame index -> colored picture ``(3, H, W)`` uint8, lined up with the frame at full size; one with
             an alpha channel, ``(4, H, W)``, counts where it is opaque.
         fits: frame index -> correlation of the exemplar's luminance with the frame's, as given and in its place.
         film: what was found in it.
-        shots: cover the clip, in an order in which they can be coloured.
-        truth: whether ``video`` holds the true colours, so that the result can be scored.
+        shots: cover the clip, in an order in which they can be colored.
+        truth: whether ``video`` holds the true colors, so that the result can be scored.
         notes: sentences that the user should read before the run.
     """
 
@@ -71,7 +71,7 @@ class Clip:
         return {i: working_chroma(image, self.size) for i, image in self.exemplars.items()}
 
     def report(self) -> dict[str, Any]:
-        """What ``report.json`` says of the exemplars' places and of where each shot's colours come from."""
+        """What ``report.json`` says of the exemplars' places and of where each shot's colors come from."""
         return {
             "registration": [
                 {"frame": frame, "before": round(before, 4), "after": round(after, 4)}
@@ -79,7 +79,12 @@ class Clip:
             ],
             "film": self.film.report(),
             "shots": [
-                {"start": shot.start, "stop": shot.stop, "colors": self._source(shot), "lender": shot.lender}
+                {
+                    "start": shot.start,
+                    "stop": shot.stop,
+                    "colors": self._source(shot),
+                    "reference_frame": shot.reference_frame,
+                }
                 for shot in sorted(self.shots, key=lambda shot: shot.start)
             ],
         }
@@ -87,19 +92,19 @@ class Clip:
     def _source(self, shot: Shot) -> str:
         if any(e in shot for e in self.exemplars):
             return "exemplars"
-        return "prior" if shot.lender is None else "alike"
+        return "prior" if shot.reference_frame is None else "alike"
 
     def full_size(self, state: ColorState, frame: int, first: int = 0, decoded: np.ndarray | None = None) -> np.ndarray:
-        """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colours of ``state``,
+        """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colors of ``state``,
         which begins with frame ``first``; ``decoded``, where it is at hand.
 
         Chroma is brought to full size by bicubic interpolation (guided filters measured worse, docs/propagation.md);
         an exemplar gives its frame its chroma at full size, unsoftened.
         """
         L = luminance_of(self.video.frames[frame] if decoded is None else decoded)
-        twins = next(shot.twins for shot in self.shots if frame in shot)
+        duplicates = next(shot.duplicates for shot in self.shots if frame in shot)
         ab = resize(state.ab[frame - first][None], self.video.size)[0]
-        if (exemplar := self.exemplars.get(twins.get(frame, frame))) is not None:
+        if (exemplar := self.exemplars.get(duplicates.get(frame, frame))) is not None:
             ab = torch.where(torch.from_numpy(opaque(exemplar)), _ab(exemplar), ab)
         return to_uint8(compose(L, ab)).numpy()
 
@@ -107,19 +112,19 @@ class Clip:
 def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: bool = False) -> Clip:
     """Check and register what was given.
 
-    A colour clip without exemplars is the paper's protocol: its first frame is the exemplar. A grey clip without
+    A color clip without exemplars is the paper's protocol: its first frame is the exemplar. A gray clip without
     exemplars is left to the prior.
 
     Args:
-        video: the clip; colour is used only as an exemplar and as truth.
-        exemplars: coloured pictures and the frames they show.
+        video: the clip; color is used only as an exemplar and as truth.
+        exemplars: colored pictures and the frames they show.
         max_side: longest side of the working size in pixels.
         force: accept an exemplar that does not seem to show its frame, and a clip that seems to be interlaced.
 
     Raises:
         InputError: an exemplar that does not fit its frame, or an interlaced clip.
     """
-    notes, truth, placed, fits = [], not is_grey(video), {}, {}
+    notes, truth, placed, fits = [], not is_gray(video), {}, {}
     for given in exemplars:
         if not 0 <= given.index < len(video):
             raise InputError(
@@ -134,9 +139,9 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
             notes.append(f"Exemplar of frame {given.index}: {registered.warning}")
     if not placed and truth:
         placed[0] = np.asarray(video.frames[0])
-        notes.append("The clip is in colour: it is made grey, its first frame is the exemplar, the result is scored.")
+        notes.append("The clip is in color: it is made gray, its first frame is the exemplar, the result is scored.")
     elif not placed:
-        notes.append("No exemplar was given: the prior invents the colours of the first frame.")
+        notes.append("No exemplar was given: the prior invents the colors of the first frame.")
     film, shown = inspect(video, fit_size(video.size, max_side)), fit_size(video.size, SHOWN_SIDE)
     if film.combed >= INTERLACED and not force:
         raise InputError(
@@ -151,21 +156,21 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
     )
     if len(shots) > 1:
         cuts = ", ".join(str(start) for start in sorted(shot.start for shot in shots)[1:])
-        notes.append(f"The clip has cuts at frame {cuts}: each shot is coloured by itself.")
+        notes.append(f"The clip has cuts at frame {cuts}: each shot is colored by itself.")
         notes += [note for shot in shots if (note := _note(shot, placed))]
     return Clip(video, fit_size(video.size, max_side), placed, fits, film, shots, truth, tuple(notes))
 
 
 def _note(shot: Shot, exemplars: Collection[int]) -> str:
-    """What is to be said of the shot's colours; empty where it has an exemplar."""
+    """What is to be said of the shot's colors; empty where it has an exemplar."""
     where, middle = f"Frames {shot.start} to {shot.stop - 1}", (shot.start + shot.stop) // 2
     if any(e in shot for e in exemplars):
         return ""
-    if shot.lender is not None:
-        return f"{where} have no exemplar and take the colours of frame {shot.lender}, which shows the same."
+    if shot.reference_frame is not None:
+        return f"{where} have no exemplar and take the colors of frame {shot.reference_frame}, which shows the same."
     return (
-        f"{where} have no exemplar and look like no other shot: their colours are invented, with restraint; give a "
-        f"coloured picture of one of them, such as frame {middle}."
+        f"{where} have no exemplar and look like no other shot: their colors are invented, with restraint; give a "
+        f"colored picture of one of them, such as frame {middle}."
     )
 
 
@@ -175,7 +180,7 @@ def working_luminance(
     """L* ``(T, 1, h, w)`` at the working ``size`` (h, w) of ``frames``, each ``(3, H, W)`` uint8, times their gains."""
 
     def small(frame: np.ndarray, gain: float) -> Tensor:
-        go_on()
+        check_canceled()
         return resize(luminance_of(frame, gain)[None], size)
 
     return torch.cat([small(frame, gain) for frame, gain in zip(frames, gains, strict=False)])
@@ -192,7 +197,7 @@ def overlaid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         raise InputError(f"The painted picture is {w}x{h}, the clip {W}x{H}: paint over a frame of the clip.")
     image = stretch(image, size)
     if not opaque(image).any():
-        raise InputError("Nothing of the painted picture is opaque; paint what is to get colour.")
+        raise InputError("Nothing of the painted picture is opaque; paint what is to get color.")
     return image
 
 
@@ -216,6 +221,6 @@ def _ab(image: np.ndarray) -> Tensor:
 
 
 def without_color(frame: np.ndarray) -> np.ndarray:
-    """A frame without its colour, ``(3, H, W)`` uint8 with three equal channels of the same L*."""
+    """A frame without its color, ``(3, H, W)`` uint8 with three equal channels of the same L*."""
     L = luminance_of(frame)
     return to_uint8(compose(L, torch.zeros(2, *L.shape[1:]))).numpy()

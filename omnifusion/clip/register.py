@@ -1,7 +1,7 @@
 """An exemplar is checked against its frame and laid over it.
 
-People colour a scan of their own, crop it differently, change its contrast. So the picture is moved: by an affine map,
-from features (SIFT, RANSAC) or by maximising the correlation (ECC, Evangelidis & Psarakis 2008), whichever fits better;
+People color a scan of their own, crop it differently, change its contrast. So the picture is moved: by an affine map,
+from features (SIFT, RANSAC) or by maximizing the correlation (ECC, Evangelidis & Psarakis 2008), whichever fits better;
 then by what dense flow (DIS) is sure of. All of it on luminance from which local brightness and contrast are taken.
 """
 
@@ -13,12 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from omnifusion import flow as of
 from omnifusion.color import from_uint8, luminance, to_uint8
+from omnifusion.flow import dis as of
 from omnifusion.flow import features
 from omnifusion.geometry import fit_size, resize
-from omnifusion.state import InputError
-from omnifusion.video import GREY_SPREAD, color_spread
+from omnifusion.progress import InputError
+from omnifusion.video import GRAY_SPREAD, color_spread
 
 LARGEST_ASPECT_ERROR = 0.03
 LEAST_CORRELATION, GOOD_CORRELATION = 0.5, 0.9
@@ -51,23 +51,23 @@ class Registered:
 
 
 def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Registered:
-    """Lay a coloured picture over the grey frame it shows.
+    """Lay a colored picture over the gray frame it shows.
 
     One that lines up already is only resized, and not even that at equal size.
 
     Args:
-        image: ``(3, h, w)`` uint8 sRGB, the coloured picture.
+        image: ``(3, h, w)`` uint8 sRGB, the colored picture.
         frame: ``(3, H, W)`` uint8 sRGB, of which only the luminance counts.
         force: accept a picture that does not seem to show the frame.
 
     Raises:
-        InputError: the picture is grey, of another aspect ratio (by more than 3 %, and not a crop of the frame), or
+        InputError: the picture is gray, of another aspect ratio (by more than 3 %, and not a crop of the frame), or
             does not show the frame (correlation under 0.5 even after an affine movement).
     """
     h, w = image.shape[1:]
     H, W = frame.shape[1:]
-    if color_spread(image) < GREY_SPREAD:
-        raise InputError("The exemplar is grey or of a single tint; give a picture in colour.")
+    if color_spread(image) < GRAY_SPREAD:
+        raise InputError("The exemplar is gray or of a single tint; give a picture in color.")
     if (h, w) != (H, W):
         image = to_uint8(resize(from_uint8(image)[None], (H, W)))[0].numpy()
     source, target = _luminance(image), _luminance(frame)

@@ -1,4 +1,4 @@
-"""Cuts inside a clip: each shot is coloured by itself."""
+"""Cuts inside a clip: each shot is colored by itself."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from omnifusion.state import Video
 THUMBNAIL = 256  # px, longest side: enough to see a cut
 SHORTEST = 5  # frames between two cuts: of those that are nearer, the clearest counts
 WINDOW = 5  # changes that are looked at together
-LEAST_CHANGE = 15.0  # grey levels of 255
+LEAST_CHANGE = 15.0  # gray levels of 255
 STANDS_OUT = 3.0  # times the mean of the window's other changes
 
 
 @dataclass(frozen=True)
 class Shot:
-    """The frames from one cut to the next, and all that decides where their colours come from.
+    """The frames from one cut to the next, and all that decides where their colors come from.
 
     Attributes:
         start, stop: its first frame, and the first that is not its own.
-        lender: a frame elsewhere that shows the same and is coloured before it; None = there is none.
-        beside: frames next to it that are coloured before it: a window of a long shot goes on from them.
-        twins: frames that repeat another of this shot -> that frame. They are not worked on, and get its colours.
+        reference_frame: a frame elsewhere that shows the same and is colored before it; None = there is none.
+        beside: frames next to it that are colored before it: a window of a long shot goes on from them.
+        duplicates: frames that repeat another of this shot -> that frame. They are not worked on, and get its colors.
     """
 
     start: int
     stop: int
-    lender: int | None = None
+    reference_frame: int | None = None
     beside: tuple[int, ...] = ()
-    twins: Mapping[int, int] = field(default_factory=dict)
+    duplicates: Mapping[int, int] = field(default_factory=dict)
 
     def __contains__(self, frame: int) -> bool:
         return self.start <= frame < self.stop
@@ -44,14 +44,16 @@ class Shot:
 
     def worked(self, frames: Collection[int]) -> Shot:
         """The same shot; where one of ``frames`` repeats another, that one repeats it instead."""
-        named = {self.twins.get(t, t): t for t in sorted(frames, reverse=True) if t in self}
-        twins = {t: named.get(s, s) for t, s in ((t, self.twins.get(t, t)) for t in range(self.start, self.stop))}
-        return replace(self, twins={t: s for t, s in twins.items() if t != s})
+        named = {self.duplicates.get(t, t): t for t in sorted(frames, reverse=True) if t in self}
+        duplicates = {
+            t: named.get(s, s) for t, s in ((t, self.duplicates.get(t, t)) for t in range(self.start, self.stop))
+        }
+        return replace(self, duplicates={t: s for t, s in duplicates.items() if t != s})
 
     @property
     def frames(self) -> list[int]:
         """The frames that are worked on, in the order of time."""
-        return [j for j in range(self.start, self.stop) if j not in self.twins]
+        return [j for j in range(self.start, self.stop) if j not in self.duplicates]
 
     @property
     def tracked(self) -> list[int]:
@@ -60,18 +62,18 @@ class Shot:
 
     @property
     def followed(self) -> list[int]:
-        """The frames of others from which it is followed: of a window those beside it, else its lender."""
-        return [*self.beside] if self.beside or self.lender is None else [self.lender]
+        """The frames of others from which it is followed: of a window those beside it, else its reference_frame."""
+        return [*self.beside] if self.beside or self.reference_frame is None else [self.reference_frame]
 
     @property
     def elsewhere(self) -> int | None:
-        """The lender of a window, in which it looks up what the frames beside it have forgotten."""
-        return self.lender if self.beside else None
+        """The reference_frame of a window, in which it looks up what the frames beside it have forgotten."""
+        return self.reference_frame if self.beside else None
 
     @property
     def lent(self) -> list[int]:
-        """The frames of others that lend it their colours."""
-        return [*self.beside, *([] if self.lender is None else [self.lender])]
+        """The frames of others that lend it their colors."""
+        return [*self.beside, *([] if self.reference_frame is None else [self.reference_frame])]
 
 
 def find_shots(video: Video) -> list[Shot]:
@@ -100,7 +102,7 @@ def _stands_out(changes: Sequence[float], k: int) -> bool:
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:
-    """A small grey picture ``(h, w)`` float32 of a frame, grain smoothed; green stands for luminance."""
+    """A small gray picture ``(h, w)`` float32 of a frame, grain smoothed; green stands for luminance."""
     h, w = fit_size(frame.shape[1:], THUMBNAIL)
     small = cv2.resize(np.ascontiguousarray(frame[1]), (w, h), interpolation=cv2.INTER_AREA)
     return cv2.GaussianBlur(small.astype(np.float32), (0, 0), 1.0)

@@ -1,4 +1,4 @@
-"""``colorize``: a grey clip and coloured frames in, a coloured clip out."""
+"""``colorize``: a gray clip and colored frames in, a colored clip out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add(subparsers: argparse._SubParsersAction) -> None:
     """Declare the command."""
-    p = subparsers.add_parser("colorize", help="colour a clip", description=__doc__)
+    p = subparsers.add_parser("colorize", help="color a clip", description=__doc__)
     p.add_argument("input", metavar="INPUT", type=Path, help="a video file or a folder of frames")
     p.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     p.add_argument(
@@ -25,9 +25,9 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         metavar="IMAGE@FRAME",
         action="append",
         default=[],
-        help="a coloured frame and its index, or strokes over it (what is transparent is open); may be repeated",
+        help="a colored frame and its index, or scribbles over it (what is transparent is open); may be repeated",
     )
-    p.add_argument("--frames", type=at_least(1), metavar="N", help="colour only the first N frames")
+    p.add_argument("--frames", type=at_least(1), metavar="N", help="color only the first N frames")
     p.add_argument("--force", action="store_true", help="accept an exemplar that does not seem to show its frame")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier run in DIR")
     p.add_argument(
@@ -60,7 +60,7 @@ def workers(text: str) -> int | str:
 
 
 def add_settings(p: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
-    """The options that every colouring command has, one for each choice; each defaults to the preset's own value."""
+    """The options that every coloring command has, one for each choice; each defaults to the preset's own value."""
     for name, known in CHOICES.items():
         if name in leave_out:
             continue
@@ -79,7 +79,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def parse_exemplar(text: str) -> Exemplar:
     """``IMAGE@FRAME`` (``IMAGE`` alone means frame 0)."""
-    from omnifusion.state import Exemplar, InputError
+    from omnifusion.progress import InputError
+    from omnifusion.state import Exemplar
     from omnifusion.video import read_image
 
     image, _, frame = text.rpartition("@")
@@ -94,7 +95,7 @@ def parse_exemplar(text: str) -> Exemplar:
 
 def cost(clip: Clip, settings: Settings, mib: int) -> str:
     """What a run will take, in words, before it begins."""
-    from omnifusion.production.units import disk_mib
+    from omnifusion.run.segments import disk_mib
     from omnifusion.ui.estimate import Rates
 
     frames, length = len(clip.video), len(clip.video) / clip.video.fps
@@ -106,9 +107,9 @@ def cost(clip: Clip, settings: Settings, mib: int) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Colour a clip and print where the results are."""
+    """Color a clip and print where the results are."""
     from omnifusion.clip.prepare import prepare
-    from omnifusion.production.store import Request
+    from omnifusion.run.folder import Request
     from omnifusion.terminal import Means, color_to_folder
     from omnifusion.video import stream
 

@@ -16,7 +16,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         metavar="IMAGE@FRAME",
         action="append",
         default=[],
-        help="colours painted over a frame of the run; what is transparent is open; may be repeated",
+        help="colors painted over a frame of the run; what is transparent is open; may be repeated",
     )
     p.add_argument(
         "--lock",
@@ -33,7 +33,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def parse_frames(text: str) -> tuple[int, int]:
     """``A:B``: first and last frame."""
-    from omnifusion.state import InputError
+    from omnifusion.progress import InputError
 
     first, _, last = text.partition(":")
     if not (first.isdecimal() and last.isdecimal()):
@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     import shutil
 
     from omnifusion.commands.colorize import parse_exemplar
-    from omnifusion.correction.chain import Correction, chain, correct_run, undo
-    from omnifusion.production.store import open_run, writing
-    from omnifusion.state import InputError
+    from omnifusion.correction.history import Correction, chain, correct_run, undo
+    from omnifusion.progress import InputError
+    from omnifusion.run.folder import open_run, writing
     from omnifusion.terminal import follow
 
     if (bool(args.exemplar) + args.undo + (args.replay is not None)) != 1:

@@ -1,4 +1,4 @@
-"""``evaluate``: score OmniFusion and its peers on a set of clips, as the paper's table 1 does."""
+"""``evaluate``: score OmniFusion and its baselines on a set of clips, as the paper's table 1 does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     add_protocol(p)
     p.add_argument(
         "--methods",
-        default="omnifusion,flow-warp,levin,static,grey",
+        default="omnifusion,flow-warp,levin,static,gray",
         metavar="A,B",
         help="which to run (default %(default)s; also omnimotion-only and inpainting-only)",
     )
@@ -34,7 +34,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def add_protocol(p: argparse.ArgumentParser) -> None:
     """The options of all commands that score clips."""
     p.add_argument(
-        "dataset", metavar="DATASET", type=Path, help="a folder of clips; DAVIS' and Videvo's are recognised"
+        "dataset", metavar="DATASET", type=Path, help="a folder of clips; DAVIS' and Videvo's are recognized"
     )
     p.add_argument("--clips", metavar="A,B", help="only these clips, or those that a text file lists")
     p.add_argument("--frames", type=at_least(2), metavar="N", help="only the first N frames of each clip")
@@ -50,9 +50,9 @@ def add_protocol(p: argparse.ArgumentParser) -> None:
 @contextmanager
 def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[Scoreboard]:
     """The scores of methods under the protocol that the options describe; unless they are to be kept, only inside."""
+    from omnifusion.evaluation.baselines import BASELINES
     from omnifusion.evaluation.dataset import discover
     from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scoreboard, Scorer
-    from omnifusion.evaluation.peers import PEERS
     from omnifusion.prior.diffusion import load_prior
     from omnifusion.stages import Stages, device
     from omnifusion.terminal import follow
@@ -60,7 +60,7 @@ def measured(args: argparse.Namespace, methods: dict[str, Method]) -> Iterator[S
     clips = discover(args.dataset, args.clips.split(",") if args.clips else None)
     weights = str(args.lpips_weights) if args.lpips_weights else None
     protocol = Protocol(args.dataset.resolve().name, args.frames, args.scale, settings_of(args), weights, args.degrade)
-    if set(methods) - {*PEERS, "omnimotion-only"}:
+    if set(methods) - {*BASELINES, "omnimotion-only"}:
         load_prior(protocol.settings, device())  # a prior that cannot be had must cost nobody a fit
     with TemporaryDirectory() as folder:
         scores = Scoreboard.begin(args.json or Path(folder) / "scores.json", protocol)
@@ -97,7 +97,7 @@ def parse_methods(text: str) -> dict[str, Method]:
         InputError: there is no such method.
     """
     from omnifusion.evaluation.methods import METHODS
-    from omnifusion.state import InputError
+    from omnifusion.progress import InputError
 
     names = text.split(",")
     unknown = [name for name in names if name not in METHODS]

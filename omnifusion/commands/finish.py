@@ -23,7 +23,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what is asked for."""
     from omnifusion.correction.finishing import export_chroma, finish
-    from omnifusion.production.store import open_run
+    from omnifusion.run.folder import open_run
     from omnifusion.terminal import follow
 
     stored = open_run(args.folder)

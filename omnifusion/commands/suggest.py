@@ -1,4 +1,4 @@
-"""``suggest``: which frames of a finished run are worth colouring next, and where in them."""
+"""``suggest``: which frames of a finished run are worth coloring next, and where in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omnifusion.commands import at_least
 
 def add(subparsers: argparse._SubParsersAction) -> None:
     """Declare the command."""
-    p = subparsers.add_parser("suggest", help="the frames worth colouring next", description=__doc__)
+    p = subparsers.add_parser("suggest", help="the frames worth coloring next", description=__doc__)
     p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished run")
     p.add_argument("--most", type=at_least(1), default=3, metavar="N", help="so many frames at most (default 3)")
     p.add_argument(
@@ -21,10 +21,10 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each frame."""
-    from omnifusion.correction.chain import clip_of, state_of
-    from omnifusion.correction.doubt import doubt, drawn, suggest
-    from omnifusion.production.store import open_run, writing
-    from omnifusion.state import InputError
+    from omnifusion.correction.history import clip_of, state_of
+    from omnifusion.correction.suggest import doubt, drawn, suggest
+    from omnifusion.progress import InputError
+    from omnifusion.run.folder import open_run, writing
     from omnifusion.video import write_image
 
     if args.out is not None and args.out.exists():

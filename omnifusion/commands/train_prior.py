@@ -12,8 +12,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     """Describe the command."""
     p = subparsers.add_parser(
         "train-prior",
-        help="train the bundled colour prior on tar files of photos",
-        description="Train the bundled colour prior. Interrupted trainings go on where they stopped.",
+        help="train the bundled color prior on tar files of photos",
+        description="Train the bundled color prior. Interrupted trainings go on where they stopped.",
     )
     p.add_argument("photos", nargs="+", type=Path, metavar="PHOTOS.tar", help="tar files of JPEG photos")
     p.add_argument("--out", type=Path, required=True, help="folder for the prior (diffusers layout) and its checkpoint")

@@ -1,1 +1,1 @@
-"""Mending a finished run: strokes, what descends from what, doubt, and finishing."""
+"""Mending a finished run: scribbles, what descends from what, doubt, and finishing."""

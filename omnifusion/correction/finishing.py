@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
-from omnifusion.correction.chain import clip_of
+from omnifusion.correction.history import clip_of
 from omnifusion.geometry import resize
-from omnifusion.production.store import Stored, writing
-from omnifusion.state import InputError
-from omnifusion.steps import Step, Steps
+from omnifusion.progress import InputError, Step, Steps
+from omnifusion.run.folder import Stored, writing
 from omnifusion.video import CHROMA, Writer, chroma_picture, write_chroma, write_image
 
 

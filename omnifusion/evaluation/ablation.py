@@ -7,18 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from omnifusion.evaluation.methods import Case, Method, Outcome, omnifusion
 from omnifusion.evaluation.scores import Scoreboard
 from omnifusion.evaluation.tables import CDC, COMPARED, CPU_SECONDS, DELTA_E, PSNR, SECONDS, SSIM, Table, forms
-from omnifusion.hint import Reference
-from omnifusion.inpaint import Kernels
-from omnifusion.meter import Costs
+from omnifusion.progress import Costs, Steps
 from omnifusion.settings import Settings
-from omnifusion.state import Hint
-from omnifusion.steps import Steps
 
 Change = Callable[[Settings], Settings]
 
@@ -26,14 +19,11 @@ WHOLE = "whole method"
 
 PARTS: dict[str, tuple[str, str]] = {
     "judge": (WHOLE, "all believed"),
-    "direct search over long gaps": (WHOLE, "chains alone"),
-    "unsure colours as witnesses": (WHOLE, "sure colours alone"),
-    "lookup by likeness": (WHOLE, "no lookup"),
     "keyframes first": (WHOLE, "next in time"),
     "fitted volume": ("a volume", WHOLE),
     "diffusion": ("diffusion", WHOLE),
-    "colour condition, eq. (2)": ("diffusion", "diffusion without eq. (2)"),
-    "grey constraint, eq. (3)-(4)": ("diffusion", "diffusion without eq. (3)-(4)"),
+    "color condition, eq. (2)": ("diffusion", "diffusion without eq. (2)"),
+    "gray constraint, eq. (3)-(4)": ("diffusion", "diffusion without eq. (3)-(4)"),
     "hint, where diffusion starts": ("diffusion", "diffusion from noise"),
 }
 """Our own parts: the variants with and without each."""
@@ -45,41 +35,14 @@ def _variants() -> dict[str, Callable[[Case], Case]]:
     def choosing(**changes: Any) -> Callable[[Case], Case]:
         return lambda case: replace(case, settings=replace(case.settings, **changes), trackers={}, fitting=Costs())
 
-    def counting(**kernels: Callable[[Kernels], Callable[..., Any]]) -> Callable[[Case], Case]:
-        def changed(case: Case) -> Case:
-            old = case.stages.kernels
-            new = replace(old, **{name: change(old) for name, change in kernels.items()})
-            return replace(case, stages=replace(case.stages, kernels=new), trackers={}, fitting=Costs())
-
-        return changed
-
-    def chains(kernels: Kernels) -> Callable[..., Any]:
-        return lambda tracker, state, i, j, near, *rest: kernels.fetched(tracker, state, i, j, True, *rest)
-
-    def sure(kernels: Kernels) -> Callable[..., Any]:
-        def fetched(*given: Any) -> tuple[Hint, Tensor]:
-            found, believed = kernels.fetched(*given)
-            return replace(found, confidence=found.confidence * believed), believed
-
-        return fetched
-
-    def silent(kernels: Kernels) -> Callable[..., Any]:
-        def lookup(frame: Reference, asked: Tensor, references: Sequence[Reference]) -> Hint:
-            return kernels.lookup(frame, torch.zeros_like(asked), references)
-
-        return lookup
-
     return {
         WHOLE: choosing(),
         "all believed": choosing(literal=True),
-        "chains alone": counting(fetched=chains),
-        "sure colours alone": counting(fetched=sure),
-        "no lookup": counting(lookup=silent),
         "next in time": choosing(order="next"),
         "a volume": choosing(fit="draft"),
         "diffusion": choosing(diffusion="always"),
         "diffusion without eq. (2)": choosing(diffusion="always", color_condition=False),
-        "diffusion without eq. (3)-(4)": choosing(diffusion="always", grey_constraint=False),
+        "diffusion without eq. (3)-(4)": choosing(diffusion="always", gray_constraint=False),
         "diffusion from noise": choosing(diffusion="always", start=None),
     }
 
@@ -98,17 +61,17 @@ ROWS: dict[str, tuple[Change, tuple[str, str, str]]] = {
         lambda s: inpainted(s, optimizations=1, steps=2 * s.steps),
         ("27.99", "0.965", "0.075"),
     ),
-    "3 optimisations": (lambda s: inpainted(s, optimizations=3), ("27.17", "0.941", "0.103")),
-    "no colour condition": (
+    "3 optimizations": (lambda s: inpainted(s, optimizations=3), ("27.17", "0.941", "0.103")),
+    "no color condition": (
         lambda s: inpainted(s, optimizations=1, color_condition=False),
         ("25.37", "0.922", "0.111"),
     ),
-    "no grey constraint": (
-        lambda s: inpainted(s, optimizations=1, grey_constraint=False),
+    "no gray constraint": (
+        lambda s: inpainted(s, optimizations=1, gray_constraint=False),
         ("26.24", "0.904", "0.127"),
     ),
     "neither": (
-        lambda s: inpainted(s, optimizations=1, color_condition=False, grey_constraint=False),
+        lambda s: inpainted(s, optimizations=1, color_condition=False, gray_constraint=False),
         ("24.78", "0.892", "0.155"),
     ),
 }
@@ -141,7 +104,7 @@ def paper_ablation(scores: Scoreboard, settings: Settings) -> Table:
     rows: list[Sequence[Any]] = []
     for name, (change, paper) in ROWS.items():
         s, found = change(settings), scores.entries(name).values()
-        switches = ["✓" if on else "×" for on in (s.color_condition, s.grey_constraint)]
+        switches = ["✓" if on else "×" for on in (s.color_condition, s.gray_constraint)]
         rows.append([name, s.steps, s.optimizations, *switches, *(column.mean(found) for column in columns), *paper])
     heads = dict.fromkeys(["row", "steps", "optim.", "inpaint", "L_gray"], "") | forms(columns)
     heads |= dict.fromkeys(["paper PSNR", "paper SSIM", "paper LPIPS"], "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
 from omnifusion.video import PICTURES, read
 
 VIDEOS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}

@@ -1,4 +1,4 @@
-"""What age does to a film, by script: a clean clip in colour becomes an old one whose truth is known."""
+"""What age does to a film, by script: a clean clip in color becomes an old one whose truth is known."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from omnifusion.color import from_uint8, grey, to_uint8
+from omnifusion.color import from_uint8, gray, to_uint8
 
 GRAIN = 10.0
-"""Standard deviation of the grain in grey levels."""
+"""Standard deviation of the grain in gray levels."""
 
 FLICKER = 0.15
 """Share by which a frame's brightness is off at most."""
@@ -30,8 +30,8 @@ class Degraded:
     """An aged clip.
 
     Attributes:
-        frames: ``(T, 3, H, W)`` uint8 grey, all that a method sees but for the first frame's colours.
-        truth: ``(T, 3, H, W)`` uint8: the same frames, moved and doubled, but clean and in colour.
+        frames: ``(T, 3, H, W)`` uint8 gray, all that a method sees but for the first frame's colors.
+        truth: ``(T, 3, H, W)`` uint8: the same frames, moved and doubled, but clean and in color.
     """
 
     frames: np.ndarray
@@ -46,7 +46,7 @@ def degrade(clip: np.ndarray, seed: int = 0) -> Degraded:
     frames, truth = [], []
     for t, frame in enumerate(clip):
         moved = _moved(frame, random.uniform(-WEAVE, WEAVE, 2))
-        old = to_uint8(grey(from_uint8(moved)))[0].numpy().astype(np.float64)
+        old = to_uint8(gray(from_uint8(moved)))[0].numpy().astype(np.float64)
         old *= 1 + FLICKER * random.uniform(-1, 1)
         old += random.normal(0, GRAIN, (h, w))
         for x in scratched + random.uniform(-1, 1, SCRATCHES):

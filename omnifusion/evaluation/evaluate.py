@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +17,9 @@ from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.degrade import degrade
 from omnifusion.evaluation.methods import Case, Method, Outcome
 from omnifusion.evaluation.scores import Protocol, Scoreboard
-from omnifusion.meter import Meter, machine
+from omnifusion.progress import Costs, InputError, Measured, Step, Steps
 from omnifusion.stages import Stages
-from omnifusion.state import InputError, Origin
-from omnifusion.steps import Measured, Step, Steps
+from omnifusion.state import Origin
 
 REGIONS = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
 """The parts of a clip that all methods are also scored on alone: what the first method propagated and inpainted."""
@@ -70,7 +71,7 @@ class Scorer:
             "psnr_uint8": float(metrics.psnr_uint8(result, true).mean()),
             "cdc": metrics.cdc(outcome.frames),
             "flicker": metrics.flicker(outcome.frames, truth),
-            "colour": float(metrics.colourfulness(result).mean() / metrics.colourfulness(true).mean()),
+            "color": float(metrics.colorfulness(result).mean() / metrics.colorfulness(true).mean()),
             **regions,
             "curves": {name: np.round(values, 4).tolist() for name, values in curves.items()},
         }
@@ -130,20 +131,23 @@ class Evaluation:
         case = Case(truth, self.protocol.settings, self.stages, seen=seen)
         for method, run in methods.items():
             try:
-                with Meter() as meter:
+                costs = Costs()
+                with costs.during(method):
                     outcome = yield from run(case)
                 scores.keep(clip, method, outcome)
                 known = first if method == first or clip in scores.entries(first) else "truth"  # which has no regions
                 reference = scores.outcomes(clip, [known])[known]
-                spent = np.add([meter.seconds, meter.cpu_seconds], outcome.borrowed).round(2).tolist()
-                cost = dict(zip(("seconds", "cpu_seconds"), spent, strict=True)) | {"peak_mib": round(meter.peak_mib)}
+                spent = np.add([costs.seconds[method], costs.cpu_seconds[method]], outcome.borrowed).round(2).tolist()
+                cost = dict(zip(("seconds", "cpu_seconds"), spent, strict=True)) | {
+                    "peak_mib": round(costs.peak_mib[method])
+                }
                 entry = self.scorer.score(truth, outcome, reference) | cost
                 message = f"{method} {entry['psnr']:.2f} dB in {entry['seconds']:.0f} s"
             except Exception as error:  # one method's failure must not cost the others their scores
                 entry = {"error": _reason(error)}
                 message = f"{method} failed: {entry['error']}"
             entries[method] = entry
-            scores.machine = machine()
+            scores.machine = f"{platform.machine()}, {os.cpu_count()} cores"
             scores.save()
             yield Measured("evaluate", message, row=entry)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from omnifusion.evaluation.methods import Outcome
 from omnifusion.evaluation.scores import Scoreboard
-from omnifusion.picture import crop, frame_box, resize, sheet
 from omnifusion.state import Origin
+from omnifusion.visualize import crop, frame_box, resize, sheet
 
 Box = Sequence[int]
 """left, top, right, bottom in pixels."""
@@ -73,8 +73,8 @@ def zoomed(image: np.ndarray, box: Box) -> np.ndarray:
 def details(scores: Scoreboard, methods: Sequence[str], count: int) -> np.ndarray:
     """Figure 7: the regions where methods differ most, at most one per clip and ``count`` in all.
 
-    Each is a row: the partly coloured input of the inpainting step, the truth, and every method's detail. Clips that
-    lack a method are left out; what the first method inpainted is grey in the input.
+    Each is a row: the partly colored input of the inpainting step, the truth, and every method's detail. Clips that
+    lack a method are left out; what the first method inpainted is gray in the input.
     """
     clips = [clip for clip, about in scores.clips.items() if set(methods) <= set(about["methods"])]
     made = {clip: scores.outcomes(clip, ["truth", *methods]) for clip in clips}
@@ -82,16 +82,16 @@ def details(scores: Scoreboard, methods: Sequence[str], count: int) -> np.ndarra
     rows, labels = [], []
     for region in sorted(found, key=lambda region: -region.difference)[:count]:
         outcomes = made[region.clip]
-        before = frame_box(partly_coloured(outcomes[methods[0]], region.frame), region.box)
+        before = frame_box(partly_colored(outcomes[methods[0]], region.frame), region.box)
         rows.append([before, *(crop(outcome.picture(region.frame), region.box) for outcome in outcomes.values())])
         labels.append(f"{region.clip} {region.frame}")
     return sheet(rows, labels, ["before inpainting", "truth", *methods], width=190)
 
 
-def partly_coloured(outcome: Outcome, frame: int) -> np.ndarray:
-    """A frame as it was before its inpainting step: what that step coloured is grey."""
+def partly_colored(outcome: Outcome, frame: int) -> np.ndarray:
+    """A frame as it was before its inpainting step: what that step colored is gray."""
     image, inpainted = outcome.picture(frame), outcome.came_by(Origin.INPAINTED)
     if inpainted is None:
         return image
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.where(inpainted[frame][..., None], grey, image)
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.where(inpainted[frame][..., None], gray, image)

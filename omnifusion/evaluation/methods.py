@@ -1,4 +1,4 @@
-"""The methods that are measured side by side: OmniFusion, its two steps each alone, and the classical peers."""
+"""The methods that are measured side by side: OmniFusion, its two steps each alone, and the classical baselines."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.driver import colorize
-from omnifusion.evaluation.peers import PEERS, Peer, join, split
-from omnifusion.meter import Costs
-from omnifusion.picture import stretch
+from omnifusion.evaluation.baselines import BASELINES, Baseline, join, split
+from omnifusion.progress import Costs, InputError, Step, Steps
 from omnifusion.propagate import propagate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import ColorState, Exemplar, InputError, Origin, Tracker, Video
-from omnifusion.steps import Step, Steps
-from omnifusion.video import is_grey
+from omnifusion.state import ColorState, Exemplar, Origin, Tracker, Video
+from omnifusion.video import is_gray
+from omnifusion.visualize import stretch
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Outcome:
 
     Attributes:
         frames: ``(T, 3, H, W)`` uint8.
-        kind: ``(T, h, w)`` integer at the working size, each pixel's ``Origin`` or -1 = left grey; None for peers.
+        kind: ``(T, h, w)`` integer at the working size, each pixel's ``Origin`` or -1 = left gray; None for baselines.
         borrowed: wall-clock and CPU seconds that another method had spent before on this clip (the trackers' fit).
     """
 
@@ -43,7 +42,7 @@ class Outcome:
         return np.ascontiguousarray(self.frames[t].transpose(1, 2, 0))
 
     def came_by(self, origin: Origin) -> np.ndarray | None:
-        """Which pixels of the frames have their colour from ``origin``: ``(T, H, W)`` bool."""
+        """Which pixels of the frames have their color from ``origin``: ``(T, H, W)`` bool."""
         return None if self.kind is None else stretch(self.kind, self.frames.shape[2:]) == origin
 
 
@@ -52,8 +51,8 @@ class Case:
     """One clip under test, and the trackers that its methods share.
 
     Attributes:
-        truth: ``(T, 3, H, W)`` uint8; methods see its luminance and the colour of its first frame alone.
-        seen: grey frames that they see instead of its luminance, or None.
+        truth: ``(T, 3, H, W)`` uint8; methods see its luminance and the color of its first frame alone.
+        seen: gray frames that they see instead of its luminance, or None.
         settings: the choices of OmniFusion.
         stages: where the heavy stages run; shared by the clips of a run, so that the prior is loaded once.
         trackers: fitted trackers by the first frame of their shot.
@@ -71,11 +70,11 @@ class Case:
         """The clip as the product prepares it.
 
         Raises:
-            InputError: the truth has no colour.
+            InputError: the truth has no color.
         """
         video = Video(self.truth, Fraction(24))
-        if is_grey(video):
-            raise InputError("The clip is in black and white; only a clip in colour can be scored.")
+        if is_gray(video):
+            raise InputError("The clip is in black and white; only a clip in color can be scored.")
         if self.seen is None:
             return prepare(video, [], self.settings.max_side)
         return prepare(replace(video, frames=self.seen), [Exemplar(0, self.truth[0])], self.settings.max_side)
@@ -103,7 +102,7 @@ def omnifusion(case: Case) -> Steps[Outcome]:
 
 
 def omnimotion_only(case: Case) -> Steps[Outcome]:
-    """One propagation from the exemplar; what it does not reach stays grey."""
+    """One propagation from the exemplar; what it does not reach stays gray."""
     borrowed, clip, stages = case.spent(), case.clip(), case.stages.metered(case.fitting)
     shot = clip.shots[0]
     if shot.start not in case.trackers:
@@ -114,7 +113,7 @@ def omnimotion_only(case: Case) -> Steps[Outcome]:
 
 
 def inpainting_only(case: Case) -> Steps[Outcome]:
-    """Algorithm 1 with a tracker that sees nothing: the prior colours every frame, its hint looks up earlier ones."""
+    """Algorithm 1 with a tracker that sees nothing: the prior colors every frame, its hint looks up earlier ones."""
     clip = case.clip()
     blind: dict[int, Tracker] = {shot.start: Blind() for shot in clip.shots}
     result = yield from colorize(clip.L, clip.exemplar_ab(), case.settings, clip.shots, case.stages, blind)
@@ -129,18 +128,18 @@ class Blind:
         return torch.full_like(points, -1e6), torch.zeros(len(points), dtype=torch.bool)
 
 
-def classical(peer: Peer, case: Case) -> Steps[Outcome]:
-    """A classical peer, at the clip's own size."""
-    yield Step("peer", peer.__name__)
+def classical(baseline: Baseline, case: Case) -> Steps[Outcome]:
+    """A classical baseline, at the clip's own size."""
+    yield Step("baseline", baseline.__name__)
     L, ab = split(case.truth)
     seen = L if case.seen is None else split(case.seen)[0]
-    return Outcome(join(L, peer(seen, ab[0])))
+    return Outcome(join(L, baseline(seen, ab[0])))
 
 
 METHODS: dict[str, Method] = {
     "omnifusion": omnifusion,
     "omnimotion-only": omnimotion_only,
     "inpainting-only": inpainting_only,
-    **{name: partial(classical, PEERS[name]) for name in reversed(PEERS)},
+    **{name: partial(classical, BASELINES[name]) for name in reversed(BASELINES)},
 }
 """All methods by name, in the order of the tables; OmniFusion first, as the others are also scored on its pixels."""

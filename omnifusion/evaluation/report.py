@@ -13,11 +13,11 @@ from PIL import Image
 
 from omnifusion.evaluation.scores import Scoreboard
 from omnifusion.evaluation.tables import Table
-from omnifusion.picture import TINTS, overlay, sheet
 from omnifusion.state import Origin
+from omnifusion.visualize import TINTS, overlay, sheet
 
 INKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
-"""One colour per method: Okabe and Ito's palette."""
+"""One color per method: Okabe and Ito's palette."""
 
 SHARES = {origin.name.lower(): f"rgb{TINTS[origin]}" for origin in (Origin.PROPAGATED, Origin.INPAINTED)}
 """The curves of shares, in the tints of tinted pictures."""
@@ -91,7 +91,7 @@ def chart(name: str, curves: dict[str, Sequence[float]], bounds: tuple[float, fl
 
 
 def worst_frames(scores: Scoreboard, clip: str, curves: dict[str, Any]) -> str:
-    """The frames where the first method scores lowest: the truth, every method, and where its colours come from."""
+    """The frames where the first method scores lowest: the truth, every method, and where its colors come from."""
     first = next(iter(curves))
     outcomes = scores.outcomes(clip, ["truth", *curves])
     pick, kind = lowest(curves[first]["psnr"]), outcomes[first].kind

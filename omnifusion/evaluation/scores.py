@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from omnifusion.evaluation.methods import Outcome
+from omnifusion.progress import InputError
 from omnifusion.settings import Settings
-from omnifusion.state import InputError
 
 
 @dataclass(frozen=True)

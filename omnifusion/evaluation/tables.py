@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from omnifusion.evaluation.scores import Scoreboard
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
 from omnifusion.terminal import command_line
 
 
@@ -95,11 +95,11 @@ LPIPS = Column("lpips", "LPIPS ↓", ".4f")
 CDC = Column("cdc", "CDC ↓", ".6f")
 DELTA_E = Column("ciede2000", "ΔE00 ↓", ".2f")
 FLICKER = Column("flicker", "flicker ↓", ".2f")
-COLOUR = Column("colour", "colour", ".2f")
+COLOR = Column("color", "color", ".2f")
 SHARES = tuple(Column(region, region, ".1%") for region in ("propagated", "inpainted"))
 SECONDS = Column("seconds", "s per clip", ".1f")
 CPU_SECONDS = Column("cpu_seconds", "CPU s per clip", ".1f")
-SUMMARY = (PSNR, PSNR_UINT8, SSIM, LPIPS, CDC, DELTA_E, FLICKER, COLOUR, *SHARES, SECONDS, CPU_SECONDS)
+SUMMARY = (PSNR, PSNR_UINT8, SSIM, LPIPS, CDC, DELTA_E, FLICKER, COLOR, *SHARES, SECONDS, CPU_SECONDS)
 COMPARED = (PSNR, SSIM, LPIPS, DELTA_E)
 
 PAPER_DAVIS = {
@@ -117,11 +117,11 @@ def main_table(scores: Scoreboard) -> Table:
         found = scores.entries(method).values()
         means = [column.mean(found) for column in SUMMARY]
         rows.append([scores.label(method), len(found), *means, max(entry["peak_mib"] for entry in found)])
-    truth = {CDC: CDC.mean(scores.clips.values()), COLOUR: 1.0}
+    truth = {CDC: CDC.mean(scores.clips.values()), COLOR: 1.0}
     rows.append(["the truth", len(scores.clips), *(truth.get(column, "") for column in SUMMARY), ""])
     ruler = (
         "uint8 PSNR is ColorMNet's released formula, in which differences and their squares wrap at 256: the ruler of "
-        "some published figures, on which grey scores about 6 dB more than it has."
+        "some published figures, on which gray scores about 6 dB more than it has."
     )
     heads = {"method": "", "clips": "", **forms(SUMMARY), "peak MiB": ""}
     return Table("Means over the clips", heads, rows, [ruler, *scores.notes()])
@@ -164,9 +164,7 @@ def gain_table(scores: Scoreboard) -> Table | None:
     for name, column in {"ΔE00": DELTA_E, "CDC": CDC}.items():
         rows.append([name, *(written(a / b - 1, "+.1%") for a, b in pairs(column, min))])
     title = f"OmniFusion against the better of {' and '.join(RIVALS)}"
-    note = (
-        "Targets: PSNR at least 1.5 dB up and ΔE00 at least 8 % down in the mean, CDC no worse, no clip below its peer."
-    )
+    note = "Targets: PSNR at least 1.5 dB up and ΔE00 at least 8 % down in the mean, CDC no worse, no clip below its baseline."
     return Table(title, dict.fromkeys(["difference", *clips, "mean"], "+.2f"), rows, [note])
 
 
@@ -181,7 +179,7 @@ def region_table(scores: Scoreboard) -> Table | None:
                 rows.append([f"{region}: {scores.label(method)}", len(found), *means])
     heads = {"pixels and method": "", "clips": "", **forms(COMPARED)}
     note = "All methods on the same pixels: those that OmniFusion inpainted, and those that it propagated."
-    return Table("By where OmniFusion's colour comes from", heads, rows, [note]) if rows else None
+    return Table("By where OmniFusion's color comes from", heads, rows, [note]) if rows else None
 
 
 def paper_table(scores: Scoreboard) -> Table:

@@ -1,4 +1,4 @@
-"""Features of grey pictures (SIFT), their matches, and the affine motion that most matches share (RANSAC)."""
+"""Features of gray pictures (SIFT), their matches, and the affine motion that most matches share (RANSAC)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def describe(image: Array, most: int) -> tuple[Array, Array]:
 
 
 def matches(a: tuple[Array, Array], b: tuple[Array, Array], ratio: float, mutual: bool) -> tuple[Array, Array]:
-    """Positions ``(M, 2)`` each of nearest neighbours, nearer than ``ratio`` times the second nearest (Lowe 2004).
+    """Positions ``(M, 2)`` each of nearest neighbors, nearer than ``ratio`` times the second nearest (Lowe 2004).
 
     Args:
         a, b: positions and descriptors of two pictures; for each feature of ``a`` one of ``b`` is sought.

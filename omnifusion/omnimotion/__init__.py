@@ -18,7 +18,7 @@ Symbols of the OmniMotion paper and where they are:
 Departures, and why. Those marked * hold for the grid volume (presets draft and standard) alone; the paper preset has
 the official networks, sizes, sample counts and schedule, and goes through the same code.
 
-- No colour and no L_pho: only correspondence is used, and colour is what the clip does not have.
+- No color and no L_pho: only correspondence is used, and color is what the clip does not have.
 - * Couplings read scale and shift from bilinear grids (made from psi_i by a linear map) instead of MLPs: under 1/100
   of the time per sample (docs/tracker.md), and the composition of five such shears bends enough.
 - * Scales are a rational function within (1/3, 3) instead of an exponential: it cannot overflow, and needs no exp.
@@ -31,7 +31,7 @@ the official networks, sizes, sample counts and schedule, and goes through the s
 - Supervision is DIS (RAFT for the paper's volume on a GPU), started by shorter intervals and by the dominant affine
   motion; beyond 40 frames the pairs number O(n log n).
 - Transmittance at the mapped point decides visibility, as in the paper, unless direct flow is more probable.
-- A diverging step is undone (``optimise.py``), and what can overflow or vanish is bounded: scales, determinants of the
+- A diverging step is undone (``optimize.py``), and what can overflow or vanish is bounded: scales, determinants of the
   affine maps, and no transmittance is divided by.
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 from numba import njit
 
 FAST = {"contract", "arcp", "nsz", "reassoc", "afn"}
-"""Fast maths that keeps NaN and infinity honest, so that a diverging run is seen."""
+"""Fast math that keeps NaN and infinity honest, so that a diverging run is seen."""
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
 inlined = njit(**OPTIONS, forceinline=True)
 """For the parts of a kernel: called, they would round differently in the process that compiled them and in later ones,

@@ -1,4 +1,4 @@
-"""Volume units: the frame's centre is 0, its longer side spans [-1, 1]; depths go from 0, nearest, to DEPTH."""
+"""Volume units: the frame's center is 0, its longer side spans [-1, 1]; depths go from 0, nearest, to DEPTH."""
 
 from __future__ import annotations
 

@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from omnifusion import flow as of
-from omnifusion.errors import go_on
+from omnifusion.flow import dis as of
 from omnifusion.geometry import fit_size, resize
 from omnifusion.omnimotion.flows import Flows, collect, collect_at_once, refine
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.layers import affine_flow, affine_starts
-from omnifusion.omnimotion.optimise import Optimiser, Schedule
+from omnifusion.omnimotion.optimize import Optimizer, Schedule
 from omnifusion.omnimotion.rays import Sampler
 from omnifusion.omnimotion.tracker import OmniMotion, volume_of
 from omnifusion.omnimotion.volume import Kind
-from omnifusion.picture import recent_tracks
-from omnifusion.state import InputError
-from omnifusion.steps import Fitting, Note, Step, Steps
+from omnifusion.progress import Fitting, InputError, Note, Step, Steps, check_canceled
+from omnifusion.visualize import recent_tracks
 
 
 @dataclass(frozen=True)
@@ -134,11 +132,11 @@ def fit(
     if T > 1 and (sampler := Sampler(flows)).weight.sum() > 0:
         if isinstance(tracker.volume, GridVolume):
             tracker.volume.start(affine_starts(flows, T))
-        optimiser = Optimiser(tracker.volume, sampler, p.schedule, seed)
+        optimizer = Optimizer(tracker.volume, sampler, p.schedule, seed)
         if state is not None:
-            optimiser.load_state_dict(state["optimiser"])
+            optimizer.load_state_dict(state["optimizer"])
         end = math.inf if budget is None else started + budget
-        yield from _optimise(tracker, optimiser, preset, p.total(T), end)
+        yield from _optimize(tracker, optimizer, preset, p.total(T), end)
     return tracker
 
 
@@ -163,12 +161,12 @@ def _small(L: Tensor, p: Preset) -> np.ndarray:
     return of.to_bytes(resize(L, (h, w))[:, 0])
 
 
-def _optimise(tracker: OmniMotion, o: Optimiser, preset: str, total: int, end: float) -> Iterator[Step]:
+def _optimize(tracker: OmniMotion, o: Optimizer, preset: str, total: int, end: float) -> Iterator[Step]:
     """Iterate until there were ``total``, or until the moment ``end`` where that is finite."""
     begun, first, shown = time.monotonic(), o.iteration, -math.inf
     images, middle = tracker.images, len(tracker.images) // 2
     while True:
-        go_on()
+        check_canceled()
         now = time.monotonic()
         share = (now - begun) / max(end - begun, 1e-3) if math.isfinite(end) else o.iteration / total
         if share >= 1:
@@ -185,6 +183,5 @@ def _optimise(tracker: OmniMotion, o: Optimiser, preset: str, total: int, end: f
             if now - shown > SHOW_EVERY:
                 shown = now
                 picture = recent_tracks(images[middle], middle, lambda p, t: tracker.by_volume(p, middle, t))
-                saved = {"frames": len(images), "preset": preset, "optimiser": o.state_dict()}
-                step = replace(step, picture=picture, saved=saved)
+                step = replace(step, picture=picture)
             yield step

@@ -8,14 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from omnifusion import flow as of
+from omnifusion.flow import dis as of
 
 Array = np.ndarray
 Pair = tuple[int, int]
 BATCH = 8
 """Pairs of frames that are searched at once, there and back."""
 LOOKS_ALIKE = 20.0
-"""A flow is trusted where its cycle closes and the grey levels (of 255) around both ends differ no more."""
+"""A flow is trusted where its cycle closes and the gray levels (of 255) around both ends differ no more."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Flows:
 
 def collect(images: Array, wanted: list[int], search: of.Search = of.dis) -> Flows:
     """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``wanted`` intervals (``flow.intervals``): between
-    neighbours cold, each longer one from two shorter ones, one after the other."""
+    neighbors cold, each longer one from two shorter ones, one after the other."""
     forward, flows = _unknown(images, wanted)
     for before, interval in pairwise([0, *wanted]):
 

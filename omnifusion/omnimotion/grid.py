@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omnifusion.flow import parallel
+from omnifusion.flow.dis import parallel
 from omnifusion.omnimotion import kernels
 from omnifusion.omnimotion.volume import NEAR, Rays, Volume
 
@@ -105,7 +105,7 @@ class GridVolume(Volume):
         return torch.from_numpy(points), 1 - torch.from_numpy(front)
 
     def descend(self, step: Callable[[], Any]) -> None:
-        """Take an optimiser's ``step``; affine maps that would come near to folding keep their former value."""
+        """Take an optimizer's ``step``; affine maps that would come near to folding keep their former value."""
         a = self.nvp.affine.data
         before = a.clone()
         step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from omnifusion.flow import grid
+from omnifusion.flow.dis import grid
 from omnifusion.flow.features import affine_motion
 from omnifusion.omnimotion.coordinates import to_pixels, to_volume
 from omnifusion.omnimotion.flows import Flows, Pair

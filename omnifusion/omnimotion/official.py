@@ -111,7 +111,7 @@ class AffineMLP(nn.Module):
 
 
 class GaborField(nn.Module):
-    """The official density: GaborNet of 512 units, sigma = softplus(raw - 1); without its colour outputs."""
+    """The official density: GaborNet of 512 units, sigma = softplus(raw - 1); without its color outputs."""
 
     def __init__(self) -> None:
         super().__init__()

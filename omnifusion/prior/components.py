@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omnifusion.color import lab_to_rgb, rgb_to_lab
 from omnifusion.prior.guidance import Network, PredictionType
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel, UNet2DModel
@@ -40,7 +40,7 @@ class Components:
         text: embeddings of the negative and the given prompt ``(2, tokens, D)``, or of the empty one alone, on the CPU;
             None for a denoiser that reads none.
         gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior.
-        frames: of a prior of chroma, what the frames show that it colours, the hint's ab and the doubt about it.
+        frames: of a prior of chroma, what the frames show that it colors, the hint's ab and the doubt about it.
     """
 
     unet: UNet2DModel | UNet2DConditionModel
@@ -189,7 +189,7 @@ def _check(source: str, unet: Any, vae: Any) -> None:
     latent, channels = vae.config.latent_channels, unet.config.in_channels
     if channels not in (latent, 2 * latent + 1) or unet.config.out_channels != latent:
         raise InputError(
-            f"The denoiser in {source} reads {channels} channels; a colour prior reads {latent} or {2 * latent + 1}."
+            f"The denoiser in {source} reads {channels} channels; a color prior reads {latent} or {2 * latent + 1}."
         )
 
 
@@ -207,7 +207,7 @@ def _folder(source: str) -> Path:
         patterns = WANTED + [f"{stem}.safetensors" for stem in WEIGHTS]
         return Path(snapshot_download(source, allow_patterns=patterns))
     except hub.GatedRepoError as error:
-        raise InputError(f"The prior {source} is gated: accept its licence on the hub and log in, or {FIX}.") from error
+        raise InputError(f"The prior {source} is gated: accept its license on the hub and log in, or {FIX}.") from error
     except hub.LocalEntryNotFoundError as error:
         raise InputError(f"The prior {source} is not on this machine and the hub cannot be reached; {FIX}.") from error
     except (hub.RepositoryNotFoundError, hub.HFValidationError) as error:

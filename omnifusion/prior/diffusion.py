@@ -1,4 +1,4 @@
-"""Colour priors: latent diffusion models in diffusers layout that complete the colour of one frame.
+"""Color priors: latent diffusion models in diffusers layout that complete the color of one frame.
 
 One loader for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local folder or hub id in that layout, with
 4-channel denoisers or 9-channel inpainting ones. Nothing else in the package imports diffusers, but for training.
@@ -23,15 +23,15 @@ from omnifusion.geometry import pad_to_multiple, resize
 from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.guidance import (
     ColorCondition,
-    GreyConstraint,
+    GrayConstraint,
     NoiseSchedule,
     conditional_denoising,
     gaussian_like,
     noise,
 )
+from omnifusion.progress import Note, Step, Steps, map_steps
 from omnifusion.settings import Settings
-from omnifusion.state import Hint, Task
-from omnifusion.steps import Note, Step, Steps, relay
+from omnifusion.state import ColorEstimate, Task
 
 BUNDLED = Path(__file__).parents[2] / "assets" / "prior"
 
@@ -43,7 +43,7 @@ PRIORS: dict[str, tuple[str, str]] = {
 """The priors by name: a folder or hub id, and the environment variable that overrides it."""
 
 CALM = 0.8
-"""Share of the mean of all likely colours that a frame takes of which nothing is known."""
+"""Share of the mean of all likely colors that a frame takes of which nothing is known."""
 
 TINT = 3.0
 """Standard deviation of a*, b* by which versions of a frame are warmer or cooler."""
@@ -52,7 +52,7 @@ LARGEST, LARGEST_CHROMA = 1.5, 2.0
 """Frames whose short side exceeds this multiple of the prior's training size are shrunk to it."""
 
 TAPER = 6.0
-"""Distance in pixels from known colour over which the prior's correction of a hint fades in: no seams."""
+"""Distance in pixels from known color over which the prior's correction of a hint fades in: no seams."""
 
 STRENGTH = 0.5
 """Share of the prior's correction that is taken where the hint's confidence is 0."""
@@ -86,8 +86,8 @@ class _Canvas(NamedTuple):
 
     Attributes:
         L: ``(B, 1, H, W)``.
-        known: ``(B, 3, H, W)`` sRGB, the picture with the colours that are known or hinted.
-        unknown: ``(B, 1, H, W)``, 1 where the colour is unknown.
+        known: ``(B, 3, H, W)`` sRGB, the picture with the colors that are known or hinted.
+        unknown: ``(B, 1, H, W)``, 1 where the color is unknown.
         doubt: ``(B, 1, H, W)``, 1 - the hint's confidence.
     """
 
@@ -105,14 +105,14 @@ class DiffusionPrior:
 
     @property
     def shares(self) -> bool:
-        """See ``GreyConstraint.share``: a start at a hint affords it."""
+        """See ``GrayConstraint.share``: a start at a hint affords it."""
         return self.settings.start is not None and self.settings.optimizations == 1
 
     def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
         """See ``steps.Prior``; yields a Step per denoising step.
 
         With a hint that knows something, the result is the hint, corrected by what the prior changed in it where the
-        hint is unsure. A prior of chroma gives the mean of all likely colours in one step, and where there is no hint a
+        hint is unsure. A prior of chroma gives the mean of all likely colors in one step, and where there is no hint a
         seed makes it more vivid and warmer or cooler; only without a hint start (the paper) does it draw samples.
         """
         filled: dict[int, Tensor] = {}
@@ -130,7 +130,7 @@ class DiffusionPrior:
         return [filled[n] for n in range(len(tasks))]
 
     def _fill(self, tasks: Sequence[Task], hinted: bool, calm: bool) -> Steps[list[Tensor]]:
-        """Frames that all start at a hint, or all at noise; those whose colours are no numbers keep their hint."""
+        """Frames that all start at a hint, or all at noise; those whose colors are no numbers keep their hint."""
         size = (tasks[0].L.shape[-2], tasks[0].L.shape[-1])
         inner = self.working_size(size)
         rows = [self.canvas(task, task.hint if hinted else None, inner) for task in tasks]
@@ -144,7 +144,7 @@ class DiffusionPrior:
         lost: list[int] = []
         c = self.bound(canvas)
         generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
-        z_0 = yield from relay(self.latents(c, canvas, hinted, generators, lost, calm), step)
+        z_0 = yield from map_steps(self.latents(c, canvas, hinted, generators, lost, calm), step)
         found = _decode_ab(c, z_0) * (CALM if calm and not hinted else 1)
         if hinted:
             found = found - (_ab(canvas.known) if c.chromatic else _decode_ab(c, _encode(c, canvas.known)))
@@ -156,14 +156,14 @@ class DiffusionPrior:
             if calm and task.hint is None:
                 ab = _version(ab, task)
             if not bool(ab.isfinite().all()):
-                yield Note("inpaint", "The prior's colours of a frame were no numbers: it keeps the colours looked up.")
+                yield Note("inpaint", "The prior's colors of a frame were no numbers: it keeps the colors looked up.")
                 ab = torch.zeros_like(ab)
             if hinted and task.hint is not None:
                 ab = task.hint.ab + _share(task.hint.confidence, task.mask) * ab
             results.append(torch.where(task.mask, task.ab, ab))
         return results
 
-    def canvas(self, task: Task, hint: Hint | None, size: tuple[int, int]) -> _Canvas:
+    def canvas(self, task: Task, hint: ColorEstimate | None, size: tuple[int, int]) -> _Canvas:
         """Scale so that the short side suits the prior, and pad by reflection; never squash."""
         mask = task.mask
         ab, confidence = (task.ab * mask, mask.float()) if hint is None else (hint.ab, hint.confidence)
@@ -199,7 +199,7 @@ class DiffusionPrior:
         lost: list[int],
         calm: bool = False,
     ) -> Generator[Tensor, None, Tensor]:
-        """The latents z_0 of a fill; yields those after every denoising step. ``lost``: see ``GreyConstraint``;
+        """The latents z_0 of a fill; yields those after every denoising step. ``lost``: see ``GrayConstraint``;
         ``calm``: one step from no noise at all, the mean."""
         s = self.settings
         from_hint = s.start is not None and hinted and not calm
@@ -210,8 +210,8 @@ class DiffusionPrior:
         m = 1 - F.max_pool2d(canvas.unknown, c.factor)  # a latent cell mixes all its pixels: known only where all are
         condition = ColorCondition(z_known, m) if s.color_condition else None
         constraint = None
-        if s.grey_constraint and s.optimizations > 0:
-            constraint = GreyConstraint(
+        if s.gray_constraint and s.optimizations > 0:
+            constraint = GrayConstraint(
                 F=lambda z_0: luminance(c.decode(z_0).clamp(1e-3, 1)) / 100,
                 x=canvas.L / 100,
                 unknown=canvas.unknown,
@@ -237,8 +237,8 @@ class DiffusionPrior:
             return None
         if self.settings.color_condition:
             return torch.cat([1 - m, z_known], dim=1)
-        grey = _encode(c, lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
-        return torch.cat([torch.ones_like(m), grey], dim=1)
+        gray = _encode(c, lab_to_rgb(torch.cat([canvas.L, torch.zeros_like(canvas.known[:, :2])], dim=1)))
+        return torch.cat([torch.ones_like(m), gray], dim=1)
 
     def schedule(self, start: float | None, steps: int) -> NoiseSchedule:
         """The times of the denoising steps: the scheduler's own from pure noise, or evenly down from the start."""

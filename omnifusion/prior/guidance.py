@@ -1,7 +1,7 @@
-"""The paper's conditional denoising, section 3.2: eq. (2) holds known colour, eq. (3)-(4) hold the luminance.
+"""The paper's conditional denoising, section 3.2: eq. (2) holds known color, eq. (3)-(4) hold the luminance.
 
 Letters as in the paper: z_t the latent at noise level t, z_0 the clean one, m the mask M at latent size (1 = known),
-x the frame's grey picture, F the way from latents to grey pixels, eta the learning rate. ``alpha`` is the cumulative
+x the frame's gray picture, F the way from latents to gray pixels, eta the learning rate. ``alpha`` is the cumulative
 signal power, alpha-bar_t of Ho et al. 2020: z_t = sqrt(alpha) z_0 + sqrt(1 - alpha) epsilon. Knows no library of
 diffusion models: a denoiser is any function of a latent and a time.
 """
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from omnifusion.errors import go_on
+from omnifusion.progress import check_canceled
 
 Network = Callable[[Tensor, int], Tensor]
 """A denoiser: latents ``(B, C, h, w)`` and a time to its raw output, ``(B, C, h, w)``."""
@@ -45,19 +45,19 @@ class NoiseSchedule:
 
 @dataclass(frozen=True)
 class ColorCondition:
-    """Eq. (2): ``z_0`` ``(B, C, h, w)``, of the semi-coloured frame, holds where ``m`` ``(1, 1, h, w)`` is 1."""
+    """Eq. (2): ``z_0`` ``(B, C, h, w)``, of the semi-colored frame, holds where ``m`` ``(1, 1, h, w)`` is 1."""
 
     z_0: Tensor
     m: Tensor
 
 
 @dataclass(frozen=True)
-class GreyConstraint:
+class GrayConstraint:
     """Eq. (3)-(4).
 
     Attributes:
-        F: latents z_0 ``(B, C, h, w)`` to the grey picture ``(B, 1, H, W)``.
-        x: the frame's own grey picture ``(1, 1, H, W)``.
+        F: latents z_0 ``(B, C, h, w)`` to the gray picture ``(B, 1, H, W)``.
+        x: the frame's own gray picture ``(1, 1, H, W)``.
         unknown: 1 - M ``(1, 1, H, W)``, float.
         eta: learning rate, including the prior's own scale.
         optimizations: N, gradient steps per denoising step.
@@ -107,15 +107,15 @@ def blend(condition: ColorCondition, denoised: Tensor, alpha: float, epsilon: Te
     return condition.m * noise(condition.z_0, alpha, epsilon) + (1 - condition.m) * denoised
 
 
-def grey_loss(z_0: Tensor, constraint: GreyConstraint) -> Tensor:
-    """Eq. (3) on a prediction of z_0: || (F(z) - x) (1 - M) ||_1, summed over the uncoloured pixels of the batch."""
+def gray_loss(z_0: Tensor, constraint: GrayConstraint) -> Tensor:
+    """Eq. (3) on a prediction of z_0: || (F(z) - x) (1 - M) ||_1, summed over the uncolored pixels of the batch."""
     return ((constraint.F(z_0) - constraint.x) * constraint.unknown).abs().sum()
 
 
 def optimize(
-    z: Tensor, network: Network | None, t: int, alpha: float, kind: PredictionType, constraint: GreyConstraint
+    z: Tensor, network: Network | None, t: int, alpha: float, kind: PredictionType, constraint: GrayConstraint
 ) -> tuple[Tensor, Tensor | None]:
-    """Eq. (4), once: z - eta dL_grey/dz for z at time ``t``.
+    """Eq. (4), once: z - eta dL_gray/dz for z at time ``t``.
 
     A gradient that is not finite is taken again of the loss scaled down, as half precision overflows at 65504; rows
     that are still not finite stay where they are.
@@ -143,10 +143,10 @@ def gradient(
     t: int,
     alpha: float,
     kind: PredictionType,
-    constraint: GreyConstraint,
+    constraint: GrayConstraint,
     scale: float = 1.0,
 ) -> tuple[Tensor, Tensor | None]:
-    """dL_grey/dz, through the loss times ``scale``; and what the denoiser said."""
+    """dL_gray/dz, through the loss times ``scale``; and what the denoiser said."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(constraint.through_denoiser or network is None)
         output = None
@@ -158,7 +158,7 @@ def gradient(
         if not z_0.requires_grad:
             z_0 = z_0.detach().requires_grad_()
         leaf = z if z.requires_grad else z_0
-        (slope,) = torch.autograd.grad(grey_loss(z_0, constraint) * scale, leaf)
+        (slope,) = torch.autograd.grad(gray_loss(z_0, constraint) * scale, leaf)
     return slope / scale, None if output is None else output.detach()
 
 
@@ -169,7 +169,7 @@ def conditional_denoising(
     generators: Sequence[torch.Generator],
     kind: PredictionType = "epsilon",
     condition: ColorCondition | None = None,
-    constraint: GreyConstraint | None = None,
+    constraint: GrayConstraint | None = None,
 ) -> Generator[Tensor, None, Tensor]:
     """Denoise ``z`` ``(B, C, h, w)``, which is at the first time's noise level; yields after every step, returns z_0.
 
@@ -191,7 +191,7 @@ def conditional_denoising(
         ahead = None
         if constraint is not None and constraint.eta > 0:
             for _ in range(constraint.optimizations):
-                go_on()
+                check_canceled()
                 following = t if last else schedule.times[k + 1]
                 z, seen = optimize(z, None if last else network, following, alpha_next, kind, constraint)
                 ahead = seen if constraint.share and constraint.optimizations == 1 else None

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.hint import Reference, make_hint
-from omnifusion.state import Hint, InputError
+from omnifusion.hint import Reference, estimate_color
+from omnifusion.progress import InputError
+from omnifusion.state import ColorEstimate
 
 HELD_OUT = 8
 """Every eighth photo of each collection, from the first on, is never trained on."""
@@ -33,7 +34,7 @@ class Example:
     Attributes:
         lab: ``(3, s, s)`` the truth; its L* may carry an old film's blur and grain.
         hint: ``(2, s, s)`` ab. doubt: ``(1, s, s)``, 1 - the hint's confidence, 0 at known pixels.
-        hole: ``(1, s, s)`` float, 1 where the colour is unknown.
+        hole: ``(1, s, s)`` float, 1 where the color is unknown.
     """
 
     lab: Tensor
@@ -43,7 +44,7 @@ class Example:
 
 
 class Photos:
-    """JPEG photographs of several tar files, kept compressed in memory, without greyish ones and cut-outs.
+    """JPEG photographs of several tar files, kept compressed in memory, without grayish ones and cut-outs.
 
     Raises:
         InputError: no files, or one that cannot be read.
@@ -56,7 +57,7 @@ class Photos:
         chosen = [[p for n, p in enumerate(photos) if (n % HELD_OUT == 0) == held_out] for photos in read]
         self.collections = [[p for p in photos if _natural(p)] for photos in chosen]
         if not all(self.collections):
-            raise InputError("Every tar file must hold at least two photos in colour.")
+            raise InputError("Every tar file must hold at least two photos in color.")
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """A random photo, ``(H, W, 3)`` uint8 sRGB."""
@@ -91,7 +92,7 @@ def _read_tar(path: Path) -> list[bytes]:
 
 
 def crop(photo: np.ndarray, rng: np.random.Generator, side: int = SIDE) -> Tensor:
-    """A random square of the photo at a random scale, mirrored or not, as Lab ``(3, side, side)``; colours are calmed,
+    """A random square of the photo at a random scale, mirrored or not, as Lab ``(3, side, side)``; colors are calmed,
     as film is calmer than these photos, and the light is another."""
     short = min(photo.shape[:2])
     wide = int(short * rng.uniform(0.5, 1.0))
@@ -123,7 +124,7 @@ def bare_example(photos: Photos, rng: np.random.Generator) -> Example:
 
 
 def hinted_example(photos: Photos, rng: np.random.Generator) -> Example:
-    """A photo with holes in its colour, and the hint made from other views of it, as a run makes it."""
+    """A photo with holes in its color, and the hint made from other views of it, as a run makes it."""
     lab = crop(photos.draw(rng), rng)
     lab = torch.cat([aged(lab[:1], rng), lab[1:]])
     pixels = lab.permute(1, 2, 0).numpy().copy()
@@ -133,7 +134,7 @@ def hinted_example(photos: Photos, rng: np.random.Generator) -> Example:
     fetched = [_fetched(pixels, hole, rng)] if rng.random() < 0.4 else []
     mask = torch.from_numpy(~hole)
     frame = Reference(lab[:1], _tensor(known[..., 1:]) * mask, mask)
-    hint = make_hint(frame, references, fetched)
+    hint = estimate_color(frame, references, fetched)
     return Example(lab, hint.ab, 1 - hint.confidence[None], torch.from_numpy(hole)[None].float())
 
 
@@ -183,11 +184,11 @@ def _reference(lab: np.ndarray, rng: np.random.Generator) -> Reference:
     return Reference(_tensor(L[..., None].clip(0, 100)), _tensor(moved[..., 1:]), torch.from_numpy(valid))
 
 
-def _fetched(lab: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> Hint:
-    """Colours fetched along tracks that miss by a few pixels, trusted by their agreement in luminance."""
+def _fetched(lab: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> ColorEstimate:
+    """Colors fetched along tracks that miss by a few pixels, trusted by their agreement in luminance."""
     moved, _ = _moved(lab, rng, 0.1, rng.uniform(1, 5))
     agreement = np.exp(-0.5 * ((moved[..., 0] - lab[..., 0]) / 10) ** 2)
-    return Hint(_tensor(moved[..., 1:]), torch.from_numpy((0.7 * agreement * hole).astype(np.float32)))
+    return ColorEstimate(_tensor(moved[..., 1:]), torch.from_numpy((0.7 * agreement * hole).astype(np.float32)))
 
 
 def _tensor(image: np.ndarray) -> Tensor:

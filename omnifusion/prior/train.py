@@ -1,4 +1,4 @@
-"""Trains the bundled prior: a denoiser of chroma at an eighth of the size, and the decoder that places its colours.
+"""Trains the bundled prior: a denoiser of chroma at an eighth of the size, and the decoder that places its colors.
 
 Both learn at once. Of some pictures nothing is known, others have holes and a hint. The
 denoiser reads the noised latents, the doubt about the hint (0 = known, 1 = nothing to go by), the hint's latents and
@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from omnifusion.prior.chroma import FACTOR, ChromaCoder
 from omnifusion.prior.components import load_components
 from omnifusion.prior.photos import Photos, bare_example, hinted_example
-from omnifusion.state import InputError
-from omnifusion.steps import Step, Steps
+from omnifusion.progress import InputError, Step, Steps
 
 Sample = list[Tensor]
 """L, ab, hint, doubt, hole (see ``Example``), and the encoder's five features."""
@@ -37,7 +36,7 @@ PURE, LIGHT = 0.4, 0.4
 """Share of the pictures at pure noise; fraction of the schedule where hinted ones start from the hint, as runs do."""
 
 VIVID = 20.0
-"""Where little is known, errors weigh 0.5 at grey, 1.5 at this chroma, 2.5 at most: a mean of colours is too grey."""
+"""Where little is known, errors weigh 0.5 at gray, 1.5 at this chroma, 2.5 at most: a mean of colors is too gray."""
 
 COOLING = 0.35
 """Fraction of the training over whose end the learning rate falls to nothing."""
@@ -123,7 +122,7 @@ class _Training:
 
     def __init__(self, photos: Photos, out: Path, plan: Plan) -> None:
         self.photos, self.out, self.plan, self.done = photos, out, plan, 0
-        torch.manual_seed(plan.seed)  # diffusers initialises its layers from the global state and offers no generator
+        torch.manual_seed(plan.seed)  # diffusers initializes its layers from the global state and offers no generator
         self.coder = ChromaCoder()
         self.coder.encoder.requires_grad_(False)
         self.denoiser = new_denoiser(self.coder.config.context_channels)
@@ -219,7 +218,7 @@ class _Training:
         return [torch.stack(x).float() for x in zip(*chosen, strict=True)]
 
     def step(self, n: int) -> float:
-        """One batch: noise it, denoise it, place the colours in a window of it, learn."""
+        """One batch: noise it, denoise it, place the colors in a window of it, learn."""
         rng = self.rng(0, n)
         L, ab, hint, doubt, hole, *features = self.draw(n, rng)
         seen = self.coder.understand([*features, L])

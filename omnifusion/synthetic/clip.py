@@ -83,7 +83,7 @@ def _prepare(layer: Layer, H: int) -> Layer:
 
 
 def _look(layers: Sequence[Layer], p: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """What the frame coordinates ``p`` ``(N, 2)`` show at time ``t``: colour ``(3, N)`` and layer ``(N,)``."""
+    """What the frame coordinates ``p`` ``(N, 2)`` show at time ``t``: color ``(3, N)`` and layer ``(N,)``."""
     color, owner = torch.zeros(3, len(p)), torch.full((len(p),), -1)
     for index, layer in enumerate(layers):
         open_ = (owner < 0).nonzero()[:, 0]

@@ -75,7 +75,7 @@ class Layer:
     endless: bool = False
 
     def at(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour ``(3, N)`` and cover ``(N,)`` bool at layer coordinates ``q`` ``(N, 2)``."""
+        """Color ``(3, N)`` and cover ``(N,)`` bool at layer coordinates ``q`` ``(N, 2)``."""
         h, w = self.picture.shape[1:]
         texel = q * (h / self.height) + q.new_tensor([(w - 1) / 2, (h - 1) / 2])
         if self.endless:

@@ -20,7 +20,7 @@ ASTRONAUT = (  # her outline in the photograph, x,y
 
 
 def photo(name: str) -> Tensor:
-    """A colour photograph that scikit-image ships, ``(3, h, w)`` in [0, 1]."""
+    """A color photograph that scikit-image ships, ``(3, h, w)`` in [0, 1]."""
     image = skimage.data.stereo_motorcycle()[0] if name == "garage" else getattr(skimage.data, name)()
     return from_uint8(image[..., :3].transpose(2, 0, 1))
 

@@ -11,10 +11,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from omnifusion.correction.chain import Correction, correct_run
-from omnifusion.production.store import Request, Stored
+from omnifusion.correction.history import Correction, correct_run
+from omnifusion.progress import InputError
+from omnifusion.run.folder import Request, Stored
 from omnifusion.settings import Settings, choose
-from omnifusion.state import InputError
 from omnifusion.ui import gpu, work
 from omnifusion.ui.estimate import fits
 from omnifusion.ui.runs import Run
@@ -64,21 +64,21 @@ def colorize(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
         seed: int = 0,
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> Answer:
-        """Colour a clip.
+        """Color a clip.
 
         Args:
-            video: the clip; one in colour is made grey, its first frame is the exemplar, and the result is scored.
-            exemplar: a coloured picture of one of its frames.
+            video: the clip; one in color is made gray, its first frame is the exemplar, and the result is scored.
+            exemplar: a colored picture of one of its frames.
             exemplar_frame: which frame that is, from 0 on.
             prior: "bundled", "sd15" or "sd20".
-            eta: learning rate of the greyscale constraint; None = the preset's.
+            eta: learning rate of the grayscale constraint; None = the preset's.
             steps: denoising steps; None = the preset's.
             preset: "draft", "standard" or "paper".
-            frames: how many frames to colour, from the start; None = as many as this page takes.
+            frames: how many frames to color, from the start; None = as many as this page takes.
             seed: fixes the result.
 
         Returns:
-            The coloured clip (mp4), the clip tinted by the origin of every colour (mp4), and the report.
+            The colored clip (mp4), the clip tinted by the origin of every color (mp4), and the report.
         """
         settings = _settings(preset, prior, steps, eta=eta, seed=seed)
         count, size = await asyncio.to_thread(work.probe, _given(video), service.limits, frames)
@@ -143,7 +143,7 @@ def estimate(service: Service) -> Callable[..., dict[str, Any]]:
         prior: str = "bundled",
         steps: int | None = None,
     ) -> dict[str, Any]:
-        """How long colouring a clip would take here, in seconds, and the memory it would need, in MiB.
+        """How long coloring a clip would take here, in seconds, and the memory it would need, in MiB.
 
         Args:
             video: the clip.
@@ -181,9 +181,9 @@ async def _ended(service: Service, run: Run) -> Answer:
     async for _ in run.follow(listening()):
         pass
     if run.result is None:
-        raise InputError(run.why or "The run was cancelled.")
+        raise InputError(run.why or "The run was canceled.")
     if run.why:
-        raise InputError(f"{run.why} What is coloured is kept: ask /result for the token {run.result.token}.")
+        raise InputError(f"{run.why} What is colored is kept: ask /result for the token {run.result.token}.")
     return _answer(run.result)
 
 

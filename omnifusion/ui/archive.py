@@ -1,4 +1,4 @@
-"""Finished runs on disk by their tokens: what a link restores, what Recolour and Compare start from."""
+"""Finished runs on disk by their tokens: what a link restores, what Recolor and Compare start from."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 import time
 from pathlib import Path
 
-from omnifusion.production.store import Stored, open_run
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
+from omnifusion.run.folder import Stored, open_run
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 """128 random bits: whoever knows the token of a run may see it, nobody can guess one."""

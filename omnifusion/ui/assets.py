@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from omnifusion.production.store import Stored, open_run
+from omnifusion.run.folder import Stored, open_run
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 FOLDER = ASSETS / "examples"
@@ -20,14 +20,14 @@ def text(name: str) -> str:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip made by this project (``assets/examples/make``), its colours known."""
+    """A clip made by this project (``assets/examples/make``), its colors known."""
 
     name: str
     title: str
 
     @property
     def clip(self) -> Path:
-        """The clip, in colour."""
+        """The clip, in color."""
         return FOLDER / f"{self.name}.mp4"
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from omnifusion.flow import intervals
+from omnifusion.flow.dis import intervals
 from omnifusion.geometry import fit_size
 from omnifusion.omnimotion import PRESETS as FITS
 from omnifusion.omnimotion.fitting import Preset
@@ -42,7 +42,7 @@ TRAINED = {"bundled": (128, 2.0)}
 all others (``prior.diffusion.LARGEST``)."""
 
 GAINS = {"draft": 2.1, "standard": 2.4}
-"""PSNR in dB above the best classical peer, mean of the clips in README's table."""
+"""PSNR in dB above the best classical baseline, mean of the clips in README's table."""
 
 USUAL = (24, (240, 427))
 """Frames and size of a clip of which nothing is known yet: the table's."""
@@ -152,7 +152,7 @@ def _seconds(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str
     searched = _pairs(frames) * _megapixels(size, fit.side)
     longer = max(1.0, frames / fit.frames) if fit.frames else 1.0
     iterations = longer * fit.iterations if frames > 1 else 0.0
-    evaluations = settings.steps * (1 + 2 * settings.optimizations * settings.grey_constraint)
+    evaluations = settings.steps * (1 + 2 * settings.optimizations * settings.gray_constraint)
     inpaint = "inpaint:gpu" if settings.prior != "bundled" and torch.cuda.is_available() else "inpaint"
     filled = frames if settings.diffusion == "always" or settings.prior != "bundled" else 1
     return {

@@ -1,4 +1,4 @@
-"""How a frame gets its colours: a picture that is given, strokes that spread, versions that the prior invents."""
+"""How a frame gets its colors: a picture that is given, scribbles that spread, versions that the prior invents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omnifusion.clip.prepare import without_color
 from omnifusion.color import compose, from_uint8, luminance, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.inpaint import suggest
-from omnifusion.steps import drain
+from omnifusion.progress import run_to_end
 from omnifusion.ui import paint
 from omnifusion.ui.panels import EXEMPLAR
 from omnifusion.ui.showing import Showing, Updates, fold
@@ -25,7 +25,7 @@ VERSIONS = 3
 
 
 class Exemplars(Showing):
-    """The handlers of the coloured frames."""
+    """The handlers of the colored frames."""
 
     def _pictures(self, visit: Visit) -> Updates:
         tied = [(str(path), f"frame {frame}") for frame, path in sorted(visit.pictures.items())]
@@ -49,33 +49,33 @@ class Exemplars(Showing):
         return {self.clip.preview: picture, self.clip.brush: paint.on_picture(picture, inks), self.clip.spread: None}
 
     def add_picture(self, visit: Visit, frame: int, path: str | None, force: bool) -> Updates:
-        """A coloured picture was given for the frame on the slider."""
+        """A colored picture was given for the frame on the slider."""
         if path is None:
             return {self.visit: visit}
         return self._tied(*tie(visit, int(frame), Path(path), self.service.limits, force))
 
     def own_picture(self, visit: Visit, frame: int) -> Updates:
-        """The clip's own colours serve as exemplar."""
+        """The clip's own colors serve as exemplar."""
         image = visit.frame(int(frame))
-        return self._tied(*tie_made(visit, int(frame), image, "with the clip's own colours"))
+        return self._tied(*tie_made(visit, int(frame), image, "with the clip's own colors"))
 
     def forget_pictures(self, visit: Visit) -> Updates:
         """All exemplars are dropped."""
         return self._tied(replace(visit, pictures={}), "All exemplars are removed.")
 
-    def spread(self, visit: Visit, frame: int, strokes: Any) -> np.ndarray | None:
-        """A stroke was drawn: where its colour would go."""
+    def spread(self, visit: Visit, frame: int, scribbles: Any) -> np.ndarray | None:
+        """A stroke was drawn: where its color would go."""
         visit.require_clip()
-        return paint.shown(visit.preview(int(frame)), paint.read_strokes(strokes))
+        return paint.shown(visit.preview(int(frame)), paint.read_scribbles(scribbles))
 
-    def take_strokes(self, visit: Visit, frame: int, strokes: Any) -> Updates:
-        """The strokes are good as they are."""
+    def take_scribbles(self, visit: Visit, frame: int, scribbles: Any) -> Updates:
+        """The scribbles are good as they are."""
         image, shown = without_color(visit.frame(int(frame))), visit.preview(int(frame)).shape[:2]
-        made = paint.patch(image, paint.read_strokes(strokes), shown)
-        return self._tied(*tie_made(visit, int(frame), made, "from your strokes"))
+        made = paint.patch(image, paint.read_scribbles(scribbles), shown)
+        return self._tied(*tie_made(visit, int(frame), made, "from your scribbles"))
 
     def guess(self, visit: Visit, frame: int, *chosen: Any) -> Updates:
-        """Nobody knows the colours: the prior offers versions."""
+        """Nobody knows the colors: the prior offers versions."""
         image, settings = visit.frame(int(frame)), self.asked(visit, chosen).settings
         asked = replace(settings, diffusion="always", fit="none")
         self.service.bound(asked, VERSIONS, visit.size)
@@ -83,7 +83,7 @@ class Exemplars(Showing):
         size = fit_size(visit.size, asked.max_side)
         stages, seeds = self.service.stages(), range(asked.seed, asked.seed + VERSIONS)
         with self.service.runs.beside():
-            found = drain(suggest(resize(L[None], size)[0], seeds, lambda tasks: stages.inpaint(tasks, asked)))
+            found = run_to_end(suggest(resize(L[None], size)[0], seeds, lambda tasks: stages.inpaint(tasks, asked)))
         assert visit.folder is not None
         paths = [visit.folder / f"version_{seed}.png" for seed in seeds]
         for path, ab in zip(paths, found, strict=True):
@@ -95,4 +95,6 @@ class Exemplars(Showing):
         """One of the prior's versions was chosen."""
         frame, *paths = visit.versions
         image = read_image(paths[event.index])
-        return self._tied(*tie_made(visit, frame, image, "that the prior invented; change it with strokes if you like"))
+        return self._tied(
+            *tie_made(visit, frame, image, "that the prior invented; change it with scribbles if you like")
+        )

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import gradio as gr
 
-from omnifusion.production.store import Stored
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
+from omnifusion.run.folder import Stored
 from omnifusion.ui.live import Live, message, seconds
 from omnifusion.ui.panels import CHOOSE
 from omnifusion.ui.runs import Run
@@ -77,7 +77,7 @@ class Going(Showing):
             return updates | shown
         if visit.going:
             updates[self.watch.film] = gr.HTML(visible=True)
-            updates[self.start.progress] = message(why or "Cancelled before there was anything to keep.")
+            updates[self.start.progress] = message(why or "Canceled before there was anything to keep.")
         return updates
 
     def _live(self, shown: dict[str, object]) -> Updates:
@@ -95,7 +95,7 @@ class Going(Showing):
     def cancel(self, visit: Visit) -> Updates:
         """Stop after the step that is going on, and keep what is done."""
         found = self.service.runs.cancel(visit.going)
-        said = "Stopping; what is coloured so far is kept." if found else "Nothing is running."
+        said = "Stopping; what is colored so far is kept." if found else "Nothing is running."
         return {self.start.progress: message(said), self.start.cancel: gr.Button(interactive=False)}
 
     def leave(self, request: gr.Request) -> None:
@@ -107,4 +107,4 @@ def _ending(run: Stored) -> str:
     if fixed := run.report.get("corrections"):
         return f"Fixed in {len(fixed[-1]['changed_frames'])} frames; nothing else has changed."
     total = seconds(sum(stage["seconds"] for stage in run.report["stages"]))
-    return f"Finished in {total}." if run.report["complete"] else "Stopped; what was coloured by then is shown below."
+    return f"Finished in {total}." if run.report["complete"] else "Stopped; what was colored by then is shown below."

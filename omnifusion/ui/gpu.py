@@ -20,13 +20,12 @@ import spaces
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
-from omnifusion.errors import CalledOff
 from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.diffusion import PRIORS, source_of, with_text
+from omnifusion.progress import Canceled, InputError, Note, Steps, map_steps
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, inpaint_here
-from omnifusion.state import InputError, Task
-from omnifusion.steps import Note, Steps, relay
+from omnifusion.state import Task
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def fill(tasks: Sequence[Task], settings: Settings, text: Tensor | None) -> Iter
     """Frames filled by a prior that was loaded at start-up: Steps, then the frames' ab and the seconds it took."""
     began = time.monotonic()
     steps = with_text(_loaded[settings.prior], text, settings).fill(tasks)
-    found = yield from relay(steps, lambda step: ("step", step))
+    found = yield from map_steps(steps, lambda step: ("step", step))
     yield "result", (found, time.monotonic() - began)
 
 
@@ -93,7 +92,7 @@ class Calls:
                 try:
                     found += yield from self._granted(part, settings)
                     continue
-                except CalledOff:
+                except Canceled:
                     raise
                 except Exception as error:  # whatever the scheduler, the GPU or its process may say
                     log.exception("a GPU call failed")

@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from omnifusion.production.store import Request, Stored
+from omnifusion.progress import InputError
+from omnifusion.run.folder import Request, Stored
 from omnifusion.settings import CHOICES, Settings
-from omnifusion.state import InputError
 from omnifusion.ui import work
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.estimate import fits, memory_mib
@@ -48,7 +48,7 @@ class Handlers(Exemplars, Mending):
         if (stored := example.result) is not None:
             visit = replace(visit, token=example.name)
             updates |= self.restore(visit, stored.request) | self._show(stored, request)
-            updates[self.start.progress] = message("Coloured beforehand; colour it yourself with the button.")
+            updates[self.start.progress] = message("Colored beforehand; color it yourself with the button.")
             chosen = self._values(stored.request)
         return {**self._clip_view(visit, notes, *chosen), **updates, self.visit: visit}
 

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
 
 PERSISTENT = Path("/data")
 """Where a Hugging Face Space mounts its persistent disk."""

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 
 from omnifusion.color import compose, to_uint8
-from omnifusion.correction.chain import Mended
-from omnifusion.flow import to_bytes
-from omnifusion.picture import TINTS, overlay, recent_tracks
+from omnifusion.correction.history import Mended
+from omnifusion.flow.dis import to_bytes
+from omnifusion.progress import Colored, Fitted, Fitting, Step
 from omnifusion.state import ColorState, Origin, Tracker
-from omnifusion.steps import Colored, Fitted, Fitting, Step
+from omnifusion.visualize import TINTS, overlay, recent_tracks
 
-STAGES = {"flow": "Flow", "fit": "Track", "colour": "Colour", "finish": "Film"}
-"""What a run goes through, and the word on its bar; propagation and inpainting take turns in "colour"."""
+STAGES = {"flow": "Flow", "fit": "Track", "color": "Color", "finish": "Film"}
+"""What a run goes through, and the word on its bar; propagation and inpainting take turns in "color"."""
 
 PAUSE = 0.4
-"""Seconds between two updates that bring no new colour."""
+"""Seconds between two updates that bring no new color."""
 
 
 @dataclass
@@ -40,19 +40,19 @@ class Live:
 
         None where there is nothing worth sending yet.
         """
-        stage = "colour" if step.stage in ("propagate", "inpaint", "correct") else step.stage
+        stage = "color" if step.stage in ("propagate", "inpaint", "correct") else step.stage
         state = step.state if isinstance(step, Colored) else None
         drawn = step.picture if isinstance(step, Fitting | Fitted) else None
         if isinstance(step, Mended):
             told = progress(self.done, stage, step)
             return {"progress": told, "after": step.picture.transpose(1, 2, 0), "caption": f"frame {step.frame}"}
-        if stage != "colour" or state is not None:
+        if stage != "color" or state is not None:
             self.done[stage] = step.done
         now = time.monotonic()
         if state is None and drawn is None and stage == self.stage and now - self.last < PAUSE:
             return None
         self.last, self.stage = now, stage
-        if stage == "colour":
+        if stage == "color":
             step = replace(step, seconds_left=self._left(now, state or self.before))
         shown: dict[str, object] = {"progress": progress(self.done, stage, step)}
         if isinstance(step, Colored):
@@ -67,14 +67,14 @@ class Live:
         """Seconds until all frames are complete, at the pace so far."""
         if state is None or "fit" not in self.done:
             return None
-        grey = int((~state.mask).flatten(1).any(1).sum())
-        self.began = self.began or (now, grey)
+        gray = int((~state.mask).flatten(1).any(1).sum())
+        self.began = self.began or (now, gray)
         began, first = self.began
-        return None if grey >= first - 1 else (now - began) / (first - grey) * grey
+        return None if gray >= first - 1 else (now - began) / (first - gray) * gray
 
     def _compare(self, step: Colored) -> dict[str, object]:
         state = step.state
-        before = self.before or ColorState.grey(state.L)
+        before = self.before or ColorState.gray(state.L)
         fresh = state.mask & ~before.mask
         frame = step.frame or 0
         if step.stage == "propagate" and bool(fresh.any()):
@@ -90,15 +90,15 @@ class Live:
 
 
 def picture(state: ColorState, frame: int) -> np.ndarray:
-    """A frame at the working size with the colours known so far, ``(h, w, 3)`` uint8."""
+    """A frame at the working size with the colors known so far, ``(h, w, 3)`` uint8."""
     return to_uint8(compose(state.L[frame], state.ab[frame])).permute(1, 2, 0).numpy()
 
 
 def mask_picture(state: ColorState, frame: int, fresh: np.ndarray | None = None) -> np.ndarray:
-    """Where a frame's colours came from, tinted over its grey picture; with ``fresh`` ``(h, w)`` only those."""
-    grey = to_uint8(compose(state.L[frame], torch.zeros_like(state.ab[frame]))).permute(1, 2, 0).numpy()
+    """Where a frame's colors came from, tinted over its gray picture; with ``fresh`` ``(h, w)`` only those."""
+    gray = to_uint8(compose(state.L[frame], torch.zeros_like(state.ab[frame]))).permute(1, 2, 0).numpy()
     kind = state.kind[frame].numpy()
-    return overlay(grey, kind if fresh is None else np.where(fresh, kind, -1), 0.65)
+    return overlay(gray, kind if fresh is None else np.where(fresh, kind, -1), 0.65)
 
 
 def shares(state: ColorState, frame: int | None = None) -> tuple[float, float, float]:
@@ -111,7 +111,7 @@ def shares(state: ColorState, frame: int | None = None) -> tuple[float, float, f
 def progress(done: dict[str, float], stage: str, step: Step) -> str:
     """One bar per stage (flow and track only where a volume is fitted), and one line that says what is going on."""
     bars = []
-    shown = [name for name in STAGES if name in done or name in ("colour", "finish")]
+    shown = [name for name in STAGES if name in done or name in ("color", "finish")]
     reached = shown.index(stage) if stage in shown else -1
     for k, name in enumerate(shown):
         word, part = STAGES[name], 1.0 if k < reached else done.get(name, 0.0)
@@ -136,7 +136,7 @@ def seconds(value: float) -> str:
 
 
 def coverage(curve: Sequence[tuple[float, float, float]], size: tuple[int, int] = (640, 150)) -> str:
-    """How the share of coloured pixels grew, stacked by origin, as an inline SVG; ``curve`` holds ``shares``."""
+    """How the share of colored pixels grew, stacked by origin, as an inline SVG; ``curve`` holds ``shares``."""
     width, height = size
     left, top, bottom = 34, 6, 22
     values = np.cumsum(np.array([curve[0], *curve]), axis=1)
@@ -160,7 +160,7 @@ def coverage(curve: Sequence[tuple[float, float, float]], size: tuple[int, int] 
     total = 100 * float(values[-1, 2])
     return (
         f'<figure class="of-coverage"><svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{total:.0f} percent of all pixels have colour"><g class="of-grid">{grid}</g>{"".join(areas)}'
+        f'aria-label="{total:.0f} percent of all pixels have color"><g class="of-grid">{grid}</g>{"".join(areas)}'
         f'<text x="{left}" y="{height - 5}">steps of the run</text></svg>{legend(curve[-1])}</figure>'
     )
 

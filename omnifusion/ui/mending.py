@@ -1,4 +1,4 @@
-"""Corrections of a finished run, from strokes or a picture that covers part of a frame."""
+"""Corrections of a finished run, from scribbles or a picture that covers part of a frame."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.correction.chain import Correction, correct_run, corrections, undo
-from omnifusion.correction.doubt import doubt, drawn, suggest
-from omnifusion.production.store import Stored
-from omnifusion.steps import Step, Steps
+from omnifusion.correction.history import Correction, correct_run, corrections, undo
+from omnifusion.correction.suggest import doubt, drawn, suggest
+from omnifusion.progress import Step, Steps
+from omnifusion.run.folder import Stored
 from omnifusion.ui import paint
 from omnifusion.ui.going import Going
 from omnifusion.ui.runs import Run
@@ -28,7 +28,7 @@ from omnifusion.video import read_image
 
 HINT = "Paint over what is wrong, in any frame: all that shows the same thing changes with it, nothing else does."
 SHIPPED = (
-    "This example was coloured beforehand and ships without what a fix needs, where each colour came from. Colour it "
+    "This example was colored beforehand and ships without what a fix needs, where each color came from. Color it "
     "here, within seconds; then paint over what is wrong."
 )
 
@@ -58,9 +58,9 @@ class Mending(Going):
         """Another frame is to be painted over."""
         return self._over(self._run_of(visit.token), int(frame)) if visit.token else {self.fix.spread: None}
 
-    def preview_fix(self, visit: Visit, frame: int, strokes: Any) -> np.ndarray | None:
+    def preview_fix(self, visit: Visit, frame: int, scribbles: Any) -> np.ndarray | None:
         """A stroke was drawn: what the frame would become."""
-        return paint.shown(self._run_of(visit.token).frame(int(frame)), paint.read_strokes(strokes))
+        return paint.shown(self._run_of(visit.token).frame(int(frame)), paint.read_scribbles(scribbles))
 
     def advise(self, visit: Visit) -> Updates:
         """Where would another frame, or a stroke, help most?"""
@@ -83,12 +83,12 @@ class Mending(Going):
         }
 
     def pick(self, visit: Visit, event: gr.SelectData) -> Updates:
-        """One of the frames that are worth colouring next was clicked."""
+        """One of the frames that are worth coloring next was clicked."""
         frame = visit.advised[event.index]
         return {self.fix.frame: frame, **self._over(self._run_of(visit.token), frame)}
 
     async def color_anew(self, visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
-        """Colour an example that was coloured beforehand, so that it can be fixed."""
+        """Color an example that was colored beforehand, so that it can be fixed."""
         job = job_of(self._run_of(visit.token))
         report, settings = self._run_of(visit.token).report, job.request.settings
         bound = self.service.bound(settings, report["frames"], tuple(report["size"]))
@@ -97,10 +97,10 @@ class Mending(Going):
             yield updates
 
     async def fix_it(
-        self, visit: Visit, request: gr.Request, frame: int, strokes: Any, path: str | None
+        self, visit: Visit, request: gr.Request, frame: int, scribbles: Any, path: str | None
     ) -> AsyncIterator[Updates]:
         """Correct the run that is shown; what comes of it is a run of its own."""
-        patch = await asyncio.to_thread(self._patch, visit, int(frame), strokes, path)
+        patch = await asyncio.to_thread(self._patch, visit, int(frame), scribbles, path)
         ask = partial(correct_run, correction=Correction({int(frame): patch}))
         async for updates in self.going(visit, request, self._mending(visit, ask, request)):
             yield updates
@@ -110,11 +110,11 @@ class Mending(Going):
         async for updates in self.going(visit, request, self._mending(visit, undone, request)):
             yield updates
 
-    def _patch(self, visit: Visit, frame: int, strokes: Any, path: str | None) -> np.ndarray:
+    def _patch(self, visit: Visit, frame: int, scribbles: Any, path: str | None) -> np.ndarray:
         if path is not None:
             return read_image(Path(path), self.service.limits.pixels, alpha=True)
         picture = self._run_of(visit.token).frame(frame)
-        return paint.patch(picture.transpose(2, 0, 1), paint.read_strokes(strokes), picture.shape[:2])
+        return paint.patch(picture.transpose(2, 0, 1), paint.read_scribbles(scribbles), picture.shape[:2])
 
     def _mending(self, visit: Visit, ask: Callable[[Stored], Steps[Stored]], request: gr.Request) -> Run:
         return self.service.mending(self._run_of(visit.token), ask, request, self.service.limits.vanished)

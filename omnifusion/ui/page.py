@@ -45,7 +45,7 @@ MONOSPACE = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "mono
 
 
 def theme() -> gr.themes.Base:
-    """Neutral greys, for colours are judged beside them; fonts of the system, for the page must work offline."""
+    """Neutral grays, for colors are judged beside them; fonts of the system, for the page must work offline."""
     return gr.themes.Base(
         primary_hue="slate",
         secondary_hue="slate",
@@ -78,7 +78,7 @@ def build(service: Service) -> gr.Blocks:
         api.offer(service)  # first, so that no handler takes an endpoint's name
         gr.Markdown(text("intro"), elem_id="intro")
         with gr.Tabs():
-            with gr.Tab("Colour"), gr.Row(elem_id="stage"):
+            with gr.Tab("Color"), gr.Row(elem_id="stage"):
                 with gr.Column(elem_id="form"):
                     clip = clip_panel()
                     with gr.Accordion(CHOOSE, elem_id="step3") as choose:
@@ -135,7 +135,7 @@ def _wire_clip(h: Handlers) -> None:
     for ways in (
         clip.picture.upload(h.add_picture, [*at, clip.picture, h.choices["force"]], tied, **HEAVY),
         clip.own.click(h.own_picture, at, tied, **HEAVY),
-        clip.take.click(h.take_strokes, painted, tied, **HEAVY),
+        clip.take.click(h.take_scribbles, painted, tied, **HEAVY),
         clip.versions.select(h.take_version, h.visit, tied, **HEAVY),
     ):
         ways.success(None, js=SHOW_STEPS, **QUIET)

@@ -14,7 +14,7 @@ from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import message
 from omnifusion.ui.paint import painter
 
-CLIP, EXEMPLAR, CHOOSE, FIX = "1 · Clip", "2 · A frame in colour", "3 · Choices", "4 · Fix"
+CLIP, EXEMPLAR, CHOOSE, FIX = "1 · Clip", "2 · A frame in color", "3 · Choices", "4 · Fix"
 """The steps, as their folds are called."""
 
 
@@ -27,7 +27,7 @@ class Panel(SimpleNamespace):
 
 
 def clip_panel() -> Panel:
-    """What is to be coloured: upload, examples, frames and exemplars."""
+    """What is to be colored: upload, examples, frames and exemplars."""
     with gr.Accordion(CLIP, elem_id="step1") as step, gr.Row():
         clip = gr.Video(show_label=False, sources=["upload", "webcam"], include_audio=True, height=150, scale=3,
                         min_width=220, elem_id="clip")  # fmt: skip
@@ -38,27 +38,27 @@ def clip_panel() -> Panel:
                 interactive=False, buttons=[], container=False, elem_id="examples",
             )  # fmt: skip
     with gr.Accordion(EXEMPLAR, open=False, elem_id="step2") as exemplar:
-        gr.Markdown("One frame of the clip in colour; best several, where much of the scene changes.",
+        gr.Markdown("One frame of the clip in color; best several, where much of the scene changes.",
                     elem_classes="of-note")  # fmt: skip
         with gr.Column(visible=False) as given:
             frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="frame")
             with gr.Tabs():
                 with gr.Tab("Upload it"):
                     with gr.Row():
-                        preview = _picture("preview", "This frame, grey", 140, height=190, buttons=["download"])
+                        preview = _picture("preview", "This frame, gray", 140, height=190, buttons=["download"])
                         picture = gr.Image(
-                            label="The same in colour", sources=["upload", "clipboard"], type="filepath", height=190,
+                            label="The same in color", sources=["upload", "clipboard"], type="filepath", height=190,
                             min_width=140, image_mode=None, elem_id="exemplar",
                         )  # fmt: skip
-                    own = gr.Button("Take this frame's own colours", size="sm", visible=False, elem_id="own")
+                    own = gr.Button("Take this frame's own colors", size="sm", visible=False, elem_id="own")
                 with gr.Tab("Paint it"):
-                    gr.Markdown("A stroke or two in each thing; colour spreads to its edges.", elem_classes="of-note")
+                    gr.Markdown("A stroke or two in each thing; color spreads to its edges.", elem_classes="of-note")
                     brush = painter("brush")
-                    spread = _picture("spread", "What your strokes give", 220)
+                    spread = _picture("spread", "What your scribbles give", 220)
                     take = gr.Button("Take it as exemplar", size="sm", elem_id="take")
                 with gr.Tab("Have it guessed"):
                     gr.Markdown("The prior makes three versions of this frame.", elem_classes="of-note")
-                    guess = gr.Button("Colour this frame for me", size="sm", elem_id="guess")
+                    guess = gr.Button("Color this frame for me", size="sm", elem_id="guess")
                     versions = gr.Gallery(
                         label="Click the one to take", columns=3, height=150, allow_preview=False, interactive=False,
                         buttons=[], elem_id="versions",
@@ -96,7 +96,7 @@ def choices_panel(limits: Limits, priors: list[tuple[str, str]], presets: list[t
 SHORT = {
     "prior": "It invents what no frame shows.",
     "steps": "The prior's.",
-    "eta": "Holds it to the grey.",
+    "eta": "Holds it to the gray.",
 }
 """What there is room for beside the choices that are in sight."""
 
@@ -122,7 +122,7 @@ def fix_panel() -> Panel:
     """What mends a finished run."""
     with gr.Accordion(FIX, visible=False, open=False, elem_id="step4") as box:
         hint = gr.Markdown(elem_classes="of-note", elem_id="hint")
-        anew = gr.Button("Colour it here", size="sm", elem_id="anew")
+        anew = gr.Button("Color it here", size="sm", elem_id="anew")
         with gr.Column() as tools:
             advise = gr.Button("Which frame would help most?", size="sm", elem_id="advise")
             places = gr.Gallery(
@@ -131,7 +131,7 @@ def fix_panel() -> Panel:
             )  # fmt: skip
             frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="fixframe")
             brush = painter("fixbrush")
-            spread = _picture("fixed", "What your strokes give", 220)
+            spread = _picture("fixed", "What your scribbles give", 220)
             with gr.Accordion("Or give a picture of the frame, transparent where it is good as it is", open=False):
                 picture = gr.Image(show_label=False, sources=["upload", "clipboard"], type="filepath", height=150,
                                    image_mode=None, elem_id="patch")  # fmt: skip
@@ -145,7 +145,7 @@ def start_panel() -> Panel:
     """What sets a run going and stops it, always in sight: the estimate, the buttons, the progress."""
     with gr.Column(elem_id="bar"):
         with gr.Row():
-            run = gr.Button("Colourize", variant="primary", elem_id="run", min_width=100, scale=2)
+            run = gr.Button("Colorize", variant="primary", elem_id="run", min_width=100, scale=2)
             cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=80)
             fit = gr.Button("Make it fit this machine", visible=False, elem_id="fit", min_width=100)
         estimate = gr.Markdown(elem_id="estimate", elem_classes="of-note")
@@ -179,10 +179,10 @@ def outcome_panel() -> Panel:
         with gr.Row():
             frame = gr.Slider(0, 1, 0, step=1, label="Frame", elem_id="shown", min_width=220)
             iteration = gr.Slider(0, 1, 1, step=1, label="Iteration", elem_id="iteration", min_width=220)
-        slider = gr.ImageSlider(label="Grey | coloured", interactive=False, elem_id="greycolor", max_height=420)
+        slider = gr.ImageSlider(label="Gray | colored", interactive=False, elem_id="graycolor", max_height=420)
         with gr.Row(elem_classes="of-pictures"):
             then = _picture("then", "This frame after this iteration", 160, buttons=["fullscreen", "download"])
-            where = _picture("where", "Where its colours came from", 160, buttons=["fullscreen", "download"])
+            where = _picture("where", "Where its colors came from", 160, buttons=["fullscreen", "download"])
             doubt = _picture("doubt", "Where they are doubtful", 160, buttons=["fullscreen", "download"])
         parts = gr.HTML(elem_id="parts")
         with gr.Accordion("Time, memory and downloads", open=False):

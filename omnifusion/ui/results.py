@@ -16,16 +16,16 @@ import numpy as np
 
 from omnifusion.clip.prepare import Clip
 from omnifusion.color import from_uint8, to_uint8
-from omnifusion.color import grey as grey_of
-from omnifusion.evaluation import peers
+from omnifusion.color import gray as gray_of
+from omnifusion.evaluation import baselines
 from omnifusion.metrics import ciede2000, psnr, ssim
-from omnifusion.picture import overlay, stretch
-from omnifusion.production.store import Stored
+from omnifusion.run.folder import Stored
 from omnifusion.state import ColorState, Origin
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import legend, seconds
 from omnifusion.ui.work import job_of, ready
 from omnifusion.video import Writer, read
+from omnifusion.visualize import overlay, stretch
 
 CHROMA = "chroma.mkv"
 FILES = ("colorized.mp4", "origin.mp4", "report.json", "frames.zip", CHROMA, "tracker.pt")
@@ -49,13 +49,13 @@ HEADERS = [
 DOUBT = (213, 94, 0)
 """Vermilion of Okabe and Ito's palette: where nothing is sure."""
 
-TRUTH, GREY, CLASSICAL = "truth", "grey", "classical"
+TRUTH, GRAY, CLASSICAL = "truth", "gray", "classical"
 """What a run can be compared with beside other runs."""
 
 
 @lru_cache(maxsize=4)
 def _maps(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """How every pixel of a run came by its colour, and how sure it is, ``(T, h, w)``; the latter is not always kept."""
+    """How every pixel of a run came by its color, and how sure it is, ``(T, h, w)``; the latter is not always kept."""
     run = Stored("", folder, None)  # type: ignore[arg-type]
     if not (folder / "ab.npz").is_file():
         return run.origin(), None
@@ -63,20 +63,20 @@ def _maps(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
         return run.origin(), np.array(arrays["confidence"])
 
 
-def grey(picture: np.ndarray) -> np.ndarray:
-    """A picture ``(H, W, 3)`` uint8 without its colour, its L* kept."""
+def gray(picture: np.ndarray) -> np.ndarray:
+    """A picture ``(H, W, 3)`` uint8 without its color, its L* kept."""
     rgb = from_uint8(picture.transpose(2, 0, 1))
-    return to_uint8(grey_of(rgb)).permute(1, 2, 0).numpy()
+    return to_uint8(gray_of(rgb)).permute(1, 2, 0).numpy()
 
 
 def pair(run: Stored, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """A frame grey and coloured."""
+    """A frame gray and colored."""
     picture = run.frame(frame)
-    return grey(picture), picture
+    return gray(picture), picture
 
 
 def at_iteration(run: Stored, frame: int, iteration: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """A frame as it was at the end of an iteration, where its colours came from, and the shares as HTML."""
+    """A frame as it was at the end of an iteration, where its colors came from, and the shares as HTML."""
     origin = _maps(run.folder)[0][frame]
     kind = np.where((origin >= 0) & (origin // 3 <= iteration), origin % 3, -1)
     without, picture = pair(run, frame)
@@ -86,7 +86,7 @@ def at_iteration(run: Stored, frame: int, iteration: int) -> tuple[np.ndarray, n
 
 
 def doubt(run: Stored, frame: int) -> np.ndarray | None:
-    """A frame in grey, the redder the less sure its colours are; None where that is not kept."""
+    """A frame in gray, the redder the less sure its colors are; None where that is not kept."""
     sure = _maps(run.folder)[1]
     if sure is None:
         return None
@@ -96,13 +96,13 @@ def doubt(run: Stored, frame: int) -> np.ndarray | None:
 
 
 def film(run: Stored) -> str:
-    """The film as HTML, to the left of the pointer without its colours."""
+    """The film as HTML, to the left of the pointer without its colors."""
     address = quote(str(run.folder / "colorized.mp4"))
     return (
         '<figure class="of-film" onpointermove="this.style.setProperty(\'--at\', '
         "100 * event.offsetX / this.clientWidth + '%')\">"
         f'<video src="gradio_api/file={address}" autoplay loop muted playsinline controls></video><i></i>'
-        f"<figcaption><b>grey</b><span>{escape(run.request.name)}</span><b>colour</b></figcaption></figure>"
+        f"<figcaption><b>gray</b><span>{escape(run.request.name)}</span><b>color</b></figcaption></figure>"
     )
 
 
@@ -110,7 +110,7 @@ def heading(run: Stored) -> str:
     """A run in two lines, and what went otherwise than wished."""
     report, settings = run.report, run.request.settings
     total = sum(stage["seconds"] for stage in report["stages"])
-    state = "" if report["complete"] else " — **stopped early**, the rest is grey"
+    state = "" if report["complete"] else " — **stopped early**, the rest is gray"
     time = f", {seconds(total)}" if total else ""
     return (
         f"### {run.request.name}{state}\n{report['frames']} frames, prior {settings.prior}, preset {settings.preset}, "
@@ -129,7 +129,7 @@ def scores(report: dict[str, Any]) -> str:
     if not report["scores"]:
         return ""
     found = " · ".join(f"{name.upper()} {value:.2f}" for name, value in report["scores"].items())
-    return f"Against the clip's own colours: **{found}** (PSNR and SSIM: higher is closer; CIEDE2000: lower is closer)."
+    return f"Against the clip's own colors: **{found}** (PSNR and SSIM: higher is closer; CIEDE2000: lower is closer)."
 
 
 def files(run: Stored) -> list[str]:
@@ -153,10 +153,10 @@ def label(run: Stored, number: int) -> str:
 
 
 def choices(runs: Sequence[Stored]) -> list[tuple[str, str]]:
-    """What can be compared: (label, name), a name being "TOKEN" or "TOKEN/truth", "TOKEN/grey", "TOKEN/classical"."""
+    """What can be compared: (label, name), a name being "TOKEN" or "TOKEN/truth", "TOKEN/gray", "TOKEN/classical"."""
     found = [(label(run, k + 1), run.token) for k, run in enumerate(runs)]
     for k, run in enumerate(runs):
-        found.append((f"{k + 1}: grey", f"{run.token}/{GREY}"))
+        found.append((f"{k + 1}: gray", f"{run.token}/{GRAY}"))
         if run.report["scores"]:
             found.append((f"{k + 1}: the truth", f"{run.token}/{TRUTH}"))
         if 0 in run.report["exemplars"]:
@@ -172,7 +172,7 @@ def compared(run: Stored, what: str, frame: int, limits: Limits) -> np.ndarray:
     if what == CLASSICAL:
         return np.ascontiguousarray(_film(classical(run, limits))[frame].transpose(1, 2, 0))
     picture = run.frame(frame)
-    return grey(picture) if what == GREY else picture
+    return gray(picture) if what == GRAY else picture
 
 
 @lru_cache(maxsize=4)
@@ -186,12 +186,12 @@ def is_made(run: Stored, what: str) -> bool:
 
 
 def classical(run: Stored, limits: Limits) -> Path:
-    """The same clip and exemplar by the strongest classical peer; made when first asked for and kept."""
+    """The same clip and exemplar by the strongest classical baseline; made when first asked for and kept."""
     film = run.folder / "classical.mp4"
     if not film.is_file():
         clip: Clip = ready(job_of(run), limits)
-        ab = peers.PEERS["levin"](clip.L, clip.exemplar_ab()[0])
-        state = replace(ColorState.grey(clip.L), ab=ab)
+        ab = baselines.BASELINES["levin"](clip.L, clip.exemplar_ab()[0])
+        state = replace(ColorState.gray(clip.L), ab=ab)
         with Writer(film, clip.video) as writer:
             for t in range(len(ab)):
                 writer.add(clip.full_size(state, t))
@@ -226,5 +226,5 @@ def _classical_scores(run: Stored) -> list[float]:
 
 def _without(run: Stored) -> str:
     settings = run.request.settings
-    off = [("colour condition", settings.color_condition), ("greyscale constraint", settings.grey_constraint)]
+    off = [("color condition", settings.color_condition), ("grayscale constraint", settings.gray_constraint)]
     return ", ".join(name for name, on in off if not on)

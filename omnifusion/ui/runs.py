@@ -18,11 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from omnifusion.errors import CalledOff, called_off
-from omnifusion.meter import Meter
-from omnifusion.production.store import Stored
-from omnifusion.state import InputError
-from omnifusion.steps import Colored, Followed, Step, Steps
+from omnifusion.progress import Canceled, Colored, InputError, Step, StepIterator, Steps, held_mib, is_canceled
+from omnifusion.run.folder import Stored
 from omnifusion.ui.estimate import MIB
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job
@@ -80,7 +77,6 @@ class Run:
     _stop: Literal["", "keep", "drop"] = ""
     _began: float = 0.0
     _looked: float = 0.0
-    _meter: Meter = field(default_factory=Meter)
     _before: float = 0.0  # MiB that the process held beyond what it does at rest when the run began
     _vanished: float | None = None
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
@@ -114,7 +110,7 @@ class Run:
             self.stop(keep=self.patience > 0)
         elif now - self._began > self.bound.seconds:
             self.stop(True, f"It was stopped after {now - self._began:.0f} s, far more than it was expected to take.")
-        elif (held := self._meter.so_far()) > self.bound.mib + self._before:
+        elif (held := held_mib()) > self.bound.mib + self._before:
             self.stop(True, f"It was stopped at {held:.0f} MiB, far more memory than it was expected to need.")
 
     @property
@@ -128,15 +124,14 @@ class Run:
     def compute(self) -> None:
         """Do the work, in the context of whoever asked (a ZeroGPU Space knows its visitors by it)."""
         self._began = time.monotonic()
-        with self._meter:
-            self._before = max(0.0, self._meter.so_far() - MIB["base"])
-            self._context.run(self._compute)
+        self._before = max(0.0, held_mib() - MIB["base"])
+        self._context.run(self._compute)
 
     def _compute(self) -> None:
-        called_off.set(self._called_off)
-        work = Followed(self.work(self.has_to_stop))
+        is_canceled.set(self._called_off)
+        work = StepIterator(self.work(self.has_to_stop))
         try:
-            with suppress(CalledOff):
+            with suppress(Canceled):
                 for step in work:
                     self._tell(step)
                     self._look()

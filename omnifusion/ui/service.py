@@ -18,11 +18,10 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from omnifusion.geometry import fit_size
-from omnifusion.production.store import Stored
+from omnifusion.progress import InputError, Steps
+from omnifusion.run.folder import Stored
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import InputError
-from omnifusion.steps import Steps
 from omnifusion.ui import work
 from omnifusion.ui.archive import Archive
 from omnifusion.ui.estimate import Rates, changes, fits, memory_mib, smaller
@@ -42,7 +41,7 @@ memory than half as much again and SLACK_MIB: seconds depend on how busy the mac
 
 PAGE_WORDS = {
     "with --force": 'with "Accept any exemplar" under Advanced',
-    "colour fewer frames with --frames": "colour fewer frames",
+    "color fewer frames with --frames": "color fewer frames",
     "use --prior bundled": "choose the bundled prior",
     "point to a complete copy": "have the owner of this machine point to a complete copy",
 }

@@ -10,10 +10,9 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from omnifusion.correction.finishing import export_chroma
-from omnifusion.production.store import Request, Stored
+from omnifusion.progress import InputError, run_to_end
+from omnifusion.run.folder import Request, Stored
 from omnifusion.settings import PRESETS, Settings
-from omnifusion.state import InputError
-from omnifusion.steps import drain
 from omnifusion.ui import gpu, results
 from omnifusion.ui.assets import EXAMPLES
 from omnifusion.ui.panels import Panel
@@ -106,7 +105,7 @@ class Showing:
         film = run.folder / results.CHROMA
         if not film.is_file():
             with self.service.runs.beside():
-                drain(export_chroma(run, film))
+                run_to_end(export_chroma(run, film))
         return {self.outcome.files: results.files(run)}
 
     def restore(self, visit: Visit, asked: Request) -> Updates:
@@ -125,7 +124,7 @@ class Showing:
         found = results.choices(runs)
         right, left = (runs[-1].token if runs else None), (runs[-2].token if len(runs) > 1 else None)
         if left is None and found:
-            left = next((name for _, name in found if name.endswith(results.TRUTH)), f"{right}/{results.GREY}")
+            left = next((name for _, name in found if name.endswith(results.TRUTH)), f"{right}/{results.GRAY}")
         frames = max((run.report["frames"] for run in runs), default=2)
         return {
             self.compare.left: gr.Dropdown(found, value=left),

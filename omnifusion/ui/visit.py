@@ -13,13 +13,14 @@ import torch
 
 from omnifusion.clip.register import register
 from omnifusion.clip.shots import find_shots
-from omnifusion.color import from_uint8, grey, to_uint8
+from omnifusion.color import from_uint8, gray, to_uint8
 from omnifusion.geometry import fit_size, resize
-from omnifusion.production.store import exemplar_name
-from omnifusion.state import InputError, Video
+from omnifusion.progress import InputError
+from omnifusion.run.folder import exemplar_name
+from omnifusion.state import Video
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job, open_clip
-from omnifusion.video import is_grey, read, read_image, write_image
+from omnifusion.video import is_gray, read, read_image, write_image
 
 PREVIEW = 512
 """Longest side of the frames behind the slider."""
@@ -34,10 +35,10 @@ class Visit:
         clip: the clip's file in it.
         name: what the visitor calls the clip.
         frames, size: of the clip as read, (H, W).
-        color: whether the clip holds colours.
+        color: whether the clip holds colors.
         pictures: frame -> file of its exemplar, in ``folder``.
         versions: a frame, and the files of what the prior makes of it.
-        advised: frames of the run that is shown that are worth colouring next.
+        advised: frames of the run that is shown that are worth coloring next.
         token: the run that is shown (an example's result goes by the example's name).
         going: the run that is waited for.
         runs: tokens of all runs of this visit, oldest first.
@@ -79,7 +80,7 @@ class Visit:
         return np.array(read(self.require_clip(), 1, frame).frames[0])
 
     def preview(self, frame: int) -> np.ndarray:
-        """A frame of the clip without its colours, ``(h, w, 3)`` uint8."""
+        """A frame of the clip without its colors, ``(h, w, 3)`` uint8."""
         assert self.folder is not None
         frames = np.load(self.folder / "preview.npy", mmap_mode="r")
         return np.array(frames[min(frame, len(frames) - 1)])
@@ -93,16 +94,16 @@ def receive_file(visit: Visit, path: Path, limits: Limits, home: Path, title: st
     """
     name = title or path.name
     video = open_clip(path, limits)
-    color = not is_grey(video)
+    color = not is_gray(video)
     h, w = video.size
     notes = [f"**{name}**: {len(video)} frames, {w} x {h}, {float(video.fps):g} per second."]
     if len(video) == limits.frames:
         notes.append(f"Longer clips are cut: this page takes the first {limits.frames} frames.")
     if color:
-        notes.append("The clip is in colour: it is made grey, its first frame is the exemplar unless you give others, "
+        notes.append("The clip is in color: it is made gray, its first frame is the exemplar unless you give others, "
                      "and the result is scored.")  # fmt: skip
     else:
-        notes.append("Add a coloured picture of one of its frames below; without one the prior invents the colours.")
+        notes.append("Add a colored picture of one of its frames below; without one the prior invents the colors.")
     if len(shots := find_shots(video)) > 1:
         cuts = ", ".join(str(shot.start) for shot in shots[1:])
         notes.append(f"**There are cuts** at frame {cuts}: each part is best with an exemplar of its own.")
@@ -120,12 +121,12 @@ def receive_job(visit: Visit, job: Job, limits: Limits, home: Path) -> tuple[Vis
 
 
 def tie(visit: Visit, frame: int, path: Path, limits: Limits, force: bool) -> tuple[Visit, str]:
-    """Tie a coloured picture to a frame, and say how well the two agree.
+    """Tie a colored picture to a frame, and say how well the two agree.
 
     Raises:
         InputError: no clip yet, not a picture, or it does not seem to show this frame.
     """
-    shown = to_uint8(grey(from_uint8(visit.frame(frame)))).numpy()
+    shown = to_uint8(gray(from_uint8(visit.frame(frame)))).numpy()
     image = read_image(path, limits.pixels, alpha=True)
     if len(image) == 4:
         return tie_made(visit, frame, image, "where your picture is opaque")
@@ -156,6 +157,6 @@ def _received(visit: Visit, file: Path, name: str, video: Video, color: bool, ho
     clip = folder / f"clip{suffix}"
     shutil.copyfile(file, clip)
     size = fit_size(video.size, PREVIEW)
-    frames = [to_uint8(grey(resize(from_uint8(f)[None], size))[0]) for f in video.frames]
+    frames = [to_uint8(gray(resize(from_uint8(f)[None], size))[0]) for f in video.frames]
     np.save(folder / "preview.npy", torch.stack(frames).permute(0, 2, 3, 1).numpy())
     return Visit(folder, clip, name, len(video), video.size, color, token=visit.token, runs=visit.runs)

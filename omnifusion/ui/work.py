@@ -10,16 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from omnifusion.algorithm import Result, colorize
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.driver import Result, colorize
-from omnifusion.errors import CalledOff, called_off
-from omnifusion.flow import to_bytes
-from omnifusion.flow.direct import DirectFlow
-from omnifusion.production.store import Request, RunFolder, Stored, open_run
+from omnifusion.flow.dis import to_bytes
+from omnifusion.flow.tracker import DirectFlow
+from omnifusion.progress import Canceled, Fitted, InputError, Step, StepIterator, Steps, is_canceled
+from omnifusion.run.folder import Request, RunFolder, Stored, open_run
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import Exemplar, InputError, Tracker, Video
-from omnifusion.steps import Fitted, Followed, Step, Steps
+from omnifusion.state import Exemplar, Tracker, Video
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import tracks
 from omnifusion.video import count_frames, read, read_image
@@ -68,7 +67,7 @@ def probe(path: Path, limits: Limits, frames: int | None = None) -> tuple[int, t
 
 
 def ready(job: Job, limits: Limits) -> Clip:
-    """The clip of a job, ready to be coloured.
+    """The clip of a job, ready to be colored.
 
     Raises:
         InputError: the clip or an exemplar cannot be used.
@@ -105,7 +104,7 @@ def digest(path: Path) -> str:
 
 
 class Kept:
-    """The flows of the clip that was coloured last, for another run on it; at rest no more than that run had needed."""
+    """The flows of the clip that was colored last, for another run on it; at rest no more than that run had needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -133,10 +132,10 @@ def run(
     stages: Stages | None = None,
     kept: Kept | None = None,
 ) -> Steps[Stored]:
-    """Colour a clip into the folder ``path``, which is made.
+    """Color a clip into the folder ``path``, which is made.
 
-    When ``stopped`` turns true the run ends after its next step, or within one that asks ``errors.go_on``; what is
-    coloured by then is kept and written. A run that fails, or whose generator is closed, leaves nothing behind.
+    When ``stopped`` turns true the run ends after its next step, or within one that asks ``errors.check_canceled``; what is
+    colored by then is kept and written. A run that fails, or whose generator is closed, leaves nothing behind.
 
     Raises:
         InputError: the clip or an exemplar cannot be used, or the disk is full.
@@ -151,7 +150,7 @@ def run(
         flows = (kept.take(key) or _flows(clip)) if job.request.settings.fit == "none" else {}
         result = yield from _color(clip, job.request.settings, folder, flows, stopped, stages or Stages())
         kept.keep(key, flows)
-        called_off.set(lambda: False)  # what is done is written; who wants nothing of it closes the generator
+        is_canceled.set(lambda: False)  # what is done is written; who wants nothing of it closes the generator
         yield from folder.finish(clip, job.request.settings, result)
         shutil.copyfile(job.clip, path / f"clip{job.clip.suffix.lower()}")
         return folder.keep(job.request, {frame: read_image(file, alpha=True) for frame, file in job.pictures.items()})
@@ -202,7 +201,7 @@ def _color(
 ) -> Steps[Result | None]:
     """The driver's steps, noted in ``folder``; None when stopped."""
     trackers = {**folder.trackers, **flows}
-    work = Followed(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, trackers))
+    work = StepIterator(colorize(clip.L, clip.exemplar_ab(), settings, clip.shots, stages, trackers))
     try:
         for step in work:
             folder.watch(step)
@@ -212,7 +211,7 @@ def _color(
             yield step
             if stopped():
                 return None
-    except CalledOff:
+    except Canceled:
         if not stopped():
             raise
         return None

@@ -6,11 +6,11 @@ pictures go through Pillow. Sizes are read before pixels are decoded. ``stream``
 """
 
 from omnifusion.video.pictures import (
-    GREY_SPREAD,
+    GRAY_SPREAD,
     PICTURES,
     chroma_picture,
     color_spread,
-    is_grey,
+    is_gray,
     read_image,
     write_chroma,
     write_image,
@@ -22,13 +22,13 @@ from omnifusion.video.writer import CHROMA, FORMATS, Writer, write
 __all__ = [
     "CHROMA",
     "FORMATS",
-    "GREY_SPREAD",
+    "GRAY_SPREAD",
     "PICTURES",
     "Writer",
     "chroma_picture",
     "color_spread",
     "count_frames",
-    "is_grey",
+    "is_gray",
     "natural_sort",
     "read",
     "read_image",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from av.video.reformatter import Interpolation
 
-from omnifusion.state import InputError
+from omnifusion.progress import InputError
 
 SWSCALE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""Interpolates chroma and rounds it: 7 dB better in colour, there and back, than the default."""
+"""Interpolates chroma and rounds it: 7 dB better in color, there and back, than the default."""
 
 MAX_PIXELS = 2**25
 """Largest frame and picture that is decoded: a little more than 8K (7680 x 4320)."""

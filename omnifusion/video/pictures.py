@@ -1,4 +1,4 @@
-"""Single pictures in and out, and whether they have colours."""
+"""Single pictures in and out, and whether they have colors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from PIL import Image, ImageCms, ImageOps
 
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.geometry import fit_size, resize
-from omnifusion.state import InputError, Video
+from omnifusion.progress import InputError
+from omnifusion.state import Video
 from omnifusion.video.common import MAX_PIXELS, check_size, refused, too_large
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
 """Endings of the files in a folder that are its frames."""
 
-GREY_SPREAD = 10.0
-"""Below this ``color_spread`` a picture counts as grey. Measured: a grey film under sepia toning, chroma noise of 12 or
-blotches of 4 (of 255) stays below 8.4; each of ten real colour clips has a frame above 18."""
+GRAY_SPREAD = 10.0
+"""Below this ``color_spread`` a picture counts as gray. Measured: a gray film under sepia toning, chroma noise of 12 or
+blotches of 4 (of 255) stays below 8.4; each of ten real color clips has a frame above 18."""
 
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked here, in words of our own
@@ -60,7 +61,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = Fal
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Apply an embedded colour profile (phones save Display P3); a profile that cannot be used is ignored."""
+    """Apply an embedded color profile (phones save Display P3); a profile that cannot be used is ignored."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         target = ImageCms.createProfile("sRGB")
@@ -102,9 +103,9 @@ def write_chroma(path: Path, ab: np.ndarray) -> None:
 
 
 def color_spread(image: np.ndarray) -> float:
-    """How far the colours of a picture ``(3, H, W)`` uint8 lie from one tone scale, in units of a*, b*.
+    """How far the colors of a picture ``(3, H, W)`` uint8 lie from one tone scale, in units of a*, b*.
 
-    A tinted or toned picture has one colour for each lightness. So: the 99th percentile of the distance between a
+    A tinted or toned picture has one color for each lightness. So: the 99th percentile of the distance between a
     pixel's ab and the median ab of its lightness, at a size at which noise averages out.
     """
     rgb = from_uint8(image)[None]
@@ -115,7 +116,7 @@ def color_spread(image: np.ndarray) -> float:
     return float(np.percentile(np.hypot(*(lab[1:] - tone)), 99))
 
 
-def is_grey(video: Video) -> bool:
-    """Whether a clip has no colours of its own: grey, sepia, tinted, or with slight chroma noise (``GREY_SPREAD``)."""
+def is_gray(video: Video) -> bool:
+    """Whether a clip has no colors of its own: gray, sepia, tinted, or with slight chroma noise (``GRAY_SPREAD``)."""
     frames = np.unique(np.linspace(0, len(video) - 1, 12).round().astype(int))
-    return all(color_spread(video.frames[i]) < GREY_SPREAD for i in frames)
+    return all(color_spread(video.frames[i]) < GRAY_SPREAD for i in frames)

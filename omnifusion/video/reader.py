@@ -14,8 +14,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from omnifusion.errors import go_on
-from omnifusion.state import InputError, Video
+from omnifusion.progress import InputError, check_canceled
+from omnifusion.state import Video
 from omnifusion.video.common import MAX_PIXELS, SWSCALE, check_size, reason, too_large
 from omnifusion.video.pictures import PICTURES, read_image
 
@@ -102,7 +102,7 @@ def _gather(frames: Iterable[np.ndarray], path: Path, start: int) -> np.ndarray:
     count = 0
     with tempfile.TemporaryFile() as file:
         for frame in frames:
-            go_on()
+            check_canceled()
             if shape is not None and frame.shape != shape:
                 raise InputError(f"{path} changes its frame size at frame {start + count}; convert it first.")
             shape = frame.shape

@@ -14,8 +14,8 @@ from typing import Any
 import av
 import numpy as np
 
-from omnifusion.errors import go_on
-from omnifusion.state import InputError, Video
+from omnifusion.progress import InputError, check_canceled
+from omnifusion.state import Video
 from omnifusion.video.common import MAX_PIXELS
 from omnifusion.video.pictures import PICTURES, read_image
 from omnifusion.video.reader import Film, natural_sort, read, to_rgb
@@ -39,7 +39,7 @@ def stream(path: Path | str, max_frames: int | None = None, max_pixels: int = MA
         return Video(frames, first.fps)
     film, shape = Film(path, max_pixels), None
     for frame in islice(film.frames(), max_frames):
-        go_on()
+        check_canceled()
         upright = (frame.height, frame.width)[:: -1 if round(frame.rotation / 90) % 2 else 1]
         if upright != (shape or upright):
             raise InputError(f"{path} changes its frame size at frame {len(film.times) - 1}; convert it first.")

@@ -16,7 +16,8 @@ import imageio_ffmpeg
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from omnifusion.state import InputError, Video
+from omnifusion.progress import InputError
+from omnifusion.state import Video
 from omnifusion.video.common import SWSCALE, reason, refused
 
 

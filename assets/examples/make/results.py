@@ -1,4 +1,4 @@
-"""Colour the examples and keep what the page shows of them: ``python assets/examples/make/results.py [NAME ...]``."""
+"""Color the examples and keep what the page shows of them: ``python assets/examples/make/results.py [NAME ...]``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from omnifusion.production.store import Request
+from omnifusion.progress import run_to_end
+from omnifusion.run.folder import Request
 from omnifusion.settings import choose
-from omnifusion.steps import drain
 from omnifusion.ui.assets import EXAMPLES, FOLDER, Example
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job, run
@@ -31,7 +31,7 @@ def color(example: Example, preset: str, frames: int) -> None:
         asked = Request(example.title, choose(preset), frames)
         steps = run(Job(example.clip, asked, {}), Path(folder) / "run", Limits())
         bar = tqdm(desc=example.name, bar_format="{desc} {elapsed} {postfix}")
-        stored = drain(steps, lambda step: bar.set_postfix_str(f"{step.stage} {step.done:.0%} {step.message}"))
+        stored = run_to_end(steps, lambda step: bar.set_postfix_str(f"{step.stage} {step.done:.0%} {step.message}"))
         bar.close()
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
@@ -41,9 +41,9 @@ def color(example: Example, preset: str, frames: int) -> None:
 
 
 def main() -> None:
-    """Colour all examples, or those that are named."""
+    """Color all examples, or those that are named."""
     args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("names", nargs="*", help="examples to colour (default: all)")
+    args.add_argument("names", nargs="*", help="examples to color (default: all)")
     args.add_argument("--preset", default="draft", help="draft (default), standard or paper")
     args.add_argument("--frames", type=int, default=36, help="frames of each clip")
     given = args.parse_args()

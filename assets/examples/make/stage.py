@@ -23,7 +23,7 @@ SIZE = (384, 216)
 
 
 def rgb(code: str) -> tuple[float, float, float, float]:
-    """A web colour such as "#c8402f" as linear RGBA."""
+    """A web color such as "#c8402f" as linear RGBA."""
 
     def linear(v: float) -> float:
         return v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
@@ -78,7 +78,7 @@ class Paint:
         return mapping.outputs["Vector"]
 
     def ramp(self, factor: Any, stops: Sequence[tuple[float, str]], constant: bool = False) -> Any:
-        """Colours along a factor."""
+        """Colors along a factor."""
         node = self.node("ValToRGB")
         node.color_ramp.interpolation = "CONSTANT" if constant else "LINEAR"
         elements = node.color_ramp.elements
@@ -92,7 +92,7 @@ class Paint:
     def noise(
         self, stops: Sequence[tuple[float, str]], scale: float = 4, stretch: Vec = (1, 1, 1), detail: float = 6
     ) -> Paint:
-        """Colour by fractal noise."""
+        """Color by fractal noise."""
         noise = self.node("TexNoise", Scale=scale, Detail=detail)
         self.links.new(self.coordinates(stretch), noise.inputs["Vector"])
         self.links.new(self.ramp(noise.outputs[0], stops), self.shader.inputs["Base Color"])
@@ -101,7 +101,7 @@ class Paint:
     def stripes(
         self, stops: Sequence[tuple[float, str]], scale: float = 1, axis: str = "X", distortion: float = 0
     ) -> Paint:
-        """Colour by bands across an axis."""
+        """Color by bands across an axis."""
         wave = self.node("TexWave", Scale=scale, Distortion=distortion, bands_direction=axis)
         self.links.new(self.coordinates(), wave.inputs["Vector"])
         self.links.new(self.ramp(wave.outputs["Fac"], stops, distortion == 0), self.shader.inputs["Base Color"])
@@ -155,7 +155,7 @@ def mesh(points: Sequence[Vec], faces: Sequence[Sequence[int]], paint: Paint, **
 
 
 def box(at: Vec, size: Vec, paint: Paint, bevel: float = 0.02, turn: Vec = (0, 0, 0), **kw: Any) -> Any:
-    """A block with its centre ``at``."""
+    """A block with its center ``at``."""
     x, y, z = (s / 2 for s in size)
     points = [(i * x, j * y, k * z) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)]
     faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]

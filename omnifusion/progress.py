@@ -1,0 +1,191 @@
+"""What long work tells while it goes on, how it is canceled, what it costs, and how it refuses bad input.
+
+The bottom layer: it imports nothing heavy, so that a typing error costs no waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import psutil
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from omnifusion.state import ColorState, Iteration, Tracker
+
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message is one sentence that says why and what to do."""
+
+
+class Canceled(Exception):
+    """The work is not wanted any more."""
+
+
+is_canceled: ContextVar[Callable[[], bool]] = ContextVar("is_canceled", default=lambda: False)
+"""Asks whether the work of this context is canceled; whoever starts the work may set it."""
+
+
+def check_canceled() -> None:
+    """Called by long work between its parts, seconds apart at most.
+
+    Raises:
+        Canceled: the work is canceled.
+    """
+    if is_canceled.get()():
+        raise Canceled
+
+
+@dataclass(frozen=True)
+class Step:
+    """One progress event of long work; richer events are subclasses.
+
+    Attributes:
+        stage: "load", "flow", "fit", "propagate", "inpaint", "finish"...
+        message: one short line for people.
+        done: fraction of the stage that is done, in [0, 1]; once frames get color, the share of pixels that have one.
+        seconds_left: estimate for the stage, or None.
+    """
+
+    stage: str
+    message: str = ""
+    done: float = 0.0
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colored(Step):
+    """New colors: ``state`` of the whole clip so far; ``frame`` got them in an iteration (None = exemplars)."""
+
+    state: ColorState
+    iteration: int
+    frame: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round(Colored):
+    """An iteration of Algorithm 1 has ended."""
+
+    result: Iteration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting(Step):
+    """A tracker is being fitted.
+
+    Attributes:
+        loss: mean error of the motion in pixels.
+        iteration: gradient steps so far.
+        recoveries: how often the fit diverged and was reset.
+        picture: ``(H, W, 3)`` uint8, the motion so far, or None.
+    """
+
+    loss: float
+    iteration: int
+    recoveries: int
+    picture: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted(Step):
+    """The ``tracker`` of the shot that begins at frame ``start`` is fitted; ``picture`` as in ``Fitting``."""
+
+    start: int
+    tracker: Tracker
+    picture: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(Step):
+    """A warning for the report: one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Step):
+    """A ``row`` of an evaluation; its message stays on the terminal."""
+
+    row: Any
+
+
+Steps = Generator[Step, None, T]
+"""Long work: yields Steps and returns its result."""
+
+
+class StepIterator(Generic[S, T]):
+    """Long work to loop over: ``for step in work: ...``, then ``work.result``."""
+
+    result: T
+
+    def __init__(self, steps: Generator[S, None, T]) -> None:
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[S]:
+        self.result = yield from self._steps
+
+
+def map_steps(steps: Generator[S, None, T], each: Callable[[S], R]) -> Generator[R, None, T]:
+    """Pass on what ``each`` makes of the steps of long work, and return its result."""
+    work = StepIterator(steps)
+    for step in work:
+        yield each(step)
+    return work.result
+
+
+def run_to_end(steps: Generator[S, None, T], each: Callable[[S], object] = lambda step: None) -> T:
+    """Run long work to its end, show each step to ``each``, and return the result."""
+    work = StepIterator(steps)
+    for step in work:
+        each(step)
+    return work.result
+
+
+def held_mib() -> float:
+    """Resident memory of this process in MiB."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
+@dataclass
+class Costs:
+    """What the stages of a run took.
+
+    Attributes:
+        seconds: wall-clock time by stage.
+        cpu_seconds: CPU time of the whole process meanwhile.
+        peak_mib: the largest resident memory, in MiB, seen at the ends of the stage's parts.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    peak_mib: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def during(self, stage: str) -> Iterator[None]:
+        """Charge what is done inside to a stage."""
+        began, computed = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+            self.cpu_seconds[stage] = self.cpu_seconds.get(stage, 0.0) + time.process_time() - computed
+            self.peak_mib[stage] = max(self.peak_mib.get(stage, 0.0), held_mib())
+
+    def of(self, stage: str, steps: Steps[T]) -> Steps[T]:
+        """Pass a stage's steps on, charging only what is done inside it."""
+        work = StepIterator(steps)
+        events = iter(work)
+        while True:
+            with self.during(stage):
+                step = next(events, None)
+            if step is None:
+                return work.result
+            yield step

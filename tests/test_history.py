@@ -1,0 +1,158 @@
+"""Corrections on disk: frames, undoing, doing again, and crashes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from omnifusion import synthetic, video
+from omnifusion.__main__ import main
+from omnifusion.correction import history as corrections
+from omnifusion.correction.history import Correction, chain, clip_of, correct_run, descent, state_of, undo
+from omnifusion.geometry import pixel_grid
+from omnifusion.progress import InputError, run_to_end
+from omnifusion.run.folder import Stored, open_run
+from omnifusion.visualize import stretch
+
+SIZE, FRAMES = (96, 160), 6
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A finished run at a working size below its own, and where the foreground is, ``(T, H, W)`` bool."""
+    folder = tmp_path_factory.mktemp("corrections")
+    made = synthetic.make("two-layers", frames=FRAMES, size=SIZE, seed=1)
+    for t, frame in enumerate(made.video.frames):
+        (folder / "clip").mkdir(exist_ok=True)
+        video.write_image(folder / "clip" / f"{t}.png", frame)
+    arguments = ["colorize", str(folder / "clip"), "--out", str(folder / "run"), "--preset", "draft"]
+    assert main([*arguments, "--max-side", "96"]) == 0
+    points = pixel_grid(*SIZE).reshape(-1, 2)
+    return folder / "run", np.stack([made.layer_of(points, t).reshape(SIZE).numpy() == 0 for t in range(FRAMES)])
+
+
+@pytest.fixture
+def run(finished: tuple[Path, np.ndarray], tmp_path: Path) -> Stored:
+    return open_run(Path(shutil.copytree(finished[0], tmp_path / "run")))
+
+
+@pytest.fixture
+def asked(finished: tuple[Path, np.ndarray]) -> Correction:
+    return Correction({3: painted(finished[1][3], (60, 160, 40))})
+
+
+def painted(where: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return np.where(where, np.array([*color, 255], np.uint8)[:, None, None], np.uint8(0))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and "units" not in f.parts)
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def states(run: Stored) -> tuple[torch.Tensor, ...]:
+    state = state_of(run, clip_of(run))
+    return state.ab, state.origin, state.confidence, state.source
+
+
+def test_frames_change_where_the_state_does_and_nowhere_else(run: Stored, asked: Correction) -> None:
+    before, old = state_of(run, clip_of(run)), [run.frame(t) for t in range(FRAMES)]
+    steps: list[corrections.Mended] = []
+    new = run_to_end(correct_run(run, asked), lambda s: steps.append(s) if isinstance(s, corrections.Mended) else None)
+    after = state_of(new, clip_of(new))
+    changed = after.origin != before.origin
+    for t in range(FRAMES):
+        here = stretch(changed[t].numpy(), SIZE) | ((asked.patches[3][3] > 0) & (t == 3))
+        assert np.array_equal(new.frame(t)[~here], old[t][~here])
+        assert (new.frame(t)[here] != old[t][here]).any(-1).mean() > 0.9
+    assert steps[0].frame == 3
+    assert all(np.array_equal(step.picture.transpose(1, 2, 0), new.frame(step.frame)) for step in steps)
+    film = video.read(new.folder / "colorized.mp4").frames
+    assert np.abs(film[3].astype(int) - new.frame(3).transpose(2, 0, 1)).mean() < 4
+    (told,) = new.report["corrections"]
+    assert told["changed_pixels"] == int(changed.sum()) and told["patches"] == [3]
+    owner = descent(after, new)
+    assert torch.equal(owner == -1, changed) and (owner[~changed] == 0).all()
+    assert new.report["descent"] == {"correction 1": int(changed.sum()), "frame 0": int((~changed).sum())}
+
+
+def test_what_is_locked_stays_at_full_size(run: Stored, asked: Correction, finished: tuple[Path, np.ndarray]) -> None:
+    mask = finished[1][3].copy()
+    mask[:, 80:] = False
+    old = run.frame(3)
+    locked = Correction(asked.patches, {3: painted(mask, (255, 255, 255))}, (2, 4))
+    new = run_to_end(correct_run(run, locked))
+    assert np.array_equal(new.frame(3)[mask], old[mask])
+    assert new.report["corrections"][0]["changed_frames"] == [2, 3, 4]
+
+
+def test_undoing_gives_the_run_before_bit_for_bit(run: Stored, asked: Correction) -> None:
+    first = hashes(run.folder)
+    once = run_to_end(correct_run(run, asked))
+    second = hashes(run.folder)
+    twice = run_to_end(correct_run(once, Correction({1: painted(np.ones(SIZE, bool), (200, 30, 30))})))
+    assert [told["number"] for told in twice.report["corrections"]] == [1, 2]
+    assert hashes(undo(twice).folder) == second
+    assert hashes(undo(open_run(run.folder)).folder) == first
+    with pytest.raises(InputError, match="no correction"):
+        undo(open_run(run.folder))
+
+
+def test_a_chain_is_done_again(run: Stored, asked: Correction, tmp_path: Path) -> None:
+    other = open_run(Path(shutil.copytree(run.folder, tmp_path / "other")))
+    for correction in (asked, Correction({0: painted(np.eye(*SIZE) > 0, (9, 9, 200))}, frames=(0, 3))):
+        run = run_to_end(correct_run(run, correction))
+    for correction in chain(run):
+        other = run_to_end(correct_run(other, correction))
+    assert all(torch.equal(a, b) for a, b in zip(states(run), states(other), strict=True))
+    assert run.report == other.report
+
+
+def test_a_crash_costs_nothing(run: Stored, asked: Correction, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = hashes(run.folder)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(corrections, "save_state", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run_to_end(correct_run(run, asked))
+    assert hashes(open_run(run.folder).folder) == before
+    with monkeypatch.context() as broken:  # decided, but not yet done
+        broken.setattr(corrections, "settle", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run_to_end(correct_run(run, asked))
+    new = open_run(run.folder)
+    assert len(new.report["corrections"]) == 1 and not (run.folder / "corrections" / "0001" / "after").exists()
+    assert hashes(undo(new).folder) == before
+
+
+def test_the_command_line_corrects_a_copy_and_undoes(
+    run: Stored, asked: Correction, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video.write_image(tmp_path / "patch.png", asked.patches[3])
+    before, copy = hashes(run.folder), tmp_path / "copy"
+    patch = f"{tmp_path / 'patch.png'}@3"
+    assert main(["correct", str(run.folder), "--exemplar", patch, "--frames", "2:4", "--out", str(copy)]) == 0
+    assert hashes(run.folder) == before
+    assert open_run(copy).report["corrections"][0]["frames"] == [2, 4]
+    assert main(["correct", str(run.folder), "--replay", str(copy)]) == 0
+    assert main(["correct", str(run.folder), "--undo"]) == 0
+    assert hashes(run.folder) == before
+    capsys.readouterr()
+    wrong = (
+        ([], "what to do"),
+        (["--exemplar", patch, "--frames", "2"], "4:20"),
+        (["--exemplar", f"{tmp_path / 'patch.png'}@77"], "frames 0 to 5"),
+        (["--exemplar", patch, "--out", str(copy)], "exists"),
+    )
+    for arguments, word in wrong:
+        assert main(["correct", str(run.folder), *arguments]) == 2
+        assert word in capsys.readouterr().err
+    assert hashes(run.folder) == before

@@ -1,0 +1,84 @@
+"""Shots that show the same lend each other their colors, and no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omnifusion import synthetic, video
+from omnifusion.clip.matching import lend
+from omnifusion.clip.prepare import prepare
+from omnifusion.clip.shots import Shot
+from omnifusion.color import from_uint8, gray, luminance, to_uint8
+from omnifusion.state import Exemplar, Video
+
+SIZE = (144, 256)
+A, B = (synthetic.make(name, frames=12, size=SIZE).video.frames for name in ("demo", "three-layers"))
+CUT = np.concatenate([A[:6], B[:6], A[6:], B[6:]])
+SHOTS = [Shot(0, 6), Shot(6, 12), Shot(12, 18), Shot(18, 24)]
+
+
+def L(t: int) -> np.ndarray:
+    return luminance(from_uint8(CUT[t]))[0].numpy()
+
+
+def lenders(exemplars: set[int]) -> dict[int, int | None]:
+    return {shot.start: shot.reference_frame for shot in lend(SHOTS, exemplars, L)}
+
+
+def test_who_shows_the_same_lends() -> None:
+    found = lenders({0})
+    assert found[0] is None and found[12] in range(6), "the exemplar's own shot, and the one that shows the same"
+    assert found[6] is None and found[18] in range(6, 12), "those that look like no colored shot, and then alike"
+    assert list(found)[:2] == [0, 12], "the exemplar's colors are lent before others are invented"
+    assert lenders({0, 7, 13, 20}) == dict.fromkeys((0, 6, 12, 18))
+
+
+def test_who_lends_is_colored_before() -> None:
+    for exemplars in (set(), {20}, {3, 19}):
+        done: list[Shot] = []
+        for shot in lend(SHOTS, exemplars, L):
+            assert shot.reference_frame is None or any(shot.reference_frame in other for other in done)
+            done.append(shot)
+        assert sorted(shot.start for shot in done) == [0, 6, 12, 18]
+
+
+def test_a_logo_makes_no_shots_alike() -> None:
+    logo = np.random.default_rng(0).integers(0, 100, (24, 24)).astype(np.float32)
+
+    def marked(t: int) -> np.ndarray:
+        frame = L(t).copy()
+        frame[4:28, 4:28] = logo
+        return frame
+
+    assert {shot.start: shot.reference_frame for shot in lend(SHOTS[:2], {0}, marked)} == {0: None, 6: None}
+
+
+def test_the_report_says_where_colors_come_from_and_asks_for_an_exemplar() -> None:
+    clip = prepare(Video(to_uint8(gray(from_uint8(CUT))).numpy()), [Exemplar(0, CUT[0])], 128)
+    told = clip.report()
+    assert [row["colors"] for row in told["shots"]] == ["exemplars", "prior", "alike", "alike"]
+    assert [(row["start"], row["stop"]) for row in told["shots"]] == [(0, 6), (6, 12), (12, 18), (18, 24)]
+    assert told["registration"] == [
+        {"frame": 0, "before": pytest.approx(1, abs=0.01), "after": pytest.approx(1, abs=0.01)}
+    ]
+    notes = " ".join(clip.notes)
+    assert "Frames 6 to 11 have no exemplar and look like no other shot" in notes and "such as frame 9" in notes
+    assert "Frames 12 to 17 have no exemplar and take the colors of frame" in notes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OMNIFUSION_CLIPS" not in os.environ, reason="OMNIFUSION_CLIPS does not name a folder of clips")
+def test_real_shots_are_unlike() -> None:
+    folder = Path(os.environ["OMNIFUSION_CLIPS"])
+    film = video.read(next((folder / "film").glob("*.mp4"))).frames
+    frames = [film[t] for t in (20, 90, 200, 330)]
+    frames += [video.read(folder / "davis" / name, 1).frames[0] for name in ("camel", "libby", "scooter-black")]
+    shots = [Shot(k, k + 1) for k in range(len(frames))]
+    pictures = [luminance(from_uint8(frame))[0].numpy() for frame in frames]
+    assert all(
+        shot.reference_frame is None for shot in lend(shots, (), pictures.__getitem__)
+    )  # all pairs, one after another

@@ -1,0 +1,95 @@
+"""Suggestions go where doubt is and where others can use them; finishing touches chroma alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from omnifusion import video
+from omnifusion.__main__ import main
+from omnifusion.color import from_uint8, luminance, rgb_to_lab
+from omnifusion.correction.finishing import saturated
+from omnifusion.correction.suggest import doubt, drawn, suggest
+from omnifusion.run.folder import open_run
+from omnifusion.state import ColorState
+
+
+def state() -> ColorState:
+    """Twenty frames that show the same as the first, which was given."""
+    gray = ColorState.gray(torch.rand(20, 1, 12, 16) * 100)
+    source = -(torch.arange(20, dtype=torch.int32) * 12 * 16)[:, None, None].expand(20, 12, 16).contiguous()
+    origin = torch.ones_like(gray.origin)
+    origin[0] = 0
+    return replace(gray, origin=origin, source=source, confidence=torch.ones_like(gray.confidence))
+
+
+def test_the_most_doubted_part_is_suggested_first() -> None:
+    sure = state()
+    confidence = sure.confidence.clone()
+    confidence[14:17, 6:, 8:] = 0.1
+    confidence[3, :8, :8] = 0.3
+    unsure = replace(sure, confidence=confidence)
+    first, second = suggest(unsure, 2)
+    assert first.frame == 15 and first.region[8:, 10:].all() and not first.region[:3].any()
+    assert abs(second.frame - 3) <= 1 and first.share > second.share
+    assert doubt(ColorState.gray(sure.L)).min() == 1
+
+
+def test_a_given_frame_is_never_suggested() -> None:
+    assert 0 not in [found.frame for found in suggest(state(), 30)]
+    assert len(suggest(state(), 30)) == 19
+
+
+def test_doubt_is_drawn_over_its_frame() -> None:
+    picture = np.full((3, 24, 32), 90, np.uint8)
+    doubts = torch.zeros(12, 16)
+    doubts[:, 8:] = 1
+    shown = drawn(picture, doubts, torch.zeros(12, 16, dtype=torch.bool))
+    assert shown.shape == picture.shape and (shown[:, :, :12] == 90).all() and (shown[0, :, 20:] > 150).all()
+
+
+def test_saturation_leaves_luminance_alone() -> None:
+    picture = np.random.default_rng(0).integers(60, 180, (3, 16, 16)).astype(np.uint8)
+    half = saturated(picture, 0.5)
+    before, after = rgb_to_lab(from_uint8(picture)), rgb_to_lab(from_uint8(half))
+    assert (before[0] - after[0]).abs().max() < 1
+    assert (after[1:] - before[1:] / 2).abs().max() < 1.5
+    assert np.array_equal(saturated(picture, 1), picture)
+
+
+def test_a_run_is_finished_and_its_doubts_are_shown(tmp_path: Path, capsys) -> None:
+    from omnifusion import synthetic
+
+    frames = synthetic.make("pan", frames=3, size=(48, 80)).video.frames
+    for t, frame in enumerate(frames):
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        video.write_image(tmp_path / "clip" / f"{t}.png", frame)
+    run = tmp_path / "run"
+    assert main(["colorize", str(tmp_path / "clip"), "--out", str(run), "--preset", "draft", "--frames", "3"]) == 0
+    assert main(["finish", str(run), "--out", str(tmp_path / "chroma"), "--chroma"]) == 0
+    with np.load(run / "ab.npz") as arrays:
+        ab = arrays["ab"]
+    read = cv2.imread(str(tmp_path / "chroma" / "00001.png"), cv2.IMREAD_UNCHANGED).astype(float)
+    assert read.shape == (48, 80, 3) and (read[..., 2] == 32768).all()
+    assert np.abs((read[..., 1] - 32768) / 256 - ab[1, 0]).max() < 0.01
+    assert main(["finish", str(run), "--out", str(tmp_path / "chroma.mkv"), "--chroma"]) == 0
+    with av.open(str(tmp_path / "chroma.mkv")) as film:
+        filmed = [picture.to_ndarray(format="rgb48le") for picture in film.decode(video=0)]
+    assert len(filmed) == 3 and np.array_equal(filmed[1], read[..., ::-1]), "film and pictures hold the same"
+    (run / "ab.npz").rename(tmp_path / "ab.npz")
+    assert main(["finish", str(run), "--out", str(tmp_path / "none.mkv"), "--chroma"]) == 2
+    (tmp_path / "ab.npz").rename(run / "ab.npz")
+    assert main(["finish", str(run), "--out", str(tmp_path / "pale"), "--saturation", "0.5"]) == 0
+    pale = video.read_image(tmp_path / "pale" / "frames" / "00001.png")
+    full = open_run(run).frame(1).transpose(2, 0, 1)
+    assert (luminance(from_uint8(pale)) - luminance(from_uint8(full))).abs().max() < 1
+    assert main(["finish", str(run), "--out", str(tmp_path / "pale")]) == 2
+    capsys.readouterr()
+    assert main(["suggest", str(run), "--most", "1", "--out", str(tmp_path / "next")]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("frame ") and len(list((tmp_path / "next").iterdir())) == 1
