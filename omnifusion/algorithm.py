@@ -81,9 +81,9 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     """Algorithm 1 on one shot. The paper inpaints at the end of its loop, here it is the beginning: a shot without an
     exemplar can start, too."""
     frames = shot.frames
-    given = [e for e in run.exemplars if e in frames] + shot.followed
+    given = [e for e in run.exemplars if e in frames] + shot.sources
     first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
-    run.witnesses = ColorCandidates(given, run.settings.literal, shot.elsewhere)
+    run.witnesses = ColorCandidates(given, run.settings.literal, shot.remote_reference)
     tracker = yield from run.track(shot)  # Train OmniMotion
     between = {} if run.settings.literal else enclosing(given, frames)
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
@@ -211,11 +211,11 @@ class Run:
         tracker = self.trackers.get(shot.start)
         if tracker is None:
             stages = self.stages.metered(self.costs)
-            tracker = yield from stages.track(self.state.L[shot.tracked], self.settings)
+            tracker = yield from stages.track(self.state.L[shot.tracker_frames], self.settings)
             if self.settings.fit != "none":
                 self.trackers[shot.start] = tracker
                 yield Fitted("fit", "the tracker is fitted", 1.0, start=shot.start, tracker=tracker)
-        numbers = {frame: k for k, frame in enumerate(shot.tracked)}
+        numbers = {frame: k for k, frame in enumerate(shot.tracker_frames)}
         return ShotTracker(tracker, numbers, (self.state.L.shape[2], self.state.L.shape[3]))
 
     def propagate(

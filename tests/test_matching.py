@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from omnifusion import synthetic, video
-from omnifusion.clip.matching import lend
+from omnifusion.clip.matching import find_references
 from omnifusion.clip.prepare import prepare
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, luminance, to_uint8
@@ -26,7 +26,7 @@ def L(t: int) -> np.ndarray:
 
 
 def lenders(exemplars: set[int]) -> dict[int, int | None]:
-    return {shot.start: shot.reference_frame for shot in lend(SHOTS, exemplars, L)}
+    return {shot.start: shot.reference_frame for shot in find_references(SHOTS, exemplars, L)}
 
 
 def test_who_shows_the_same_lends() -> None:
@@ -40,7 +40,7 @@ def test_who_shows_the_same_lends() -> None:
 def test_who_lends_is_colored_before() -> None:
     for exemplars in (set(), {20}, {3, 19}):
         done: list[Shot] = []
-        for shot in lend(SHOTS, exemplars, L):
+        for shot in find_references(SHOTS, exemplars, L):
             assert shot.reference_frame is None or any(shot.reference_frame in other for other in done)
             done.append(shot)
         assert sorted(shot.start for shot in done) == [0, 6, 12, 18]
@@ -54,13 +54,13 @@ def test_a_logo_makes_no_shots_alike() -> None:
         frame[4:28, 4:28] = logo
         return frame
 
-    assert {shot.start: shot.reference_frame for shot in lend(SHOTS[:2], {0}, marked)} == {0: None, 6: None}
+    assert {shot.start: shot.reference_frame for shot in find_references(SHOTS[:2], {0}, marked)} == {0: None, 6: None}
 
 
 def test_the_report_says_where_colors_come_from_and_asks_for_an_exemplar() -> None:
     clip = prepare(Video(to_uint8(gray(from_uint8(CUT))).numpy()), [Exemplar(0, CUT[0])], 128)
     told = clip.report()
-    assert [row["colors"] for row in told["shots"]] == ["exemplars", "prior", "alike", "alike"]
+    assert [row["colors"] for row in told["shots"]] == ["exemplars", "prior", "matched_shot", "matched_shot"]
     assert [(row["start"], row["stop"]) for row in told["shots"]] == [(0, 6), (6, 12), (12, 18), (18, 24)]
     assert told["registration"] == [
         {"frame": 0, "before": pytest.approx(1, abs=0.01), "after": pytest.approx(1, abs=0.01)}
@@ -80,5 +80,5 @@ def test_real_shots_are_unlike() -> None:
     shots = [Shot(k, k + 1) for k in range(len(frames))]
     pictures = [luminance(from_uint8(frame))[0].numpy() for frame in frames]
     assert all(
-        shot.reference_frame is None for shot in lend(shots, (), pictures.__getitem__)
+        shot.reference_frame is None for shot in find_references(shots, (), pictures.__getitem__)
     )  # all pairs, one after another

@@ -97,14 +97,14 @@ def test_windows_cover_the_shots_and_go_on_from_what_is_done(longest: int, exemp
     assert sorted(t for window in found for t in range(window.start, window.stop)) == list(range(131))
     seen: set[int] = set()
     for window in found:
-        assert len(window) + len(window.beside) <= longest + 1 and set(window.lent) <= seen
+        assert len(window) + len(window.anchor_frames) <= longest + 1 and set(window.external_frames) <= seen
         assert all(window.start <= frame < window.stop for frame in window.duplicates.values())
-        assert window.lent or window.start in (0, 130) or any(e in window for e in exemplars)
+        assert window.external_frames or window.start in (0, 130) or any(e in window for e in exemplars)
         seen |= set(range(window.start, window.stop))
     assert {k: v for window in found for k, v in window.duplicates.items()} == duplicates
     for window in found:  # what its neighbors forgot is looked up in an exemplar, or in what is lent to its shot
         own = [e for e in exemplars if e in next(shot for shot in shots if window.start in shot)]
-        known = any(e in window or e in window.beside for e in own)
+        known = any(e in window or e in window.anchor_frames for e in own)
         assert window.reference_frame in ([None] if known else own or [7 if 100 <= window.start < 130 else None])
     if longest == 1000:
         assert found == shots
@@ -147,7 +147,7 @@ def test_what_comes_back_windows_later_has_its_colors(tmp_path: Path) -> None:
         frames[t][:, np.hypot(y - 24, x - 20 - t) < 9] = np.array([[20], [30], [140]])
     made = prepare(Video(to_uint8(gray(from_uint8(frames))).numpy(), Fraction(25)), [Exemplar(0, frames[0])], 64)
     known = windows([Shot(0, 15)], [0], 8)
-    assert [(w.start, w.stop, w.reference_frame, w.beside) for w in known] == [
+    assert [(w.start, w.stop, w.reference_frame, w.anchor_frames) for w in known] == [
         (0, 5, None, ()), (5, 10, 0, (4,)), (10, 15, 0, (9,))]  # fmt: skip
     b = {}
     for name, shots in (("known", known), ("forgotten", [replace(w, reference_frame=None) for w in known])):

@@ -25,7 +25,9 @@ NEAREST = 12
 Features = tuple[np.ndarray, np.ndarray]
 
 
-def lend(shots: Sequence[Shot], exemplars: Collection[int], luminance: Callable[[int], np.ndarray]) -> list[Shot]:
+def find_references(
+    shots: Sequence[Shot], exemplars: Collection[int], luminance: Callable[[int], np.ndarray]
+) -> list[Shot]:
     """The shots in an order in which they can be colored, each without an exemplar with the frame that lends to it.
 
     Two shots look alike where ``AGREEING`` features of a frame of one are found in a frame of the other under one

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from omnifusion.clip.film import INTERLACED, Film, inspect
-from omnifusion.clip.matching import lend
+from omnifusion.clip.matching import find_references
 from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
 from omnifusion.clip.shots import Shot
 from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_uint8
@@ -92,7 +92,7 @@ class Clip:
     def _source(self, shot: Shot) -> str:
         if any(e in shot for e in self.exemplars):
             return "exemplars"
-        return "prior" if shot.reference_frame is None else "alike"
+        return "prior" if shot.reference_frame is None else "matched_shot"
 
     def full_size(self, state: ColorState, frame: int, first: int = 0, decoded: np.ndarray | None = None) -> np.ndarray:
         """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colors of ``state``,
@@ -149,8 +149,8 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
             "such as with ffmpeg -i CLIP -vf bwdif OUT.mp4 (telecined film: -vf fieldmatch,decimate)."
         )
     notes += film.notes()
-    shots = lend(
-        [shot.worked(placed) for shot in film.shots],
+    shots = find_references(
+        [shot.with_processed(placed) for shot in film.shots],
         placed,
         lambda t: resize(luminance_of(video.frames[t])[None], shown)[0, 0].numpy(),
     )

@@ -25,15 +25,15 @@ class Shot:
 
     Attributes:
         start, stop: its first frame, and the first that is not its own.
-        reference_frame: a frame elsewhere that shows the same and is colored before it; None = there is none.
-        beside: frames next to it that are colored before it: a window of a long shot goes on from them.
-        duplicates: frames that repeat another of this shot -> that frame. They are not worked on, and get its colors.
+        reference_frame: a frame of another shot that shows the same and is colored before it; None = there is none.
+        anchor_frames: adjacent frames that are colored before it; only a window of a longer shot has them.
+        duplicates: frame that repeats another of this shot -> that frame. It is not processed, and gets its colors.
     """
 
     start: int
     stop: int
     reference_frame: int | None = None
-    beside: tuple[int, ...] = ()
+    anchor_frames: tuple[int, ...] = ()
     duplicates: Mapping[int, int] = field(default_factory=dict)
 
     def __contains__(self, frame: int) -> bool:
@@ -42,8 +42,8 @@ class Shot:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def worked(self, frames: Collection[int]) -> Shot:
-        """The same shot; where one of ``frames`` repeats another, that one repeats it instead."""
+    def with_processed(self, frames: Collection[int]) -> Shot:
+        """The same shot in which none of ``frames`` is a duplicate: what one of them repeated now repeats it."""
         named = {self.duplicates.get(t, t): t for t in sorted(frames, reverse=True) if t in self}
         duplicates = {
             t: named.get(s, s) for t, s in ((t, self.duplicates.get(t, t)) for t in range(self.start, self.stop))
@@ -52,28 +52,28 @@ class Shot:
 
     @property
     def frames(self) -> list[int]:
-        """The frames that are worked on, in the order of time."""
+        """The frames that are processed (all but duplicates), in the order of time."""
         return [j for j in range(self.start, self.stop) if j not in self.duplicates]
 
     @property
-    def tracked(self) -> list[int]:
-        """The frames that its tracker knows: those that are worked on, and those that it is followed from."""
-        return sorted([*self.frames, *self.followed])
+    def sources(self) -> list[int]:
+        """The frames outside it that it is tracked from: its anchor frames, or else its reference frame."""
+        return [*self.anchor_frames] if self.anchor_frames or self.reference_frame is None else [self.reference_frame]
 
     @property
-    def followed(self) -> list[int]:
-        """The frames of others from which it is followed: of a window those beside it, else its reference_frame."""
-        return [*self.beside] if self.beside or self.reference_frame is None else [self.reference_frame]
+    def tracker_frames(self) -> list[int]:
+        """The frames that its tracker knows, in the order of time: ``frames`` and ``sources``."""
+        return sorted([*self.frames, *self.sources])
 
     @property
-    def elsewhere(self) -> int | None:
-        """The reference_frame of a window, in which it looks up what the frames beside it have forgotten."""
-        return self.reference_frame if self.beside else None
+    def remote_reference(self) -> int | None:
+        """The reference frame of a window, used for color matching only: what its anchor frames no longer show."""
+        return self.reference_frame if self.anchor_frames else None
 
     @property
-    def lent(self) -> list[int]:
-        """The frames of others that lend it their colors."""
-        return [*self.beside, *([] if self.reference_frame is None else [self.reference_frame])]
+    def external_frames(self) -> list[int]:
+        """All frames outside it whose colors it needs."""
+        return [*self.anchor_frames, *([] if self.reference_frame is None else [self.reference_frame])]
 
 
 def find_shots(video: Video) -> list[Shot]:

@@ -122,13 +122,13 @@ class Task:
         """Its frames with the colors that are given."""
         state = ColorState.gray(self.L)
         for name, values in self.given.items():
-            getattr(state, name)[[*self.exemplars, *self.shot.lent]] = values
+            getattr(state, name)[[*self.exemplars, *self.shot.external_frames]] = values
         return state
 
     @property
     def fit_key(self) -> str:
         """The hash of what its tracker depends on."""
-        told = [self.shot.tracked, self.settings.fit, self.settings.seed, self.by]
+        told = [self.shot.tracker_frames, self.settings.fit, self.settings.seed, self.by]
         found = hashlib.sha256(json.dumps(told).encode() + self.L.contiguous().numpy().tobytes())
         return found.hexdigest()[:40]
 
@@ -136,7 +136,7 @@ class Task:
     def key(self) -> str:
         """The hash of it all, and of what works on it."""
         chosen = {name: value for name, value in asdict(self.settings).items() if name not in ("preset", "max_side")}
-        if not prior_everywhere(self.settings) and (self.exemplars or self.shot.lent):
+        if not prior_everywhere(self.settings) and (self.exemplars or self.shot.external_frames):
             unasked = PRIOR_ONLY if self.settings.fit == "none" else PRIOR_ONLY - {"seed"}
             chosen = {name: value for name, value in chosen.items() if name not in unasked}
         told = [asdict(self.shot), self.exemplars, chosen, self.by, list(self.L.shape)]
@@ -153,9 +153,9 @@ def task(
 
     Args:
         exemplars: frame -> ab ``(2, h, w)``, of the whole clip.
-        lent: the colors of the frames ``shot.lent``, in that order.
+        lent: the colors of the frames ``shot.external_frames``, in that order.
     """
-    frames = sorted([*range(shot.start, shot.stop), *shot.lent])
+    frames = sorted([*range(shot.start, shot.stop), *shot.external_frames])
     place = {frame: k for k, frame in enumerate(frames)}
     own = [e for e in exemplars if e in shot]
     L = clip.luminance(frames)
@@ -167,7 +167,7 @@ def task(
         place[shot.start],
         place[shot.stop - 1] + 1,
         None if shot.reference_frame is None else place[shot.reference_frame],
-        tuple(place[frame] for frame in shot.beside),
+        tuple(place[frame] for frame in shot.anchor_frames),
         {place[twin]: place[frame] for twin, frame in shot.duplicates.items()},
     )
     return Task(L, local, tuple(place[e] for e in own), given, settings)
@@ -223,11 +223,13 @@ class Units:
 
     def ready(self, shot: Shot) -> bool:
         """Whether all that lend it colors are done."""
-        return all(self._owner(frame).start in self.keys for frame in shot.lent)
+        return all(self._owner(frame).start in self.keys for frame in shot.external_frames)
 
     def task(self, shot: Shot) -> Task:
         """The task of a unit that is ready."""
-        return task(self.clip, shot, self._exemplars, self.settings, [self._colors(frame) for frame in shot.lent])
+        return task(
+            self.clip, shot, self._exemplars, self.settings, [self._colors(frame) for frame in shot.external_frames]
+        )
 
     def done(self) -> float:
         """The share of frames whose units are done."""
@@ -281,7 +283,7 @@ class Units:
                     frame["source"] = _from_afar(frame["source"], shot, t)
                 yield frame
             return
-        place = sum(frame < shot.start for frame in shot.lent)
+        place = sum(frame < shot.start for frame in shot.external_frames)
         begun = self.begun.get(shot.start)
         for t in range(len(shot)):
             state = begun.state if begun else ColorState.gray(torch.zeros(1, 1, *self.clip.size))
@@ -302,7 +304,7 @@ class Units:
 
 def _from_afar(source: Tensor, shot: Shot, t: int) -> Tensor:
     """The ``source`` ``(1, h, w)`` of a unit's frame ``t``, where its reference_frame is as far away as it is in the clip."""
-    frames = sorted([*range(shot.start, shot.stop), *shot.lent])
+    frames = sorted([*range(shot.start, shot.stop), *shot.external_frames])
     place, area = frames.index(shot.start) + t, source.numel()
     of_frame = (torch.arange(place * area, (place + 1) * area).reshape(source.shape) + source) // area
     further = [frame - shot.start - t - (k - place) for k, frame in enumerate(frames)]

@@ -188,7 +188,7 @@ def _link(source: Path | str, target: Path | str) -> None:
 
 def _flows(clip: Clip) -> Flows:
     """Optical flow of each shot, searched as it is asked for."""
-    return {shot.start: DirectFlow(to_bytes(clip.L[shot.tracked][:, 0])) for shot in clip.shots}
+    return {shot.start: DirectFlow(to_bytes(clip.L[shot.tracker_frames][:, 0])) for shot in clip.shots}
 
 
 def _color(
@@ -207,7 +207,7 @@ def _color(
             folder.watch(step)
             if isinstance(step, Fitted):
                 shot = next(shot for shot in clip.shots if shot.start == step.start)
-                step = replace(step, picture=tracks(step.tracker, clip.L[shot.tracked]))
+                step = replace(step, picture=tracks(step.tracker, clip.L[shot.tracker_frames]))
             yield step
             if stopped():
                 return None
