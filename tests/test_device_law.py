@@ -23,7 +23,8 @@ from omnifusion.omnimotion.optimize import Schedule
 from omnifusion.omnimotion.volume import Volume
 from omnifusion.prior import diffusion, guidance
 from omnifusion.prior.components import Components, embed, load_components
-from omnifusion.prior.diffusion import BUNDLED, with_text
+from omnifusion.prior.diffusion import with_text
+from omnifusion.prior.source import BUNDLED
 from omnifusion.progress import Note, Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.state import Task

@@ -1,4 +1,4 @@
-"""Stable Diffusion in its true shape: published configurations without weights, and tiny duplicates with random ones."""
+"""Stable Diffusion in its true shape: published configurations without weights, tiny copies with random ones."""
 
 from __future__ import annotations
 

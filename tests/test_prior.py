@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import string
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from omnifusion.hint import Reference, estimate_color
 from omnifusion.inpaint import suggest
-from omnifusion.prior.diffusion import BUNDLED, PRIORS, DiffusionPrior, load_prior
+from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.prior.guidance import conditional_denoising
+from omnifusion.prior.source import BUNDLED, PRIORS, check_source, prior_fingerprint
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
 from omnifusion.state import ColorEstimate, Task
@@ -228,15 +231,46 @@ def test_partial_weights_are_one_sentence(make: Make, tmp_path: Path, lost: str,
         (folder / lost).unlink()
         (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok="vocab" in lost)
     with pytest.raises(InputError, match=names) as caught:
-        load_prior(choose(prior=str(folder)))
-    assert "--prior bundled" in str(caught.value) and "\n" not in str(caught.value)
+        check_source(choose(prior=str(folder)))
+    assert "choose the bundled prior" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_damaged_weights_are_one_sentence(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda data: b"not weights", lambda data: data[:-1], lambda data: b""])
+def test_damaged_weights_are_found_before_anything_is_loaded(
+    make: Make, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     folder = shutil.copytree(make(), tmp_path / "prior")
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(InputError, match="damaged"):
-        load_prior(choose(prior=str(folder)))
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    for use in (check_source, load_prior):
+        with pytest.raises(InputError, match="damaged"):
+            use(choose(prior=str(folder)))
+
+
+def test_the_fingerprint_is_that_of_the_weights_wherever_they_are(make: Make, tmp_path: Path) -> None:
+    folder = shutil.copytree(make(), tmp_path / "prior")
+    settings = choose(prior=str(folder))
+    first = prior_fingerprint(settings)
+    assert first == prior_fingerprint(choose("paper", prior=str(make()), seed=3)) != prior_fingerprint(choose())
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    second = prior_fingerprint(settings)
+    (folder / "model_index.json").write_text('{"gradient_scale": 0.3}')
+    assert len({first, second, prior_fingerprint(settings)}) == 3
+
+
+def test_checking_and_naming_a_prior_loads_no_library_of_models() -> None:
+    code = (
+        "import sys\n"
+        "import omnifusion.algorithm, omnifusion.prior.diffusion\n"
+        "from omnifusion.prior.source import check_source, prior_fingerprint\n"
+        "from omnifusion.settings import choose\n"
+        "check_source(choose()), prior_fingerprint(choose())\n"
+        "print([name for name in ('diffusers', 'transformers', 'torchvision') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_unknown_and_unreachable_priors_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -244,7 +278,7 @@ def test_unknown_and_unreachable_priors_are_one_sentence(monkeypatch: pytest.Mon
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
     with pytest.raises(InputError, match="There is no prior"):
-        load_prior(choose(prior=str(tmp_path / "nowhere")))
+        check_source(choose(prior=str(tmp_path / "nowhere")))
 
     class Gated(GatedRepoError):
         def __init__(self) -> None:
@@ -257,8 +291,8 @@ def test_unknown_and_unreachable_priors_are_one_sentence(monkeypatch: pytest.Mon
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
         with pytest.raises(InputError, match=words) as caught:
-            load_prior(choose(prior="sd15"))
-        assert "--prior bundled" in str(caught.value)
+            check_source(choose(prior="sd15"))
+        assert "choose the bundled prior" in str(caught.value)
 
 
 def test_an_environment_variable_points_to_other_weights(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,12 +302,12 @@ def test_an_environment_variable_points_to_other_weights(make: Make, monkeypatch
 
 def test_denoisers_of_other_kinds_are_refused(make: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="6 channels"):
-        load_prior(choose(prior=str(write_prior(tmp_path / "six", channels=6))))
+        check_source(choose(prior=str(write_prior(tmp_path / "six", channels=6))))
     folder = shutil.copytree(make(), tmp_path / "flux")
     config = json.loads((folder / "unet" / "config.json").read_text())
     (folder / "unet" / "config.json").write_text(json.dumps(config | {"_class_name": "FluxTransformer2DModel"}))
     with pytest.raises(InputError, match="FluxTransformer2DModel"):
-        load_prior(choose(prior=str(folder)))
+        check_source(choose(prior=str(folder)))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from omnifusion.color import lab_to_rgb, rgb_to_lab
 from omnifusion.prior.guidance import Network, PredictionType
+from omnifusion.prior.source import REMEDY, checked_folder, incomplete, read_json
 from omnifusion.progress import InputError
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from omnifusion.prior.chroma import ChromaCoder
 
-WANTED = ["model_index.json", "scheduler/*", "tokenizer/*", "*/config.json"]
-WEIGHTS = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"]
-FIX = "use --prior bundled, or point to a complete copy (a folder, OMNIFUSION_SD15 or OMNIFUSION_SD20)"
 DAMAGE = (OSError, ValueError, RuntimeError, KeyError)
 """What the libraries raise where weights are missing or broken."""
 GRADIENT_SCALE = 0.2
@@ -143,90 +140,37 @@ def load_components(source: str, device: str) -> Components:
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.
     """
+    folder = checked_folder(source)
+
     import diffusers  # seconds of start-up
 
     diffusers.utils.logging.set_verbosity_error()  # it warns of config entries that it writes itself
-    folder = _folder(source)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    index = _json(folder / "model_index.json")
-    unet_class = _class_of(folder / "unet", ("UNet2DModel", "UNet2DConditionModel"))
-    vae_class = _class_of(folder / "vae", ("AutoencoderKL", "AutoencoderTiny", "ChromaCoder"))
+    unet_class, vae_class = (_class_of(folder / part) for part in ("unet", "vae"))
     try:
         unet = unet_class.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(device)
         vae = vae_class.from_pretrained(folder, subfolder="vae", torch_dtype=dtype).to(device)
         scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     except torch.OutOfMemoryError as error:
-        raise InputError(f"The prior {source} does not fit the GPU's memory; {FIX}.") from error
+        raise InputError(f"The prior {source} does not fit the GPU's memory; {REMEDY}.") from error
     except DAMAGE as error:
-        raise _damaged(source, error) from error
+        raise incomplete(source, error) from error
     for module in (unet, vae):
         module.requires_grad_(False).eval()
         if device.startswith("cuda") and vae_class.__name__ != "ChromaCoder":
             module.enable_gradient_checkpointing()
-    _check(source, unet, vae)
-    return Components(unet, vae, scheduler, None, float(index.get("gradient_scale", GRADIENT_SCALE)))
+    scale = read_json(folder / "model_index.json").get("gradient_scale", GRADIENT_SCALE)
+    return Components(unet, vae, scheduler, None, float(scale))
 
 
-def _damaged(source: str, error: BaseException) -> InputError:
-    return InputError(f"The prior {source} is incomplete or damaged ({_first_line(error)}); {FIX}.")
-
-
-def _class_of(folder: Path, allowed: tuple[str, ...]) -> Any:
+def _class_of(folder: Path) -> Any:
     """The class of diffusers that a part says it is."""
     import diffusers
 
-    name = _json(folder / "config.json").get("_class_name")
-    if name not in allowed:
-        raise InputError(f"The part {folder} is a {name}; only {' and '.join(allowed)} can be used.")
+    name = read_json(folder / "config.json")["_class_name"]
     if name == "ChromaCoder":
         from omnifusion.prior import chroma as diffusers
     return getattr(diffusers, name)
-
-
-def _check(source: str, unet: Any, vae: Any) -> None:
-    if type(vae).__name__ == "ChromaCoder":
-        return
-    latent, channels = vae.config.latent_channels, unet.config.in_channels
-    if channels not in (latent, 2 * latent + 1) or unet.config.out_channels != latent:
-        raise InputError(
-            f"The denoiser in {source} reads {channels} channels; a color prior reads {latent} or {2 * latent + 1}."
-        )
-
-
-def _folder(source: str) -> Path:
-    """The local folder of ``source``, downloaded (or found in the hub's cache) if it is a hub id."""
-    from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
-
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise InputError(f"There is no prior {source}: not a folder, nor a hub id like owner/name; {FIX}.")
-    try:
-        patterns = WANTED + [f"{stem}.safetensors" for stem in WEIGHTS]
-        return Path(snapshot_download(source, allow_patterns=patterns))
-    except hub.GatedRepoError as error:
-        raise InputError(f"The prior {source} is gated: accept its license on the hub and log in, or {FIX}.") from error
-    except hub.LocalEntryNotFoundError as error:
-        raise InputError(f"The prior {source} is not on this machine and the hub cannot be reached; {FIX}.") from error
-    except (hub.RepositoryNotFoundError, hub.HFValidationError) as error:
-        raise InputError(f"The hub has no prior {source}, or it is private; {FIX}.") from error
-    except OSError as error:
-        raise InputError(f"The prior {source} cannot be downloaded ({_first_line(error)}); {FIX}.") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"The prior is incomplete: {path} is missing; {FIX}.") from error
-    except ValueError as error:
-        raise InputError(f"The prior's {path} is damaged; {FIX}.") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
 
 
 @lru_cache(maxsize=8)
@@ -238,21 +182,20 @@ def embed(source: str, prompt: str, negative_prompt: str) -> Tensor | None:
     Raises:
         InputError: as ``load_components``.
     """
-    from transformers import CLIPTextModel, CLIPTokenizer
+    folder = checked_folder(source)
+    if read_json(folder / "unet" / "config.json")["_class_name"] != "UNet2DConditionModel":
+        return None
+
+    from transformers import CLIPTextModel, CLIPTokenizer  # seconds of start-up
     from transformers.utils import logging
 
-    folder = _folder(source)
-    if _json(folder / "unet" / "config.json").get("_class_name") != "UNet2DConditionModel":
-        return None
     logging.disable_progress_bar()
     prompts = [negative_prompt, prompt] if prompt or negative_prompt else [""]
     try:
-        if not (folder / "tokenizer").is_dir():
-            raise OSError("its tokenizer is missing")
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
         encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
     except DAMAGE as error:
-        raise _damaged(source, error) from error
+        raise incomplete(source, error) from error
     tokens = tokenizer(
         prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )

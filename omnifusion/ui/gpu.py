@@ -21,7 +21,8 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from omnifusion.prior.components import Components, embed, load_components
-from omnifusion.prior.diffusion import PRIORS, source_of, with_text
+from omnifusion.prior.diffusion import with_text
+from omnifusion.prior.source import PRIORS, source_of
 from omnifusion.progress import Canceled, InputError, Note, Steps, map_steps
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, inpaint_here
