@@ -221,7 +221,7 @@ def sampling(prior: DiffusionPrior) -> None:
     paper = choose("paper")
     variants = {
         "50 steps, N = 1": paper,
-        "50 steps, N = 1, shared evaluation": replace(paper, start=1.0),
+        "50 steps, N = 1, shared evaluation": replace(paper, strength=1.0),
         "50 steps, N = 1, gradient stops at the decoder": replace(paper, through_denoiser=False),
         "50 steps, N = 3": replace(paper, optimizations=3),
         "100 steps, N = 1": replace(paper, steps=100),

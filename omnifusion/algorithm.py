@@ -83,9 +83,9 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     frames = shot.frames
     given = [e for e in run.exemplars if e in frames] + shot.sources
     first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
-    run.witnesses = ColorCandidates(given, run.settings.literal, shot.remote_reference)
+    run.witnesses = ColorCandidates(given, run.settings.trust_tracker, shot.remote_reference)
     tracker = yield from run.track(shot)  # Train OmniMotion
-    between = {} if run.settings.literal else enclosing(given, frames)
+    between = {} if run.settings.trust_tracker else enclosing(given, frames)
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
         # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
         yield from run.propagate(tracker, i, targets, between=between)
@@ -98,7 +98,7 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
             fresh = ~run.state.colored(i)
             if run.left[i]:
                 yield run.inpaint(i, *filled[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
-            targets = frames if run.settings.literal or i in given else near(i, frames)
+            targets = frames if run.settings.trust_tracker or i in given else near(i, frames)
             yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i)
     run.painted(run.state.repeated(shot.duplicates), shot.duplicates)
 
@@ -163,7 +163,7 @@ def next_frames(order: str, gray: Mapping[int, float], first: int, visited: Coll
 
 def prior_everywhere(settings: Settings) -> bool:
     """Whether the prior is asked for every frame, not only where a shot has no color at all."""
-    return settings.diffusion == "always" or settings.prior != "bundled" or settings.start is None
+    return settings.diffusion == "always" or settings.prior != "bundled" or settings.strength is None
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Run:
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
-        self.witnesses = ColorCandidates(self.exemplars, self.settings.literal)
+        self.witnesses = ColorCandidates(self.exemplars, self.settings.trust_tracker)
         self.left = [0] * len(self.state)
         self.painted(self.state, range(len(self.state)))
 
@@ -212,7 +212,7 @@ class Run:
         if tracker is None:
             stages = self.stages.metered(self.costs)
             tracker = yield from stages.track(self.state.L[shot.tracker_frames], self.settings)
-            if self.settings.fit != "none":
+            if self.settings.omnimotion != "off":
                 self.trackers[shot.start] = tracker
                 yield Fitted("fit", "the tracker is fitted", 1.0, start=shot.start, tracker=tracker)
         numbers = {frame: k for k, frame in enumerate(shot.tracker_frames)}
@@ -231,7 +231,7 @@ class Run:
         ``between`` names the two exemplars that targets lie between: both have their say.
         """
         before, iteration = sum(self.left), len(self.iterations)
-        near, literal = inpainted is not None, self.settings.literal
+        near, literal = inpainted is not None, self.settings.trust_tracker
         for j in sorted(targets, key=lambda j: abs(j - i)):  # from the exemplar outwards: sure things first
             if j != i and self.left[j]:
                 pair = (between or {}).get(j, ())
@@ -252,7 +252,7 @@ class Run:
     ) -> Steps[dict[int, tuple[Tensor, ColorEstimate | None]]]:
         """The colors ab of those of the ``chosen`` frames that are not whole, and the hint they come from."""
         hints: dict[int, ColorEstimate | None] = {i: None for i in chosen if self.left[i]}
-        if self.settings.start is not None:
+        if self.settings.strength is not None:
             for i in hints:
                 yield Step("inpaint", "looking up colors")
                 with self.costs.during("hint"):

@@ -6,7 +6,7 @@ The bottom layer: it imports nothing heavy, so that a typing error costs no wait
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,8 +24,28 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class InputError(ValueError):
-    """Input that cannot be used; the message is one sentence that says why and what to do."""
+class InputError(Exception):
+    """Input that cannot be used; ``str`` gives the command line's sentence, which says why and what to do.
+
+    Args:
+        problem: the whole sentence; or, with ``fixes``, what is wrong, without a period.
+        fixes: what to do about it, by the option that does it ("force"; "" = it takes none).
+    """
+
+    def __init__(self, problem: str, fixes: Mapping[str, str] | None = None) -> None:
+        super().__init__(problem, fixes)
+        self.problem, self.fixes = problem, fixes or {}
+
+    def sentence(self, where: Callable[[str], str | None]) -> str:
+        """The sentence for people who find an option where ``where`` says; what they have no option for is left out."""
+        known = [(text, where(option) if option else "") for option, text in self.fixes.items()]
+        fixes = [f"{text} with {place}" if place else text for text, place in known if place is not None]
+        if not fixes:
+            return self.problem + "." * bool(self.fixes)
+        return f"{self.problem}; {', or '.join([', '.join(fixes[:-1]), fixes[-1]][len(fixes) == 1 :])}."
+
+    def __str__(self) -> str:
+        return self.sentence("--{}".format)
 
 
 class Canceled(Exception):

@@ -1,124 +1,33 @@
 """What people may choose: each choice is declared once, in ``Settings``, and everything else is made from that.
 
-To add a choice, declare it in ``Settings``: validation, command line, page, endpoints, links and reports follow. To add
-a preset, name it in ``PRESET_NAMES`` and give its values beside the choices where it differs from the standard.
+To add a choice, declare it in ``Settings``: validation, command line, page, endpoints, links and reports follow. A
+preset is what ``PRESETS`` gives for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
 from omnifusion.progress import InputError
 
-PRESET_NAMES = ("draft", "standard", "paper")
+RENAMED = {"fit": "omnimotion", "literal": "trust_tracker", "start": "strength", "grey_constraint": "gray_constraint"}
+RENAMED_VALUES = {("omnimotion", "none"): "off", ("order", "greyest"): "grayest"}
+"""Names and values of version 0.1 that links, scripts and stored runs may still hold."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What is known of one choice.
-
-    Attributes:
-        name: the field of ``Settings``.
-        kind: int, float, bool or str.
-        optional: whether None is a value, too ("none" in text).
-        label, help: for people: a word or two, and one line.
-        presets: its value in each preset.
-        least, most: the range of a number; None = no limit (``most`` alone is not one).
-        options: the values of a text; empty = any text.
-        slider: least, most and step of the useful part of the range, where a page offers a slider.
-    """
-
-    name: str
-    kind: type
-    optional: bool
-    label: str
-    help: str
-    presets: Mapping[str, Any]
-    least: float | None = None
-    most: float | None = None
-    options: tuple[str, ...] = ()
-    slider: tuple[float, float, float] | None = None
-
-    @property
-    def flag(self) -> str:
-        """The option of the command line without its dashes: "max-side"."""
-        return self.name.replace("_", "-")
-
-    @property
-    def defaults(self) -> str:
-        """The presets' values in words: "default 448; draft 256, paper 512"."""
-        standard = self.presets["standard"]
-        others = [f"{name} {_word(value)}" for name, value in self.presets.items() if value != standard]
-        return "; ".join([f"default {_word(standard)}", *([", ".join(others)] if others else [])])
-
-    @property
-    def domain(self) -> str:
-        """What may be chosen, in words: "a whole number from 1 to 1000"."""
-        if self.options:
-            return f"one of {', '.join(self.options)}"
-        limits = "" if self.least is None else f" from {self.least} {'on' if self.most is None else f'to {self.most}'}"
-        return _KINDS[self.kind] + limits + (" or none" if self.optional else "")
-
-    def read(self, value: Any) -> Any:
-        """``value``, which may come as text, as a value of this choice.
-
-        Raises:
-            InputError: it is none.
-        """
-        if self.optional and value in (None, "none"):
-            return None
-        try:
-            found = _READERS[self.kind](value)
-        except (TypeError, ValueError, OverflowError, KeyError):
-            found = None
-        if found is None or not self._holds(found):
-            shown = repr(value) if isinstance(value, str) else value
-            problem = f"There is no {self.flag} {shown}" if self.options else f"{self.flag} is {shown}"
-            raise InputError(f"{problem}; choose {self.domain}.")
-        return found
-
-    def _holds(self, value: Any) -> bool:
-        if self.options:
-            return value in self.options
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "none" if value in (None, "") else str(value)
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError
-    return int(value)
-
-
-def _switch(value: Any) -> bool:
-    return {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}[str(value).lower()]
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-_READERS: dict[type, Callable[[Any], Any]] = {int: _whole, float: float, bool: _switch, str: _text}
-_KINDS = {int: "a whole number", float: "a number", bool: "on or off", str: "a text"}
-
-
-def choice(standard: Any, label: str, help: str, presets: Mapping[str, Any] | None = None, **known: Any) -> Any:
-    """A field of ``Settings``: its standard value, what people read, the presets that differ, what else it knows."""
-    values = dict.fromkeys(PRESET_NAMES, standard) | dict(presets or {})
-    return field(default=standard, metadata={"label": label, "help": help, "presets": values, **known})
+def about(standard: Any, label: str, help: str, slider: tuple[float, float, float] | None = None, **limits: Any) -> Any:
+    """A choice: its standard value, a word or two and a line for people, the useful part of its range, its limits."""
+    return Field(standard, title=label, description=help, json_schema_extra={"slider": slider}, **limits)  # type: ignore[dict-item]
 
 
 # fmt: off
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"allow_inf_nan": False})
 class Settings:
     """All choices of a run; numbers and switches may be given as text.
 
@@ -126,81 +35,108 @@ class Settings:
         InputError: a value that is not of its kind, or outside its range.
     """
 
-    preset: str = choice(
-        "standard", "Preset", "Draft is quick, standard is better, paper uses the paper's own numbers.",
-        {name: name for name in PRESET_NAMES}, options=PRESET_NAMES)
-    prior: str = choice(
-        "bundled", "Prior", "The image model that invents colors where none can be propagated.")
-    max_side: int = choice(
-        448, "Working size",
-        "Longest side in pixels at which color is worked out; brightness keeps the clip's own size.",
-        {"draft": 256, "paper": 512}, least=64, slider=(64, 768, 16))
-    fit: str = choice(
-        "none", "Fitted volume",
-        "How thoroughly OmniMotion's volume is fitted; none = optical flow alone answers; paper = the volume alone.",
-        {"paper": "paper"}, options=("none", "draft", "standard", "paper"))
-    literal: bool = choice(
-        False, "Believe the tracker", "Take every color that the tracker brings, unjudged, as the paper does.",
-        {"paper": True})
-    diffusion: str = choice(
-        "auto", "Diffusion",
-        "Where the prior inpaints: always; auto = the bundled one only where no color is known at all.",
-        {"paper": "always"}, options=("auto", "always"))
-    steps: int = choice(
-        6, "Denoising steps", "Denoising steps per inpainted frame; more are slower (paper: 50).",
-        {"draft": 4, "paper": 50}, least=1, most=1000, slider=(1, 100, 1))
-    eta: float = choice(
-        0.02, "Eta", "Strength of the grayscale constraint: the learning rate of the paper's equation 4 (paper: 0.02).",
-        least=0, most=10)
-    optimizations: int = choice(
-        1, "Optimizations per step", "Gradient steps of equation 4 per denoising step (paper: 1).",
-        least=0, most=20, slider=(0, 10, 1))
-    start: float | None = choice(
-        0.3, "ColorEstimate start", "Share of the noise schedule that looked-up colors go through; none = from noise (paper).",
-        {"paper": None}, least=0, most=1)
-    order: str = choice(
-        "keyframes", "Order", "The frame inpainted next: next in time (paper), keyframes ahead first, or the grayest.",
-        {"paper": "next"}, options=("next", "keyframes", "grayest"))
-    color_condition: bool = choice(
-        True, "Color condition", "Keep the known colors while denoising (equation 2); off is the paper's ablation.")
-    gray_constraint: bool = choice(
-        True, "Grayscale constraint",
+    preset: Literal["draft", "standard", "paper"] = about("standard", "Preset",
+        "Draft is quick, standard is better, paper uses the paper's own numbers.")
+    prior: str = about("bundled", "Prior",
+        "The model that guesses what no exemplar shows: bundled, sd15, sd20, a folder, or owner/name on the hub.")
+    max_side: int = about(448, "Working size",
+        "Longest side in pixels at which colors are computed; brightness keeps the clip's own size.",
+        (64, 768, 16), ge=64)
+    omnimotion: Literal["off", "draft", "standard", "paper"] = about("off", "OmniMotion fit",
+        "How thoroughly OmniMotion's volume is fitted; off = optical flow only; paper = the volume only.")
+    trust_tracker: bool = about(False, "Trust the tracker",
+        "Accept every tracked color unchecked, as in the paper.")
+    diffusion: Literal["auto", "always"] = about("auto", "Diffusion",
+        "Where the prior inpaints: always; auto = the bundled one only where no color is known at all.")
+    steps: int = about(6, "Diffusion steps",
+        "Denoising steps per frame that diffusion inpaints; more are slower (paper: 50).", (1, 100, 1), ge=1, le=1000)
+    eta: float = about(0.02, "Eta",
+        "How firmly diffusion keeps the original brightness (guidance rate of equation 4; paper: 0.02).", ge=0, le=10)
+    optimizations: int = about(1, "Guidance steps",
+        "Gradient steps of equation 4 per denoising step (paper: 1).", (0, 10, 1), ge=0, le=20)
+    strength: float | None = about(0.3, "Strength",
+        "How much noise is added to the estimated colors before denoising; none = pure noise (paper).", ge=0, le=1)
+    order: Literal["next", "keyframes", "grayest"] = about("keyframes", "Order",
+        "The frame to inpaint next: next in time (paper), keyframes first, or the one with most gray left.")
+    color_condition: bool = about(True, "Color condition",
+        "Keep the known colors while denoising (equation 2); off is the paper's ablation.")
+    gray_constraint: bool = about(True, "Grayscale constraint",
         "Keep the brightness while denoising (equations 3 and 4); off is the paper's ablation.")
-    through_denoiser: bool = choice(
-        True, "Whole gradient", "The gradient of equation 4 passes the denoiser (paper); off is cheaper.")
-    prompt: str = choice("", "Prompt", "What the clip shows, in words; read by Stable Diffusion only.")
-    negative_prompt: str = choice("", "Negative prompt", "What the clip does not show; read by Stable Diffusion only.")
-    seed: int = choice(0, "Seed", "The same seed gives the same result.", least=0, most=2**63 - 1)
+    through_denoiser: bool = about(True, "Full gradient",
+        "Back-propagate equation 4 through the denoiser (paper); off is cheaper.")
+    prompt: str = about("", "Prompt", "What the clip shows, in words; used by Stable Diffusion only.")
+    negative_prompt: str = about("", "Negative prompt",
+        "What the clip does not show; used by Stable Diffusion only.")
+    seed: int = about(0, "Seed", "The same seed gives the same result.", ge=0, le=2**63 - 1)
     # fmt: on
 
-    def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            object.__setattr__(self, name, known.read(getattr(self, name)))
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _read(cls, value: Any, parse: Callable[[Any], Any], field: Any) -> Any:
+        choice = CHOICES[field.field_name]
+        value = RENAMED_VALUES.get((choice.name, value), value) if isinstance(value, str) else value
+        try:
+            if isinstance(value, bool) and choice.kind is not bool:
+                raise TypeError
+            return parse(None if choice.optional and str(value).lower() in ("none", "") else value)
+        except (ValidationError, TypeError):
+            flag, text = choice.flag, f"{value!r:.60}"
+            problem = f"There is no {flag} {text}" if choice.options else f"{flag} is {text}"
+            raise InputError(f"{problem}; choose {choice.domain}.") from None
 
     @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Settings:
+    def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
         """What a link, a form or a stored run gives by name: its preset with its other values; other names are ignored.
 
         Raises:
             InputError: a value that is not of its kind, or outside its range.
         """
-        preset = CHOICES["preset"].read(given.get("preset", "standard"))
-        return cls(**{name: given.get(name, known.presets[preset]) for name, known in CHOICES.items()})
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
+        preset = PRESETS[cls(preset=values.get("preset", "standard")).preset]
+        return replace(preset, **{name: value for name, value in values.items() if name in CHOICES})
 
 
-def _choices() -> dict[str, Choice]:
-    found = {}
-    for f in fields(Settings):
-        hint = get_type_hints(Settings)[f.name]
-        kind, *none = getattr(hint, "__args__", (hint,))
-        found[f.name] = Choice(f.name, kind, bool(none), **f.metadata)
-    return found
+class Choice:
+    """What is known of one choice.
+
+    Attributes:
+        name, flag: the field of ``Settings``, and the option of the command line without its dashes ("max-side").
+        label, help: for people.
+        kind: int, float, bool or str.
+        optional: whether None is a value, too ("none" in text).
+        options: the values of a text; empty = any text.
+        slider: least, most and step of the useful part of a number's range, or None.
+        domain: what may be chosen, in words: "a whole number from 1 to 1000".
+    """
+
+    def __init__(self, name: str, field: FieldInfo) -> None:
+        self.name, self.flag, self.label, self.help = name, name.replace("_", "-"), field.title, str(field.description)
+        parts, extra = get_args(field.annotation), field.json_schema_extra
+        self.optional = type(None) in parts
+        self.options: tuple[str, ...] = () if self.optional else parts
+        self.kind: Any = str if self.options else parts[0] if self.optional else field.annotation
+        self.slider: Any = extra["slider"] if isinstance(extra, dict) else None
+        limits = {key: getattr(m, key) for m in field.metadata for key in ("ge", "le") if hasattr(m, key)}
+        ends = f" from {limits['ge']} {'to ' + str(limits['le']) if 'le' in limits else 'on'}" if limits else ""
+        kinds: dict[Any, str] = {int: "a whole number", float: "a number", bool: "on or off", str: "a text"}
+        words = f"one of {', '.join(self.options)}" if self.options else kinds[self.kind] + ends
+        self.domain = words + (" or none" if self.optional else "")
+
+    @property
+    def presets(self) -> dict[str, Any]:
+        """The value in each preset."""
+        return {name: getattr(preset, self.name) for name, preset in PRESETS.items()}
 
 
-CHOICES: dict[str, Choice] = _choices()
+CHOICES = {name: Choice(name, field) for name, field in Settings.__pydantic_fields__.items()}  # type: ignore[attr-defined]
 """All choices by name."""
 
-PRESETS: dict[str, Settings] = {name: Settings.from_mapping({"preset": name}) for name in PRESET_NAMES}
+PRESETS: dict[str, Settings] = {
+    "draft": Settings(preset="draft", max_side=256, steps=4),
+    "standard": Settings(),
+    "paper": Settings(preset="paper", max_side=512, omnimotion="paper", trust_tracker=True, diffusion="always",
+                      steps=50, strength=None, order="next"),
+}  # fmt: skip
 
 
 def choose(preset: str | None = None, **changes: Any) -> Settings:
@@ -209,6 +145,6 @@ def choose(preset: str | None = None, **changes: Any) -> Settings:
     Raises:
         InputError: unknown preset, or a value that is not of its kind or outside its range.
     """
-    if unknown := set(changes) - set(CHOICES):
+    if unknown := set(changes) - set(CHOICES) - set(RENAMED):
         raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
     return Settings.from_mapping({k: v for k, v in {"preset": preset, **changes}.items() if v is not None})

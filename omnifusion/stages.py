@@ -26,12 +26,12 @@ def device() -> str:
 
 def flow_here(L: Tensor, settings: Settings) -> Steps[Flows]:
     """The flows of ``L`` ``(T, 1, h, w)`` that the tracker learns from, in this process."""
-    return omnimotion.find_flows(L, settings.fit, device=device())
+    return omnimotion.find_flows(L, settings.omnimotion, device=device())
 
 
 def fit_here(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
     """Fit OmniMotion to ``L`` ``(T, 1, h, w)`` and its flows in this process."""
-    return omnimotion.fit(L, settings.fit, flows=flows, seed=settings.seed, device=device())
+    return omnimotion.fit(L, settings.omnimotion, flows=flows, seed=settings.seed, device=device())
 
 
 def inpaint_here(tasks: Sequence[Task], settings: Settings) -> Steps[list[Tensor]]:
@@ -55,7 +55,7 @@ class Stages:
 
     def track(self, L: Tensor, settings: Settings) -> Steps[Tracker]:
         """Of a shot ``L`` ``(T, 1, h, w)``: optical flow as it is asked for, or flow and a volume fitted to it."""
-        if settings.fit == "none":
+        if settings.omnimotion == "off":
             return DirectFlow(to_bytes(L[:, 0]))
         flows = yield from self.flow(L, settings)
         tracker = yield from self.fit(L, flows, settings)

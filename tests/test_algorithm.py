@@ -20,7 +20,7 @@ from omnifusion.stages import Stages
 from omnifusion.state import ColorState, Origin
 
 PAINT = torch.tensor([12.0, -34.0])
-PAINTED = {"fit": "draft", "diffusion": "always"}
+PAINTED = {"omnimotion": "draft", "diffusion": "always"}
 
 
 def paint_known(tasks, settings):

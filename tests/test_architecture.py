@@ -42,9 +42,13 @@ def room(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Dotted names of all modules that a file imports, wherever in the file."""
+    """Dotted names of all modules that a file imports, wherever in the file but for types alone."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -58,7 +58,7 @@ def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
 @pytest.mark.parametrize("channels", [4, 9])
 @pytest.mark.parametrize("start", [0.3, None])
 def test_stable_diffusion_fills_on_the_gpu(tiny: Callable[[int], Path], channels: int, start: float | None) -> None:
-    components, found = fill(tiny(channels), start=start)
+    components, found = fill(tiny(channels), strength=start)
     assert all(on_gpu(p) for p in components.unet.parameters())
     assert all(not on_gpu(a) and a.isfinite().all() for a in found)
 

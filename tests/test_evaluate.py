@@ -29,7 +29,7 @@ from omnifusion.state import ColorState, Origin
 from omnifusion.video import write_image
 
 PAINT = torch.tensor([12.0, -34.0])
-SETTINGS = choose(fit="draft", diffusion="always")
+SETTINGS = choose(omnimotion="draft", diffusion="always")
 PROTOCOL = Protocol("set", None, 1.0, SETTINGS)
 
 
@@ -378,10 +378,12 @@ def test_each_part_is_measured_with_and_without_it(made, clips, tmp_path: Path) 
     assert not scores.failures()
     assert not any(asked["no lookup"]) and any(asked[ablation.WHOLE])
     assert near["chains alone"] == {True} and near[ablation.WHOLE] == {True, False}
-    assert {s.order for s in heard["next in time"]} == {"next"} and {s.literal for s in heard["all believed"]} == {True}
+    assert {s.order for s in heard["next in time"]} == {"next"} and {
+        s.trust_tracker for s in heard["all believed"]
+    } == {True}
     assert not any(s.color_condition for s in heard["diffusion without eq. (2)"])
     assert not any(s.gray_constraint for s in heard["diffusion without eq. (3)-(4)"])
-    assert {s.start for s in heard["diffusion from noise"]} == {None}
+    assert {s.strength for s in heard["diffusion from noise"]} == {None}
     assert [row[0] for row in ablation.part_table(scores).rows] == list(ablation.PARTS)
 
 

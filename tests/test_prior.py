@@ -159,7 +159,7 @@ def test_a_prompt_is_guided_as_diffusers_does(make: Make) -> None:
 @pytest.mark.parametrize("channels", [4, 9])
 @pytest.mark.parametrize("start", [None, 0.3])
 def test_known_pixels_come_back_bit_for_bit(make: Make, channels: int, start: float | None) -> None:
-    prior = load_prior(choose("paper", prior=str(make(channels)), steps=2, start=start))
+    prior = load_prior(choose("paper", prior=str(make(channels)), steps=2, strength=start))
     _, ab, mask = frame()
     filled = fill(prior, hinted=start is not None)
     assert filled.shape == ab.shape and torch.isfinite(filled).all()

@@ -116,11 +116,14 @@ def test_messages_name_the_upload_not_its_place(tmp_path: Path) -> None:
     bad.write_bytes(b"not a film at all")
     with pytest.raises(InputError) as caught:
         receive_file(Visit(), bad, Limits(), tmp_path)
-    said = in_words(str(caught.value), endpoint=False)
+    said = in_words(caught.value, endpoint=False)
     assert said.startswith("my holiday.mp4 ") and str(tmp_path) not in said
-    assert in_words("red and/or blue, 3/4 of http://a.b/c", True) == "red and/or blue, 3/4 of http://a.b/c"
-    unlike = "check the frame index, or use the exemplar all the same with --force."
-    assert "under Advanced" in in_words(unlike, False) and in_words(unlike, True) == "check the frame index."
+    said = "red and/or blue, 3/4 of http://a.b/c"
+    assert in_words(InputError(said), True) == said
+    unlike = InputError("It does not match", {"": "check the frame index", "force": "use it anyway"})
+    assert in_words(unlike, True) == "It does not match; check the frame index."
+    assert in_words(unlike, False).startswith('It does not match; check the frame index, or use it anyway with "')
+    assert str(unlike) == "It does not match; check the frame index, or use it anyway with --force."
 
 
 def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
@@ -339,13 +342,13 @@ def test_estimates_grow_with_the_work_and_learn(tmp_path: Path) -> None:
     assert 4 * short.seconds < long.seconds and short.mib < long.mib
     for more in (
         {"preset": "paper"},
-        {"fit": "standard"},
+        {"omnimotion": "standard"},
         {"diffusion": "always"},
         {"max_side": 512},
         {"prior": "sd15"},
     ):
         assert rates.estimate(choose(**{"preset": "draft", **more}), 8, size).seconds > 1.2 * short.seconds, more
-    fit = choose("draft", fit="standard")
+    fit = choose("draft", omnimotion="standard")
     assert rates.estimate(fit, 8, size, fitted=True).seconds < rates.estimate(fit, 8, size).seconds
     report = {"complete": True, "frames": 8, "size": [216, 384], "stages": [{"name": "propagate", "seconds": 800.0}]}
     rates.learn(report, draft)
@@ -363,7 +366,7 @@ def test_what_does_not_fit_is_refused_and_told_what_would(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="it would fit with steps 4"):
         service.bound(choose("draft", diffusion="always", steps=1000), 8, (216, 384))
     with pytest.raises(InputError, match=r"it would fit with frames \d+\."):
-        service.bound(choose("draft", fit="standard"), 400, (216, 384))
+        service.bound(choose("draft", omnimotion="standard"), 400, (216, 384))
     with pytest.raises(InputError, match="1024 x 16"):
         service.bound(PRESETS["draft"], 2, (16, 1024))
 

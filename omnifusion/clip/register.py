@@ -84,7 +84,8 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Regis
     if shown < LEAST_CORRELATION and not force:
         raise InputError(
             f"The exemplar does not seem to show its frame: their luminance correlates at {shown:.2f} only (0.5 is the "
-            "least); check the frame index, or use the exemplar all the same with --force."
+            "least)",
+            {"": "check the frame index", "force": "use it anyway"},
         )
     move = _add_flow(*details, move)
     if np.percentile(np.linalg.norm(move, axis=-1), 95) < IN_PLACE:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnifusion.commands import at_least
-from omnifusion.settings import CHOICES, Settings, choose
+from omnifusion.settings import CHOICES, Choice, Settings, choose
 
 if TYPE_CHECKING:
     from omnifusion.clip.prepare import Clip
@@ -64,12 +64,20 @@ def add_settings(p: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> N
     for name, known in CHOICES.items():
         if name in leave_out:
             continue
-        described: dict[str, Any] = {"help": f"{known.help[0].lower()}{known.help[1:-1]} ({known.defaults})"}
+        described: dict[str, Any] = {"help": f"{known.help[0].lower()}{known.help[1:-1]} ({defaults(known)})"}
         if known.kind is bool:
             described["action"] = argparse.BooleanOptionalAction
         elif known.options:
             described["metavar"] = "|".join(known.options)
         p.add_argument(f"--{known.flag}", **described)
+
+
+def defaults(choice: Choice) -> str:
+    """The presets' values in words: "default 448; draft 256, paper 512"."""
+    words = {True: "on", False: "off", None: "none", "": "none"}
+    values = {name: words.get(value, value) for name, value in choice.presets.items()}
+    others = ", ".join(f"{name} {value}" for name, value in values.items() if value != values["standard"])
+    return f"default {values['standard']}" + (f"; {others}" if others else "")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

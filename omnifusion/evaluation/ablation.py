@@ -37,13 +37,13 @@ def _variants() -> dict[str, Callable[[Case], Case]]:
 
     return {
         WHOLE: choosing(),
-        "all believed": choosing(literal=True),
+        "all believed": choosing(trust_tracker=True),
         "next in time": choosing(order="next"),
-        "a volume": choosing(fit="draft"),
+        "a volume": choosing(omnimotion="draft"),
         "diffusion": choosing(diffusion="always"),
         "diffusion without eq. (2)": choosing(diffusion="always", color_condition=False),
         "diffusion without eq. (3)-(4)": choosing(diffusion="always", gray_constraint=False),
-        "diffusion from noise": choosing(diffusion="always", start=None),
+        "diffusion from noise": choosing(diffusion="always", strength=None),
     }
 
 

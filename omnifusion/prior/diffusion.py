@@ -90,7 +90,7 @@ class DiffusionPrior:
     @property
     def shares(self) -> bool:
         """See ``GrayConstraint.share``: a start at a hint affords it."""
-        return self.settings.start is not None and self.settings.optimizations == 1
+        return self.settings.strength is not None and self.settings.optimizations == 1
 
     def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
         """See ``steps.Prior``; yields a Step per denoising step.
@@ -106,7 +106,7 @@ class DiffusionPrior:
                 filled[n] = task.ab.clone()
             else:
                 hinted = task.hint is not None and bool((task.hint.confidence > 0).any())
-                calm = self.components.chromatic and (task.hint is not None or self.settings.start is not None)
+                calm = self.components.chromatic and (task.hint is not None or self.settings.strength is not None)
                 kinds.setdefault((hinted, calm), []).append(n)
         for (hinted, calm), chosen in kinds.items():
             found = yield from self._fill([tasks[n] for n in chosen], hinted, calm)
@@ -186,8 +186,8 @@ class DiffusionPrior:
         """The latents z_0 of a fill; yields those after every denoising step. ``lost``: see ``GrayConstraint``;
         ``calm``: one step from no noise at all, the mean."""
         s = self.settings
-        from_hint = s.start is not None and hinted and not calm
-        schedule = self.schedule(s.start if from_hint else None, 1 if calm else s.steps)
+        from_hint = s.strength is not None and hinted and not calm
+        schedule = self.schedule(s.strength if from_hint else None, 1 if calm else s.steps)
         z_known = _encode(c, canvas.known)
         epsilon = gaussian_like(z_known, generators)
         z = noise(z_known, schedule.alphas[0], epsilon) if from_hint else epsilon * (not calm)

@@ -135,7 +135,7 @@ def open_run(folder: Path) -> Stored:
         request = Request(**given | {"settings": settings, "exemplars": tuple(given["exemplars"])})
         report = folder / "report.json"
         return Stored(folder.name, folder, request, json.loads(report.read_text()) if report.is_file() else {})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, InputError) as error:
         raise InputError(f"{folder} does not hold a run that can be opened again; run it anew.") from error
 
 
@@ -185,7 +185,7 @@ class RunFolder:
         self.cache, named = Cache(self.path / "units"), self.path / "units" / "input.txt"
         same = source is not None and named.is_file() and named.read_text() == source
         if self._present() and not (overwrite or same):
-            raise InputError(f"{path} holds another run; name another folder, or add --overwrite to replace it.")
+            raise InputError(f"{path} holds another run", {"": "name another folder", "overwrite": "replace it"})
         with writing(self.path):
             if overwrite:
                 self._clear(PARTS)
@@ -214,8 +214,8 @@ class RunFolder:
         needed, free = disk_mib(clip), shutil.disk_usage(self.path).free >> 20
         if free < needed:
             raise InputError(
-                f"About {needed} MiB are needed in {self.path}, but only {free} MiB are free; "
-                "make room, or color fewer frames with --frames."
+                f"About {needed} MiB are needed in {self.path}, but only {free} MiB are free",
+                {"": "make room", "frames": "color fewer frames"},
             )
 
     def watch(self, step: Step) -> Step:

@@ -48,8 +48,8 @@ def longest(working: tuple[int, int], full: tuple[int, int], mib: float) -> int:
     frames = int(left / (FRAME_BYTES * working[0] * working[1]))
     if frames < FEWEST:
         raise InputError(
-            f"{mib:.0f} MiB are too little for frames of {full[1]}x{full[0]}, colored at {working[1]}x{working[0]}; "
-            "give more --memory, fewer --workers or a smaller --max-side."
+            f"{mib:.0f} MiB are too little for frames of {full[1]}x{full[0]}, colored at {working[1]}x{working[0]}",
+            {"memory": "allow more", "workers": "use fewer processes", "max-side": "color at a smaller size"},
         )
     return frames
 
@@ -128,7 +128,7 @@ class Task:
     @property
     def fit_key(self) -> str:
         """The hash of what its tracker depends on."""
-        told = [self.shot.tracker_frames, self.settings.fit, self.settings.seed, self.by]
+        told = [self.shot.tracker_frames, self.settings.omnimotion, self.settings.seed, self.by]
         found = hashlib.sha256(json.dumps(told).encode() + self.L.contiguous().numpy().tobytes())
         return found.hexdigest()[:40]
 
@@ -137,7 +137,7 @@ class Task:
         """The hash of it all, and of what works on it."""
         chosen = {name: value for name, value in asdict(self.settings).items() if name not in ("preset", "max_side")}
         if not prior_everywhere(self.settings) and (self.exemplars or self.shot.external_frames):
-            unasked = PRIOR_ONLY if self.settings.fit == "none" else PRIOR_ONLY - {"seed"}
+            unasked = PRIOR_ONLY if self.settings.omnimotion == "off" else PRIOR_ONLY - {"seed"}
             chosen = {name: value for name, value in chosen.items() if name not in unasked}
         told = [asdict(self.shot), self.exemplars, chosen, self.by, list(self.L.shape)]
         found = hashlib.sha256(json.dumps(told, sort_keys=True, default=dict).encode())
@@ -184,7 +184,7 @@ def work(given: Task, cache: Cache, stages: Stages) -> Steps[None]:
         raise InputError(f"A worker differs from the process that asks it ({differs}); install the same for both.")
     shot, key = given.shot, given.key
     exemplars = {e: given.given["ab"][k] for k, e in enumerate(given.exemplars)}
-    tracker = cache.tracker(given.fit_key) if given.settings.fit != "none" else None
+    tracker = cache.tracker(given.fit_key) if given.settings.omnimotion != "off" else None
     trackers, notes = {} if tracker is None else {shot.start: tracker}, list[str]()
     run = StepIterator(colorize(given.L, exemplars, given.settings, [shot], stages, trackers, given.state))
     for step in run:

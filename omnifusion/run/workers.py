@@ -115,7 +115,8 @@ def local(size: int) -> Pool:
                 return
         raise InputError(
             f"A worker died {TRIES} times at the same part (exit code {worker.returncode}; -9 is often a lack of "
-            "memory); run again with fewer --workers or a smaller --memory."
+            "memory)",
+            {"workers": "run it again, with fewer processes", "memory": "allow it less"},
         )
 
     def stop() -> None:

@@ -142,13 +142,13 @@ def changes(old: Settings, new: Settings) -> dict[str, Any]:
 
 def _key(stage: str, settings: Settings) -> str:
     """Fits differ by kind, inpaintings by prior."""
-    kind = FITS[settings.fit].kind if settings.fit in FITS else "none"
+    kind = FITS[settings.omnimotion].kind if settings.omnimotion in FITS else "none"
     return {"fit": f"fit:{kind}", "inpaint": f"inpaint:{settings.prior}"}.get(stage, stage)
 
 
 def _seconds(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, float]:
     """Usual seconds of each stage."""
-    fit, working = FITS.get(settings.fit, NO_FIT), _megapixels(size, settings.max_side)
+    fit, working = FITS.get(settings.omnimotion, NO_FIT), _megapixels(size, settings.max_side)
     searched = _pairs(frames) * _megapixels(size, fit.side)
     longer = max(1.0, frames / fit.frames) if fit.frames else 1.0
     iterations = longer * fit.iterations if frames > 1 else 0.0
@@ -159,7 +159,7 @@ def _seconds(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str
         "flow": SECONDS["flow"] * searched,
         "fit": SECONDS.get(f"fit:{fit.kind}", SECONDS["fit"]) * iterations,
         "propagate": SECONDS["propagate"] * frames * working,
-        "hint": SECONDS["hint"] * frames * working if settings.start is not None else 0.0,
+        "hint": SECONDS["hint"] * frames * working if settings.strength is not None else 0.0,
         "inpaint": filled * SECONDS[inpaint] * evaluations * _prior_megapixels(settings, size),
         "finish": SECONDS["finish"] * frames * size[0] * size[1] / 1e6,
     }
@@ -167,7 +167,7 @@ def _seconds(settings: Settings, frames: int, size: tuple[int, int]) -> dict[str
 
 def _mib(settings: Settings, frames: int, size: tuple[int, int]) -> float:
     """Peak memory: what is always there, the clip, and the largest of what the stages need one after the other."""
-    fit = FITS.get(settings.fit, NO_FIT)
+    fit = FITS.get(settings.omnimotion, NO_FIT)
     flows = MIB["flow"] * _pairs(frames) * _megapixels(size, fit.side)
     fitting = MIB.get(f"fit:{fit.kind}", MIB["fit"]) if frames > 1 else 0.0
     clip = MIB["clip"] * frames * size[0] * size[1] / 1e6 + MIB["working"] * frames * _megapixels(

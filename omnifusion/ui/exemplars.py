@@ -77,7 +77,7 @@ class Exemplars(Showing):
     def guess(self, visit: Visit, frame: int, *chosen: Any) -> Updates:
         """Nobody knows the colors: the prior offers versions."""
         image, settings = visit.frame(int(frame)), self.asked(visit, chosen).settings
-        asked = replace(settings, diffusion="always", fit="none")
+        asked = replace(settings, diffusion="always", omnimotion="off")
         self.service.bound(asked, VERSIONS, visit.size)
         L = luminance(from_uint8(image))
         size = fit_size(visit.size, asked.max_side)

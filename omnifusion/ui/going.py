@@ -14,7 +14,7 @@ from omnifusion.run.folder import Stored
 from omnifusion.ui.live import Live, message, seconds
 from omnifusion.ui.panels import CHOOSE
 from omnifusion.ui.runs import Run
-from omnifusion.ui.service import listening
+from omnifusion.ui.service import in_words, listening
 from omnifusion.ui.showing import Showing, Updates, fold, link_to
 from omnifusion.ui.visit import Visit
 
@@ -55,7 +55,7 @@ class Going(Showing):
                         if (shown := await asyncio.to_thread(live.show, step)) is not None:
                             yield self._live(shown)
             except InputError as error:
-                run.why = str(error)
+                run.why = in_words(error, endpoint=False)
             except Exception as error:
                 fault = error
         yield await asyncio.to_thread(self._settled, visit, request, run)

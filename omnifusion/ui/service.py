@@ -39,14 +39,13 @@ GRACE, MARGIN, SLACK_MIB = 300.0, 5.0, 512.0
 """A run has outgrown its estimate when it takes longer than GRACE seconds and MARGIN times what was expected, or more
 memory than half as much again and SLACK_MIB: seconds depend on how busy the machine is, memory does not."""
 
-PAGE_WORDS = {
-    "with --force": 'with "Accept any exemplar" under Advanced',
-    "color fewer frames with --frames": "color fewer frames",
-    "use --prior bundled": "choose the bundled prior",
-    "point to a complete copy": "have the owner of this machine point to a complete copy",
+PAGE_OPTIONS = {
+    "force": '"Accept any exemplar" under More choices',
+    "frames": '"Frames, from the clip\'s start"',
+    "max-side": '"Working size" under More choices',
 }
-ENDPOINT_WORDS = PAGE_WORDS | {", or use the exemplar all the same with --force": ""}
-"""What the command line calls its options, and what the page and the endpoints call them."""
+ENDPOINT_OPTIONS = {"frames": "frames"}
+"""Where the page and the endpoints have the options that ``InputError.fixes`` name."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ class Page(gr.Blocks):
             raise
         except InputError as error:
             known = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
-            raise _told(in_words(str(error), known.api_visibility == "public")) from None
+            raise _told(in_words(error, known.api_visibility == "public")) from None
         except Exception as error:
             number = secrets.token_hex(4)
             log.exception("fault %s", number, exc_info=error)
@@ -191,11 +190,9 @@ def _told(sentence: str) -> gr.Error:
     return gr.Error(sentence, duration=12, print_exception=False)
 
 
-def in_words(sentence: str, endpoint: bool) -> str:
-    """A sentence of the command line's in the page's or the endpoints' words, files by their names alone."""
-    words = ENDPOINT_WORDS if endpoint else PAGE_WORDS
-    for option in sorted(words, key=len, reverse=True):
-        sentence = sentence.replace(option, words[option])
+def in_words(error: InputError, endpoint: bool) -> str:
+    """The sentence of an error for the page or for the endpoints, files by their names alone."""
+    sentence = error.sentence((ENDPOINT_OPTIONS if endpoint else PAGE_OPTIONS).get)
     return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", "", sentence)
 
 

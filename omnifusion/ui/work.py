@@ -95,7 +95,7 @@ def reusable(job: Job) -> Mapping[int, Tracker]:
 def same_fit(old: Request, new: Request) -> bool:
     """Whether two runs on one clip can share their tracker."""
     a, b = old.settings, new.settings
-    return (old.frames, a.max_side, a.fit) == (new.frames, b.max_side, b.fit)
+    return (old.frames, a.max_side, a.omnimotion) == (new.frames, b.max_side, b.omnimotion)
 
 
 def digest(path: Path) -> str:
@@ -147,7 +147,7 @@ def run(
         folder.require_space(clip)
         folder.trackers |= reusable(job)
         key, kept = (digest(job.clip), len(clip.L), clip.L.shape[-2:]), kept or Kept()
-        flows = (kept.take(key) or _flows(clip)) if job.request.settings.fit == "none" else {}
+        flows = (kept.take(key) or _flows(clip)) if job.request.settings.omnimotion == "off" else {}
         result = yield from _color(clip, job.request.settings, folder, flows, stopped, stages or Stages())
         kept.keep(key, flows)
         is_canceled.set(lambda: False)  # what is done is written; who wants nothing of it closes the generator
