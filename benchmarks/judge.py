@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import synthetic
 import torch
 from torch import Tensor
 
-from omnifusion import hint, synthetic
+from omnifusion import hint
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.flow import confidence as judge

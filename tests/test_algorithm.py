@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-from omnifusion import synthetic
 from omnifusion.algorithm import Result, colorize, enclosing, next_frame
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, rgb_to_lab

@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"progress"},
     {"state"},
     {"color", "geometry", "settings", "visualize"},
-    {"video", "synthetic", "flow", "features", "levin", "metrics"},
+    {"video", "flow", "features", "levin", "metrics"},
     {"clip", "omnimotion", "hint"},
     {"propagate", "prior"},
     {"inpaint"},

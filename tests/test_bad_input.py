@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 from test_attack import Target, bomb, sentence
 from ui_server import ROOT, serve
 
-from omnifusion import synthetic
 from omnifusion.__main__ import main
 from omnifusion.run.folder import PARTS
 from omnifusion.state import Video

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 
-from omnifusion import synthetic
 from omnifusion.__main__ import main, parser
 from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import prepare
@@ -268,4 +268,4 @@ def test_the_demo_runs_and_prints_how_it_went_beside_simpler_ways(
     table = re.findall(r"^  (\S.*?) +(\d+\.\d\d)$", capsys.readouterr().out, re.MULTILINE)
     psnr = {name.split()[0]: float(value) for name, value in table}
     assert set(psnr) == {"OmniFusion", "classical", "static", "gray"}
-    assert min(psnr["OmniFusion"], psnr["classical"]) > psnr["static"] + 3 and psnr["static"] > psnr["gray"]
+    assert psnr["OmniFusion"] > psnr["classical"] > psnr["static"] > psnr["gray"]

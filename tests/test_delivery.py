@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import synthetic
 import torch
 
-from omnifusion import synthetic
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.progress import StepIterator
 from omnifusion.run import export as delivery

@@ -14,10 +14,10 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import synthetic
 import torch
 from test_prior import write_prior
 
-from omnifusion import synthetic
 from omnifusion.algorithm import Result, colorize, next_frames
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.prior.components import Components, load_components

@@ -11,11 +11,12 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 from pretend import on_gpu, pretending
 from test_prior import frame, write_prior
 
-from omnifusion import flow, omnimotion, synthetic
+from omnifusion import flow, omnimotion
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.hint import Reference, estimate_color
 from omnifusion.omnimotion import official

@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-from omnifusion import synthetic
 from omnifusion import visualize as picture
 from omnifusion.__main__ import main
 from omnifusion.evaluation import ablation, dataset, figures, methods, tables

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-from omnifusion import metrics, synthetic, video
+from omnifusion import metrics, video
 from omnifusion.__main__ import main
 from omnifusion.algorithm import colorize
 from omnifusion.clip.film import inspect

@@ -5,8 +5,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
+import synthetic
 
-from omnifusion import synthetic
 from omnifusion.color import from_uint8, luminance
 from omnifusion.flow import dis as of
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-from omnifusion import synthetic, video
+from omnifusion import video
 from omnifusion.__main__ import main
 from omnifusion.correction import history as corrections
 from omnifusion.correction.history import Correction, chain, clip_of, correct_run, descent, state_of, undo

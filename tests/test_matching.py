@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 
-from omnifusion import synthetic, video
+from omnifusion import video
 from omnifusion.clip.matching import find_references
 from omnifusion.clip.prepare import prepare
 from omnifusion.clip.shots import Shot

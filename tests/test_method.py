@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-from omnifusion import metrics, synthetic
+from omnifusion import metrics
 from omnifusion.algorithm import colorize
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.correction.provenance import Edit, correct

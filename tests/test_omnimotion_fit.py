@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-from omnifusion import omnimotion, synthetic
+from omnifusion import omnimotion
 from omnifusion.color import from_uint8, luminance
 from omnifusion.flow import dis as of
 from omnifusion.geometry import inside, pixel_grid

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 
-from omnifusion import synthetic
 from omnifusion.__main__ import main
 from omnifusion.omnimotion import PRESETS, compiled
 from omnifusion.omnimotion.optimize import Schedule

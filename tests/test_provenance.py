@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+import synthetic
 import torch
 from torch import Tensor
 
-from omnifusion import synthetic
 from omnifusion.algorithm import colorize
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.correction.provenance import Edit, Lineage, correct, followed, roots, things

@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import synthetic
 
-from omnifusion import synthetic, video
+from omnifusion import video
 from omnifusion.clip.register import correlation, register
 from omnifusion.color import from_uint8, gray, to_uint8
 from omnifusion.progress import InputError

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-from omnifusion import synthetic
 from omnifusion.__main__ import main
 from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import Clip, prepare

@@ -63,7 +63,7 @@ def test_saturation_leaves_luminance_alone() -> None:
 
 
 def test_a_run_is_finished_and_its_doubts_are_shown(tmp_path: Path, capsys) -> None:
-    from omnifusion import synthetic
+    import synthetic
 
     frames = synthetic.make("pan", frames=3, size=(48, 80)).video.frames
     for t, frame in enumerate(frames):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-from omnifusion import geometry, synthetic
+from omnifusion import geometry
 
 SIZE = (54, 96)
 

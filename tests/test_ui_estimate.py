@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import synthetic
 
-from omnifusion import synthetic
 from omnifusion.settings import PRESETS
 from omnifusion.ui.estimate import GAINS, Rates
 from omnifusion.video import write_image

@@ -16,9 +16,10 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import synthetic
 from PIL import Image
 
-from omnifusion import synthetic, video
+from omnifusion import video
 from omnifusion.progress import InputError
 from omnifusion.state import Video
 

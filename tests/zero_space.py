@@ -60,9 +60,9 @@ def move(callback: Any = None) -> None:
 
 zero.init, zero.move = (lambda uuid: None), move
 
+import synthetic  # noqa: E402
 import torch  # noqa: E402
 
-from omnifusion import synthetic  # noqa: E402
 from omnifusion.inpaint import Kernels  # noqa: E402
 from omnifusion.progress import run_to_end  # noqa: E402
 from omnifusion.run.folder import Request  # noqa: E402

@@ -35,7 +35,7 @@ DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.
 """What reading a damaged file ends in."""
 
 NOT_DECISIVE = frozenset({
-    "ui", "commands", "evaluation", "synthetic", "terminal", "store", "delivery", "cache", "workers", "correction",
+    "ui", "commands", "evaluation", "terminal", "store", "delivery", "cache", "workers", "correction",
     "__main__",
 })  # fmt: skip
 """Rooms and modules whose code decides no color."""

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from omnifusion import geometry
-from omnifusion.synthetic.layers import Layer, Motion
-from omnifusion.synthetic.pictures import (
+from synthetic.layers import Layer, Motion
+from synthetic.pictures import (
     ASTRONAUT,
     blob,
     crop,

@@ -6,7 +6,7 @@ frame, and whether it is seen there. Lengths are in frame heights, the frame's c
 frame does not depend on the length of the clip, so a shorter clip is the beginning of a longer one.
 """
 
-from omnifusion.synthetic.clip import MadeClip, make
-from omnifusion.synthetic.scenes import SCENES
+from synthetic.clip import MadeClip, make
+from synthetic.scenes import SCENES
 
 __all__ = ["SCENES", "MadeClip", "make"]

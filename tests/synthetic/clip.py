@@ -12,8 +12,8 @@ from torch import Tensor
 
 from omnifusion import geometry
 from omnifusion.state import Video
-from omnifusion.synthetic.layers import Layer
-from omnifusion.synthetic.scenes import SCENES
+from synthetic.layers import Layer
+from synthetic.scenes import SCENES
 
 SUPERSAMPLES = 3  # per pixel and axis: soft outlines from hard masks
 TEXELS = 1.5  # per pixel: fine enough to keep a frame sharp, coarse enough not to alias
