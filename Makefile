@@ -32,7 +32,7 @@ app: $(STAMP)
 # On a machine with a GPU. One that has PyTorch and nothing else, and no network: `make gpu-carry` elsewhere, with the same
 # version of Python, take the folder along, and there `make gpu-check GPU_PYTHON=python3`.
 GPU_PYTHON ?= $(BIN)/python
-CARRIED := diffusers huggingface_hub kornia kornia_rs safetensors pillow pyyaml regex requests httpx2 httpcore2 truststore h11 anyio \
+CARRIED := diffusers huggingface_hub safetensors pillow pyyaml regex requests httpx2 httpcore2 truststore h11 anyio \
 	idna certifi charset_normalizer urllib3 tqdm packaging filelock importlib_metadata zipp fsspec psutil \
 	opencv-python-headless scipy numba llvmlite
 

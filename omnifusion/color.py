@@ -1,21 +1,42 @@
-"""sRGB and CIELAB (D65), with luminance held sacred. Differentiable; kornia does the conversion."""
+"""sRGB and CIELAB (D65, IEC 61966-2-1), differentiable; no function here changes a luminance that it is given."""
 
 from __future__ import annotations
 
-import kornia.color
 import numpy as np
 import torch
 from torch import Tensor
 
 
+RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+XYZ_TO_RGB = (
+    (3.2404813432, -1.5371515163, -0.4985363262),
+    (-0.9692549500, 1.8759900015, 0.0415559265),
+    (0.0556466391, -0.2040413384, 1.0573110696),
+)
+"""Linear sRGB and CIE XYZ; one matrix is the other's inverse."""
+WHITE = (0.95047, 1.0, 1.08883)
+"""D65 in XYZ."""
+
+
+def _times(matrix: tuple[tuple[float, ...], ...], image: Tensor) -> Tensor:
+    """A matrix for the channels of ``(..., 3, H, W)``."""
+    channels = image.unbind(-3)
+    return torch.stack([a * channels[0] + b * channels[1] + c * channels[2] for a, b, c in matrix], -3)
+
+
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """sRGB ``(..., 3, H, W)`` in [0, 1] to CIELAB: L* in [0, 100], a* and b* in about [-110, 110]."""
-    return kornia.color.rgb_to_lab(rgb)
+    linear = torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    xyz = _times(RGB_TO_XYZ, linear) / rgb.new_tensor(WHITE)[:, None, None]
+    x, y, z = torch.where(xyz > 0.008856, xyz.clamp_min(0.008856) ** (1 / 3), 7.787 * xyz + 4 / 29).unbind(-3)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -3)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
     """CIELAB ``(..., 3, H, W)`` to sRGB, clipped to [0, 1]."""
-    return kornia.color.lab_to_rgb(lab)
+    linear = _linear_rgb(lab[..., :1, :, :], lab[..., 1:, :, :])
+    rgb = torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055, 12.92 * linear)
+    return rgb.clamp(0, 1)
 
 
 def from_uint8(image: np.ndarray | Tensor) -> Tensor:
@@ -33,12 +54,8 @@ def _linear_rgb(L: Tensor, ab: Tensor) -> Tensor:
     """CIELAB to *linear* RGB without any clipping; L ``(..., 1, H, W)``, ab ``(..., 2, H, W)``."""
     fy = (L + 16.0) / 116.0
     f = torch.cat([fy + ab[..., :1, :, :] / 500.0, fy, fy - ab[..., 1:, :, :] / 200.0], dim=-3)
-    xyz = torch.where(f > 6.0 / 29.0, f**3, (f - 4.0 / 29.0) * 3.0 * (6.0 / 29.0) ** 2)
-    white = xyz.new_tensor([0.95047, 1.0, 1.08883]).view(3, 1, 1)
-    matrix = xyz.new_tensor(
-        [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
-    )
-    return torch.einsum("ij,...jhw->...ihw", matrix, xyz * white)
+    xyz = torch.where(f > 6 / 29, f**3, (f - 4 / 29) / 7.787) * f.new_tensor(WHITE)[:, None, None]
+    return _times(XYZ_TO_RGB, xyz)
 
 
 def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:

@@ -31,7 +31,6 @@ ONLY_IN = {
     "gradio": {"ui"},
     "diffusers": {"prior"},
     "av": {"video"},
-    "kornia": {"color"},
     "spaces": {"ui"},
     "ray": {"run"},
 }
