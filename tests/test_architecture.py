@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"algorithm"},
     {"run"},
     {"terminal", "evaluation", "correction"},
-    {"commands", "ui"},
+    {"commands", "cli", "ui"},
     {"__main__"},
 ]
 """A room imports from rooms of its own layer or of layers above it in this list, never from one below."""
