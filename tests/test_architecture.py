@@ -1,20 +1,25 @@
-"""Imports point one way, heavy libraries stay in their rooms, and every public name is documented."""
+"""Imports point one way, heavy libraries stay in their rooms, the house keeps its size, and words have one spelling."""
 
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "omnifusion"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "omnifusion"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: list[set[str]] = [
-    {"progress"},
+    {"progress", "pool"},
     {"state"},
     {"color", "geometry", "settings", "visualize"},
-    {"video", "flow", "features", "levin", "metrics"},
+    {"video", "flow", "features", "levin", "metrics", "transfer"},
     {"clip", "omnimotion", "hint"},
     {"propagate", "prior"},
     {"inpaint"},
@@ -28,12 +33,24 @@ LAYERS: list[set[str]] = [
 """A room imports from rooms of its own layer or of layers above it in this list, never from one below."""
 
 ONLY_IN = {
-    "gradio": {"ui"},
-    "diffusers": {"prior"},
     "av": {"video"},
-    "spaces": {"ui"},
+    "diffusers": {"prior"},
+    "gradio": {"ui"},
+    "huggingface_hub": {"prior", "ui"},
+    "pandas": {"evaluation"},
+    "pydantic": {"settings"},
     "ray": {"run"},
+    "spaces": {"ui"},
+    "torchmetrics": {"metrics"},
+    "torchvision": {"flow", "metrics"},
+    "transformers": {"prior"},
+    "typer": {"cli"},
 }
+
+# FINAL: take the mark away when the house stands, so that it stays so.
+FINAL = pytest.mark.xfail(reason="the house is being rebuilt", strict=False)
+MOST_FILES, MOST_LINES, MOST_IN_A_FILE = 75, 10_000, 350
+MOST_BESIDE = {"training": 600, "benchmarks": 600}
 
 
 def room(path: Path) -> str:
@@ -107,3 +124,123 @@ def test_public_names_are_documented(path: Path) -> None:
 
 def test_only_geometry_calls_grid_sample() -> None:
     assert [room(p) for p in FILES if "grid_sample(" in p.read_text()] == ["geometry"]
+
+
+def test_only_the_page_imports_the_page() -> None:
+    importers = [p for p in FILES if any(n.startswith("omnifusion.ui") for n in imported(p)) and room(p) != "ui"]
+    assert not [p for p in importers if room(p) != "commands"] and "omnifusion.training" not in set().union(
+        *(imported(p) for p in FILES)
+    )
+
+
+# -- size
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+@FINAL
+def test_the_library_is_small() -> None:
+    assert len(FILES) + 1 <= MOST_FILES
+    assert sum(map(lines, [*FILES, ROOT / "app.py"])) <= MOST_LINES
+
+
+@FINAL
+def test_no_file_is_long() -> None:
+    assert not {str(p.relative_to(ROOT)): lines(p) for p in FILES if lines(p) > MOST_IN_A_FILE}
+
+
+@FINAL
+@pytest.mark.parametrize(("folder", "most"), MOST_BESIDE.items())
+def test_what_is_beside_the_library_is_small(folder: str, most: int) -> None:
+    assert sum(map(lines, (ROOT / folder).rglob("*.py"))) <= most
+
+
+# -- words
+
+WORDS = {
+    "believe[ds]": "accepted",
+    "borrowed": "shared",
+    "called.off": "canceled",
+    "calm": "mean prediction",
+    "descend\\w*": "provenance",
+    "doubt\\w*": "uncertainty",
+    "fetch(ed|ing)": "warp, gather",
+    "hints?": "color estimate",
+    "inks?": "palette",
+    "judge[sd]?": "match confidence",
+    "lend\\w*|lent": "reference frame",
+    "literal": "trust_tracker",
+    "lonely": "isolated",
+    "look(ed)?.?up": "nearest-neighbor transfer",
+    "manieth": "n-th",
+    "mend\\w*": "correct",
+    "peers?": "baselines",
+    "rulers?": "metric implementation",
+    "so many": "as many, at most",
+    "strokes": "scribbles",
+    "twins?": "duplicate frame",
+    "the truth": "ground truth",
+    "witness\\w*": "color candidate",
+}
+"""Words that had to go, and the field's own for them."""
+
+NOT_YET = frozenset(WORDS)
+"""Those that are still in use somewhere: take a word from here when it is gone."""
+
+BRITISH = (
+    "colour|grey|centre[sd]?\\b|neighbour|behaviour|favour|honour|analyse|catalogue|licence|cancell(ed|ing)|travell|modelling|"
+    "labell|metres?\\b|defence|artefact|whilst|(real|optim|organ|normal|initial|recogn|minim|maxim|summar|visual|color)is(e|ing)"
+)
+EXCEPTIONS = {
+    "tests/test_architecture.py": ".*",  # this list
+    "omnifusion/settings.py": "grey",  # names that old links hold
+    "tests/test_settings.py": "grey",  # the same
+}
+"""Words that a file may hold all the same."""
+
+PARTICIPLES = {"told", "found", "left", "given", "asked", "shown", "seen", "lent", "fetched", "known"}
+
+
+@cache
+def texts() -> dict[str, str]:
+    """What people read of the product: code, page and docs; not the history of changes and experiments."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    kinds = (".py", ".md", ".css", ".js", ".toml", "Makefile", "Dockerfile")
+    history = ("CHANGELOG.md", "docs/experiments.md")
+    return {n: (ROOT / n).read_text() for n in names if n.endswith(kinds) and n not in history and (ROOT / n).is_file()}
+
+
+def uses(pattern: str) -> list[str]:
+    """Where a word stands: "file: word"."""
+    whole = re.compile(pattern)
+    return [
+        f"{name}: {match[0]}"
+        for name, text in texts().items()
+        for match in whole.finditer(text)
+        if not re.search(EXCEPTIONS.get(name, "^$"), match[0], re.IGNORECASE)
+    ]
+
+
+@pytest.mark.parametrize("word", [w if w not in NOT_YET else pytest.param(w, marks=FINAL) for w in WORDS])
+def test_one_word_for_one_thing(word: str) -> None:
+    first, *rest = word
+    capitals = f"[{first}{first.upper()}]{''.join(rest)}" if word != "literal" else word  # typing's Literal may stay
+    assert not uses(rf"(?<![A-Za-z])(?:{capitals})(?![a-z])"), f"say {WORDS[word]!r}"
+
+
+def test_spelling_is_american() -> None:
+    assert not uses(rf"(?i:{BRITISH})")
+
+
+@FINAL
+def test_variables_are_nouns() -> None:
+    bound: Counter[str] = Counter()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else ""
+            name = node.arg if isinstance(node, ast.arg) else name
+            if name in PARTICIPLES:
+                bound[f"{path.relative_to(ROOT)}: {name}"] += 1
+    assert not bound

@@ -312,7 +312,7 @@ def test_ten_clients_at_once_each_get_their_own(target: Target, note: Callable[[
     note("ten clients at once", "each its own result, one run at a time")
 
 
-def test_submitting_and_cancelling_computes_one_run_at_a_time(target: Target, note: Callable[[str, str], None]) -> None:
+def test_submitting_and_canceling_computes_one_run_at_a_time(target: Target, note: Callable[[str, str], None]) -> None:
     path = str(film(target.folder / "b.mp4", 2, (96, 128)))
     client = Client(target.server.url, verbose=False, download_files=False)
     began = time.monotonic()

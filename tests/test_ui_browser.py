@@ -212,7 +212,7 @@ def test_cancel_keeps_and_shows_what_is_done(page: sync_api.Page, tmp_path: Path
     expect(page.locator("#run")).to_be_enabled()
 
 
-def test_a_second_visitor_is_queued_and_told_and_a_run_can_be_cancelled_from_its_link(
+def test_a_second_visitor_is_queued_and_told_and_a_run_can_be_canceled_from_its_link(
     page: sync_api.Page, browser: sync_api.Browser, server: Server, tmp_path: Path
 ) -> None:
     context = browser.new_context()

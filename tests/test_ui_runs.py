@@ -71,7 +71,7 @@ def test_runs_wait_for_each_other_and_give_their_newest_steps() -> None:
     assert all(run.result is STORED for run in mine) and counted.most == 1
 
 
-def test_submitting_and_cancelling_never_lets_two_compute() -> None:
+def test_submitting_and_canceling_never_lets_two_compute() -> None:
     runs, counted = Runs(Limits(runs=1, queue=100)), Counted()
 
     async def storm() -> float:
