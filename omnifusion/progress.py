@@ -6,7 +6,7 @@ The bottom layer: it imports nothing heavy, so that a typing error costs no wait
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -85,11 +85,19 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Colored(Step):
-    """New colors: ``state`` of the whole clip so far; ``frame`` got them in an iteration (None = exemplars)."""
+    """New colors.
+
+    Attributes:
+        state: the colors so far, of the whole clip, or of the part of it that is being colored.
+        iteration: counted from 0 in the state.
+        frame: the frame of the state that got them; None = exemplars.
+        frames: the clip's numbers of the state's frames, where it is a part of the clip.
+    """
 
     state: ColorState
     iteration: int
     frame: int | None = None
+    frames: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from omnifusion.clip.prepare import Clip
-from omnifusion.prior.diffusion import load_prior
 from omnifusion.progress import Colored, Measured, Step, Steps, run_to_end
-from omnifusion.run.cache import fingerprint
-from omnifusion.run.export import makers
-from omnifusion.run.folder import Request, RunFolder, writing
-from omnifusion.run.segments import BASE_MIB, Units, longest, windows
-from omnifusion.run.workers import color_by, color_here, local, ray_cluster
-from omnifusion.stages import Stages, device
+from omnifusion.run.estimate import estimate
+from omnifusion.run.folder import RunRequest
+from omnifusion.run.pipeline import Loaded, Resources, begin, color
+from omnifusion.settings import Settings
 from omnifusion.state import Exemplar
 
 T = TypeVar("T")
@@ -41,6 +35,8 @@ class Bar:
 
     def show(self, step: Step) -> None:
         """Move the bar to where the step is."""
+        if step.stage == "load":  # soon over, or with a sentence of its own
+            return
         stage = "color" if step.stage in ("propagate", "inpaint") else step.stage
         if self._bar is None or (self.each_stage and stage != self._stage):
             self.close()
@@ -61,73 +57,47 @@ class Bar:
             self._bar = None
 
 
-def follow(steps: Steps[T], each_stage: bool = False) -> T:
-    """Run long work to its end under a bar; see ``Bar``."""
+def follow(steps: Steps[T], each_stage: bool = False, also: Callable[[Step], None] = lambda step: None) -> T:
+    """Run long work to its end under a bar; see ``Bar``. Each step is shown to ``also``, too."""
     bar = Bar(each_stage)
+
+    def show(step: Step) -> None:
+        also(step)
+        bar.show(step)
+
     try:
-        return run_to_end(steps, bar.show)
+        return run_to_end(steps, show)
     finally:
         bar.close()
 
 
-@dataclass(frozen=True)
-class Means:
-    """What a run may use, and what it writes.
-
-    Attributes:
-        mib: memory of all processes together, MiB.
-        workers: how many processes, or where a Ray cluster is.
-        format: see ``deliver``.
-    """
-
-    mib: float = 4096.0
-    workers: int | str = 1
-    format: str = "h264"
-
-
 def color_to_folder(
-    clip: Clip, request: Request, exemplars: Sequence[Exemplar], out: Path, overwrite: bool, means: Means | None = None
+    request: RunRequest, exemplars: Sequence[Exemplar], out: Path, overwrite: bool, resources: Resources | None = None
 ) -> dict[str, Any]:
-    """Run the method on a clip, with progress on the terminal, into a folder; returns the report.
+    """Color a clip into the folder ``out`` with progress on the terminal; returns the report. See ``pipeline``."""
+    resources = resources or Resources()
 
-    A run that was killed goes on where it was. Ctrl-C ends the run early: what is colored by then is written, and the
-    report says ``"complete": false``.
+    def show(step: Step) -> None:
+        if isinstance(step, Loaded):
+            print(cost(step, request.settings, resources.mib))
 
-    Args:
-        clip: what was prepared from the request and the ``exemplars`` that came with it.
-        out, overwrite: see ``RunFolder``.
-        means: what may be used.
-    """
-    settings, means = request.settings, means or Means()
-    load_prior(settings, device())  # first of all: a prior that cannot be had must cost nobody a fit
-    count = means.workers if isinstance(means.workers, int) else 1
-    share = means.mib if count == 1 else (means.mib - BASE_MIB) / count
-    shots = windows(clip.shots, clip.exemplars, longest(clip.size, clip.video.size, share))
-    source = (
-        fingerprint(Path(request.source)) if request.source else hashlib.sha256(clip.video.frames.tobytes()).hexdigest()
-    )
-    folder = RunFolder(out, overwrite, source)
-    folder.require_space(clip)
-    units = Units(clip, settings, shots, folder.cache)
-    if means.workers == 1:
-        steps = color_here(units, Stages())
-    else:
-        pool = local(count) if isinstance(means.workers, int) else ray_cluster(means.workers, means.mib)
-        steps = color_by(pool, units)
-    try:
-        with writing(out):
-            follow(steps, each_stage=True)
-    except KeyboardInterrupt:
-        print("\nInterrupted: writing what is colored so far.")
-    folder.iterations, folder.trackers, folder.notes = units.rounds(), units.trackers(), units.notes()
-    threads = makers(clip.video.size, means.mib)
-    report = follow(folder.finish(clip, settings, units.costs(), units.colors, means.format, threads), each_stage=True)
-    folder.keep(request, {given.index: given.image for given in exemplars})
-    for note in report["notes"]:
+    run = begin(out, request, {given.index: given.image for given in exemplars}, overwrite=overwrite)
+    run = follow(color(run, resources), each_stage=True, also=show)
+    for note in run.report["notes"]:
         print(note)
-    print(summary(report))
-    print(f"Results: {folder.path}")
-    return report
+    print(summary(run.report))
+    print(f"Results: {run.folder}")
+    return run.report
+
+
+def cost(clip: Loaded, settings: Settings, mib: float) -> str:
+    """What a run will take, in words."""
+    expected, length = estimate(settings, clip.frames, clip.size), clip.frames / clip.fps
+    return (
+        f"{clip.frames} frames, {float(length):.1f} s of footage: about {expected.seconds / length:.0f} s of work on "
+        f"two cores for each second, {expected.seconds / 60:.1f} min in all; up to {mib:.0f} MiB of memory and "
+        f"{expected.disk_mib} MiB of disk."
+    )
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,19 @@ import torch
 from omnifusion import video
 from omnifusion.__main__ import main
 from omnifusion.correction import history as corrections
-from omnifusion.correction.history import Correction, chain, clip_of, correct_run, descent, state_of, undo
+from omnifusion.correction.history import (
+    Correction,
+    FrameCorrected,
+    clip_of,
+    correct_run,
+    provenance,
+    recover,
+    state_of,
+    undo,
+)
 from omnifusion.geometry import pixel_grid
 from omnifusion.progress import InputError, run_to_end
-from omnifusion.run.folder import Stored, open_run
+from omnifusion.run.folder import RunFolder, copy_run, open_run
 from omnifusion.visualize import stretch
 
 SIZE, FRAMES = (96, 160), 6
@@ -38,8 +46,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray
 
 
 @pytest.fixture
-def run(finished: tuple[Path, np.ndarray], tmp_path: Path) -> Stored:
-    return open_run(Path(shutil.copytree(finished[0], tmp_path / "run")))
+def run(finished: tuple[Path, np.ndarray], tmp_path: Path) -> RunFolder:
+    return copy_run(open_run(finished[0]), tmp_path / "run")
 
 
 @pytest.fixture
@@ -52,19 +60,19 @@ def painted(where: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    files = sorted(f for f in folder.rglob("*") if f.is_file() and "units" not in f.parts)
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name not in ("run.lock", "manifest.txt"))
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def states(run: Stored) -> tuple[torch.Tensor, ...]:
+def states(run: RunFolder) -> tuple[torch.Tensor, ...]:
     state = state_of(run, clip_of(run))
     return state.ab, state.origin, state.confidence, state.source
 
 
-def test_frames_change_where_the_state_does_and_nowhere_else(run: Stored, asked: Correction) -> None:
+def test_frames_change_where_the_state_does_and_nowhere_else(run: RunFolder, asked: Correction) -> None:
     before, old = state_of(run, clip_of(run)), [run.frame(t) for t in range(FRAMES)]
-    steps: list[corrections.Mended] = []
-    new = run_to_end(correct_run(run, asked), lambda s: steps.append(s) if isinstance(s, corrections.Mended) else None)
+    steps: list[FrameCorrected] = []
+    new = run_to_end(correct_run(run, asked), lambda s: steps.append(s) if isinstance(s, FrameCorrected) else None)
     after = state_of(new, clip_of(new))
     changed = after.origin != before.origin
     for t in range(FRAMES):
@@ -76,13 +84,17 @@ def test_frames_change_where_the_state_does_and_nowhere_else(run: Stored, asked:
     film = video.read(new.folder / "colorized.mp4").frames
     assert np.abs(film[3].astype(int) - new.frame(3).transpose(2, 0, 1)).mean() < 4
     (told,) = new.report["corrections"]
+    assert new.report["iterations"][told["iteration"]]["propagated"] == int(changed.sum())
+    assert int(after.iteration.max()) == told["iteration"] == len(new.report["iterations"]) - 1
     assert told["changed_pixels"] == int(changed.sum()) and told["patches"] == [3]
-    owner = descent(after, new)
+    owner = provenance(after, new)
     assert torch.equal(owner == -1, changed) and (owner[~changed] == 0).all()
-    assert new.report["descent"] == {"correction 1": int(changed.sum()), "frame 0": int((~changed).sum())}
+    assert new.report["provenance"] == {"correction 1": int(changed.sum()), "frame 0": int((~changed).sum())}
 
 
-def test_what_is_locked_stays_at_full_size(run: Stored, asked: Correction, finished: tuple[Path, np.ndarray]) -> None:
+def test_what_is_locked_stays_at_full_size(
+    run: RunFolder, asked: Correction, finished: tuple[Path, np.ndarray]
+) -> None:
     mask = finished[1][3].copy()
     mask[:, 80:] = False
     old = run.frame(3)
@@ -92,7 +104,7 @@ def test_what_is_locked_stays_at_full_size(run: Stored, asked: Correction, finis
     assert new.report["corrections"][0]["changed_frames"] == [2, 3, 4]
 
 
-def test_undoing_gives_the_run_before_bit_for_bit(run: Stored, asked: Correction) -> None:
+def test_undoing_gives_the_run_before_bit_for_bit(run: RunFolder, asked: Correction) -> None:
     first = hashes(run.folder)
     once = run_to_end(correct_run(run, asked))
     second = hashes(run.folder)
@@ -104,38 +116,40 @@ def test_undoing_gives_the_run_before_bit_for_bit(run: Stored, asked: Correction
         undo(open_run(run.folder))
 
 
-def test_a_chain_is_done_again(run: Stored, asked: Correction, tmp_path: Path) -> None:
-    other = open_run(Path(shutil.copytree(run.folder, tmp_path / "other")))
+def test_a_chain_is_done_again(run: RunFolder, asked: Correction, tmp_path: Path) -> None:
+    other = copy_run(run, tmp_path / "other")
     for correction in (asked, Correction({0: painted(np.eye(*SIZE) > 0, (9, 9, 200))}, frames=(0, 3))):
         run = run_to_end(correct_run(run, correction))
-    for correction in chain(run):
+    for correction in corrections.history(run):
         other = run_to_end(correct_run(other, correction))
     assert all(torch.equal(a, b) for a, b in zip(states(run), states(other), strict=True))
     assert run.report == other.report
 
 
-def test_a_crash_costs_nothing(run: Stored, asked: Correction, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_costs_nothing(run: RunFolder, asked: Correction, monkeypatch: pytest.MonkeyPatch) -> None:
     before = hashes(run.folder)
 
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(corrections, "save_state", crash)
+        broken.setattr(corrections, "_report", crash)
         with pytest.raises(KeyboardInterrupt):
             run_to_end(correct_run(run, asked))
     assert hashes(open_run(run.folder).folder) == before
     with monkeypatch.context() as broken:  # decided, but not yet done
-        broken.setattr(corrections, "settle", crash)
+        broken.setattr(corrections, "_settle", crash)
         with pytest.raises(KeyboardInterrupt):
             run_to_end(correct_run(run, asked))
-    new = open_run(run.folder)
+    with pytest.raises(InputError, match="interrupted"):
+        open_run(run.folder)
+    new = recover(run.folder)
     assert len(new.report["corrections"]) == 1 and not (run.folder / "corrections" / "0001" / "after").exists()
     assert hashes(undo(new).folder) == before
 
 
 def test_the_command_line_corrects_a_copy_and_undoes(
-    run: Stored, asked: Correction, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, asked: Correction, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video.write_image(tmp_path / "patch.png", asked.patches[3])
     before, copy = hashes(run.folder), tmp_path / "copy"

@@ -72,8 +72,7 @@ def test_a_run_is_finished_and_its_doubts_are_shown(tmp_path: Path, capsys) -> N
     run = tmp_path / "run"
     assert main(["colorize", str(tmp_path / "clip"), "--out", str(run), "--preset", "draft", "--frames", "3"]) == 0
     assert main(["finish", str(run), "--out", str(tmp_path / "chroma"), "--chroma"]) == 0
-    with np.load(run / "ab.npz") as arrays:
-        ab = arrays["ab"]
+    ab = np.stack([values.numpy() for values in open_run(run).chroma()])
     read = cv2.imread(str(tmp_path / "chroma" / "00001.png"), cv2.IMREAD_UNCHANGED).astype(float)
     assert read.shape == (48, 80, 3) and (read[..., 2] == 32768).all()
     assert np.abs((read[..., 1] - 32768) / 256 - ab[1, 0]).max() < 0.01
@@ -81,9 +80,9 @@ def test_a_run_is_finished_and_its_doubts_are_shown(tmp_path: Path, capsys) -> N
     with av.open(str(tmp_path / "chroma.mkv")) as film:
         filmed = [picture.to_ndarray(format="rgb48le") for picture in film.decode(video=0)]
     assert len(filmed) == 3 and np.array_equal(filmed[1], read[..., ::-1]), "film and pictures hold the same"
-    (run / "ab.npz").rename(tmp_path / "ab.npz")
+    (run / "colors").rename(tmp_path / "colors")
     assert main(["finish", str(run), "--out", str(tmp_path / "none.mkv"), "--chroma"]) == 2
-    (tmp_path / "ab.npz").rename(run / "ab.npz")
+    (tmp_path / "colors").rename(run / "colors")
     assert main(["finish", str(run), "--out", str(tmp_path / "pale"), "--saturation", "0.5"]) == 0
     pale = video.read_image(tmp_path / "pale" / "frames" / "00001.png")
     full = open_run(run).frame(1).transpose(2, 0, 1)

@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from omnifusion import omnimotion
-from omnifusion.flow.tracker import DirectFlow
 from omnifusion.progress import Colored, InputError, Step, is_canceled, run_to_end
-from omnifusion.run.folder import Request, open_run, save_request
+from omnifusion.run.folder import RunRequest, open_run, save_request
 from omnifusion.settings import PRESETS, Settings, choose
 from omnifusion.state import ColorState, Origin, Video
 from omnifusion.ui import gpu, live, paint, results, work
@@ -55,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finished(archive: Archive, clip: Path, settings: Settings | None = None, **request: Any) -> Any:
-    asked = Request(clip.name, settings or choose("draft", max_side=64), **request)
+    asked = RunRequest(clip.name, settings or choose("draft", max_side=64), **request)
     return run_to_end(work.run(work.Job(clip, asked, {}), archive.new()[1], Limits()))
 
 
@@ -200,7 +199,7 @@ def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> Non
     )
     assert first.frame(1).shape == (48, 64, 3) and first.origin().shape == (3, 48, 64)
     assert (first.origin() >= 0).all()
-    asked = Request("a", choose("draft", max_side=64, eta=0.3, seed=3))
+    asked = RunRequest("a", choose("draft", max_side=64, eta=0.3, seed=3))
     steps = work.run(work.Job(clip, asked, {}, first), archive.new()[1], Limits())
     stages = set()
     second = run_to_end(steps, lambda step: stages.add(step.stage))
@@ -213,23 +212,19 @@ def test_a_run_is_stored_whole_and_its_tracker_used_again(tmp_path: Path) -> Non
     rows = results.table([first, second])
     assert [row[0] for row in rows] == ["1: a.mp4", "2: a", "2: classical"]
     assert all(len(row) == len(results.HEADERS) for row in rows)
-    other = film(tmp_path / "b.mp4", seed=1)
-    assert work.reusable(work.Job(other, asked, {}, first)) == {}
-    wider = Request("a", choose("draft", max_side=96))
-    assert work.reusable(work.Job(clip, wider, {}, first)) == {}
 
 
 def test_a_stopped_run_keeps_what_is_done_and_a_closed_one_leaves_nothing(tmp_path: Path) -> None:
     archive, clip = Archive(tmp_path / "results"), film(tmp_path / "a.mp4")
-    job = work.Job(clip, Request("a", choose("draft", max_side=64)), {})
+    job = work.Job(clip, RunRequest("a", choose("draft", max_side=64)), {})
     seen: list[Step] = []
 
     def stopped() -> bool:
         return any(step.stage == "propagate" for step in seen)
 
-    is_canceled.set(stopped)  # as a run's context has it: the frames are decoded all the same
-    steps = work.run(job, archive.new()[1], Limits(), stopped)
-    kept = run_to_end(steps, seen.append)
+    token = is_canceled.set(stopped)  # as a run's context has it: the frames are decoded all the same
+    kept = run_to_end(work.run(job, archive.new()[1], Limits()), seen.append)
+    is_canceled.reset(token)
     assert not kept.report["complete"] and (kept.origin()[0] == 0).all() and (kept.origin()[2] == -1).all()
     assert len(read(kept.folder / "colorized.mp4")) == 3
     steps = work.run(job, archive.new()[1], Limits())
@@ -240,40 +235,11 @@ def test_a_stopped_run_keeps_what_is_done_and_a_closed_one_leaves_nothing(tmp_pa
     assert [f.name for f in archive.folder.iterdir()] == [kept.token]
 
 
-@pytest.mark.slow
-def test_another_exemplar_finds_the_flows_that_an_earlier_run_searched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip, kept, searched = film(tmp_path / "a.mp4", frames=4), work.Kept(), []
-    keep = DirectFlow._keep
-    monkeypatch.setattr(DirectFlow, "_keep", lambda *given: searched.append(given[1]) or keep(*given))
-
-    def run(name: str, frame: int, kept: work.Kept, clip: Path = clip) -> ColorState:
-        video = read(clip, 1, frame)
-        write_image(tmp_path / "e.png", np.asarray(video.frames[0]))
-        asked = Request("a", choose("draft", max_side=64), exemplars=(frame,))
-        job = work.Job(clip, asked, {frame: tmp_path / "e.png"})
-        searched.clear()
-        return run_to_end(work.run(job, tmp_path / name, Limits(), kept=kept)).state(torch.zeros(0))
-
-    run("first", 0, kept)
-    all_of_it = len(searched)
-    again = run("again", 0, kept)
-    assert all_of_it > 0 and not searched, "every flow is there already"
-    other = run("other", 3, kept)
-    assert len(searched) < all_of_it
-    alone = run("alone", 3, work.Kept())
-    assert torch.equal(other.origin, alone.origin), "what was kept changes nothing that is sure"
-    assert not torch.equal(other.origin, again.origin)
-    run("third", 0, kept, film(tmp_path / "b.mp4", frames=4, seed=1))
-    assert len(searched) == all_of_it, "another clip has flows of its own"
-
-
 def test_links_expire_and_lead_nowhere_else(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "results", days=2)
     token, folder = archive.new()
     folder.mkdir()
-    save_request(folder, Request("a", Settings()))
+    save_request(folder, RunRequest("a", Settings()))
     assert archive.open(token).request.name == "a"
     for bad in ("", "../results", "..", token + "/..", "visits", "a" * 22):
         with pytest.raises(InputError, match="expired"):

@@ -194,7 +194,7 @@ def test_a_closed_tab_loses_nothing(browser: sync_api.Browser, server: Server) -
         again = open_page(context, link)
         expect(progress(again)).to_contain_text(re.compile("Finished in|Opened from"), timeout=RUN)
         token = urllib.parse.parse_qs(urllib.parse.urlparse(link).query)["run"][0]
-        with np.load(server.results / token / "ab.npz") as colors:
+        with np.load(server.results / token / "colors" / "00000.npz") as colors:
             found.add(hashlib.sha256(colors["ab"].tobytes()).hexdigest())
         expect(again.locator("#heading")).to_contain_text("12 frames")
         context.close()
@@ -285,7 +285,7 @@ def test_scribbles_make_an_exemplar(browser: sync_api.Browser, server: Server, w
 def test_a_result_is_fixed_by_a_stroke_and_the_fix_undone(page: sync_api.Page, server: Server) -> None:
     def colors() -> np.ndarray:
         token = urllib.parse.parse_qs(urllib.parse.urlparse(link_of(page)).query)["run"][0]
-        with np.load(server.results / token / "ab.npz") as arrays:
+        with np.load(server.results / token / "colors" / "00000.npz") as arrays:
             return np.array(arrays["ab"])
 
     prepare_short_run(page, 4)

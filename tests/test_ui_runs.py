@@ -14,13 +14,13 @@ import pytest
 
 from omnifusion import flow
 from omnifusion.progress import Canceled, InputError, Step, Steps
-from omnifusion.run.folder import Request, Stored
+from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.settings import Settings
 from omnifusion.ui.estimate import MIB
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.runs import Bound, Run, Runs
 
-STORED = Stored("token", Path(), Request("clip", Settings()))
+STORED = RunFolder("token", Path(), RunRequest("clip", Settings()))
 WIDE = Bound(60.0, 1e9)
 
 
@@ -33,8 +33,8 @@ class Counted:
     begun: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def work(self, steps: int, seconds: float = 0.01) -> Callable[[Callable[[], bool]], Steps[Stored]]:
-        def run(stopped: Callable[[], bool]) -> Steps[Stored]:
+    def work(self, steps: int, seconds: float = 0.01) -> Callable[[Callable[[], bool]], Steps[RunFolder]]:
+        def run(stopped: Callable[[], bool]) -> Steps[RunFolder]:
             with self.lock:
                 self.now, self.begun = self.now + 1, self.begun + 1
                 self.most = max(self.most, self.now)
@@ -167,7 +167,7 @@ def test_a_run_ends_within_a_step_that_is_going_on(keep: bool) -> None:
         searching.set()
         flow.parallel(lambda _: time.sleep(0.05), list(range(1000)))
 
-    def work(stopped: Callable[[], bool]) -> Steps[Stored]:
+    def work(stopped: Callable[[], bool]) -> Steps[RunFolder]:
         yield Step("flow")
         try:
             flow.parallel(search, list(range(4)))
@@ -185,7 +185,7 @@ def test_a_run_ends_within_a_step_that_is_going_on(keep: bool) -> None:
 
 
 def test_what_a_run_raises_is_raised_to_its_client_and_frees_the_place() -> None:
-    def broken(stopped: Callable[[], bool]) -> Steps[Stored]:
+    def broken(stopped: Callable[[], bool]) -> Steps[RunFolder]:
         yield Step("load")
         raise InputError("no good")
 

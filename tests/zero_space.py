@@ -65,7 +65,7 @@ import torch  # noqa: E402
 
 from omnifusion.inpaint import Kernels  # noqa: E402
 from omnifusion.progress import run_to_end  # noqa: E402
-from omnifusion.run.folder import Request  # noqa: E402
+from omnifusion.run.folder import RunRequest  # noqa: E402
 from omnifusion.settings import choose  # noqa: E402
 from omnifusion.ui import gpu, work  # noqa: E402
 from omnifusion.ui.archive import Archive  # noqa: E402
@@ -79,7 +79,7 @@ def visit(clip: Path, results: Path, runs: list[dict[str, Any]]) -> None:
         ASKED.clear()
         settings = choose("draft", max_side=64, steps=1, **changes)
         _, folder = Archive(results).new()
-        job = work.Job(clip, Request("clip", settings), {})
+        job = work.Job(clip, RunRequest("clip", settings), {})
         run = run_to_end(work.run(job, folder, Limits(), stages=gpu.stages()))
         notes = [note for note in run.report["notes"] if "could not go on" in note]
         runs.append({"asked": list(ASKED), "complete": run.report["complete"], "notes": notes})

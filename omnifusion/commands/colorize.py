@@ -11,7 +11,6 @@ from omnifusion.commands import at_least
 from omnifusion.settings import CHOICES, Choice, Settings, choose
 
 if TYPE_CHECKING:
-    from omnifusion.clip.prepare import Clip
     from omnifusion.state import Exemplar
 
 
@@ -101,32 +100,15 @@ def parse_exemplar(text: str) -> Exemplar:
     return Exemplar(int(frame), read_image(Path(image), alpha=True))
 
 
-def cost(clip: Clip, settings: Settings, mib: int) -> str:
-    """What a run will take, in words, before it begins."""
-    from omnifusion.run.segments import disk_mib
-    from omnifusion.ui.estimate import Rates
-
-    frames, length = len(clip.video), len(clip.video) / clip.video.fps
-    seconds = Rates(Path()).estimate(settings, frames, clip.video.size).seconds
-    return (
-        f"{frames} frames, {float(length):.1f} s of footage: about {seconds / length:.0f} s of work on two cores for "
-        f"each second, {seconds / 60:.1f} min in all; up to {mib} MiB of memory and {disk_mib(clip)} MiB of disk."
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Color a clip and print where the results are."""
-    from omnifusion.clip.prepare import prepare
-    from omnifusion.run.folder import Request
-    from omnifusion.terminal import Means, color_to_folder
-    from omnifusion.video import stream
+    from omnifusion.run.folder import RunRequest
+    from omnifusion.run.pipeline import Resources
+    from omnifusion.terminal import color_to_folder
 
-    settings = settings_of(args)
     exemplars = [parse_exemplar(text) for text in args.exemplar]
-    clip = prepare(stream(args.input, args.frames), exemplars, settings.max_side, force=args.force)
     given, source = tuple(exemplar.index for exemplar in exemplars), str(args.input.absolute())
-    request = Request(args.input.name, settings, args.frames, given, args.force, source)
-    print(cost(clip, settings, args.memory))
-    means = Means(args.memory, args.workers, args.format)
-    report = color_to_folder(clip, request, exemplars, args.out, args.overwrite, means)
+    request = RunRequest(args.input.name, settings_of(args), args.frames, given, args.force, source)
+    resources = Resources(args.memory, workers=args.workers, format=args.format)
+    report = color_to_folder(request, exemplars, args.out, args.overwrite, resources)
     return 0 if report["complete"] else 130

@@ -43,18 +43,16 @@ def parse_frames(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Correct a run, or undo that, and print what has changed."""
-    import shutil
-
     from omnifusion.commands.colorize import parse_exemplar
-    from omnifusion.correction.history import Correction, chain, correct_run, undo
+    from omnifusion.correction.history import Correction, correct_run, history, recover, undo
     from omnifusion.progress import InputError
-    from omnifusion.run.folder import open_run, writing
+    from omnifusion.run.folder import copy_run, open_run
     from omnifusion.terminal import follow
 
     if (bool(args.exemplar) + args.undo + (args.replay is not None)) != 1:
         raise InputError("Say what to do: --exemplar IMAGE@FRAME, --replay OTHER or --undo.")
-    stored = open_run(args.folder)
-    asked = [] if args.replay is None else chain(open_run(args.replay))
+    stored = recover(args.folder)
+    asked = [] if args.replay is None else history(open_run(args.replay))
     if args.exemplar:
         given = ([parse_exemplar(text) for text in texts] for texts in (args.exemplar, args.lock))
         patches, locks = ({picture.index: picture.image for picture in pictures} for pictures in given)
@@ -62,9 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         if args.out.exists():
             raise InputError(f"{args.out} exists; name a new folder for the corrected copy.")
-        with writing(args.out):
-            shutil.copytree(args.folder, args.out)
-        stored = open_run(args.out)
+        stored = copy_run(stored, args.out)
     if args.undo:
         stored = undo(stored)
     for correction in asked:

@@ -24,15 +24,14 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Color the example, and print a table."""
     from omnifusion import metrics
-    from omnifusion.clip.prepare import prepare
     from omnifusion.evaluation import baselines
-    from omnifusion.run.folder import Request
+    from omnifusion.run.folder import RunRequest
     from omnifusion.terminal import color_to_folder
     from omnifusion.video import read
 
-    request = Request(EXAMPLE.name, settings_of(args), args.frames)
+    request = RunRequest(EXAMPLE.name, settings_of(args), args.frames, source=str(EXAMPLE))
     video = read(EXAMPLE, max_frames=args.frames)
-    report = color_to_folder(prepare(video, [], request.settings.max_side), request, [], args.out, args.overwrite)
+    report = color_to_folder(request, [], args.out, args.overwrite)
     if not report["complete"]:
         return 130
     L, ab = baselines.split(video.frames)

@@ -11,7 +11,7 @@ from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.correction.history import clip_of
 from omnifusion.geometry import resize
 from omnifusion.progress import InputError, Step, Steps
-from omnifusion.run.folder import Stored, writing
+from omnifusion.run.folder import RunFolder, writing
 from omnifusion.video import CHROMA, Writer, chroma_picture, write_chroma, write_image
 
 
@@ -23,7 +23,7 @@ def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
     return to_uint8(compose(lab[:1], lab[1:] * factor)).numpy()
 
 
-def finish(run: Stored, out: Path, saturation: float = 1.0) -> Steps[None]:
+def finish(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
     """Write the frames and the film of a run at another saturation into the new folder ``out``.
 
     Raises:
@@ -40,15 +40,15 @@ def finish(run: Stored, out: Path, saturation: float = 1.0) -> Steps[None]:
                 yield Step("finish", "writing frames", done=(t + 1) / len(video))
 
 
-def export_chroma(run: Stored, out: Path, saturation: float = 1.0) -> Steps[None]:
+def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
     """Write a run's chroma at full size, see ``chroma_picture``: the new film ``out`` if that ends in .mkv, else
     pictures into the new folder ``out``.
 
     Raises:
         InputError: the run does not hold it; ``out`` exists or cannot be written.
     """
-    chroma, size = run.chroma(), tuple(run.report["size"])
-    large = (saturation * resize(small[None], size)[0].numpy() for small in chroma)
+    count, size = run.report["frames"], tuple(run.report["size"])
+    large = (saturation * resize(small[None], size)[0].numpy() for small in run.chroma())
     with writing(out), ExitStack() as stack:
         if out.suffix == CHROMA.ending:
             film = stack.enter_context(Writer(out, clip_of(run), format=CHROMA))
@@ -60,7 +60,7 @@ def export_chroma(run: Stored, out: Path, saturation: float = 1.0) -> Steps[None
                 write_chroma(out / f"{t:05d}.png", ab)
             else:
                 film.add(chroma_picture(ab))
-            yield Step("finish", "writing chroma", done=(t + 1) / len(chroma))
+            yield Step("finish", "writing chroma", done=(t + 1) / count)
 
 
 def _new(folder: Path) -> None:

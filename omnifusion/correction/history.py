@@ -1,8 +1,8 @@
-"""Corrections of a run in its folder: a chain, each link of which can be undone bit for bit, and done again elsewhere.
+"""Corrections of a run in its folder, each of which can be undone bit for bit, and repeated on another run.
 
-A link, ``corrections/0001`` and so on, holds the pictures that were given and, in ``before``, the files that it
-replaced. New files are written beside; one renaming decides, and what it leaves to do is done when the run is opened
-next (``store.settle``): whatever is interrupted, the run is the old one or the new one.
+An entry, ``corrections/0001`` and so on, holds the pictures that were given and, in ``before``, the files that it
+replaced. New files are written beside; one renaming decides, and ``recover`` does what that leaves to do: whatever is
+interrupted, the run is the old one or the new one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +24,14 @@ from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint
 from omnifusion.correction.provenance import Edit, correct, roots
 from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
-from omnifusion.run.cache import frames_of, save_state
-from omnifusion.run.export import mean_scores, score
-from omnifusion.run.folder import Stored, open_run, settle, writing
-from omnifusion.state import ColorState, Origin, Video
-from omnifusion.video import FORMATS, Writer, read_image, stream, write_image
+from omnifusion.run.colors import colors_name, save_colors
+from omnifusion.run.export import films, mean_scores, score
+from omnifusion.run.folder import Manifest, RunFolder, link, lock, open_run, writing
+from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
+from omnifusion.video import read_image, stream, write_image
 from omnifusion.visualize import overlay, stretch
+
+ENTRIES = "corrections/" + "[0-9]" * 4
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,23 @@ class Correction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mended(Step):
+class FrameCorrected(Step):
     """A frame is corrected: its ``picture`` ``(3, H, W)`` uint8 at full size."""
 
     frame: int
     picture: np.ndarray
 
 
-def clip_of(run: Stored) -> Video:
+def clip_of(run: RunFolder) -> Video:
     """The clip that a run colored, decoded as it is asked for."""
     return stream(run.clip, run.report["frames"])
 
 
-def state_of(run: Stored, video: Video) -> ColorState:
+def state_of(run: RunFolder, video: Video) -> ColorState:
     """A run's colors at its working size.
 
     Raises:
-        InputError: the run was made by an earlier version.
+        InputError: the run ships without them.
     """
     h, w = run.report["working_size"]
     return run.state(working_luminance(video.frames, (h, w)))
@@ -84,74 +84,103 @@ def edit_of(correction: Correction, video: Video, size: tuple[int, int]) -> Edit
     return Edit(patches, locks, frames)
 
 
-def correct_run(run: Stored, correction: Correction, video: Video | None = None) -> Steps[Stored]:
-    """Correct a run in its folder; each corrected frame comes as a ``Mended`` step as soon as it is known.
+def correct_run(run: RunFolder, correction: Correction, video: Video | None = None) -> Steps[RunFolder]:
+    """Correct a run in its folder; each corrected frame comes as a ``FrameCorrected`` step as soon as it is known.
 
     Raises:
         InputError: what is asked cannot be done, or the disk is full.
     """
+    if not run.can_correct:
+        raise InputError(f"{run.folder} is not finished, or ships without what a correction needs; run it first.")
     video = video or clip_of(run)
-    state = state_of(run, video)
-    number = len(run.report.get("corrections", [])) + 1
-    part = run.folder / "corrections" / f"{number:04d}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    after = part / "after"
-    work = StepIterator(correct(state, edit_of(correction, video, state.L.shape[-2:])))  # type: ignore[arg-type]
-    with writing(run.folder):
-        (after / "frames").mkdir(parents=True)
+    state, number = state_of(run, video), len(corrections(run)) + 1
+    iteration = len(run.report["iterations"])
+    entry = run.folder / "corrections" / f"{number:04d}"
+    part = entry.with_name(f".{entry.name}.part")
+    work = StepIterator(correct(state, edit_of(correction, video, state.L.shape[-2:]), iteration))  # type: ignore[arg-type]
+    with lock(run.folder), writing(run.folder):
+        shutil.rmtree(part, ignore_errors=True)
+        new = Files(run, part / "after")
         try:
             for step in work:
                 assert isinstance(step, Colored) and step.frame is not None
-                frame = _mended(run, correction, video, state, step.state, step.frame)
-                write_image(after / "frames" / f"{step.frame:05d}.png", frame)
-                yield Mended("correct", step.message, step.done, frame=step.frame, picture=frame)
-            yield from _films(run, video, work.result, after)
-            save_state(after, len(state), partial(frames_of, work.result), {})
-            report = _report(run, correction, state, work.result, after, video)
-            (after / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-            _keep(correction, part)
-            for file in (f for f in after.rglob("*") if f.is_file()):
-                kept = part / "before" / file.relative_to(after)
+                frame = _corrected(run, correction, video, state, step.state, step.frame)
+                new.save(step.frame, frame, step.state)
+                yield FrameCorrected("correct", step.message, step.done, frame=step.frame, picture=frame)
+            yield from new.films(video, work.result)
+            report = _report(run, correction, state, work.result, new, video)
+            (part / "after" / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+            for kind, pictures in (("patch", correction.patches), ("lock", correction.locks)):
+                for t, image in pictures.items():
+                    write_image(part / f"{kind}_{t:05d}.png", image)
+            for file in [f for f in (part / "after").rglob("*") if f.is_file()]:
+                kept = part / "before" / file.relative_to(part / "after")
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(run.folder / file.relative_to(after), kept)
-            os.replace(part, part.with_suffix(""))
+                link(run.folder / file.relative_to(part / "after"), kept)
+            files = [f.relative_to(part) for f in part.rglob("*") if f.is_file()]
+            Manifest(run.folder).claim(*(f"corrections/{entry.name}/{file.as_posix()}" for file in files))
+            os.replace(part, entry)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        settle(run.folder)
+        _settle(run.folder)
     return open_run(run.folder)
 
 
-def undo(run: Stored) -> Stored:
+def recover(folder: Path) -> RunFolder:
+    """The run in a folder, after what is left to do of a correction that was decided: it is the old or the new one.
+
+    Raises:
+        InputError: there is no run, or it is in use.
+    """
+    if any(folder.glob(f"{ENTRIES}/after")):
+        with lock(folder), writing(folder):
+            _settle(folder)
+    return open_run(folder)
+
+
+def undo(run: RunFolder) -> RunFolder:
     """Take the last correction back: every file is as it was before, bit for bit.
 
     Raises:
         InputError: there is none.
     """
-    links = sorted((run.folder / "corrections").glob("[0-9]" * 4))
-    if not links:
+    entries = sorted(run.folder.glob(ENTRIES))
+    if not entries:
         raise InputError(f"{run.folder} holds no correction that could be undone.")
-    with writing(run.folder):
-        os.replace(links[-1] / "before", links[-1] / "after")
-        settle(run.folder)
+    with lock(run.folder), writing(run.folder):
+        os.replace(entries[-1] / "before", entries[-1] / "after")
+        _settle(run.folder)
     return open_run(run.folder)
 
 
-def chain(run: Stored) -> list[Correction]:
-    """The corrections of a run in their order, as they were asked for, to be done again on another."""
-    return [_asked(run.folder / "corrections" / f"{told['number']:04d}", told) for told in corrections(run)]
+def _settle(folder: Path) -> None:
+    """Put the new files of a correction that was decided, or undone, in their places."""
+    for entry in sorted(folder.glob(ENTRIES)):
+        after = entry / "after"
+        for file in [f for f in after.rglob("*") if f.is_file()]:
+            os.replace(file, folder / file.relative_to(after))
+        shutil.rmtree(after, ignore_errors=True)
+        if not (entry / "before").is_dir():  # it was undone
+            manifest = Manifest(folder)
+            manifest.remove(name for name in manifest.names if name.startswith(f"corrections/{entry.name}/"))
 
 
-def corrections(run: Stored) -> list[dict[str, Any]]:
+def history(run: RunFolder) -> list[Correction]:
+    """The corrections of a run in their order, as they were asked for, to be repeated on another."""
+    return [_read(run.folder / "corrections" / f"{known['number']:04d}", known) for known in corrections(run)]
+
+
+def corrections(run: RunFolder) -> list[dict[str, Any]]:
     """What the report says of each correction."""
     return run.report.get("corrections", [])
 
 
-def descent(state: ColorState, run: Stored) -> Tensor:
+def provenance(state: ColorState, run: RunFolder) -> Tensor:
     """Whose color each pixel has, ``(T, h, w)``: the frame of its exemplar, or -k for the k-th correction; the frame
     that the prior invented it for where there was no exemplar."""
     owner = roots(state) // state.L[0].numel()
-    for told in corrections(run):
-        owner = torch.where(state.iteration == told["iteration"], -told["number"], owner)
+    for known in corrections(run):
+        owner = torch.where(state.iteration == known["iteration"], -known["number"], owner)
     return owner
 
 
@@ -167,8 +196,8 @@ def _locked(image: np.ndarray, video: Video) -> np.ndarray:
     return opaque(overlaid(np.stack([alpha] * 4), video.size))
 
 
-def _mended(
-    run: Stored, correction: Correction, video: Video, before: ColorState, after: ColorState, frame: int
+def _corrected(
+    run: RunFolder, correction: Correction, video: Video, before: ColorState, after: ColorState, frame: int
 ) -> np.ndarray:
     """A frame at full size, ``(3, H, W)`` uint8: as it was, but where its pixel at the working size was corrected, or
     paint at full size lies."""
@@ -185,64 +214,65 @@ def _mended(
     return np.where(changed, new, old)
 
 
-def _films(run: Stored, video: Video, state: ColorState, after: Path) -> Steps[None]:
-    """The films that the run has, in their formats."""
-    kind, formats = state.kind.numpy(), {known.ending: name for name, known in reversed(FORMATS.items())}
-    with ExitStack() as stack:
-        films = [
-            stack.enter_context(Writer(after / path.name, video, format=formats[path.suffix]))
-            for path in run.folder.glob("colorized.*")
-        ]
-        tinted = stack.enter_context(Writer(after / "origin.mp4", video))
-        for t in range(len(state)):
-            frame = _frame(run, after, t)
-            for film in films:
-                film.add(frame)
-            tinted.add(overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
-            yield Step("finish", "writing the film", done=(t + 1) / len(state))
+@dataclass(frozen=True)
+class Files:
+    """The files of a corrected run that differ from those of ``run``, in the folder ``after``."""
 
+    run: RunFolder
+    after: Path
 
-def _frame(run: Stored, after: Path, t: int) -> np.ndarray:
-    """Frame ``t`` as it is after the correction, ``(3, H, W)`` uint8."""
-    path = after / "frames" / f"{t:05d}.png"
-    return read_image(path) if path.is_file() else run.frame(t).transpose(2, 0, 1)
+    def save(self, t: int, picture: np.ndarray, state: ColorState) -> None:
+        """Write frame ``t``, ``(3, H, W)`` uint8, and its colors."""
+        for folder in ("frames", "colors"):
+            (self.after / folder).mkdir(parents=True, exist_ok=True)
+        write_image(self.after / "frames" / f"{t:05d}.png", picture)
+        colors = {name: getattr(state, name)[t] for name in COLORS}
+        save_colors(self.after / colors_name(t), colors, first_iteration=self.run.first_iteration(t))
+
+    def frame(self, t: int) -> np.ndarray:
+        """Frame ``t`` of the corrected run, ``(3, H, W)`` uint8."""
+        path = self.after / "frames" / f"{t:05d}.png"
+        return read_image(path) if path.is_file() else self.run.frame(t).transpose(2, 0, 1)
+
+    def films(self, video: Video, state: ColorState) -> Steps[None]:
+        """Write the films that the run has."""
+        names, kind = [path.name for path in self.run.folder.glob("colorized.*")], state.kind.numpy()
+        with films(self.after, video, names, self.run.report.get("format", "h264")) as add:
+            for t in range(len(state)):
+                frame = self.frame(t)
+                add(frame, overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
+                yield Step("finish", "writing the film", done=(t + 1) / len(state))
 
 
 def _report(
-    run: Stored, correction: Correction, before: ColorState, state: ColorState, after: Path, video: Video
+    run: RunFolder, correction: Correction, before: ColorState, state: ColorState, new: Files, video: Video
 ) -> dict[str, Any]:
-    changed = state.origin != before.origin
-    told = {
+    changed, iterations = state.origin != before.origin, run.report["iterations"]
+    known = {
         "number": len(corrections(run)) + 1,
-        "iteration": int(state.iteration.max()),
+        "iteration": len(iterations),
         "patches": sorted(correction.patches),
         "locks": sorted(correction.locks),
         "frames": correction.frames,
         "changed_frames": changed.any(-1).any(-1).nonzero()[:, 0].tolist(),
         "changed_pixels": int(changed.sum()),
     }
+    row = Iteration(len(iterations), min(correction.patches), known["changed_pixels"], 0, 0)
     kinds = {origin.name.lower(): int((state.kind == int(origin)).sum()) for origin in Origin}
-    report = run.report | {"corrections": [*corrections(run), told], "origin": kinds}
-    owner, count = descent(state, Stored(run.token, run.folder, run.request, report)).unique(return_counts=True)
+    report = run.report | {"corrections": [*corrections(run), known], "iterations": [*iterations, vars(row)]}
+    owner, count = provenance(state, replace(run, report=report)).unique(return_counts=True)
     names = {int(o): f"correction {-o}" if o < 0 else f"frame {o}" for o in owner}
-    report["descent"] = {names[int(o)]: int(n) for o, n in zip(owner, count, strict=True)}
+    report |= {"origin": kinds, "provenance": {names[int(o)]: int(n) for o, n in zip(owner, count, strict=True)}}
     if report["scores"]:
         frames = [t for t in range(len(state)) if t not in report["exemplars"]]
-        report["scores"] = mean_scores([score(_frame(run, after, t), np.asarray(video.frames[t])) for t in frames])
+        report["scores"] = mean_scores([score(new.frame(t), np.asarray(video.frames[t])) for t in frames])
     return report
 
 
-def _keep(correction: Correction, link: Path) -> None:
-    """Write what was asked."""
-    for name, pictures in (("patch", correction.patches), ("lock", correction.locks)):
-        for frame, image in pictures.items():
-            write_image(link / f"{name}_{frame:05d}.png", image)
-
-
-def _asked(link: Path, told: Mapping[str, Any]) -> Correction:
+def _read(entry: Path, known: Mapping[str, Any]) -> Correction:
     """What was asked, read again."""
     patches, locks = (
-        {frame: read_image(link / f"{name}_{frame:05d}.png", alpha=True) for frame in frames}
-        for name, frames in (("patch", told["patches"]), ("lock", told["locks"]))
+        {frame: read_image(entry / f"{name}_{frame:05d}.png", alpha=True) for frame in frames}
+        for name, frames in (("patch", known["patches"]), ("lock", known["locks"]))
     )
-    return Correction(patches, locks, None if told["frames"] is None else tuple(told["frames"]))
+    return Correction(patches, locks, None if known["frames"] is None else tuple(known["frames"]))

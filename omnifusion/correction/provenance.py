@@ -157,11 +157,11 @@ def _closed(values: np.ndarray) -> np.ndarray:
     return np.where(filled | (values >= 0), values[y, x], -1)
 
 
-def correct(state: ColorState, edit: Edit) -> Steps[ColorState]:
+def correct(state: ColorState, edit: Edit, iteration: int | None = None) -> Steps[ColorState]:
     """The state with the painted pixels, and all that descends from what they show, in the colors of the patches.
 
-    Every other pixel, and what is locked, is the same bit for bit. The corrected pixels' iteration is a new one, which
-    tells them from all others. Frames come by their distance from a patch.
+    Every other pixel, and what is locked, is the same bit for bit. The corrected pixels' ``iteration`` is a new one,
+    which tells them from all others; None = the next. Frames come by their distance from a patch.
 
     Raises:
         InputError: a patch or a lock outside the clip, or nothing that is painted may change.
@@ -180,7 +180,7 @@ def correct(state: ColorState, edit: Edit) -> Steps[ColorState]:
         raise InputError("All that is painted is locked or outside the frames to be corrected; paint something else.")
     told = {i: lineage.descendants(i, where) for i, where in painted.items()}
     new = ColorState(*(getattr(state, f.name).clone() for f in fields(state)))
-    number = int(state.iteration.max()) + 1
+    number = int(state.iteration.max()) + 1 if iteration is None else iteration
     for j in sorted(range(len(state)), key=lambda j: min(abs(j - i) for i in painted)):
         done = painted.get(j, torch.zeros_like(free[j])).clone()
         if bool(done.any()):

@@ -13,7 +13,7 @@ import numpy as np
 
 from omnifusion.correction.history import Correction, correct_run
 from omnifusion.progress import InputError
-from omnifusion.run.folder import Request, Stored
+from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.settings import Settings, choose
 from omnifusion.ui import gpu, work
 from omnifusion.ui.estimate import fits
@@ -83,7 +83,7 @@ def colorize(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
         settings = _settings(preset, prior, steps, eta=eta, seed=seed)
         count, size = await asyncio.to_thread(work.probe, _given(video), service.limits, frames)
         pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
-        job = work.Job(Path(video), Request(Path(video).name, settings, count, tuple(pictures)), pictures)
+        job = work.Job(Path(video), RunRequest(Path(video).name, settings, count, tuple(pictures)), pictures)
         return await _ended(service, service.run(job, service.bound(settings, count, size), request))
 
     return colorize
@@ -199,5 +199,5 @@ def _settings(preset: str | None, prior: str | None, steps: int | None, **others
     return choose(preset or "draft", prior=prior, steps=steps, **others)
 
 
-def _answer(run: Stored) -> Answer:
+def _answer(run: RunFolder) -> Answer:
     return str(run.folder / "colorized.mp4"), str(run.folder / "origin.mp4"), {**run.report, "token": run.token}

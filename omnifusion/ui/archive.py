@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from omnifusion.progress import InputError
-from omnifusion.run.folder import Stored, open_run
+from omnifusion.run.folder import RunFolder, open_run
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 """128 random bits: whoever knows the token of a run may see it, nobody can guess one."""
@@ -34,7 +34,7 @@ class Archive:
         token = secrets.token_urlsafe(16)
         return token, self.folder / token
 
-    def open(self, token: str) -> Stored:
+    def open(self, token: str) -> RunFolder:
         """A finished run.
 
         Raises:

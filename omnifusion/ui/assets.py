@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from omnifusion.run.folder import Stored, open_run
+from omnifusion.run.folder import RunFolder, open_run
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 FOLDER = ASSETS / "examples"
@@ -31,7 +31,7 @@ class Example:
         return FOLDER / f"{self.name}.mp4"
 
     @property
-    def result(self) -> Stored | None:
+    def result(self) -> RunFolder | None:
         """The finished run that ships with the example, if it does."""
         folder = FOLDER / "results" / self.name
         return replace(open_run(folder), source=self.clip) if (folder / "request.json").is_file() else None

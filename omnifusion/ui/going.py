@@ -10,7 +10,7 @@ from dataclasses import replace
 import gradio as gr
 
 from omnifusion.progress import InputError
-from omnifusion.run.folder import Stored
+from omnifusion.run.folder import RunFolder
 from omnifusion.ui.live import Live, message, seconds
 from omnifusion.ui.panels import CHOOSE
 from omnifusion.ui.runs import Run
@@ -103,7 +103,7 @@ class Going(Showing):
         self.service.runs.leave(str(request.session_hash))
 
 
-def _ending(run: Stored) -> str:
+def _ending(run: RunFolder) -> str:
     if fixed := run.report.get("corrections"):
         return f"Fixed in {len(fixed[-1]['changed_frames'])} frames; nothing else has changed."
     total = seconds(sum(stage["seconds"] for stage in run.report["stages"]))

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from omnifusion.progress import InputError
-from omnifusion.run.folder import Request, Stored
+from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.settings import CHOICES, Settings
 from omnifusion.ui import work
 from omnifusion.ui.assets import EXAMPLES
@@ -120,7 +120,7 @@ class Handlers(Exemplars, Mending):
         bound = self.service.bound(asked.settings, asked.frames or 1, visit.size, earlier is not None, sides=True)
         return self.service.run(job, bound, request, self.service.limits.vanished)
 
-    def _earlier(self, visit: Visit, asked: Request) -> Stored | None:
+    def _earlier(self, visit: Visit, asked: RunRequest) -> RunFolder | None:
         """A run of this visit whose tracker may serve again."""
         return next((run for run in reversed(self._runs(visit)) if work.same_fit(run.request, asked)), None)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from omnifusion.color import compose, to_uint8
-from omnifusion.correction.history import Mended
+from omnifusion.correction.history import FrameCorrected
 from omnifusion.flow.dis import to_bytes
 from omnifusion.progress import Colored, Fitted, Fitting, Step
 from omnifusion.state import ColorState, Origin, Tracker
@@ -43,7 +43,7 @@ class Live:
         stage = "color" if step.stage in ("propagate", "inpaint", "correct") else step.stage
         state = step.state if isinstance(step, Colored) else None
         drawn = step.picture if isinstance(step, Fitting | Fitted) else None
-        if isinstance(step, Mended):
+        if isinstance(step, FrameCorrected):
             told = progress(self.done, stage, step)
             return {"progress": told, "after": step.picture.transpose(1, 2, 0), "caption": f"frame {step.frame}"}
         if stage != "color" or state is not None:

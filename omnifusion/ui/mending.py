@@ -17,7 +17,7 @@ from torch import Tensor
 from omnifusion.correction.history import Correction, correct_run, corrections, undo
 from omnifusion.correction.suggest import doubt, drawn, suggest
 from omnifusion.progress import Step, Steps
-from omnifusion.run.folder import Stored
+from omnifusion.run.folder import RunFolder
 from omnifusion.ui import paint
 from omnifusion.ui.going import Going
 from omnifusion.ui.runs import Run
@@ -36,10 +36,10 @@ SHIPPED = (
 class Mending(Going):
     """The handlers of "fix this"."""
 
-    def _show(self, run: Stored, request: gr.Request) -> Updates:
+    def _show(self, run: RunFolder, request: gr.Request) -> Updates:
         ours, last = self.service.archive.has(run.token), run.report["frames"] - 1
         return super()._show(run, request) | {
-            self.fix.box: gr.Accordion(visible=run.mends or not ours),
+            self.fix.box: gr.Accordion(visible=run.can_correct or not ours),
             self.fix.hint: HINT if ours else SHIPPED,
             self.fix.anew: gr.Button(visible=not ours),
             self.fix.tools: gr.Column(visible=ours),
@@ -49,7 +49,7 @@ class Mending(Going):
             **self._over(run, 0),
         }
 
-    def _over(self, run: Stored, frame: int) -> Updates:
+    def _over(self, run: RunFolder, frame: int) -> Updates:
         picture = run.frame(frame)
         brush = paint.on_picture(picture, paint.inks_of(picture))
         return {self.fix.brush: brush, self.fix.spread: None, self.fix.picture: None}
@@ -116,7 +116,7 @@ class Mending(Going):
         picture = self._run_of(visit.token).frame(frame)
         return paint.patch(picture.transpose(2, 0, 1), paint.read_scribbles(scribbles), picture.shape[:2])
 
-    def _mending(self, visit: Visit, ask: Callable[[Stored], Steps[Stored]], request: gr.Request) -> Run:
+    def _mending(self, visit: Visit, ask: Callable[[RunFolder], Steps[RunFolder]], request: gr.Request) -> Run:
         return self.service.mending(self._run_of(visit.token), ask, request, self.service.limits.vanished)
 
 
@@ -125,7 +125,7 @@ def _placed(picture: np.ndarray, doubts: Tensor, region: Tensor) -> np.ndarray:
     return drawn(picture.transpose(2, 0, 1), doubts, region).transpose(1, 2, 0)
 
 
-def undone(run: Stored) -> Steps[Stored]:
+def undone(run: RunFolder) -> Steps[RunFolder]:
     """The run before its last correction."""
     yield Step("correct", "the last fix is taken back", 1.0)
     return undo(run)

@@ -14,16 +14,15 @@ from urllib.parse import quote
 
 import numpy as np
 
-from omnifusion.clip.prepare import Clip
 from omnifusion.color import from_uint8, to_uint8
 from omnifusion.color import gray as gray_of
 from omnifusion.evaluation import baselines
 from omnifusion.metrics import ciede2000, psnr, ssim
-from omnifusion.run.folder import Stored
+from omnifusion.run.folder import RunFolder, open_run
+from omnifusion.run.pipeline import Resources, prepared
 from omnifusion.state import ColorState, Origin
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import legend, seconds
-from omnifusion.ui.work import job_of, ready
 from omnifusion.video import Writer, read
 from omnifusion.visualize import overlay, stretch
 
@@ -54,13 +53,9 @@ TRUTH, GRAY, CLASSICAL = "truth", "gray", "classical"
 
 
 @lru_cache(maxsize=4)
-def _maps(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """How every pixel of a run came by its color, and how sure it is, ``(T, h, w)``; the latter is not always kept."""
-    run = Stored("", folder, None)  # type: ignore[arg-type]
-    if not (folder / "ab.npz").is_file():
-        return run.origin(), None
-    with np.load(folder / "ab.npz") as arrays:
-        return run.origin(), np.array(arrays["confidence"])
+def _origin(folder: Path) -> np.ndarray:
+    """How every pixel of a run came by its color, ``(T, h, w)``."""
+    return open_run(folder).origin()
 
 
 def gray(picture: np.ndarray) -> np.ndarray:
@@ -69,15 +64,15 @@ def gray(picture: np.ndarray) -> np.ndarray:
     return to_uint8(gray_of(rgb)).permute(1, 2, 0).numpy()
 
 
-def pair(run: Stored, frame: int) -> tuple[np.ndarray, np.ndarray]:
+def pair(run: RunFolder, frame: int) -> tuple[np.ndarray, np.ndarray]:
     """A frame gray and colored."""
     picture = run.frame(frame)
     return gray(picture), picture
 
 
-def at_iteration(run: Stored, frame: int, iteration: int) -> tuple[np.ndarray, np.ndarray, str]:
+def at_iteration(run: RunFolder, frame: int, iteration: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A frame as it was at the end of an iteration, where its colors came from, and the shares as HTML."""
-    origin = _maps(run.folder)[0][frame]
+    origin = _origin(run.folder)[frame]
     kind = np.where((origin >= 0) & (origin // 3 <= iteration), origin % 3, -1)
     without, picture = pair(run, frame)
     parts = tuple(float((kind == int(how)).mean()) for how in Origin)
@@ -85,17 +80,17 @@ def at_iteration(run: Stored, frame: int, iteration: int) -> tuple[np.ndarray, n
     return then, overlay(without, kind, 0.65), legend((parts[0], parts[1], parts[2]))
 
 
-def doubt(run: Stored, frame: int) -> np.ndarray | None:
+def doubt(run: RunFolder, frame: int) -> np.ndarray | None:
     """A frame in gray, the redder the less sure its colors are; None where that is not kept."""
-    sure = _maps(run.folder)[1]
-    if sure is None:
+    if not run.can_correct:
         return None
+    sure = run.colors(frame)["confidence"].numpy()
     without = pair(run, frame)[0].astype(np.float32)
-    share = 0.8 * (1 - stretch(sure[frame].astype(np.float32), without.shape[:2]))[..., None]
+    share = 0.8 * (1 - stretch(sure.astype(np.float32), without.shape[:2]))[..., None]
     return (without + share * (np.array(DOUBT, np.float32) - without)).round().astype(np.uint8)
 
 
-def film(run: Stored) -> str:
+def film(run: RunFolder) -> str:
     """The film as HTML, to the left of the pointer without its colors."""
     address = quote(str(run.folder / "colorized.mp4"))
     return (
@@ -106,7 +101,7 @@ def film(run: Stored) -> str:
     )
 
 
-def heading(run: Stored) -> str:
+def heading(run: RunFolder) -> str:
     """A run in two lines, and what went otherwise than wished."""
     report, settings = run.report, run.request.settings
     total = sum(stage["seconds"] for stage in report["stages"])
@@ -132,7 +127,7 @@ def scores(report: dict[str, Any]) -> str:
     return f"Against the clip's own colors: **{found}** (PSNR and SSIM: higher is closer; CIEDE2000: lower is closer)."
 
 
-def files(run: Stored) -> list[str]:
+def files(run: RunFolder) -> list[str]:
     """The downloads; the frames are packed when first asked for."""
     packed = run.folder / "frames.zip"
     frames = sorted((run.folder / "frames").glob("*.png"))
@@ -143,7 +138,7 @@ def files(run: Stored) -> list[str]:
     return [str(run.folder / name) for name in FILES if (run.folder / name).is_file()]
 
 
-def label(run: Stored, number: int) -> str:
+def label(run: RunFolder, number: int) -> str:
     """A run's name in lists."""
     settings = run.request.settings
     without = _without(run)
@@ -152,7 +147,7 @@ def label(run: Stored, number: int) -> str:
     )
 
 
-def choices(runs: Sequence[Stored]) -> list[tuple[str, str]]:
+def choices(runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
     """What can be compared: (label, name), a name being "TOKEN" or "TOKEN/truth", "TOKEN/gray", "TOKEN/classical"."""
     found = [(label(run, k + 1), run.token) for k, run in enumerate(runs)]
     for k, run in enumerate(runs):
@@ -164,7 +159,7 @@ def choices(runs: Sequence[Stored]) -> list[tuple[str, str]]:
     return found
 
 
-def compared(run: Stored, what: str, frame: int, limits: Limits) -> np.ndarray:
+def compared(run: RunFolder, what: str, frame: int, limits: Limits) -> np.ndarray:
     """A frame of a run or of what it is compared with, ``(H, W, 3)`` uint8."""
     frame = min(frame, run.report["frames"] - 1)
     if what == TRUTH:
@@ -180,16 +175,16 @@ def _film(path: Path) -> np.ndarray:
     return read(path).frames
 
 
-def is_made(run: Stored, what: str) -> bool:
+def is_made(run: RunFolder, what: str) -> bool:
     """Whether what a run is compared with is there already."""
     return what != CLASSICAL or (run.folder / "classical.mp4").is_file()
 
 
-def classical(run: Stored, limits: Limits) -> Path:
+def classical(run: RunFolder, limits: Limits) -> Path:
     """The same clip and exemplar by the strongest classical baseline; made when first asked for and kept."""
     film = run.folder / "classical.mp4"
     if not film.is_file():
-        clip: Clip = ready(job_of(run), limits)
+        clip = prepared(run, Resources(max_frames=limits.frames, max_pixels=limits.pixels))
         ab = baselines.BASELINES["levin"](clip.L, clip.exemplar_ab()[0])
         state = replace(ColorState.gray(clip.L), ab=ab)
         with Writer(film, clip.video) as writer:
@@ -198,7 +193,7 @@ def classical(run: Stored, limits: Limits) -> Path:
     return film
 
 
-def table(runs: Sequence[Stored]) -> list[list[object]]:
+def table(runs: Sequence[RunFolder]) -> list[list[object]]:
     """One row for each run, and for each classical result that has been made; columns are ``HEADERS``."""
     rows: list[list[object]] = []
     for k, run in enumerate(runs):
@@ -215,7 +210,7 @@ def table(runs: Sequence[Stored]) -> list[list[object]]:
     return rows
 
 
-def _classical_scores(run: Stored) -> list[float]:
+def _classical_scores(run: RunFolder) -> list[float]:
     pairs = zip(_film(run.folder / "classical.mp4"), read(run.clip, run.report["frames"]).frames, strict=True)
     next(pairs)
     rows = [
@@ -224,7 +219,7 @@ def _classical_scores(run: Stored) -> list[float]:
     return [float(mean) for mean in np.mean(rows, axis=0)] if rows else [math.nan] * 3
 
 
-def _without(run: Stored) -> str:
+def _without(run: RunFolder) -> str:
     settings = run.request.settings
     off = [("color condition", settings.color_condition), ("grayscale constraint", settings.gray_constraint)]
     return ", ".join(name for name, on in off if not on)

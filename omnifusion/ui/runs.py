@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from omnifusion.progress import Canceled, Colored, InputError, Step, StepIterator, Steps, held_mib, is_canceled
-from omnifusion.run.folder import Stored
+from omnifusion.run.folder import RunFolder
 from omnifusion.ui.estimate import MIB
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.work import Job
@@ -32,7 +32,7 @@ POLL = 0.1
 WAITING = 64
 """Most runs that wait, of all visitors together; of so many that came to nothing it is still known why."""
 
-Work = Callable[[Callable[[], bool]], Steps[Stored]]
+Work = Callable[[Callable[[], bool]], Steps[RunFolder]]
 """A run's work; it is given a question, "have you to stop?", and when that turns true it keeps what is done."""
 
 
@@ -68,7 +68,7 @@ class Run:
     token: str = ""
     job: Job | None = None
     why: str = ""
-    result: Stored | None = None
+    result: RunFolder | None = None
     error: BaseException | None = None
     ended: threading.Event = field(default_factory=threading.Event)
     _news: dict[type, tuple[int, Step]] = field(default_factory=dict)

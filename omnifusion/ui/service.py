@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError, Steps
-from omnifusion.run.folder import Stored
+from omnifusion.run.folder import RunFolder
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.ui import work
@@ -57,7 +57,6 @@ class Service:
     rates: Rates
     runs: Runs
     stages: Callable[[], Stages]
-    kept: work.Kept = field(default_factory=work.Kept)
 
     @property
     def visits(self) -> Path:
@@ -113,15 +112,15 @@ class Service:
         """A run for whoever sent ``request``, still to be submitted; see ``Run`` for ``patience``."""
         token, path = self.archive.new()
 
-        def begin(stopped: Callable[[], bool]) -> Steps[Stored]:
-            run = yield from work.run(job, path, self.limits, stopped, self.stages(), self.kept)
+        def begin(stopped: Callable[[], bool]) -> Steps[RunFolder]:
+            run = yield from work.run(job, path, self.limits, self.stages())
             self.rates.learn(run.report, job.request.settings)
             return run
 
         return _asked(begin, bound, request, patience, token, job)
 
     def mending(
-        self, run: Stored, ask: Callable[[Stored], Steps[Stored]], request: gr.Request, patience: float = 0.0
+        self, run: RunFolder, ask: Callable[[RunFolder], Steps[RunFolder]], request: gr.Request, patience: float = 0.0
     ) -> Run:
         """The same for a correction of a finished run; see ``work.mend``."""
         frames, (height, width) = run.report["frames"], run.report["size"]

@@ -11,7 +11,7 @@ import gradio as gr
 
 from omnifusion.correction.finishing import export_chroma
 from omnifusion.progress import InputError, run_to_end
-from omnifusion.run.folder import Request, Stored
+from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.ui import gpu, results
 from omnifusion.ui.assets import EXAMPLES
@@ -41,15 +41,15 @@ class Showing:
         """The values of the choices by name."""
         return dict(zip(self.choices, chosen, strict=True))
 
-    def asked(self, visit: Visit, chosen: tuple[Any, ...]) -> Request:
+    def asked(self, visit: Visit, chosen: tuple[Any, ...]) -> RunRequest:
         """What was asked."""
         values = self.named(chosen)
         settings = Settings.from_mapping(values)
         gpu.check_prior(settings.prior)
         frames = max(1, min(int(values["frames"] or 1), visit.frames))
-        return Request(visit.name, settings, frames, tuple(sorted(visit.pictures)), bool(values["force"]))
+        return RunRequest(visit.name, settings, frames, tuple(sorted(visit.pictures)), bool(values["force"]))
 
-    def _show(self, run: Stored, request: gr.Request) -> Updates:
+    def _show(self, run: RunFolder, request: gr.Request) -> Updates:
         last, rounds = run.report["frames"] - 1, len(run.report["iterations"]) - 1
         frame = min(last, max(1, last // 2))
         outcome = self.outcome
@@ -63,14 +63,14 @@ class Showing:
             outcome.stages: [[s["name"], s["seconds"], s["peak_mib"]] for s in run.report["stages"]],
             outcome.scores: results.scores(run.report),
             outcome.files: results.files(run),
-            outcome.chroma: gr.Button(visible=run.mends),
+            outcome.chroma: gr.Button(visible=run.can_correct),
             self.watch.link: gr.Textbox(
                 link_to(run.token, run.request.settings, request), visible=self.service.archive.has(run.token)
             ),
             **self._browse(run, frame, rounds),
         }
 
-    def _browse(self, run: Stored, frame: int, iteration: int) -> Updates:
+    def _browse(self, run: RunFolder, frame: int, iteration: int) -> Updates:
         then, where, parts = results.at_iteration(run, frame, iteration)
         sure = results.doubt(run, frame)
         outcome = self.outcome
@@ -82,13 +82,13 @@ class Showing:
             outcome.parts: parts,
         }
 
-    def _run_of(self, token: str) -> Stored:
+    def _run_of(self, token: str) -> RunFolder:
         for example in EXAMPLES:
             if token == example.name and example.result is not None:
                 return example.result
         return self.service.archive.open(token)
 
-    def _runs(self, visit: Visit) -> list[Stored]:
+    def _runs(self, visit: Visit) -> list[RunFolder]:
         return [self.service.archive.open(token) for token in visit.runs if self.service.archive.has(token)]
 
     def browse(self, visit: Visit, frame: int, iteration: int) -> Updates:
@@ -108,13 +108,13 @@ class Showing:
                 run_to_end(export_chroma(run, film))
         return {self.outcome.files: results.files(run)}
 
-    def restore(self, visit: Visit, asked: Request) -> Updates:
+    def restore(self, visit: Visit, asked: RunRequest) -> Updates:
         """The choices of a run, for the visitor's clip."""
         updates: Updates = dict(zip(self.choices.values(), self._values(asked), strict=True))
         frames = min(asked.frames or visit.frames, visit.frames)
         return updates | {self.choices["frames"]: gr.Slider(maximum=max(1, visit.frames), value=frames)}
 
-    def _values(self, asked: Request) -> tuple[Any, ...]:
+    def _values(self, asked: RunRequest) -> tuple[Any, ...]:
         """A run's choices, in the order of the page's controls."""
         known = asdict(asked.settings) | {"frames": asked.frames or self.service.limits.frames, "force": asked.force}
         return tuple(known[name] for name in self.choices)

@@ -9,27 +9,27 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from omnifusion.progress import run_to_end
-from omnifusion.run.folder import Request
+from omnifusion.run import pipeline
+from omnifusion.run.folder import RunRequest
 from omnifusion.settings import choose
 from omnifusion.ui.assets import EXAMPLES, FOLDER, Example
-from omnifusion.ui.limits import Limits
-from omnifusion.ui.work import Job, run
 
-KEPT = ("colorized.mp4", "origin.mp4", "origin.npz", "report.json", "request.json")
-"""Small enough to ship; the frames and the tracker are not."""
+KEPT = ("colorized.mp4", "origin.mp4", "report.json", "request.json")
+"""Small enough to ship, as the origins are; the frames and their colors are not."""
 
 
 def color(example: Example, preset: str, frames: int) -> None:
     """Run one example and replace its result."""
     target = FOLDER / "results" / example.name
     with tempfile.TemporaryDirectory() as folder:
-        asked = Request(example.title, choose(preset), frames)
-        steps = run(Job(example.clip, asked, {}), Path(folder) / "run", Limits())
+        asked = RunRequest(example.title, choose(preset), frames)
+        steps = pipeline.color(pipeline.begin(Path(folder) / "run", asked, {}, example.clip))
         bar = tqdm(desc=example.name, bar_format="{desc} {elapsed} {postfix}")
         stored = run_to_end(steps, lambda step: bar.set_postfix_str(f"{step.stage} {step.done:.0%} {step.message}"))
         bar.close()
@@ -37,6 +37,7 @@ def color(example: Example, preset: str, frames: int) -> None:
         target.mkdir(parents=True)
         for name in KEPT:
             shutil.copyfile(stored.folder / name, target / name)
+        np.savez_compressed(target / "origin.npz", origin=stored.origin().astype(np.int16))
         print(example.name, replace(stored, folder=target).report["scores"])
 
 

@@ -1,0 +1,524 @@
+"""Runs: segments cover a clip, are kept, found again, redone where they have to be; folders are nobody else's."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import synthetic
+import torch
+
+from omnifusion.__main__ import main
+from omnifusion.algorithm import colorize
+from omnifusion.clip.prepare import Clip, prepare
+from omnifusion.clip.shots import Shot
+from omnifusion.color import from_uint8, gray, to_uint8
+from omnifusion.progress import Colored, InputError, Step, is_canceled, run_to_end
+from omnifusion.run import export, pipeline, segments, workers
+from omnifusion.run.coloring import Coloring
+from omnifusion.run.colors import save_colors
+from omnifusion.run.folder import Manifest, RunFolder, RunRequest, copy_run, open_run
+from omnifusion.run.pipeline import Resources, begin, color
+from omnifusion.run.segments import color_segment, windows
+from omnifusion.run.workers import LocalPool, RayPool, color_by
+from omnifusion.settings import Settings, choose
+from omnifusion.stages import Stages
+from omnifusion.state import COLORS, Exemplar, Origin, Video
+from omnifusion.video import Writer, read, write_image
+
+SIZE, FRAMES = (48, 64), 5
+TRUTH = np.concatenate([synthetic.make(name, FRAMES, SIZE, seed=3).video.frames for name in ("two-layers", "demo")])
+GRAY = to_uint8(gray(from_uint8(TRUTH))).numpy()
+DRAFT = choose("draft", max_side=64)
+TWO = {0: TRUTH[0], FRAMES: TRUTH[FRAMES]}
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    """Two shots, each with an exemplar."""
+    made = prepare(Video(GRAY, Fraction(25)), [Exemplar(0, TRUTH[0]), Exemplar(FRAMES, TRUTH[FRAMES])], 64)
+    return replace(made, shots=[Shot(0, FRAMES), Shot(FRAMES, 2 * FRAMES)])
+
+
+def coloring_of(clip: Clip, folder: Path, longest: int = 99, settings: Settings = DRAFT, **known: Any) -> Coloring:
+    folder.mkdir(exist_ok=True)
+    coloring = Coloring(clip, settings, windows(clip.shots, clip.exemplars, longest), Manifest(folder), **known)
+    coloring.claim()
+    return coloring
+
+
+def colored(coloring: Coloring) -> dict[str, torch.Tensor]:
+    rows = [coloring.colors(t) for t in range(len(coloring.clip.video))]
+    return {name: torch.stack([row[name] for row in rows]) for name in COLORS}
+
+
+def begun(coloring: Coloring, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many segments are colored anew."""
+    count = 0
+
+    def counted(*known: Any) -> Any:
+        nonlocal count
+        count += 1
+        return color_segment(*known)
+
+    monkeypatch.setattr("omnifusion.run.coloring.color_segment", counted)
+    run_to_end(coloring.color_here(Stages()))
+    return count
+
+
+@pytest.fixture(scope="module")
+def done(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Coloring:
+    coloring = coloring_of(clip, tmp_path_factory.mktemp("done"))
+    run_to_end(coloring.color_here(Stages()))
+    return coloring
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("longest", [8, 10, 33, 1000])
+@pytest.mark.parametrize("exemplars", [(), (0,), (50,), (3, 90), (99, 120)])
+def test_windows_cover_the_shots_and_go_on_from_what_is_done(longest: int, exemplars: tuple[int, ...]) -> None:
+    duplicates = {t: t - 1 for t in range(3, 100, 4)}
+    shots = [
+        Shot(0, 100, duplicates=duplicates),
+        Shot(100, 130, reference_frame=None if 120 in exemplars else 7),
+        Shot(130, 131),
+    ]
+    parts = windows(shots, exemplars, longest)
+    assert sorted(t for window in parts for t in range(window.start, window.stop)) == list(range(131))
+    seen: set[int] = set()
+    for window in parts:
+        assert len(window) + len(window.anchor_frames) <= longest + 1 and set(window.external_frames) <= seen
+        assert all(window.start <= frame < window.stop for frame in window.duplicates.values())
+        assert window.external_frames or window.start in (0, 130) or any(e in window for e in exemplars)
+        seen |= set(range(window.start, window.stop))
+    assert {k: v for window in parts for k, v in window.duplicates.items()} == duplicates
+    for window in parts:  # what its neighbors forgot is matched in an exemplar, or in its shot's reference frame
+        own = [e for e in exemplars if e in next(shot for shot in shots if window.start in shot)]
+        known = any(e in window or e in window.anchor_frames for e in own)
+        assert window.reference_frame in ([None] if known else own or [7 if 100 <= window.start < 130 else None])
+    if longest == 1000:
+        assert parts == shots
+
+
+def test_memory_bounds_a_segment() -> None:
+    assert segments.longest((252, 448), (720, 1280), 4096) == pytest.approx(200, rel=0.5)
+    assert segments.longest((36, 64), (36, 64), 1e6) < 2**15 / 3, "iterations fit 16 bits"
+    with pytest.raises(InputError, match="--memory"):
+        segments.longest((252, 448), (720, 1280), 1000)
+
+
+# --- what segments find -----------------------------------------------------------------------------------------------
+
+
+def test_segments_find_what_the_whole_run_finds(clip: Clip, done: Coloring) -> None:
+    whole = run_to_end(colorize(clip.L, clip.exemplar_ab(), DRAFT, clip.shots))
+    found = colored(done)
+    assert all(torch.equal(found[name], getattr(whole.state, name).to(found[name].dtype)) for name in COLORS)
+    ours = done.iterations()
+    assert [row | {"remaining": 0} for row in ours] == [vars(row) | {"remaining": 0} for row in whole.iterations]
+
+
+def test_windows_carry_the_colors_on(clip: Clip, done: Coloring, tmp_path: Path) -> None:
+    parted = coloring_of(clip, tmp_path, longest=4)
+    assert len(parted.shots) == 10
+    run_to_end(parted.color_here(Stages()))
+    ab, whole = colored(parted)["ab"], colored(done)["ab"]
+    assert colored(parted)["origin"].min() >= 0
+    truth = torch.stack([Clip.exemplar_ab(replace(clip, exemplars={t: TRUTH[t]}))[t] for t in range(10)])
+    error, usual = ((found - truth).norm(dim=1).mean() for found in (ab, whole))
+    assert error < 1.25 * usual
+
+
+def test_what_comes_back_windows_later_has_its_colors(tmp_path: Path) -> None:
+    scene = synthetic.make("two-layers", 1, SIZE, seed=3).video.frames[0]
+    frames = np.stack([scene] * 15)
+    for t in [*range(5), *range(10, 15)]:  # a blue disc, out of the picture for a window
+        y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+        frames[t][:, np.hypot(y - 24, x - 20 - t) < 9] = np.array([[20], [30], [140]])
+    made = prepare(Video(to_uint8(gray(from_uint8(frames))).numpy(), Fraction(25)), [Exemplar(0, frames[0])], 64)
+    known = windows([Shot(0, 15)], [0], 8)
+    assert [(w.start, w.stop, w.reference_frame, w.anchor_frames) for w in known] == [
+        (0, 5, None, ()), (5, 10, 0, (4,)), (10, 15, 0, (9,))]  # fmt: skip
+    b = {}
+    for name, shots in (("known", known), ("forgotten", [replace(w, reference_frame=None) for w in known])):
+        coloring = replace(coloring_of(made, tmp_path / name), shots=shots)
+        run_to_end(coloring.color_here(Stages()))
+        b[name] = colored(coloring)["ab"][12, 1, 20:28, 28:36].mean()
+        source = colored(coloring)["source"].long()
+        at = torch.arange(source.numel()).reshape(source.shape) + source
+        assert int(at.min()) >= 0 and int(at.max()) < source.numel(), "sources are counted through the clip"
+    assert b["known"] < -30 < b["forgotten"]
+
+
+def test_sources_in_a_reference_frame_are_counted_through_the_clip() -> None:
+    state = segments.ColorState.gray(torch.zeros(3, 1, 2, 2))  # frames 1, 6 and 7 of a clip
+    state.source[2] = torch.tensor([[0, -1], [-4, -8]])  # of frame 7: two of its own, one of frame 6, one of frame 1
+    assert segments.frame_colors(state, 2, [1, 6, 7])["source"].tolist() == [[0, -1], [-4, -8 - 4 * 4]]
+
+
+def test_what_is_kept_is_not_done_again(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    assert begun(coloring_of(clip, folder), monkeypatch) == 2
+    before = {p.name: p.read_bytes() for p in (folder / "colors").iterdir()}
+    assert begun(coloring_of(clip, folder), monkeypatch) == 0
+    seeds = replace(DRAFT, seed=7, steps=2)
+    assert begun(coloring_of(clip, folder, settings=seeds), monkeypatch) == 0, "nobody asks the prior here"
+    for damage in ("short", "foreign", "flipped"):
+        path = folder / "colors" / "00002.npz"
+        data = bytearray(before[path.name])
+        data[len(data) // 2] ^= 1
+        path.write_bytes({"short": before[path.name][:-99], "foreign": before["00007.npz"], "flipped": data}[damage])
+        assert begun(coloring_of(clip, folder), monkeypatch) == 1, damage
+        assert {p.name: p.read_bytes() for p in (folder / "colors").iterdir()} == before
+    other = replace(clip, exemplars={**clip.exemplars, FRAMES: TRUTH[FRAMES][::-1]})
+    assert begun(coloring_of(other, tmp_path / "new", reuse=[folder]), monkeypatch) == 1, "one segment is the same"
+    assert begun(coloring_of(other, folder), monkeypatch) == 1
+    assert {name: data for name, data in before.items() if name < "00005"} == {
+        p.name: p.read_bytes() for p in (folder / "colors").iterdir() if p.name < "00005"
+    }
+    assert begun(coloring_of(clip, folder, settings=replace(DRAFT, order="next")), monkeypatch) == 2
+
+
+def test_other_weights_of_a_prior_are_another_segment(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    shot, ab = clip.shots[0], clip.exemplar_ab()
+    given = segments.segment_of(clip, shot, ab, DRAFT, [])
+    alone = segments.segment_of(clip, shot, {}, DRAFT, [])
+    keys = []
+    for print_ in ("one", "two"):
+        monkeypatch.setattr(segments, "prior_fingerprint", lambda settings, print_=print_: print_)
+        keys.append((given.key, alone.key))
+    assert keys[0][0] == keys[1][0], "it does not ask the prior"
+    assert keys[0][1] != keys[1][1]
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+def write_clip(folder: Path, frames: np.ndarray = GRAY) -> Path:
+    folder.mkdir()
+    for t, frame in enumerate(frames):
+        write_image(folder / f"{t}.png", frame)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gray_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clips") / "gray")
+
+
+def request_of(source: Path, *exemplars: int, **changes: Any) -> RunRequest:
+    return RunRequest("clip", replace(DRAFT, **changes), exemplars=exemplars, source=str(source))
+
+
+def run_in(folder: Path, source: Path, exemplars: dict[int, np.ndarray], **known: Any) -> RunFolder:
+    run = begin(folder, request_of(source, *exemplars), exemplars)
+    return run_to_end(color(run, **known))
+
+
+def results(run: Path) -> dict[str, bytes]:
+    """What a run leaves, but for times and its bookkeeping."""
+    report = json.loads((run / "report.json").read_text())
+    kept = ("complete", "origin", "iterations", "shots", "segments", "notes", "scores")
+    files = [p for name in ("frames", "iterations", "colors") for p in (run / name).iterdir()]
+    arrays = {
+        f"{p.name}/{name}": values.tobytes()
+        for p in files
+        if p.suffix == ".npz"
+        for name, values in np.load(p).items()
+        if name != "key"
+    }
+    pictures = {f"{p.parent.name}/{p.name}": p.read_bytes() for p in files if p.suffix == ".png"}
+    return {"report": json.dumps({name: report[name] for name in kept}).encode(), **pictures, **arrays}
+
+
+@pytest.fixture(scope="module")
+def unharmed(gray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_in(tmp_path_factory.mktemp("unharmed") / "out", gray_folder, {0: TRUTH[0]}).folder
+
+
+def test_an_exemplar_more_redoes_its_shot_alone_and_equals_a_fresh_run(
+    gray_folder: Path, unharmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = results(run_in(tmp_path / "fresh", gray_folder, TWO).folder)
+    starts: list[int] = []
+
+    def noted(segment: Any, *known: Any) -> Any:
+        starts.append(segment.start)
+        return color_segment(segment, *known)
+
+    monkeypatch.setattr("omnifusion.run.coloring.color_segment", noted)
+    beside = run_in(tmp_path / "beside", gray_folder, TWO, reuse=[unharmed])
+    assert results(beside.folder) == fresh and starts == [FRAMES]
+    again = run_in(copy_run(open_run(unharmed), tmp_path / "again").folder, gray_folder, TWO)
+    assert results(again.folder) == fresh and starts == [FRAMES, FRAMES]
+    before = {p: p.stat().st_mtime_ns for p in again.folder.rglob("*") if p.name != "run.lock"}
+    assert run_in(again.folder, gray_folder, TWO) == again, "a finished run is returned at once"
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_canceled_run_keeps_what_is_colored_and_goes_on(gray_folder: Path, unharmed: Path, tmp_path: Path) -> None:
+    canceled, frames = threading.Event(), list[int]()
+    token = is_canceled.set(canceled.is_set)
+
+    def show(step: Step) -> None:
+        if isinstance(step, Colored) and step.frame is not None:
+            frames.append(step.frames[step.frame])
+            if len(frames) == 3:
+                canceled.set()
+
+    try:
+        run = begin(tmp_path / "out", request_of(gray_folder, 0), {0: TRUTH[0]})
+        part = run_to_end(color(run), show)
+    finally:
+        is_canceled.reset(token)
+    assert not part.report["complete"] and part.report["origin"]["propagated"] > 0
+    assert part.finished and len(part.report["iterations"]) < len(open_run(unharmed).report["iterations"])
+    assert part.origin().shape == (2 * FRAMES, *SIZE) and part.frame(9).shape == (*SIZE, 3)
+    whole = run_to_end(color(part.folder))
+    assert whole.report["complete"] and results(whole.folder) == results(unharmed)
+
+
+def test_a_run_is_found_again_after_its_process_and_its_clip_have_gone(
+    gray_folder: Path, unharmed: Path, tmp_path: Path
+) -> None:
+    film = tmp_path / "upload.mkv"
+    with Writer(film, Video(GRAY, Fraction(24)), format="ffv1") as writer:
+        for frame in GRAY:
+            writer.add(frame)
+    run = begin(tmp_path / "out", RunRequest("clip", DRAFT), {0: TRUTH[0]}, film)
+    film.unlink()
+    steps = color(run)
+    while not isinstance(next(steps), Colored):
+        pass
+    with pytest.raises(InputError, match="in use"):
+        begin(tmp_path / "out", RunRequest("clip", DRAFT), {0: TRUTH[0]}, run.clip)
+    steps.close()
+    del run  # and its lock
+    again = open_run(tmp_path / "out")
+    assert not again.finished and again.request == RunRequest("clip", DRAFT, exemplars=(0,))
+    assert results(run_to_end(color(again.folder)).folder) == results(unharmed)
+
+
+def command(source: Path, first: Path, out: Path, *more: str) -> list[str]:
+    write_image(first, TRUTH[0])
+    words = ["colorize", source, "--out", out, "--exemplar", f"{first}@0", "--preset", "draft", "--max-side", 64, *more]
+    return [str(word) for word in words]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_ends_with_the_same_frames(
+    gray_folder: Path, unharmed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, seed = tmp_path / "out", random.randrange(1000)
+    words, chance = command(gray_folder, tmp_path / "first.png", out), random.Random(seed)
+    for _ in range(5):
+        run = subprocess.Popen([sys.executable, "-m", "omnifusion", *words], stderr=subprocess.DEVNULL)
+        while run.poll() is None and not (out / "request.json").exists():
+            time.sleep(0.02)
+        time.sleep(6 * chance.random())
+        run.kill()
+        run.wait()
+    assert main(words) == 0
+    assert results(out) == results(unharmed), f"seed {seed}"
+    assert main([*words, "--seed", "3"]) == 0 and main(words) == 0, "a finished run goes on, too"
+    assert results(out) == results(unharmed)
+    other = write_clip(tmp_path / "elsewhere", GRAY[3:5])
+    assert main(command(other, tmp_path / "first.png", out)) == 2 and "--overwrite" in capsys.readouterr().err
+    assert results(out) == results(unharmed)
+
+
+@pytest.mark.slow
+def test_two_workers_of_which_one_is_killed(clip: Clip, done: Coloring, tmp_path: Path) -> None:
+    coloring, killed = coloring_of(clip, tmp_path / "run"), []
+    for step in color_by(LocalPool(2, 1), coloring):
+        if not killed and (
+            children := [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+        ):
+            children[0].kill()
+            killed = children
+        assert 0 <= step.done <= 1
+    assert killed
+    assert all(colored(coloring)[name].equal(values) for name, values in colored(done).items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_two_ray_workers_of_which_one_is_killed(clip: Clip, done: Coloring, tmp_path: Path) -> None:
+    port, client = (socket.create_server(("127.0.0.1", 0)).getsockname()[1] for _ in range(2))
+    quiet = ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=200000000", "--num-cpus=2"]
+    there = ["--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client}"]
+    start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", *there, *quiet]
+    head, killed = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), []
+    try:
+        coloring, pool = coloring_of(clip, tmp_path / "run"), None
+        for _ in range(6):
+            with suppress(InputError):
+                pool = pool or RayPool(f"ray://127.0.0.1:{client}", 600)
+        assert pool is not None
+        for _ in color_by(pool, coloring):
+            known = [p for p in psutil.process_iter(["cmdline"]) if "ray::_color" in " ".join(p.info["cmdline"] or [])]
+            if not killed and known:
+                os.kill(known[0].pid, signal.SIGKILL)
+                killed = known
+        assert killed and all(colored(coloring)[name].equal(values) for name, values in colored(done).items())
+    finally:
+        head.terminate()
+        head.wait()
+
+
+def test_an_error_of_a_worker_is_told(clip: Clip, tmp_path: Path) -> None:
+    coloring = coloring_of(clip, tmp_path)
+    segment = coloring.segment(clip.shots[0])
+    other = replace(segment, environment={**segment.environment, "code": "older"})
+    with pytest.raises(InputError, match=r"differs .* \(code\)"):
+        run_to_end(color_segment(other, "", tmp_path, Stages()))
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(InputError, match=r"omnifusion\[ray\]"):
+            RayPool("ray://nowhere:1", 1000)
+
+
+def test_a_full_disk_costs_a_sentence_and_the_run_goes_on(
+    gray_folder: Path, unharmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *known: Any, **more: Any) -> None:
+        if path.name == "00003.npz":
+            raise OSError(28, "No space left on device")
+        save_colors(path, *known, **more)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("omnifusion.run.segments.save_colors", full)
+        with pytest.raises(InputError, match="full; make room"):
+            run_in(tmp_path / "out", gray_folder, {0: TRUTH[0]})
+    assert results(run_in(tmp_path / "out", gray_folder, {0: TRUTH[0]}).folder) == results(unharmed)
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def test_frames_made_side_by_side_are_those_made_one_after_another(unharmed: Path, tmp_path: Path) -> None:
+    run = open_run(unharmed)
+    clip = pipeline.prepared(run, Resources())
+    made = {}
+    for threads in (1, 3):
+        (folder := tmp_path / str(threads)).mkdir()
+        counts, scores = run_to_end(export.export(Manifest(folder), clip, run.colors, "ffv1", threads))
+        made[threads] = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.[pmt][npx][g4t]")}
+        assert counts.total() == 10 * 48 * 64 and counts[Origin.INPAINTED] > 0 and not scores
+    assert made[1] == made[3] and {"manifest.txt", "origin.mp4", "frames/00009.png"} <= set(made[1])
+    for threads in made:
+        assert np.array_equal(read(tmp_path / f"{threads}/colorized.mkv").frames[3].transpose(1, 2, 0), run.frame(3))
+
+
+def test_no_more_is_begun_than_there_are_threads_and_errors_are_told() -> None:
+    started: list[int] = []
+
+    def jobs() -> Any:
+        for k in range(9):
+            started.append(k)
+            yield (k,)
+
+    usual = torch.get_num_threads()
+    for k, found in enumerate(export.in_order(lambda k: k * k, jobs(), 2)):
+        assert found == k * k and len(started) <= k + 3
+    with pytest.raises(ZeroDivisionError):
+        list(export.in_order(lambda k: 1 // (4 - k), jobs(), 2))
+    assert torch.get_num_threads() == usual
+
+
+def test_memory_bounds_what_is_made_at_once() -> None:
+    assert export.parallel_frames((4320, 7680), 4096, 16) == 1
+    assert export.parallel_frames((72, 128), 1e6, 16) == 16
+
+
+# --- nobody else's files ----------------------------------------------------------------------------------------------
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["frames/reel_0001.png", "frames/00003.png", "exemplar_start.png", "colorized.mp4", "colorized.srt", "request.json",
+     "report.json", "manifest.txt", "run.lock", "origin.mp4", "colors/palette.txt", "iterations/a/b.txt"],
+)  # fmt: skip
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_persons_own_files_cost_a_sentence_and_stay(
+    gray_folder: Path, tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = hashes(tmp_path)
+    with pytest.raises(InputError) as error:
+        begin(tmp_path, request_of(gray_folder), {}, overwrite=overwrite)
+    assert name in str(error.value) and "overwrite" not in str(error.value)
+    assert hashes(tmp_path) == before
+
+
+def test_overwriting_removes_what_the_run_wrote_and_nothing_else(
+    gray_folder: Path, unharmed: Path, tmp_path: Path
+) -> None:
+    run = copy_run(open_run(unharmed), tmp_path / "run")
+    mine = ["notes.txt", "frames.zip", "sub/report.json", "frames_old/00000.png"]
+    for name in mine:
+        (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / name).write_text("mine")
+    (tmp_path / "outside.txt").write_text("mine")
+    with open(run.folder / "manifest.txt", "a") as manifest:
+        manifest.write(f"../outside.txt\n{tmp_path}/outside.txt\nframes/../../outside.txt\nnotes.txt\n")
+    begin(run.folder, request_of(gray_folder), {}, overwrite=True)
+    assert set(hashes(run.folder)) == {*mine, "request.json", "manifest.txt", "run.lock"}
+    assert (tmp_path / "outside.txt").read_text() == "mine"
+
+
+def test_what_is_read_is_never_where_results_are_written(unharmed: Path, tmp_path: Path) -> None:
+    frames = write_clip(tmp_path / "reel")
+    run = copy_run(open_run(unharmed), tmp_path / "run").folder
+    before = hashes(tmp_path)
+    for source, out in ((frames, frames), (run / "frames", run), (run / "colorized.mp4", run), (frames / ".", frames)):
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="name another folder"):
+                begin(out, request_of(source), {}, overwrite=overwrite)
+    assert hashes(tmp_path) == before
+    inside = run_in(frames / "colored", frames, {0: TRUTH[0]})
+    assert results(run_in(inside.folder, frames, {0: TRUTH[0]}).folder) == results(unharmed), "its frames are no input"
+
+
+def test_a_folder_in_use_is_refused(gray_folder: Path, tmp_path: Path) -> None:
+    run = begin(tmp_path / "out", request_of(gray_folder), {})
+    with pytest.raises(InputError, match=rf"in use .*process {os.getpid()}"):
+        begin(tmp_path / "out", request_of(gray_folder), {}, overwrite=True)
+    with pytest.raises(InputError, match="in use"):
+        next(color(tmp_path / "out"))
+    assert run.lock is not None
+    run.lock.close()  # as when its process dies
+    assert begin(tmp_path / "out", request_of(gray_folder), {}).request == run.request
+
+
+def test_opening_a_run_writes_nothing(unharmed: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in [unharmed, *unharmed.rglob("*")]}
+    run = open_run(unharmed)
+    assert run.finished and run.can_correct and run.frame(0).shape == (*SIZE, 3) and run.clip.is_dir()
+    assert len(list(run.chroma())) == 2 * FRAMES and run.state(torch.zeros(0)).ab.shape == (2 * FRAMES, 2, *SIZE)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert workers.TRIES > 1
