@@ -40,7 +40,7 @@ from omnifusion.prior.photos import Photos, decoded
 from omnifusion.progress import run_to_end
 from omnifusion.propagate import fetched, propagate
 from omnifusion.settings import Settings, choose
-from omnifusion.state import ColorEstimate, ColorState, Task
+from omnifusion.state import ColorEstimate, ColorState, FillTask
 from omnifusion.video import write_image
 from omnifusion.visualize import sheet
 
@@ -147,7 +147,7 @@ def interval(clips: list[str], differences: list[float]) -> tuple[float, float]:
 
 
 def fill(prior: DiffusionPrior, item: Item, hint: ColorEstimate | None, seed: int = 0) -> Tensor:
-    return run_to_end(prior.fill([Task(item.L, item.ab, item.mask, hint, seed)]))[0]
+    return run_to_end(prior.fill([FillTask(item.L, item.ab, item.mask, hint, seed)]))[0]
 
 
 def fills(prior: DiffusionPrior, kinds: tuple[str, ...] = KINDS) -> None:
@@ -178,7 +178,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def sampled(prior: DiffusionPrior, item: Item, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Without a hint, as in the paper: the decoded frame, and the one with L* and the known colors put back."""
     H, W = item.mask.shape
-    task, generator = Task(item.L, item.ab, item.mask, None, seed), torch.Generator().manual_seed(seed)
+    task, generator = FillTask(item.L, item.ab, item.mask, None, seed), torch.Generator().manual_seed(seed)
     canvas = prior.canvas(task, None, prior.working_size((H, W)))
     parts = prior.bound(canvas)
     z_0: Tensor = run_to_end(prior.latents(parts, canvas, False, [generator], []))  # type: ignore[arg-type]
@@ -286,7 +286,7 @@ def photographs(prior: DiffusionPrior, out: Path) -> None:
             unknown = ColorEstimate(
                 0 * ab, torch.zeros(nothing.shape)
             )  # as in a run of which nothing is known: the mean
-            (found,) = run_to_end(prior.fill([Task(L, 0 * ab, nothing, unknown, 0)]))
+            (found,) = run_to_end(prior.fill([FillTask(L, 0 * ab, nothing, unknown, 0)]))
             colored = compose(L, found)
             vivid = [float(colorfulness(to_uint8(x).numpy()[None])[0]) for x in (colored, truth)]
             rows.append((name, psnr(gray(truth), truth), psnr(colored, truth), vivid[0] / max(vivid[1], 1)))

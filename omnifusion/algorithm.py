@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 
 from omnifusion.clip.shots import Shot
-from omnifusion.flow.tracker import Correspondence
-from omnifusion.inpaint import ColorCandidates, complete
+from omnifusion.flow.tracker import FlowTracker
+from omnifusion.inpaint import ColorCandidates, apply_fill
+from omnifusion.pool import bounded, parallel
 from omnifusion.progress import Colored, Costs, Fitted, Round, Step, Steps
-from omnifusion.propagate import correspondences, propagate
+from omnifusion.propagate import SourceFrame, apply_warp, blend_exemplars, matches, warp
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import ColorEstimate, ColorState, Iteration, Task, Tracker
+from omnifusion.state import ColorEstimate, ColorState, FillTask, Iteration, Tracker
+
+Array = np.ndarray
 
 KEYFRAME_GAP = 5
 """Frames from one keyframe to the next in the order "keyframes"."""
 
 KEYFRAME_GRAY = 0.25
 """A frame with a larger share of gray pixels is no keyframe: nearer ones must bring it color first."""
+
+BATCH = 16
+"""Frames that are colored side by side from one exemplar; bounds the memory of their estimates."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +91,25 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     frames = shot.frames
     given = [e for e in run.exemplars if e in frames] + shot.sources
     first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
-    run.witnesses = ColorCandidates(given, run.settings.trust_tracker, shot.remote_reference)
+    run.candidates = ColorCandidates(given, run.settings.trust_tracker, shot.remote_reference)
     tracker = yield from run.track(shot)  # Train OmniMotion
-    between = {} if run.settings.trust_tracker else enclosing(given, frames)
+    between = {} if run.settings.trust_tracker else bracketing_exemplars(given, frames)
     for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
         # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
         yield from run.propagate(tracker, i, targets, between=between)
-    visited = {e for e in given if run.state.whole(e)}
-    while not run.complete(frames):  # if every frame is full colored then break
-        chosen = next_frames(run.settings.order, run.gray(frames), first, visited, run.stages.together)  # i = i + 1
+    visited = {e for e in given if run.state.is_complete(e)}
+    most = run.stages.together if prior_everywhere(run.settings) else len(frames)
+    while not run.is_complete(frames):  # if every frame is full colored then break
+        chosen = next_frames(run.settings.order, run.gray(frames), first, visited, most)  # i = i + 1
         visited.update(chosen)
-        filled = yield from run.fill(tracker, chosen, frames)
+        fills = yield from run.fill(tracker, chosen, frames)
         for i in chosen:
             fresh = ~run.state.colored(i)
-            if run.left[i]:
-                yield run.inpaint(i, *filled[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
+            if run.uncolored[i]:
+                yield run.inpaint(i, *fills[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
             targets = frames if run.settings.trust_tracker or i in given else near(i, frames)
             yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i)
-    run.painted(run.state.repeated(shot.duplicates), shot.duplicates)
+    run.set_state(run.state.repeated(shot.duplicates), shot.duplicates)
 
 
 def first_rounds(given: Sequence[int], frames: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
@@ -111,7 +120,7 @@ def first_rounds(given: Sequence[int], frames: Sequence[int]) -> list[tuple[int,
     return [(e, [j for j in frames if nearest[j] == e]) for e in given] + [(e, frames) for e in given]
 
 
-def enclosing(given: Sequence[int], frames: Sequence[int]) -> dict[int, tuple[int, int]]:
+def bracketing_exemplars(given: Sequence[int], frames: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Of every frame between two exemplars these two."""
     sides = {j: ([e for e in given if e < j], [e for e in given if e > j]) for j in frames if j not in given}
     return {j: (max(before), min(after)) for j, (before, after) in sides.items() if before and after}
@@ -125,8 +134,10 @@ def near(i: int, frames: Sequence[int]) -> list[int]:
     return [j for j in frames if abs(j - i) <= KEYFRAME_GAP]
 
 
-def next_frame(order: str, gray: Mapping[int, float], first: int, visited: Collection[int]) -> int:
-    """The frame that Algorithm 1 takes next.
+def next_frames(
+    order: str, gray: Mapping[int, float], first: int, visited: Collection[int], most: int = 1
+) -> list[int]:
+    """The frames that Algorithm 1 takes next; beyond the first one, only such as do not know of each other.
 
     The paper's order "next" goes on in time, from the first exemplar to the end and then back to the beginning.
     "keyframes" follows it in leaps of a few frames, over those that have little left to inpaint: new regions are filled
@@ -135,29 +146,27 @@ def next_frame(order: str, gray: Mapping[int, float], first: int, visited: Colle
     Args:
         order: "next", "keyframes" or "grayest".
         gray: share of gray pixels of each frame of the shot, in the order of time.
-        first: the first exemplar, or the frame nearest to what is lent, or the first frame.
+        first: the first exemplar, or the frame nearest to the reference frame, or the first frame.
         visited: the frames that were taken before.
+        most: at most so many.
     """
     if order == "grayest":
-        return max(gray, key=lambda j: gray[j])
-    last = max(gray)
-    way = (*range(first, last + 1), *range(first - 1, min(gray) - 1, -1))
-    onward = [j for j in way if j in gray and j not in visited]
+        return [max(gray, key=lambda j: gray[j])]
+    ways = [j for j in gray if j >= first], [j for j in reversed([*gray]) if j < first]
     if order == "next":
-        return onward[0]
-    incomplete = [j for j in onward if gray[j] > 0]
-    ahead = [j for j in incomplete if abs(j - incomplete[0]) < KEYFRAME_GAP and gray[j] <= KEYFRAME_GRAY]
-    return ahead[-1] if ahead else incomplete[0]
-
-
-def next_frames(order: str, gray: Mapping[int, float], first: int, visited: Collection[int], most: int) -> list[int]:
-    """``next_frame``, and with it, up to ``most`` in all, frames that lie a keyframe's gap or more apart."""
-    chosen = [next_frame(order, gray, first, visited)]
-    while order == "keyframes" and len(chosen) < most:
-        far = [j for j in gray if gray[j] > 0 and all(abs(j - i) >= KEYFRAME_GAP for i in chosen)]
-        if not far:
-            break
-        chosen.append(min(far, key=lambda j: abs(j - chosen[-1])))
+        return [next(j for way in ways for j in way if j not in visited)]
+    leaders: list[int] = []
+    followers: list[int] = []
+    for way in ways:
+        last = max((n for n, j in enumerate(way) if j in visited), default=-1)  # the keyframe reached so far
+        due = [j for j in way[last + 1 :] if gray[j] > 0]
+        leap = [j for j in due if abs(j - due[0]) < KEYFRAME_GAP and gray[j] <= KEYFRAME_GRAY]
+        leaders += leap[-1:] or due[:1]
+        followers += [j for j in reversed(way[: last + 1]) if gray[j] > 0 and j not in visited]
+    chosen: list[int] = []
+    for j in [*leaders, *followers]:
+        if len(chosen) < most and all(abs(j - i) >= KEYFRAME_GAP for i in chosen):
+            chosen.append(j)
     return chosen
 
 
@@ -174,18 +183,24 @@ class ShotTracker:
     frames: Mapping[int, int]
     size: tuple[int, int]
 
-    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """See ``state.Tracker``."""
-        return self.tracker.correspond(points, self.frames[i], self.frames[j])
+    def matches(self, pixels: Array, i: int, j: int) -> list[tuple[Array, Array]]:
+        """See ``propagate.matches``."""
+        return matches(self.tracker, pixels, self.frames[i], self.frames[j], self.size)
 
-    def pairs(self, i: int, j: int, near: bool) -> list[Correspondence]:
-        """See ``propagate.correspondences``."""
-        return correspondences(self.tracker, self.frames[i], self.frames[j], self.size, near)
+    def reach(self, exemplar: int, frames: Iterable[int]) -> None:
+        """Let a tracker that searches flows do so, from an exemplar to ``frames``."""
+        if isinstance(self.tracker, FlowTracker):
+            self.tracker.reach(self.frames[exemplar], [self.frames[j] for j in frames])
+
+    def release(self, exemplar: int, frames: Iterable[int]) -> None:
+        """Let it forget them."""
+        if isinstance(self.tracker, FlowTracker):
+            self.tracker.release(self.frames[exemplar], [self.frames[j] for j in frames])
 
 
 @dataclass
 class Run:
-    """The moving parts of one run, and what it tells."""
+    """The moving parts of one run, and its progress."""
 
     state: ColorState
     settings: Settings
@@ -196,15 +211,21 @@ class Run:
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
-        self.witnesses = ColorCandidates(self.exemplars, self.settings.trust_tracker)
-        self.left = [0] * len(self.state)
-        self.painted(self.state, range(len(self.state)))
+        self.candidates = ColorCandidates(self.exemplars, self.settings.trust_tracker)
+        self.uncolored = [0] * len(self.state)
+        self.set_state(self.state, range(len(self.state)))
 
-    def painted(self, state: ColorState, frames: Iterable[int]) -> None:
+    def set_state(self, state: ColorState, frames: Iterable[int]) -> None:
         """Go on with ``state``, which differs in ``frames``; count their pixels that are still gray."""
         self.state = state
         for j in frames:
-            self.left[j] = int((~state.colored(j)).sum())
+            self.uncolored[j] = int((~state.colored(j)).sum())
+
+    @contextmanager
+    def working(self, stage: str) -> Iterator[None]:
+        """Charge what is done inside to a stage, within the run's threads."""
+        with bounded(self.stages.threads), self.costs.during(stage):
+            yield
 
     def track(self, shot: Shot) -> Steps[ShotTracker]:
         """The tracker of a shot, made unless there is one; only a fitted one is kept, flows go with their shot."""
@@ -220,7 +241,7 @@ class Run:
 
     def propagate(
         self,
-        tracker: Tracker,
+        tracker: ShotTracker,
         i: int,
         targets: Sequence[int],
         inpainted: Tensor | None = None,
@@ -230,66 +251,83 @@ class Run:
 
         ``between`` names the two exemplars that targets lie between: both have their say.
         """
-        before, iteration = sum(self.left), len(self.iterations)
-        near, literal = inpainted is not None, self.settings.trust_tracker
-        for j in sorted(targets, key=lambda j: abs(j - i)):  # from the exemplar outwards: sure things first
-            if j != i and self.left[j]:
-                pair = (between or {}).get(j, ())
-                beside = sum(pair) - i if i in pair else None
-                with self.costs.during("propagate"):
-                    given = (i, iteration, [j], near, literal, beside)
-                    self.painted(propagate(tracker, self.state, *given), [j])
+        before, iteration, trust = sum(self.uncolored), len(self.iterations), self.settings.trust_tracker
+        todo = [j for j in sorted(targets, key=lambda j: abs(j - i)) if j != i and self.uncolored[j]]
+        pairs = {j: (between or {}).get(j, ()) for j in todo}
+        other = {j: sum(pair) - i for j, pair in pairs.items() if i in pair}
+        if inpainted is None:  # from an exemplar
+            yield Step("propagate", f"searching the flow from frame {i}")
+            with self.working("flow"):
+                tracker.reach(i, todo)
+                for e in set(other.values()):
+                    tracker.reach(e, [j for j in todo if other.get(j) == e])
+        sources = {e: SourceFrame.of(self.state, e) for e in {i, *other.values()}}
+
+        def one(j: int) -> tuple[ColorEstimate, Tensor]:
+            own = warp(tracker, self.state, sources[i], j, i, trust)
+            if j not in other:
+                return own
+            e = other[j]
+            theirs = warp(tracker, self.state, sources[e], j, e, trust)
+            return blend_exemplars(own, theirs, abs(j - i) / abs(e - i))
+
+        for n in range(0, len(todo), BATCH):
+            with self.working("propagate"):
+                warped = parallel(one, part := todo[n : n + BATCH])
+            for j, (estimate, accepted) in zip(part, warped, strict=True):
+                self.set_state(apply_warp(self.state, j, iteration, estimate, accepted), [j])
                 yield self.colored("propagate", f"frame {i} gives its color to frame {j}", j)
-        colored = before - sum(self.left)
+        colored = before - sum(self.uncolored)
         filled = 0 if inpainted is None else int(inpainted.sum())
-        result = Iteration(iteration, i, colored, filled, sum(self.left))
-        told = self.colored("propagate", f"frame {i} gave its color to {colored} pixels", i)
+        result = Iteration(iteration, i, colored, filled, sum(self.uncolored))
+        event = self.colored("propagate", f"frame {i} gave its color to {colored} pixels", i)
         self.iterations.append(result)
-        yield Round(**vars(told), result=result)
+        yield Round(**vars(event), result=result)
 
     def fill(
-        self, tracker: Tracker, chosen: Sequence[int], frames: Sequence[int]
+        self, tracker: ShotTracker, chosen: Sequence[int], frames: Sequence[int]
     ) -> Steps[dict[int, tuple[Tensor, ColorEstimate | None]]]:
-        """The colors ab of those of the ``chosen`` frames that are not whole, and the hint they come from."""
-        hints: dict[int, ColorEstimate | None] = {i: None for i in chosen if self.left[i]}
+        """The colors ab of those of the ``chosen`` frames that are not complete, and the estimates they come from."""
+        todo = [i for i in chosen if self.uncolored[i]]
+        estimates: dict[int, ColorEstimate | None] = dict.fromkeys(todo)
         if self.settings.strength is not None:
-            for i in hints:
-                yield Step("inpaint", "looking up colors")
-                with self.costs.during("hint"):
-                    hints[i] = self.witnesses.hint(self.state, i, tracker, frames)
+            yield Step("inpaint", "matching similar pixels")
+            with self.working("estimate"):
+                found = self.candidates.estimates(self.state, todo, tracker, frames)
             if not self.asks_prior(frames):
-                return {i: (hint.ab, hint) for i, hint in hints.items() if hint is not None}
+                return {i: (estimate.ab, estimate) for i, estimate in zip(todo, found, strict=True)}
+            estimates = dict(zip(todo, found, strict=True))
         tasks = [
-            Task(self.state.L[i], self.state.ab[i], self.state.colored(i), hint, self._seed(i))
-            for i, hint in hints.items()
+            FillTask(self.state.L[i], self.state.ab[i], self.state.colored(i), estimate, self._seed(i))
+            for i, estimate in estimates.items()
         ]
-        found = (yield from self.costs.of("inpaint", self.stages.inpaint(tasks, self.settings))) if tasks else []
-        return {i: (ab, hint) for (i, hint), ab in zip(hints.items(), found, strict=True)}
+        fills = (yield from self.costs.of("inpaint", self.stages.inpaint(tasks, self.settings))) if tasks else []
+        return {i: (ab, estimate) for (i, estimate), ab in zip(estimates.items(), fills, strict=True)}
 
     def _seed(self, i: int) -> int:
         return (self.settings.seed * 1_000_003 + i) % 2**63
 
-    def inpaint(self, i: int, ab: Tensor, hint: ColorEstimate | None) -> Colored:
+    def inpaint(self, i: int, ab: Tensor, estimate: ColorEstimate | None) -> Colored:
         """The intra-frame inpainting step on frame ``i``."""
-        self.painted(complete(self.state, i, len(self.iterations), ab, hint), [i])
+        self.set_state(apply_fill(self.state, i, len(self.iterations), ab, estimate), [i])
         return self.colored("inpaint", f"frame {i} is complete", i)
 
     def asks_prior(self, frames: Sequence[int]) -> bool:
         """Whether the prior is asked; the bundled one only where a shot has no color at all to go by, unless it is
-        wanted everywhere: what it does to a hint is measured to be neutral (docs/prior.md)."""
+        wanted everywhere: beside an estimate it is measured to be neutral (docs/experiments.md)."""
         if prior_everywhere(self.settings):
             return True
-        return not (self.witnesses.exemplars or any(bool(self.state.colored(j).any()) for j in frames))
+        return not (self.candidates.exemplars or any(bool(self.state.colored(j).any()) for j in frames))
 
     def gray(self, frames: Sequence[int]) -> dict[int, float]:
         """The share of each frame's pixels that are still gray."""
-        return {j: self.left[j] / self.state.L[j].numel() for j in frames}
+        return {j: self.uncolored[j] / self.state.L[j].numel() for j in frames}
 
-    def complete(self, frames: Sequence[int]) -> bool:
+    def is_complete(self, frames: Sequence[int]) -> bool:
         """Whether every pixel of ``frames`` has its color."""
-        return not any(self.left[j] for j in frames)
+        return not any(self.uncolored[j] for j in frames)
 
     def colored(self, stage: str, message: str, frame: int | None = None) -> Colored:
         """A Step that shows the colors so far."""
-        coverage = 1 - sum(self.left) / self.state.L.numel()
+        coverage = 1 - sum(self.uncolored) / self.state.L.numel()
         return Colored(stage, message, coverage, state=self.state, iteration=len(self.iterations), frame=frame)

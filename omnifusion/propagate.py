@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 
-import numba
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.flow import confidence as judge
-from omnifusion.flow import dis as of
-from omnifusion.flow.tracker import Correspondence, most_likely
-from omnifusion.geometry import pixel_grid
-from omnifusion.state import ColorEstimate, ColorState, Origin, Tracker, pixel_numbers
+from omnifusion.flow import confidence, match
+from omnifusion.state import ColorEstimate, ColorState, Matcher, Origin, Tracker
 
-BELIEVED = 0.9
-"""Probability from which a fetched color is taken for good; else it is one witness among others."""
+Array = np.ndarray
+
+ACCEPT_THRESHOLD = 0.9
+"""Probability from which a warped color is accepted for good; else it is one color candidate among others."""
 
 LUMINANCE_SIGMA = 10.0
-"""L* difference at which a neighbor's say in the fetched color falls to 0.6."""
+"""L* difference at which a neighbor's weight in the gathered color falls to 0.6."""
 
 STILL_SIGMA = 0.3
 """The same for its distance in pixels where nothing moves (almost a copy)."""
@@ -28,137 +27,123 @@ STILL_SIGMA = 0.3
 STILL, MOVING = 0.25, 0.75
 """Motion in pixels up to which a point is still and from which on it moves."""
 
-MOVING_SIGMA, WIDEST, REACH = 1.6, 1.5, 3
-"""The sigma of a moving point where chroma varies by 1, the largest, and how far is looked, in pixels."""
+MOVING_SIGMA, WIDEST = 1.6, 1.5
+"""The sigma of a moving point where chroma varies by 1, and the largest, in pixels."""
 
 
-def fetch_sigma(flow: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """How wide ``(H, W)``, in pixels, a color is to be gathered around its match.
+@dataclass(frozen=True)
+class SourceFrame:
+    """A frame that colors are taken from, and what is computed of it once for all that ask.
 
-    The more chroma varies there, the narrower; wider means noise off. Measured (docs/propagation.md); what stands still
+    Attributes:
+        L: ``(H, W)`` L*, ab: ``(2, H, W)``, colored: ``(H, W)`` 1 where it has color, confidence: ``(H, W)``; float32.
+        first: the number of its first pixel, counted through the clip.
+    """
+
+    L: Array
+    ab: Array
+    colored: Array
+    confidence: Array
+    first: int
+
+    @classmethod
+    def of(cls, state: ColorState, frame: int) -> SourceFrame:
+        """Frame ``frame`` of a clip."""
+        L, ab, colored = state.L[frame, 0].numpy(), state.ab[frame].numpy(), state.colored(frame).numpy()
+        return cls(L, ab, colored.astype(np.float32), state.confidence[frame].float().numpy(), frame * L.size)
+
+    @cached_property
+    def spread(self) -> Array:
+        """Its chroma spread (``confidence.chroma_spread``)."""
+        return confidence.chroma_spread(np.ascontiguousarray(self.ab.transpose(1, 2, 0)))
+
+
+def gather_sigma(motion: Array, spread: Array) -> Array:
+    """How wide, in pixels, a color is gathered around its match.
+
+    The more chroma varies there, the narrower; wider averages noise. Measured (docs/experiments.md); what stands still
     has the same noise in both frames and is copied.
 
     Args:
-        flow: ``(H, W, 2)`` px.
-        spread: standard deviation of chroma around the match (``flow.judge.chroma_spread``).
+        motion: length of the flow in pixels.
+        spread: standard deviation of chroma around the match, of the same shape.
     """
     moving = np.minimum(MOVING_SIGMA * (spread + 0.2) ** -0.3, WIDEST)
-    motion = np.clip((np.linalg.norm(flow, axis=-1) - STILL) / (MOVING - STILL), 0, 1)
-    return (STILL_SIGMA + (moving - STILL_SIGMA) * motion).astype(np.float32)
+    share = np.clip((motion - STILL) / (MOVING - STILL), 0, 1)
+    return (STILL_SIGMA + (moving - STILL_SIGMA) * share).astype(np.float32)
 
 
-def fetch(ab: Tensor, L: Tensor, flow: np.ndarray, sigma: np.ndarray, target_L: Tensor, where: Tensor) -> Tensor:
-    """The color of a frame along a flow into it, for the pixels of another.
-
-    A joint bilateral mean around a point: plain bilinear sampling mixes the two sides of an edge.
-
-    Args:
-        ab: ``(2, H, W)``, L: ``(1, H, W)`` of the frame that is colored.
-        flow: ``(H, W, 2)`` px from the asking frame, whose luminance is ``target_L`` ``(1, H, W)``.
-        sigma: ``(H, W)`` px, see ``fetch_sigma``.
-        where: ``(H, W)`` bool, its pixels that ask; the others stay gray.
-
-    Returns:
-        ``(2, H, W)``.
-    """
-    colors = np.ascontiguousarray(ab.permute(1, 2, 0).numpy())
-    fetched = _bilateral(colors, L[0].numpy(), np.ascontiguousarray(flow), sigma, target_L[0].numpy(), where.numpy())
-    return torch.from_numpy(fetched).permute(2, 0, 1).contiguous()
+def matches(tracker: Tracker | Matcher, pixels: Array, i: int, j: int, size: tuple[int, int]) -> list[tuple[Array, Array]]:
+    """The tracker's answers for ``pixels`` ``(N,)`` of frame ``i`` in frame ``j``, as ``confidence.most_likely`` takes
+    them; a tracker that knows only points and whether they are visible is asked for these."""
+    if hasattr(tracker, "matches"):
+        return tracker.matches(pixels, i, j)
+    points, visible = tracker.correspond(torch.from_numpy(match.points_of(pixels, size[1])), i, j)
+    return [(points.numpy(), np.where(visible.numpy(), np.float32(0), np.float32(np.inf)))]
 
 
-@numba.njit(cache=True, fastmath=True, nogil=True)
-def _bilateral(
-    ab: np.ndarray, L: np.ndarray, flow: np.ndarray, sigma: np.ndarray, target_L: np.ndarray, where: np.ndarray
-) -> np.ndarray:
-    H, W = L.shape
-    out = np.zeros((H, W, 2), np.float32)
-    across = np.empty(2 * REACH + 1, np.float32)
-    for y in range(H):
-        for x in range(W):
-            if not where[y, x]:
-                continue
-            px, py = min(max(x + flow[y, x, 0], -1.0), float(W)), min(max(y + flow[y, x, 1], -1.0), float(H))
-            cx, cy = int(np.rint(px)), int(np.rint(py))
-            narrow = np.float32(0.5) / sigma[y, x] ** 2
-            r = min(max(int(np.rint(1.7 * sigma[y, x])), 1), REACH)
-            for n in range(-r, r + 1):
-                across[n + r] = np.exp(-narrow * np.float32(cx + n - px) ** 2)
-            a, b, total = np.float32(0), np.float32(0), np.float32(0)
-            for ny in range(cy - r, cy + r + 1):
-                iy = min(max(ny, 0), H - 1)
-                down = np.exp(-narrow * np.float32(ny - py) ** 2)
-                for n in range(-r, r + 1):
-                    ix = min(max(cx + n, 0), W - 1)
-                    difference = (L[iy, ix] - target_L[y, x]) / np.float32(LUMINANCE_SIGMA)
-                    alike = np.exp(np.float32(-0.5) * difference * difference) + np.float32(1e-3)
-                    w = down * across[n + r] * alike
-                    a += w * ab[iy, ix, 0]
-                    b += w * ab[iy, ix, 1]
-                    total += w
-            out[y, x, 0], out[y, x, 1] = a / total, b / total
-    return out
-
-
-def fetched(
-    tracker: Tracker, state: ColorState, i: int, j: int, near: bool = False, literal: bool = False
+def warp(
+    tracker: Tracker | Matcher, state: ColorState, source: SourceFrame, i: int, j: int, trust_tracker: bool = False
 ) -> tuple[ColorEstimate, Tensor]:
-    """What frame ``j`` says of the colors of frame ``i``, eq. (1).
+    """The colors that frame ``j`` has for the gray pixels of frame ``i``, eq. (1).
 
     Args:
-        tracker: asked for all pixels; of several answers the one most likely right is taken.
-        state: what is gray in frame ``j`` says nothing.
-        near: the frames are near each other: a cheap answer will do.
-        literal: believe the tracker alone, as the paper does.
+        tracker: of several answers for a pixel, the one most likely right is taken.
+        source: frame ``j``; what is gray in it colors nothing.
+        trust_tracker: whatever the tracker sees is right, as in the paper.
 
     Returns:
-        the colors, with the probability that each is right (that of the match times that of its source), and
-        ``(H, W)`` bool: whose match is believed.
+        the colors, with the probability that each is right (that of the match times that of its source), 0 where nothing
+        is known; and ``(H, W)`` bool: whose match is accepted.
     """
-    L, target_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
-    spread = _spread(state.ab[j])
-    best, p = most_likely(correspondences(tracker, i, j, L.shape, near), target_L, L, None if literal else spread)
-    points = of.grid(*L.shape) + best.flow
-    sigma = fetch_sigma(best.flow, of.remap(spread, points))
-    ab = fetch(state.ab[j], state.L[j], best.flow, sigma, state.L[i], ~state.colored(i))
-    p = p * (of.remap(state.colored(j).float().numpy(), points) > 0.99)
-    sure = torch.from_numpy(p * of.remap(state.confidence[j].float().numpy(), points))
-    return ColorEstimate(ab, sure, nearest(pixel_numbers(j, L.shape), points)), torch.from_numpy(p > BELIEVED)
+    H, W = source.L.shape
+    gray = np.ascontiguousarray(~state.colored(i).numpy())
+    side = 2 * match.WINDOW + 1
+    compared = gray if trust_tracker else cv2.dilate(gray.view(np.uint8), np.ones((side, side), np.uint8)) > 0
+    marked = np.flatnonzero(compared)
+    target_L = state.L[i, 0].numpy()
+    answers = matches(tracker, marked, i, j, (H, W))
+    spread = None if trust_tracker else source.spread
+    points, p = confidence.most_likely(marked, answers, target_L, source.L, spread)
+    asked = gray.ravel()[marked]
+    pixels, points, p = marked[asked], points[asked], p[asked]
+    p = p * (match.sample(source.colored, points) > 0.99)
+    motion = np.linalg.norm(points - match.points_of(pixels, W), axis=-1)
+    sigma = gather_sigma(motion, match.sample(source.spread, points))
+    ab, sure = np.zeros((2, H * W), np.float32), np.zeros(H * W, np.float32)
+    names, accepted = np.full(H * W, -1), np.zeros(H * W, bool)
+    ab[:, pixels] = match.gather(pixels, points, sigma, target_L, source.L, source.ab, LUMINANCE_SIGMA).T
+    sure[pixels] = p * match.sample(source.confidence, points)
+    names[pixels] = source.first + match.nearest(points, H, W)
+    accepted[pixels] = p > ACCEPT_THRESHOLD
+    estimate = ColorEstimate(
+        *(torch.from_numpy(v) for v in (ab.reshape(2, H, W), sure.reshape(H, W), names.reshape(H, W)))
+    )
+    return estimate, torch.from_numpy(accepted.reshape(H, W))
 
 
-def between(
+def blend_exemplars(
     one: tuple[ColorEstimate, Tensor], other: tuple[ColorEstimate, Tensor], way: float
 ) -> tuple[ColorEstimate, Tensor]:
-    """What two exemplars say of a frame at a share ``way`` of the way from one to the other: where both are believed,
-    their colors pass into each other in time, so that there is no seam; else the one that is."""
-    (a, sure_a), (b, sure_b) = one, other
-    weight_a, weight_b = (1 - way) * a.confidence * sure_a, way * b.confidence * sure_b
+    """What two exemplars say of a frame at a share ``way`` of the way from one to the other: where both are accepted,
+    their colors blend in time, so that there is no seam; else the one that is."""
+    (a, accepted_a), (b, accepted_b) = one, other
+    weight_a, weight_b = (1 - way) * a.confidence * accepted_a, way * b.confidence * accepted_b
     share = weight_b / (weight_a + weight_b).clamp_min(1e-6)
     source = None
     if a.source is not None and b.source is not None:
         source = torch.where(share > 0.5, b.source, a.source)
-    return ColorEstimate(a.ab.lerp(b.ab, share), a.confidence.lerp(b.confidence, share), source), sure_a | sure_b
+    return ColorEstimate(
+        a.ab.lerp(b.ab, share), a.confidence.lerp(b.confidence, share), source
+    ), accepted_a | accepted_b
 
 
-def nearest(values: Tensor, points: np.ndarray) -> Tensor:
-    """``values`` ``(H, W)`` at the pixels nearest to ``points`` ``(h, w, 2)``, the border repeated."""
-    x, y = (np.rint(points[..., k]).clip(0, values.shape[1 - k] - 1).astype(np.int64) for k in (0, 1))
-    return values[torch.from_numpy(y), torch.from_numpy(x)]
-
-
-@lru_cache(maxsize=8)
-def _spread(ab: Tensor) -> np.ndarray:
-    """``judge.chroma_spread`` of a frame's ab ``(2, H, W)``; many frames ask one, and a state's frames never change."""
-    return judge.chroma_spread(np.ascontiguousarray(ab.permute(1, 2, 0).numpy()))
-
-
-def correspondences(tracker: Tracker, i: int, j: int, size: tuple[int, ...], near: bool) -> list[Correspondence]:
-    """The tracker's answers for all pixels of frame ``i``; one that knows only points is asked for each."""
-    if hasattr(tracker, "pairs"):
-        return tracker.pairs(i, j, near)
-    grid = pixel_grid(size[0], size[1])
-    points, visible = tracker.correspond(grid.reshape(-1, 2), i, j)
-    cycle = np.where(visible.numpy(), np.float32(0), np.float32(np.inf)).reshape(size)
-    return [Correspondence((points.reshape(grid.shape) - grid).numpy(), cycle)]
+def apply_warp(state: ColorState, frame: int, iteration: int, estimate: ColorEstimate, accepted: Tensor) -> ColorState:
+    """X, M of eq. (1): the pixels of ``frame`` whose match is ``accepted`` take their color."""
+    sources = {} if estimate.source is None else {frame: estimate.source}
+    return state.paint(
+        {frame: (accepted, estimate.ab)}, iteration, Origin.PROPAGATED, {frame: estimate.confidence}, sources
+    )
 
 
 def propagate(
@@ -166,15 +151,13 @@ def propagate(
     state: ColorState,
     i: int,
     iteration: int,
-    frames: Iterable[int] | None = None,
-    near: bool = False,
-    literal: bool = False,
-    beside: int | None = None,
+    frames: list[int] | None = None,
+    trust_tracker: bool = False,
 ) -> ColorState:
     """X, M = InterFramePropagationStep(x_i, X, M, i): color the gray pixels that are visible in frame ``i``.
 
-    A departure from the paper, which trusts the tracker alone (``literal``): a pixel is colored for good, so its
-    color must be believed to be right, too (``flow.judge``).
+    A departure from the paper, which trusts the tracker alone (``trust_tracker``): a pixel is colored for good, so a
+    match must also be likely right (``flow.confidence``).
 
     Args:
         tracker: correspondence at the working size.
@@ -182,17 +165,9 @@ def propagate(
         i: the exemplar frame.
         iteration: Algorithm 1's iteration.
         frames: those that may be colored; None = all.
-        near, literal: see ``fetched``.
-        beside: an exemplar on the other side of ``frames``, which has its say, too.
     """
-    updates, sure, sources = {}, {}, {}
+    source = SourceFrame.of(state, i)
     for j in range(len(state)) if frames is None else frames:
-        if j != i and not state.whole(j):
-            found, believed = fetched(tracker, state, j, i, near, literal)
-            if beside is not None:
-                other = fetched(tracker, state, j, beside, near, literal)
-                found, believed = between((found, believed), other, abs(j - i) / abs(beside - i))
-            updates[j], sure[j] = (believed, found.ab), found.confidence
-            if found.source is not None:
-                sources[j] = found.source
-    return state.paint(updates, iteration, Origin.PROPAGATED, sure, sources)
+        if j != i and not state.is_complete(j):
+            state = apply_warp(state, j, iteration, *warp(tracker, state, source, j, i, trust_tracker))
+    return state

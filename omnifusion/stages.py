@@ -11,12 +11,12 @@ from torch import Tensor
 
 from omnifusion import omnimotion
 from omnifusion.flow.dis import to_bytes
-from omnifusion.flow.tracker import DirectFlow
+from omnifusion.flow.tracker import FlowTracker
 from omnifusion.omnimotion import Flows
 from omnifusion.prior.diffusion import load_prior
 from omnifusion.progress import Costs, Steps
 from omnifusion.settings import Settings
-from omnifusion.state import Task, Tracker
+from omnifusion.state import FillTask, Tracker
 
 
 def device() -> str:
@@ -34,7 +34,7 @@ def fit_here(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
     return omnimotion.fit(L, settings.omnimotion, flows=flows, seed=settings.seed, device=device())
 
 
-def inpaint_here(tasks: Sequence[Task], settings: Settings) -> Steps[list[Tensor]]:
+def inpaint_here(tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
     """Fill frames in this process."""
     return load_prior(settings, device()).fill(tasks)
 
@@ -46,17 +46,19 @@ class Stages:
     Attributes:
         together: most frames that ``inpaint`` is given at once. The paper fills one after the other; where each call
             costs, frames a keyframe's gap apart are filled together, before they can know of each other.
+        threads: bounds the threads of the loop over frames; 0 = as many as the process may use.
     """
 
     flow: Callable[[Tensor, Settings], Steps[Flows]] = flow_here
     fit: Callable[[Tensor, Flows, Settings], Steps[Tracker]] = fit_here
-    inpaint: Callable[[Sequence[Task], Settings], Steps[list[Tensor]]] = inpaint_here
+    inpaint: Callable[[Sequence[FillTask], Settings], Steps[list[Tensor]]] = inpaint_here
     together: int = 1
+    threads: int = 0
 
     def track(self, L: Tensor, settings: Settings) -> Steps[Tracker]:
         """Of a shot ``L`` ``(T, 1, h, w)``: optical flow as it is asked for, or flow and a volume fitted to it."""
         if settings.omnimotion == "off":
-            return DirectFlow(to_bytes(L[:, 0]))
+            return FlowTracker(to_bytes(L[:, 0]))
         flows = yield from self.flow(L, settings)
         tracker = yield from self.fit(L, flows, settings)
         return tracker

@@ -125,7 +125,7 @@ class ColorState:
         """The mask of one frame, ``(H, W)`` bool."""
         return self.origin[frame] >= 0
 
-    def whole(self, frame: int) -> bool:
+    def is_complete(self, frame: int) -> bool:
         """Whether every pixel of a frame has its color."""
         return bool((self.origin[frame] >= 0).all())
 
@@ -213,19 +213,19 @@ class ColorEstimate:
 
 
 @dataclass(frozen=True)
-class Task:
+class FillTask:
     """One frame to fill, all CPU tensors, so that it can be sent to another process.
 
     Attributes:
         L: ``(1, H, W)`` luminance, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where ``ab`` is known.
-        hint: a start for the unknown pixels, or None for pure noise (the paper).
+        estimate: a start for the unknown pixels, or None for pure noise (the paper).
         seed: the only source of randomness.
     """
 
     L: Tensor
     ab: Tensor
     mask: Tensor
-    hint: ColorEstimate | None
+    estimate: ColorEstimate | None
     seed: int
 
 
@@ -243,7 +243,7 @@ class Iteration:
 class Prior(Protocol):
     """An image prior that completes the color of frames."""
 
-    def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
+    def fill(self, tasks: Sequence[FillTask]) -> Steps[list[Tensor]]:
         """Each task's ``ab`` ``(2, H, W)`` with the pixels outside its mask colored and those inside it unchanged.
 
         Args:
@@ -252,10 +252,19 @@ class Prior(Protocol):
         ...
 
 
+class Matcher(Protocol):
+    """What knows how far its correspondence can be trusted."""
+
+    def matches(self, pixels: np.ndarray, i: int, j: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Where ``pixels`` ``(N,)`` of frame ``i`` are in ``j``: at least one answer, each points ``(N, 2)`` and their
+        forward-backward errors ``(N,)`` in pixels, inf = not visible."""
+        ...
+
+
 class Tracker(Protocol):
     """Point correspondence through a clip; at the working size, in ``geometry``'s pixel coordinates.
 
-    A tracker that answers for whole frames at once has ``pairs``, too (``propagate.correspondences``).
+    One that is a ``Matcher``, too, is asked as such.
     """
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from omnifusion.prior.components import Components, load_components
 from omnifusion.progress import InputError, Note, Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
-from omnifusion.state import Task
+from omnifusion.state import FillTask
 from omnifusion.ui import gpu
 
 QUOTA = gr.Error("You have exceeded your ZeroGPU quota (9s requested vs. 2s left). Try again in 3:00:00. ")
@@ -125,7 +125,7 @@ def test_what_is_asked_for_follows_what_is_measured(frames: int, monkeypatch: py
     model: Any = SimpleNamespace(config=block)
     monkeypatch.setitem(gpu._loaded, "sd15", Components(model, model, model, None, "masked", 1.0))
     monkeypatch.setattr(gpu, "_rates", {})
-    tasks = [Task(torch.zeros(1, 252, 448), torch.zeros(2, 252, 448), torch.zeros(252, 448), None, 0)] * frames
+    tasks = [FillTask(torch.zeros(1, 252, 448), torch.zeros(2, 252, 448), torch.zeros(252, 448), None, 0)] * frames
     settings = choose("standard", prior="sd15")
     before = gpu.asked(tasks, settings)
     assert before <= 20

@@ -28,7 +28,7 @@ from omnifusion.prior.diffusion import with_text
 from omnifusion.prior.source import BUNDLED
 from omnifusion.progress import Note, Step, run_to_end
 from omnifusion.settings import choose
-from omnifusion.state import Task
+from omnifusion.state import FillTask
 
 SHORT = replace(omnimotion.PRESETS["paper"], iterations=3, side=48)
 
@@ -52,7 +52,7 @@ def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
         for module in (components.unet, components.vae):
             module.float().disable_gradient_checkpointing()  # a recomputed tensor carries no mark
         prior = with_text(components, text, choose("draft", steps=2, **changes))
-        found = [run_to_end(prior.fill([Task(L, ab, mask, h, n) for n in (0, 1)])) for h in (hint, None)]
+        found = [run_to_end(prior.fill([FillTask(L, ab, mask, h, n) for n in (0, 1)])) for h in (hint, None)]
     return components, [a for batch in found for a in batch]
 
 

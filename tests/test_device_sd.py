@@ -20,7 +20,7 @@ from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.guidance import GrayConstraint, optimize
 from omnifusion.progress import Note, run_to_end
 from omnifusion.settings import choose
-from omnifusion.state import Task
+from omnifusion.state import FillTask
 
 PUBLISHED = Path(__file__).parent / "data" / "sd"
 VERSIONS = ("v1.5", "v2.0-base")
@@ -128,7 +128,7 @@ def test_half_precision_gives_the_gradient_of_single(tiny: Path, dtype: torch.dt
 def test_twins_run_end_to_end_in_half_precision(tiny: Path, dtype: torch.dtype) -> None:
     L, ab, mask = frame()
     prior = DiffusionPrior(twin(tiny, dtype), choose("draft", steps=2, prior=str(tiny)))
-    tasks = [Task(L, ab, mask, estimate_color(Reference(L, ab * mask, mask), []), seed) for seed in (0, 1)]
+    tasks = [FillTask(L, ab, mask, estimate_color(Reference(L, ab * mask, mask), []), seed) for seed in (0, 1)]
     seen: list[Any] = []
     filled = run_to_end(prior.fill(tasks), seen.append)
     assert all(a.isfinite().all() and torch.equal(a[:, mask], ab[:, mask]) for a in filled)
@@ -193,7 +193,7 @@ def test_colors_that_are_no_numbers_are_left_out_and_told(tiny: Path) -> None:
     hint = estimate_color(Reference(L, ab * mask, mask), [])
     prior = DiffusionPrior(parts, choose("draft", steps=1, prior=str(tiny)))
     seen: list[Any] = []
-    first, second = run_to_end(prior.fill([Task(L, ab, mask, hint, 0), Task(L, ab, mask, hint, 1)]), seen.append)
+    first, second = run_to_end(prior.fill([FillTask(L, ab, mask, hint, 0), FillTask(L, ab, mask, hint, 1)]), seen.append)
     assert torch.equal(first[:, ~mask], hint.ab[:, ~mask]) and not torch.equal(second[:, ~mask], hint.ab[:, ~mask])
     told = [step.message for step in seen if isinstance(step, Note)]
     assert len(told) == 2 and "Eq. (4)" in told[0] and "no numbers" in told[1]

@@ -24,7 +24,7 @@ from omnifusion.prior.guidance import conditional_denoising
 from omnifusion.prior.source import BUNDLED, PRIORS, check_source, prior_fingerprint
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
-from omnifusion.state import ColorEstimate, Task
+from omnifusion.state import ColorEstimate, FillTask
 
 Make = Callable[..., Path]
 
@@ -120,7 +120,7 @@ def frame(H: int = 20, W: int = 28) -> tuple[Tensor, Tensor, Tensor]:
 def fill(prior: DiffusionPrior, seed: int = 0, hinted: bool = False, size: tuple[int, int] = (20, 28)) -> Tensor:
     L, ab, mask = frame(*size)
     hint = estimate_color(Reference(L, ab * mask, mask), []) if hinted else None
-    return run_to_end(prior.fill([Task(L, ab, mask, hint, seed)]))[0]
+    return run_to_end(prior.fill([FillTask(L, ab, mask, hint, seed)]))[0]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -176,14 +176,14 @@ def test_any_frame_size_will_do(make: Make, size: tuple[int, int]) -> None:
     assert abs(working[0] / working[1] - size[0] / size[1]) < 0.06 * size[0] / size[1]
     mask[:] = True
     mask[1, 2] = False
-    assert run_to_end(prior.fill([Task(L, ab, mask, None, 0)]))[0].shape == ab.shape
+    assert run_to_end(prior.fill([FillTask(L, ab, mask, None, 0)]))[0].shape == ab.shape
 
 
 def test_the_seed_fixes_the_fill_and_other_seeds_give_others(make: Make) -> None:
     prior = load_prior(choose("paper", prior=str(make()), steps=2))
     assert torch.equal(fill(prior, 1), fill(prior, 1))
     L, ab, mask = frame()
-    together = run_to_end(prior.fill([Task(L, ab, mask, None, seed) for seed in (1, 2)]))
+    together = run_to_end(prior.fill([FillTask(L, ab, mask, None, seed) for seed in (1, 2)]))
     assert all(torch.allclose(a, fill(prior, seed), atol=1e-3) for seed, a in zip((1, 2), together, strict=True))
     assert not torch.allclose(fill(prior, 1), fill(prior, 2))
 
@@ -199,11 +199,11 @@ def test_every_switch_changes_the_fill(make: Make, switch: str) -> None:
 def test_every_denoising_step_is_a_step(make: Make) -> None:
     L, ab, mask = frame()
     prior = load_prior(choose("paper", prior=str(make()), steps=3))
-    steps = list(prior.fill([Task(L, ab, mask, None, 0)]))
+    steps = list(prior.fill([FillTask(L, ab, mask, None, 0)]))
     assert [s.stage for s in steps] == ["inpaint"] * 3
     assert [s.done for s in steps] == pytest.approx([1 / 3, 2 / 3, 1])
     mask[:] = True
-    assert torch.equal(run_to_end(prior.fill([Task(L, ab, mask, None, 0)]))[0], ab)
+    assert torch.equal(run_to_end(prior.fill([FillTask(L, ab, mask, None, 0)]))[0], ab)
 
 
 def test_the_text_encoder_does_not_stay(make: Make) -> None:
@@ -340,7 +340,7 @@ def correction(bundled: DiffusionPrior) -> Tensor:
     mask[10:60, 20:110] = False
     confidence = torch.zeros(72, 128)
     confidence[:, :64] = 1.0
-    (filled,) = run_to_end(bundled.fill([Task(L, ab * mask, mask, ColorEstimate(ab, confidence), 0)]))
+    (filled,) = run_to_end(bundled.fill([FillTask(L, ab * mask, mask, ColorEstimate(ab, confidence), 0)]))
     return (filled - ab).norm(dim=0)
 
 
@@ -367,7 +367,7 @@ def test_a_frame_of_which_nothing_is_known_takes_the_mean_in_one_step_whatever_t
     nothing = torch.zeros(72, 128, dtype=torch.bool)
     found = []
     for seed in (1, 2):
-        task = Task(L, 0 * ab, nothing, estimate_color(Reference(L, 0 * ab, nothing), []), seed)
+        task = FillTask(L, 0 * ab, nothing, estimate_color(Reference(L, 0 * ab, nothing), []), seed)
         work = bundled.fill([task])
         assert next(work).done == 1.0
         found.append(run_to_end(work)[0])

@@ -21,6 +21,7 @@ from omnifusion.clip.shots import Shot, change, cut, thumbnail
 from omnifusion.color import luminance_of
 from omnifusion.flow import dis as of
 from omnifusion.geometry import resize
+from omnifusion.pool import parallel
 from omnifusion.progress import check_canceled
 from omnifusion.state import Video
 
@@ -216,4 +217,4 @@ def _cleaned(pictures: Sequence[Array]) -> list[Array]:
         agree = np.stack(sure) & (off <= OUTLIER * 1.48 * np.median(np.abs(np.stack(seen[1:]) - seen[0])))
         return ((np.stack(seen) * agree).sum(0) / agree.sum(0)).astype(np.float32)
 
-    return of.parallel(clean, list(range(len(pictures))))
+    return parallel(clean, list(range(len(pictures))))

@@ -18,11 +18,12 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from omnifusion.flow import match
 from omnifusion.geometry import pixel_grid
-from omnifusion.hint import MOST, NEIGHBORS, subset
 from omnifusion.progress import Colored, InputError, Steps
-from omnifusion.propagate import MOVING_SIGMA, fetch
+from omnifusion.propagate import LUMINANCE_SIGMA, MOVING_SIGMA
 from omnifusion.state import ColorState, Origin
+from omnifusion.transfer import MAX_CANDIDATES, NEIGHBORS, subset
 
 GAP = 3.0
 """Radius in pixels of the closing of what a frame shows of a thing: pointers go to whole pixels, some are missing."""
@@ -137,7 +138,7 @@ class Lineage:
             return shows
         place = pixel_grid(*size).permute(2, 0, 1) * FAR / max(size)
         look = torch.cat([self.state.ab[frame], self.state.L[frame] / 2, place]).permute(1, 2, 0).numpy()
-        chosen = subset(told, MOST)
+        chosen = subset(told, MAX_CANDIDATES)
         tree, asks, answers = cKDTree(look[chosen]), look[~told], shows[chosen]
         distance, found = tree.query(asks, k=range(1, min(NEIGHBORS, tree.n) + 1), eps=0.5)
         alike = np.linalg.norm((tree.data[found] - asks[:, None])[..., :3], axis=-1) < ALIKE
@@ -204,15 +205,18 @@ def _descend(
     """Give the pixels ``where`` of frame ``j`` the colors of what they descend from, painted in frame ``i``."""
     if not bool(where.any()):
         return
-    h, w = where.shape
+    w = where.shape[1]
     _, (y, x) = distance_transform_edt(~painted.numpy(), return_indices=True)
     paint = patch[:, y, x].contiguous()  # beyond its rim the patch goes on as it ends
     there = shows.clamp_min(0)
-    flow = (torch.stack([there % w, there // w], -1) - pixel_grid(h, w)).numpy()
-    sigma = np.full((h, w), MOVING_SIGMA, np.float32)
-    new.ab[j][:, where] = fetch(paint, state.L[i], flow, sigma, state.L[j], where)[:, where]
-    match = state.confidence[i].flatten()[there]
-    new.confidence[j][where] = (state.confidence[j] * match)[where]
+    pixels = where.flatten().nonzero()[:, 0].numpy()
+    points = match.points_of(there[where].numpy(), w)
+    sigma = np.full(len(pixels), MOVING_SIGMA, np.float32)
+    target_L, source_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
+    colors = match.gather(pixels, points, sigma, target_L, source_L, paint.numpy(), LUMINANCE_SIGMA)
+    new.ab[j][:, where] = torch.from_numpy(colors.T)
+    of_source = state.confidence[i].flatten()[there]
+    new.confidence[j][where] = (state.confidence[j] * of_source)[where]
     kind = torch.where(state.kind[j] == Origin.INPAINTED, int(Origin.INPAINTED), int(Origin.PROPAGATED))
     new.origin[j][where] = (3 * number + kind).to(new.origin.dtype)[where]
 

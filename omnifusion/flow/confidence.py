@@ -1,13 +1,15 @@
-"""The one judge: the probability that a color fetched along a flow is right.
+"""Match confidence: the probability that a color warped along a flow is right.
 
-A logistic of three logarithms, fitted on four real clips; docs/propagation.md has its reliability on four others, which
-``benchmarks/judge.py`` measures again. A color is right if it is within ``RIGHT`` of the truth in a* and b*.
+A logistic of three logarithms, fitted on four real clips; docs/method.md has its reliability on four others, which
+``benchmarks/confidence.py`` measures again. A color is right if it is within ``RIGHT`` of the ground truth in a* and b*.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+
+from omnifusion.flow import match
 
 Array = np.ndarray
 
@@ -25,12 +27,14 @@ BIAS = 5.505
 RESIDUAL_SIGMA, SPREAD_SIGMA = 1.5, 5.0
 """Radii in pixels of the windows in which luminance is compared and chroma varies."""
 
+_WINDOW = np.exp(-0.5 * (np.arange(match.WINDOW + 1) / RESIDUAL_SIGMA) ** 2).astype(np.float32)
+
 
 def probability(residual: Array, cycle: Array, spread: Array) -> Array:
-    """That the color is right, in [0, 1]; 0 where ``cycle`` is inf.
+    """The probability in [0, 1] that a matched color is right; 0 where ``cycle`` is inf.
 
     Args:
-        residual: difference in luminance between a pixel and its match, L*, averaged over the surroundings.
+        residual: difference in luminance between a pixel and its match, L*, averaged over its surroundings.
         cycle: forward-backward error of the flow in pixels.
         spread: standard deviation of chroma around the match: where all is of one color, a pixel more or less does not
             matter.
@@ -47,11 +51,36 @@ def chroma_spread(ab: Array) -> Array:
     return np.sqrt(np.maximum(square - (mean**2).sum(-1), 0))
 
 
-def residual(L: Array, fetched: Array) -> Array:
-    """Mean difference ``(H, W)`` of luminance ``L`` and ``fetched``, both ``(H, W)`` L*, in a window."""
-    return cv2.GaussianBlur(np.abs(fetched - L), (0, 0), RESIDUAL_SIGMA)
+def most_likely(
+    pixels: Array, answers: list[tuple[Array, Array]], L: Array, source_L: Array, spread: Array | None
+) -> tuple[Array, Array]:
+    """Of several answers of a tracker, for each pixel the one that is most likely right.
+
+    Args:
+        pixels: ``(N,)`` of the frame ``L`` ``(H, W)``, with all pixels of their surroundings that shall be compared.
+        answers: at least one (points ``(N, 2)`` px in the source frame, cycle error ``(N,)`` px, inf = not visible).
+        source_L: L* ``(H, W)`` of the source frame.
+        spread: its chroma spread ``(H, W)``; None = whatever is visible is right (the paper).
+
+    Returns:
+        the points ``(N, 2)``, and the probability ``(N,)`` that each is right.
+    """
+    best: tuple[Array, Array] | None = None
+    for points, cycle in answers:
+        if spread is None:
+            p = np.isfinite(cycle).astype(np.float32)
+        else:
+            residual = match.luminance_residual(pixels, points, L, source_L, _WINDOW)
+            p = probability(residual, cycle, match.sample(spread, points))
+        if best is None:
+            best = points, p
+        else:
+            better = p >= best[1]
+            best = np.where(better[:, None], points, best[0]), np.maximum(p, best[1])
+    assert best is not None
+    return best
 
 
 def odds(p: Array) -> Array:
-    """p / (1 - p): the weight of a witness that is right with probability p."""
+    """p / (1 - p): the weight of a color candidate that is right with probability p."""
     return p / (1 - np.minimum(p, 0.999))

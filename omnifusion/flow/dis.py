@@ -6,9 +6,6 @@ Images are ``(H, W)`` uint8 arrays (``to_bytes``), flows ``(H, W, 2)`` float32 a
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +19,8 @@ from omnifusion.progress import check_canceled
 Array = np.ndarray
 PRESET = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
 PATCH = 8
+
+cv2.setNumThreads(1)  # a search depends on how many stripes OpenCV cuts the frame into; ``pool`` works side by side
 
 
 def to_bytes(L: Tensor) -> Array:
@@ -144,22 +143,3 @@ def intervals(frames: int, dense: int = 40) -> list[int]:
     while chosen[-1] < frames:
         chosen += [chosen[-1] * 3 // 2, chosen[-1] * 2]
     return [g for g in chosen if g < frames]
-
-
-def parallel(function: Any, jobs: list[Any], threads: int = 2) -> list[Any]:
-    """``function`` over ``jobs`` in order; OpenCV and the kernels let go of the interpreter, so threads are enough.
-
-    They live for this call alone: a forked process would wait in vain for threads kept by its parent.
-
-    Raises:
-        Canceled: the work was called off meanwhile.
-    """
-
-    def one(job: Any) -> Any:
-        check_canceled()
-        return function(job)
-
-    if threads == 1:
-        return [one(job) for job in jobs]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda context, job: context.run(one, job), [copy_context() for _ in jobs], jobs))

@@ -1,88 +1,34 @@
-"""Correspondence by optical flow alone: every pair is searched once, from what its neighbors have found, and kept."""
+"""Correspondence by optical flow alone: chains between neighbors for short ways, direct searches from exemplars."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.flow import confidence as judge
 from omnifusion.flow import dis as of
-from omnifusion.geometry import inside, sample
+from omnifusion.flow import match
+from omnifusion.flow.confidence import most_likely
+from omnifusion.pool import parallel
 
 Array = np.ndarray
-Pair = tuple[int, int]
 
-CACHE_BYTES = 800e6
-"""Memory that the flows kept for later may take."""
+STRIDE = 4
+"""Frames between anchors: direct searches start at the flow to the last anchor, so that those between are independent
+of each other."""
 
 SPREAD = 5.0
-"""The chroma spread that the judge is told where there is no color: about that of a photograph."""
+"""The chroma spread that match confidence assumes where there is no color: about that of a photograph."""
 
-SEEN = 0.7
-"""Probability from which a point is said to be seen, where a yes or no is asked for (docs/tracker.md)."""
-
-
-@dataclass(frozen=True)
-class Correspondence:
-    """Where the pixels of one frame are in another.
-
-    Attributes:
-        flow: ``(H, W, 2)`` float32 px; p + flow(p) lies in the other frame.
-        error: its ``cycle``, or None where there is ``back``.
-        back: the flow from the other frame.
-    """
-
-    flow: Array
-    error: Array | None = None
-    back: Array | None = None
-
-    @cached_property
-    def cycle(self) -> Array:
-        """``(H, W)`` float32 px by which p is missed on the way there and back; inf where it is not seen there."""
-        if self.back is not None:
-            return of.cycle_error(self.flow, self.back)
-        assert self.error is not None
-        return self.error
+VISIBLE_THRESHOLD = 0.7
+"""Probability from which a point counts as visible, where a yes or no is asked for."""
 
 
-def most_likely(
-    answers: list[Correspondence], asked: Array, other: Array, spread: Array | None
-) -> tuple[Correspondence, Array]:
-    """Of several answers, per pixel the one that the judge finds most likely right.
-
-    Args:
-        answers: at least one.
-        asked, other: L* ``(H, W)`` of the frame whose pixels ask, and of the other.
-        spread: chroma spread ``(H, W)`` of the other (``judge``); None = nothing is judged, what is seen is right.
-
-    Returns:
-        it, put together, and the probability ``(H, W)`` that it is right.
-    """
-    grid, chosen, best = of.grid(*asked.shape), answers[0], np.zeros(asked.shape, np.float32)
-    for answer in answers:
-        points = grid + answer.flow
-        if spread is None:
-            p = np.isfinite(answer.cycle).astype(np.float32)
-        else:
-            residual = judge.residual(asked, of.remap(other, points))
-            p = judge.probability(residual, answer.cycle, of.remap(spread, points))
-        better, best = p >= best, np.maximum(p, best)
-        cycle = np.where(better, answer.cycle, chosen.cycle)
-        chosen = Correspondence(np.where(better[..., None], answer.flow, chosen.flow), cycle)
-    return chosen, best
-
-
-class DirectFlow:
-    """Optical flow between any two frames of a clip; implements ``state.Tracker``.
-
-    The flow over a longer interval starts its search at the flow over an interval shorter by one, followed by one step
-    between neighbors: from an exemplar outwards that is one search per frame and direction. What a search has left is
-    searched once more through its own warp.
+class FlowTracker:
+    """Optical flow between frames of a clip; implements ``state.Tracker``.
 
     Args:
         images: ``(T, H, W)`` uint8 gray frames.
@@ -90,65 +36,102 @@ class DirectFlow:
 
     def __init__(self, images: Array) -> None:
         self.images = images
-        self._held: OrderedDict[Pair, Array] = OrderedDict()
-        self._most = max(16, round(CACHE_BYTES / (8 * images[0].size)))
+        self._direct: dict[tuple[int, int], Array] = {}
 
-    def __call__(self, i: int, j: int) -> Array:
-        """The flow ``(H, W, 2)`` px from frame ``i`` to ``j``."""
-        if abs(i - j) == 1:
-            return self.neighbor(i, j)
-        ways = [(k, j) for k in range(j + 1, i + 1)] if i > j else [(i, k) for k in range(i + 1, j + 1)]
-        known = max((n for n, way in enumerate(ways) if way in self._held), default=0)
-        flow = self._held.get(ways[known])
-        if flow is None:
-            flow = self.neighbor(*ways[0])
-        for a, b in ways[known + 1 :]:
-            steps = (self.neighbor(a, a - 1), flow) if i > j else (flow, self.neighbor(b - 1, b))
-            start = of.compose(*steps)
-            flow = self._keep((a, b), self._search(a, b, start))
-        return flow
+    @cached_property
+    def neighbors(self) -> tuple[Array, Array]:
+        """Flows ``(T - 1, H, W, 2)`` px from each frame to the next, and from the next back to it."""
+        last = len(self.images) - 1
+        flows = np.empty((2, last, *self.images.shape[1:], 2), np.float32)
 
-    def neighbor(self, i: int, j: int) -> Array:
-        """The flow between neighbors."""
-        if (i, j) in self._held:
-            self._held.move_to_end((i, j))
-            return self._held[i, j]
-        return self._keep((i, j), self._search(i, j))
+        def one(job: tuple[int, int]) -> None:
+            way, k = job
+            flows[way, k] = self._search(k + way, k + 1 - way)
+
+        parallel(one, [(way, k) for k in range(last) for way in (0, 1)])
+        return flows[0], flows[1]
 
     def _search(self, i: int, j: int, start: Array | None = None) -> Array:
         source, target = self.images[i], self.images[j]
         return of.through_warp(of.dis, source, target, of.dis(source, target, start))
 
-    def chain(self, i: int, j: int) -> Array:
-        """Flows between neighbors, one after another from ``i`` to ``j``: no search, for short ways."""
-        step = 1 if j > i else -1
-        flow = self.neighbor(i, i + step)
-        for k in range(i + step, j, step):
-            flow = of.compose(flow, self.neighbor(k, k + step))
+    def _steps(self, i: int, j: int) -> tuple[Array, int, int, int]:
+        """The flows between neighbors from ``i`` to ``j``, as ``match.follow`` takes them."""
+        forward, backward = self.neighbors
+        return (forward, i, 1, j - i) if j > i else (backward, i - 1, -1, i - j)
+
+    def chain(self, i: int, j: int, flow: Array | None = None) -> Array:
+        """Dense flow from ``i`` to ``j`` composed of those between neighbors, appended to ``flow``, which ends in
+        ``i``."""
+        flows, first, step, count = self._steps(i, j)
+        for k in range(count):
+            neighbor = flows[first + k * step]
+            flow = neighbor if flow is None else of.compose(flow, neighbor)
+        assert flow is not None
         return flow
 
-    def pairs(self, i: int, j: int, near: bool = False) -> list[Correspondence]:
-        """The answer for every pixel of frame ``i``; ``near``: a chain will do."""
-        find = self.chain if near else self
-        there, back = of.parallel(lambda way: find(*way), [(i, j), (j, i)], 1 if near else 2)
-        return [Correspondence(there, back=back)]
+    def reach(self, exemplar: int, frames: Iterable[int]) -> None:
+        """Search the direct flows between an exemplar and ``frames``, both ways; those known are kept."""
+
+        def anchor(j: int) -> int:
+            way = 1 if j > exemplar else -1
+            return exemplar + way * STRIDE * ((abs(j - exemplar) - 1) // STRIDE)
+
+        wanted = {j for j in frames if abs(j - exemplar) > 1 and (exemplar, j) not in self._direct}
+        missing = {a for j in wanted for a in range(anchor(j), exemplar, STRIDE if exemplar > j else -STRIDE)} | wanted
+        missing = {j for j in missing if abs(j - exemplar) > 1 and (exemplar, j) not in self._direct}
+        self.neighbors  # noqa: B018  (at once, before they are asked for side by side)
+
+        def one(job: tuple[int, bool]) -> Array:
+            j, out = job
+            a = anchor(j)
+            if out:
+                known = None if a == exemplar else self._direct[exemplar, a]
+                return self._search(exemplar, j, self.chain(a, j, known))
+            start = self.chain(j, a)
+            return self._search(j, exemplar, start if a == exemplar else of.compose(start, self._direct[a, exemplar]))
+
+        for distance in sorted({abs(anchor(j) - exemplar) for j in missing}):
+            jobs = [(j, out) for j in sorted(missing) if abs(anchor(j) - exemplar) == distance for out in (True, False)]
+            for (j, out), flow in zip(jobs, parallel(one, jobs), strict=True):
+                self._direct[(exemplar, j) if out else (j, exemplar)] = flow
+
+    def release(self, exemplar: int, frames: Iterable[int]) -> None:
+        """Drop the direct flows between an exemplar and ``frames``."""
+        for j in frames:
+            self._direct.pop((exemplar, j), None)
+            self._direct.pop((j, exemplar), None)
+
+    def matches(self, pixels: Array, i: int, j: int) -> list[tuple[Array, Array]]:
+        """Where ``pixels`` ``(N,)`` of frame ``i`` are in ``j``, as ``confidence.most_likely`` takes it: by the direct
+        flow where there is one, else by the chain of flows between neighbors."""
+        H, W = self.images.shape[1:]
+        points = match.points_of(pixels, W)
+        there, back = self._way(i, j), self._way(j, i)
+        landed = match.follow(*there, points)
+        error = match.cycle_error(points, landed, match.follow(*back, landed), H, W)
+        return [(landed, error)]
+
+    def _way(self, i: int, j: int) -> tuple[Array, int, int, int]:
+        direct = self._direct.get((i, j))
+        return self._steps(i, j) if direct is None else (direct[None], 0, 1, 1)
 
     def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """See ``state.Tracker``; of several answers the most likely one, seen where that is probably right."""
+        """See ``state.Tracker``; a point moves as the pixel nearest to it does.
+
+        Raises:
+            IndexError: a frame outside the clip.
+        """
         T, H, W = self.images.shape
         if not (0 <= i < T and 0 <= j < T):
             raise IndexError(f"frames {i} and {j} are not both in a clip of {T}")
-        points = points.to(torch.float32)
+        here = points.numpy().astype(np.float32)
+        inside = (here >= -0.5).all(1) & (here <= np.array([W, H]) - 0.5).all(1)
         if i == j:
-            return points.clone(), inside(points, H, W)
-        asked, other = (self.images[t] / np.float32(2.55) for t in (i, j))
-        found, p = most_likely(self.pairs(i, j), asked, other, np.full((H, W), SPREAD, np.float32))
-        there = points + sample(torch.from_numpy(found.flow).permute(2, 0, 1), points).T
-        seen = sample(torch.from_numpy(p)[None], points, "nearest")[0] > SEEN
-        return there, seen & inside(there, H, W) & inside(points, H, W)
-
-    def _keep(self, pair: Pair, flow: Array) -> Array:
-        self._held[pair] = flow
-        while len(self._held) > self._most:
-            self._held.popitem(last=False)
-        return flow
+            return points.clone(), torch.from_numpy(inside)
+        everywhere, asked = np.arange(H * W), match.nearest(here, H, W)
+        L, source_L = (self.images[t] / np.float32(2.55) for t in (i, j))
+        spread = np.full((H, W), SPREAD, np.float32)
+        landed, p = most_likely(everywhere, self.matches(everywhere, i, j), L, source_L, spread)
+        there = here + (landed - match.points_of(everywhere, W))[asked]
+        return torch.from_numpy(there), torch.from_numpy(inside & (p[asked] > VISIBLE_THRESHOLD))

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from omnifusion.flow import dis as of
+from omnifusion.pool import parallel
 
 Array = np.ndarray
 Pair = tuple[int, int]
@@ -76,7 +77,7 @@ def collect(images: Array, wanted: list[int], search: of.Search = of.dis) -> Flo
         def one(pair: Pair) -> None:
             flows.improve(images, *pair, found(*pair), found(*pair[::-1]))
 
-        of.parallel(one, [pair for pair in forward if pair[1] - pair[0] == interval])
+        parallel(one, [pair for pair in forward if pair[1] - pair[0] == interval])
     return flows
 
 
@@ -108,4 +109,4 @@ def refine(flows: Flows, images: Array, start: Callable[[Pair], Array], search: 
         ways = pair, pair[::-1]
         flows.improve(images, *pair, *(of.through_warp(search, images[i], images[j], start((i, j))) for i, j in ways))
 
-    of.parallel(one, [pair for pair in flows.pairs if pair[0] < pair[1]])
+    parallel(one, [pair for pair in flows.pairs if pair[0] < pair[1]])

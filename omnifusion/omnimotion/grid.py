@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omnifusion.flow.dis import parallel
 from omnifusion.omnimotion import kernels
 from omnifusion.omnimotion.volume import NEAR, Rays, Volume
+from omnifusion.pool import parallel
 
 COARSE, FINE = (12, 20, 8), (54, 96, 8)
 MIN_DET = 0.05

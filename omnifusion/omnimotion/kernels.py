@@ -1,5 +1,4 @@
 # mypy: allow-untyped-defs
-# ruff: noqa: E501
 """The grid volume's loss, gradients and rendering by hand, compiled by numba and kept on disk.
 
 The mathematics of ``Volume`` (the tests hold this to it, by the same model in PyTorch), one sample at a time. All arrays

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from omnifusion.flow import dis as of
-from omnifusion.flow.tracker import Correspondence, DirectFlow
+from omnifusion.flow import match
+from omnifusion.flow.tracker import FlowTracker
 from omnifusion.omnimotion.coordinates import to_pixels, to_volume
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.official import OfficialVolume
@@ -27,7 +28,7 @@ def volume_of(kind: Kind, frames: int, seed: int = 0, device: str = "cpu") -> Vo
     return volume if kind == "grid" else volume.to(device)
 
 
-class OmniMotion(DirectFlow):
+class OmniMotion(FlowTracker):
     """A fitted clip: the volume answers beside direct flow; implements ``state.Tracker``.
 
     Args:
@@ -39,16 +40,19 @@ class OmniMotion(DirectFlow):
         super().__init__(images)
         self.volume = volume
 
-    def pairs(self, i: int, j: int, near: bool = False) -> list[Correspondence]:
-        """The answers for every pixel of frame ``i``: the volume's own, beside direct flow's; a point that the volume
-        hides is not seen. The paper's volume answers alone."""
+    def matches(self, pixels: Array, i: int, j: int) -> list[tuple[Array, Array]]:
+        """See ``state.Matcher``: the volume's own answer, beside direct flow's; a point that the volume hides is not
+        visible. The paper's volume answers alone."""
+        size = (self.images.shape[1], self.images.shape[2])
         flow, transmittance = self.volume_flow(i, j)
-        if self.volume.kind == "mlp":
-            cycle = np.zeros(flow.shape[:2], np.float32)
-        else:
-            cycle = of.cycle_error(flow, self.volume_flow(j, i)[0])
-        answer = Correspondence(flow, np.where(transmittance > 0.5, cycle, np.float32(np.inf)))
-        return [answer] if self.volume.kind == "mlp" else [*super().pairs(i, j, near), answer]
+        points = match.points_of(pixels, size[1])
+        landed = points + flow.reshape(-1, 2)[pixels]
+        cycle = np.zeros(len(pixels), np.float32)
+        if self.volume.kind != "mlp":
+            returned = match.follow(self.volume_flow(j, i)[0][None], 0, 1, 1, landed)
+            cycle = match.cycle_error(points, landed, returned, *size)
+        answer = landed, np.where(transmittance.ravel()[pixels] > 0.5, cycle, np.float32(np.inf))
+        return [answer] if self.volume.kind == "mlp" else [*super().matches(pixels, i, j), answer]
 
     def volume_flow(self, i: int, j: int) -> tuple[Array, Array]:
         """The volume's flow ``(H, W, 2)`` px and transmittance ``(H, W)``, traced at half size and enlarged."""

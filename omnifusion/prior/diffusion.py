@@ -30,7 +30,7 @@ from omnifusion.prior.guidance import (
 from omnifusion.prior.source import source_of
 from omnifusion.progress import Note, Step, Steps, map_steps
 from omnifusion.settings import Settings
-from omnifusion.state import ColorEstimate, Task
+from omnifusion.state import ColorEstimate, FillTask
 
 CALM = 0.8
 """Share of the mean of all likely colors that a frame takes of which nothing is known."""
@@ -92,7 +92,7 @@ class DiffusionPrior:
         """See ``GrayConstraint.share``: a start at a hint affords it."""
         return self.settings.strength is not None and self.settings.optimizations == 1
 
-    def fill(self, tasks: Sequence[Task]) -> Steps[list[Tensor]]:
+    def fill(self, tasks: Sequence[FillTask]) -> Steps[list[Tensor]]:
         """See ``steps.Prior``; yields a Step per denoising step.
 
         With a hint that knows something, the result is the hint, corrected by what the prior changed in it where the
@@ -105,19 +105,19 @@ class DiffusionPrior:
             if bool(task.mask.all()):
                 filled[n] = task.ab.clone()
             else:
-                hinted = task.hint is not None and bool((task.hint.confidence > 0).any())
-                calm = self.components.chromatic and (task.hint is not None or self.settings.strength is not None)
+                hinted = task.estimate is not None and bool((task.estimate.confidence > 0).any())
+                calm = self.components.chromatic and (task.estimate is not None or self.settings.strength is not None)
                 kinds.setdefault((hinted, calm), []).append(n)
         for (hinted, calm), chosen in kinds.items():
             found = yield from self._fill([tasks[n] for n in chosen], hinted, calm)
             filled |= dict(zip(chosen, found, strict=True))
         return [filled[n] for n in range(len(tasks))]
 
-    def _fill(self, tasks: Sequence[Task], hinted: bool, calm: bool) -> Steps[list[Tensor]]:
+    def _fill(self, tasks: Sequence[FillTask], hinted: bool, calm: bool) -> Steps[list[Tensor]]:
         """Frames that all start at a hint, or all at noise; those whose colors are no numbers keep their hint."""
         size = (tasks[0].L.shape[-2], tasks[0].L.shape[-1])
         inner = self.working_size(size)
-        rows = [self.canvas(task, task.hint if hinted else None, inner) for task in tasks]
+        rows = [self.canvas(task, task.estimate if hinted else None, inner) for task in tasks]
         canvas = _Canvas(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
         done, total = count(1), 1 if calm else self.settings.steps
 
@@ -137,17 +137,17 @@ class DiffusionPrior:
             yield Note("inpaint", f"Eq. (4) was left out of {len(lost)} denoising steps, its gradient was no number.")
         results = []
         for task, ab in zip(tasks, found, strict=True):
-            if calm and task.hint is None:
+            if calm and task.estimate is None:
                 ab = _version(ab, task)
             if not bool(ab.isfinite().all()):
                 yield Note("inpaint", "The prior's colors of a frame were no numbers: it keeps the colors looked up.")
                 ab = torch.zeros_like(ab)
-            if hinted and task.hint is not None:
-                ab = task.hint.ab + _share(task.hint.confidence, task.mask) * ab
+            if hinted and task.estimate is not None:
+                ab = task.estimate.ab + _share(task.estimate.confidence, task.mask) * ab
             results.append(torch.where(task.mask, task.ab, ab))
         return results
 
-    def canvas(self, task: Task, hint: ColorEstimate | None, size: tuple[int, int]) -> _Canvas:
+    def canvas(self, task: FillTask, hint: ColorEstimate | None, size: tuple[int, int]) -> _Canvas:
         """Scale so that the short side suits the prior, and pad by reflection; never squash."""
         mask = task.mask
         ab, confidence = (task.ab * mask, mask.float()) if hint is None else (hint.ab, hint.confidence)
@@ -253,7 +253,7 @@ def _ab(rgb: Tensor) -> Tensor:
     return rgb_to_lab(rgb)[:, 1:]
 
 
-def _version(ab: Tensor, task: Task) -> Tensor:
+def _version(ab: Tensor, task: FillTask) -> Tensor:
     """The mean, as vivid to twice as vivid, and tinted a little where it is neither black nor white, by the seed."""
     generator = torch.Generator().manual_seed(task.seed)
     vivid, tint = 2 ** torch.rand(1, generator=generator), TINT * torch.randn(2, 1, 1, generator=generator)

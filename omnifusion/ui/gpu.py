@@ -26,7 +26,7 @@ from omnifusion.prior.source import PRIORS, source_of
 from omnifusion.progress import Canceled, InputError, Note, Steps, map_steps
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, inpaint_here
-from omnifusion.state import Task
+from omnifusion.state import FillTask
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ _rates: dict[str, float] = {}
 """By prior: the weights, loaded at start-up, and the measured rate."""
 
 
-def asked(tasks: Sequence[Task], settings: Settings, text: Tensor | None = None) -> int:
+def asked(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None = None) -> int:
     """Seconds that a call of ``fill`` asks for."""
     return math.ceil(START + SPARE * _rates.get(settings.prior, RATE) * _work(tasks, settings))
 
 
-def _work(tasks: Sequence[Task], settings: Settings) -> float:
+def _work(tasks: Sequence[FillTask], settings: Settings) -> float:
     """Guided evaluations of the denoiser, times megapixels at the prior's size."""
     prior = with_text(_loaded[settings.prior], None, settings)
     pixels = sum(math.prod(prior.working_size((t.L.shape[-2], t.L.shape[-1]))) for t in tasks)
@@ -66,7 +66,7 @@ def _work(tasks: Sequence[Task], settings: Settings) -> float:
 
 
 @spaces.GPU(duration=asked)
-def fill(tasks: Sequence[Task], settings: Settings, text: Tensor | None) -> Iterator[Message]:
+def fill(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None) -> Iterator[Message]:
     """Frames filled by a prior that was loaded at start-up: Steps, then the frames' ab and the seconds it took."""
     began = time.monotonic()
     steps = with_text(_loaded[settings.prior], text, settings).fill(tasks)
@@ -84,7 +84,7 @@ class Calls:
     def __init__(self, call: Callable[..., Iterator[Message]] = fill) -> None:
         self.call, self.asked, self.over = call, 0.0, False
 
-    def __call__(self, tasks: Sequence[Task], settings: Settings) -> Steps[list[Tensor]]:
+    def __call__(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
         """Fill frames."""
         found: list[Tensor] = []
         while len(found) < len(tasks):
@@ -102,7 +102,7 @@ class Calls:
             found += yield from inpaint_here(part, replace(settings, prior="bundled"))
         return found
 
-    def _granted(self, tasks: Sequence[Task], settings: Settings) -> Steps[list[Tensor]]:
+    def _granted(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
         """As many of the frames as one call may fill."""
         most = next((n for n in range(len(tasks), 0, -1) if asked(tasks[:n], settings) <= CALL), 0)
         if not most:
