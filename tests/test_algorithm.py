@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import synthetic
 import torch
 
-from omnifusion.algorithm import Result, colorize, enclosing, next_frame
+from omnifusion.algorithm import Result, bracketing_exemplars, colorize, next_frames
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.flow import match
 from omnifusion.flow.confidence import probability
 from omnifusion.progress import Colored, Round, Step, run_to_end
-from omnifusion.propagate import fetch, fetch_sigma, propagate
+from omnifusion.propagate import LUMINANCE_SIGMA, gather_sigma, propagate
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
 from omnifusion.state import ColorState, Origin
@@ -171,7 +171,7 @@ def test_two_exemplars_that_differ_meet_without_a_seam(clip, last: int) -> None:
     steps = (state.ab[1:] - state.ab[:-1]).norm(dim=1).mean((1, 2))
     assert steps.max() < 1.3 * steps.mean(), "the change from one to the other is spread over all frames"
     assert steps.sum() == pytest.approx(float((other - lab[0, 1:]).norm(dim=0).mean()), rel=0.05)
-    assert set(enclosing([0, 4, 9], range(10))) == {1, 2, 3, 5, 6, 7, 8}
+    assert set(bracketing_exemplars([0, 4, 9], range(10))) == {1, 2, 3, 5, 6, 7, 8}
 
 
 def test_a_fitted_tracker_is_not_fitted_again(clip) -> None:
@@ -220,66 +220,70 @@ def test_what_is_gray_colors_nothing(clip) -> None:
 # -- the order
 
 
-def test_keyframes_come_first_and_the_frames_between_after() -> None:
-    gray = {j: 0.02 * j for j in range(12)}  # frame 0 is the exemplar; the farther from it, the less is known
-    assert next_frame("keyframes", gray, 0, {0}) == 5, "frame 1 is due: the last within reach of it"
-    gray |= {5: 0.0, 4: 0.0}
-    assert next_frame("keyframes", gray, 0, {0, 5}) == 3, "those between before the next leap"
-    gray |= dict.fromkeys((1, 2, 3), 0.0)
-    assert next_frame("keyframes", gray, 0, {0, 3, 5}) == 10
+def test_keyframes_come_first_and_the_frames_between_side_by_side() -> None:
+    gray = {j: 0.01 * j for j in range(24)}  # frame 0 is the exemplar; the farther from it, the less is known
+    visited, rounds = {0}, []
+    while any(gray.values()):
+        chosen = next_frames("keyframes", gray, 0, visited, 24)
+        assert all(abs(i - j) >= 5 for i in chosen for j in chosen if i != j), "they do not know of each other"
+        rounds.append(chosen)
+        visited.update(chosen)
+        gray |= dict.fromkeys(chosen, 0.0)
+    assert [chosen[0] for chosen in rounds[:4]] == [5, 10, 15, 20], "the last frames within reach of what is due"
+    assert sorted(j for chosen in rounds for j in chosen) == list(range(1, 24))
+    assert len(rounds) <= 9
+    assert all(len(next_frames("keyframes", dict.fromkeys(range(24), 0.1), 0, {0}, n)) <= n for n in (1, 2, 8))
 
 
 def test_a_frame_with_much_to_inpaint_is_no_keyframe() -> None:
-    assert next_frame("keyframes", {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3, 4: 0.9, 5: 0.9}, 0, {0}) == 2
-    assert next_frame("keyframes", {0: 0.0, 1: 0.5, 2: 0.6, 3: 0.7}, 0, {0}) == 1, "none is known well: the nearest"
+    assert next_frames("keyframes", {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3, 4: 0.9, 5: 0.9}, 0, {0})[0] == 2
+    assert next_frames("keyframes", {0: 0.0, 1: 0.5, 2: 0.6, 3: 0.7}, 0, {0})[0] == 1, "none is known well: the nearest"
 
 
-def test_keyframes_go_back_in_time_from_the_exemplar_once_the_end_is_reached() -> None:
-    gray = dict.fromkeys(range(10, 20), 0.1) | dict.fromkeys(range(14, 20), 0.0)
-    assert next_frame("keyframes", gray, 14, {14}) == 10
-    gray |= {10: 0.0, 11: 0.0, 12: 0.0}
-    assert next_frame("keyframes", gray, 14, {14, 10}) == 13
+def test_keyframes_go_both_ways_in_time_from_the_exemplar() -> None:
+    gray = dict.fromkeys(range(10, 30), 0.1) | {20: 0.0}
+    assert next_frames("keyframes", gray, 20, {20}, 9) == [25, 15]
+    gray |= {25: 0.0, 15: 0.0}
+    assert next_frames("keyframes", gray, 20, {20, 25, 15}, 2) == [29, 10]
 
 
-# -- the fetch
+# -- gathered colors
+
+PIXELS = np.arange(12 * 16)
 
 
-def along(dx: float, dy: float) -> np.ndarray:
-    return np.full((12, 16, 2), (dx, dy), np.float32)
-
-
-def sigma(flow: np.ndarray, spread: float = 3.0) -> np.ndarray:
-    return fetch_sigma(flow, np.full((12, 16), spread, np.float32))
+def gathered(ab: torch.Tensor, L: torch.Tensor, flow: tuple[float, float], target_L: torch.Tensor) -> torch.Tensor:
+    sigma = gather_sigma(np.full(len(PIXELS), np.hypot(*flow)), np.full(len(PIXELS), 3.0))
+    points = match.points_of(PIXELS, 16) + np.array(flow, np.float32)
+    found = match.gather(PIXELS, points, sigma, target_L[0].numpy(), L[0].numpy(), ab.numpy(), LUMINANCE_SIGMA)
+    return torch.from_numpy(found.T.reshape(2, 12, 16))
 
 
 def test_still_colors_are_copied_and_moving_ones_averaged() -> None:
     ab = 40 * torch.rand(2, 12, 16, generator=torch.Generator().manual_seed(0))
-    L, everywhere = torch.full((1, 12, 16), 50.0), torch.ones(12, 16, dtype=torch.bool)
-    torch.testing.assert_close(fetch(ab, L, along(0, 0), sigma(along(0, 0)), L, everywhere), ab, atol=0.5, rtol=0.0)
-    moved = fetch(ab, L, along(3, 0), sigma(along(3, 0)), L, everywhere)[:, 2:-2, 2:-5]
-    assert moved.std() < 0.7 * ab.std()
+    L = torch.full((1, 12, 16), 50.0)
+    torch.testing.assert_close(gathered(ab, L, (0, 0), L), ab, atol=0.5, rtol=0.0)
+    assert gathered(ab, L, (3, 0), L)[:, 2:-2, 2:-5].std() < 0.7 * ab.std()
 
 
-def test_a_fetched_color_stays_on_its_side_of_an_edge() -> None:
+def test_a_gathered_color_stays_on_its_side_of_an_edge() -> None:
     left = torch.arange(16.0).expand(1, 12, 16) < 8
-    L, ab = torch.where(left, 30.0, 80.0), torch.where(left, -40.0, 40.0).expand(2, 12, 16)
-    asked = torch.zeros(12, 16, dtype=torch.bool)
-    asked[:, 5] = True  # half a pixel off the edge after a move of 2.5
-    for asking, color in ((30.0, -40.0), (80.0, 40.0)):
-        found = fetch(ab, L, along(2.5, 0), sigma(along(2.5, 0)), torch.full((1, 12, 16), asking), asked)
-        assert not found[:, ~asked].any(), "who does not ask gets nothing"
-        torch.testing.assert_close(found[:, asked], torch.full((2, 12), color), atol=1.0, rtol=0.0)
+    L, ab = torch.where(left, 30.0, 80.0), torch.where(left, -40.0, 40.0).expand(2, 12, 16).contiguous()
+    for asking, color in ((30.0, -40.0), (80.0, 40.0)):  # column 5: half a pixel off the edge after a move of 2.5
+        found = gathered(ab, L, (2.5, 0), torch.full((1, 12, 16), asking))[:, :, 5]
+        torch.testing.assert_close(found, torch.full((2, 12), color), atol=1.0, rtol=0.0)
 
 
 def test_the_evener_the_chroma_the_wider_a_moving_color_is_gathered() -> None:
-    assert (sigma(along(3, 0), spread=12.0) < sigma(along(3, 0))).all()
-    assert (sigma(along(0, 0)) < sigma(along(0.5, 0))).all()
+    motion, even, varied = np.array([3.0]), np.array([3.0]), np.array([12.0])
+    assert gather_sigma(motion, varied) < gather_sigma(motion, even)
+    assert gather_sigma(np.array([0.0]), even) < gather_sigma(np.array([0.5]), even)
 
 
-# -- the judge
+# -- match confidence
 
 
-def test_the_judge_believes_what_looks_alike_closes_and_lies_in_one_color() -> None:
+def test_a_match_is_likely_right_if_it_looks_similar_closes_its_cycle_and_lies_in_one_color() -> None:
     p = float(probability(np.float32(1.0), np.float32(0.3), np.float32(3.0)))
     assert 0 < p < 1
     for worse in ((4.0, 0.3, 3.0), (1.0, 3.0, 3.0), (1.0, 0.3, 20.0)):
@@ -292,7 +296,7 @@ def test_a_literal_run_takes_what_the_tracker_brings(clip) -> None:
     dark = replace(ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:]}), L=lab[:, :1].clone())
     dark.L[1:] *= 0.4  # looks unlike, and is seen
     judged, literal = (
-        propagate(made, dark, 0, 0, [1], literal=word).colored(1).float().mean() for word in (False, True)
+        propagate(made, dark, 0, 0, [1], trust_tracker=word).colored(1).float().mean() for word in (False, True)
     )
     assert literal > 0.8 > 2 * judged
 

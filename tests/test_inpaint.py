@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from omnifusion import inpaint
-from omnifusion.hint import Reference, estimate_color, levin, lookup
+from omnifusion.inpaint import ColorCandidates, ReferenceFrame, estimate_color
+from omnifusion.levin import levin
+from omnifusion.propagate import SourceFrame
 from omnifusion.state import ColorEstimate, ColorState, Origin
+from omnifusion.transfer import Transferrer, gray_features
 
 
 def picture(H: int, W: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -103,21 +106,30 @@ def test_levin_with_nothing_to_go_by_stays_gray() -> None:
     assert torch.equal(levin(L, ab, torch.ones(16, 16, dtype=torch.bool)), ab)
 
 
-def test_lookup_in_the_same_picture_finds_its_colors() -> None:
+def test_transfer_from_the_same_picture_finds_its_colors() -> None:
     L, ab = picture(48, 64)
-    nothing = torch.zeros(48, 64, dtype=torch.bool)
-    found = lookup(Reference(L, ab, ~nothing), ~nothing, [Reference(L, ab, ~nothing)])
-    assert (found.ab - ab).abs().mean() < 2.0
+    frame = ReferenceFrame(L, ab, torch.ones(48, 64, dtype=torch.bool))
+    found = Transferrer([frame.candidates()])(gray_features(L[0].numpy()).reshape(48 * 64, -1))
+    assert np.abs(found.ab - ab.numpy().reshape(2, -1).T).mean() < 2.0
     assert found.confidence.min() >= 0 and found.confidence.max() <= 1
 
 
-def test_lookup_answers_for_the_asked_alone_and_takes_no_unknown_color() -> None:
+def test_transfer_takes_no_unknown_color() -> None:
     L, ab = picture(48, 64)
     mask = holes(48, 64, 0.5)
-    known = Reference(L, torch.where(mask, ab, torch.nan), mask)
-    found = lookup(known, ~mask, [known])
-    assert not found.confidence[mask].any()
-    assert torch.isfinite(found.ab).all() and found.confidence[~mask].any()
+    known = ReferenceFrame(L, torch.where(mask, ab, torch.nan), mask)
+    found = Transferrer([known.candidates()])(gray_features(L[0].numpy())[~mask.numpy()])
+    assert np.isfinite(found.ab).all() and found.confidence.all()
+    nothing = Transferrer([])(gray_features(L[0].numpy())[~mask.numpy()])
+    assert not nothing.confidence.any() and (nothing.names == -1).all()
+
+
+def test_queries_are_answered_the_same_alone_and_together() -> None:
+    L, ab = picture(96, 128)
+    transfer = Transferrer([ReferenceFrame(L, ab, holes(96, 128, 0.5)).candidates()])
+    queries = gray_features(L[0].roll(3, -1).numpy()).reshape(96 * 128, -1)
+    together, alone = transfer(queries), transfer(queries[5000:5001])
+    assert np.array_equal(together.ab[5000:5001], alone.ab) and together.names[5000] == alone.names[0]
 
 
 def test_few_given_colors_outvote_references_that_they_contradict() -> None:
@@ -129,44 +141,46 @@ def test_few_given_colors_outvote_references_that_they_contradict() -> None:
     truth = torch.where(square, torch.tensor([35.0, -45.0]).view(2, 1, 1), ab)
     given = torch.rand(64, 96, generator=torch.Generator().manual_seed(0)) < 0.02
     mask = ~square | given
-    hint = estimate_color(Reference(L, truth * mask, mask), [Reference(L, ab, everywhere)])
+    estimate = estimate_color(ReferenceFrame(L, truth * mask, mask), [ReferenceFrame(L, ab, everywhere)])
 
     def error(filled: torch.Tensor) -> float:
         return float((filled - truth)[:, ~mask].norm(dim=0).mean())
 
-    assert error(hint.ab) < 0.7 * error(ab)
+    assert error(estimate.ab) < 0.7 * error(ab)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_hint_beats_levin_where_an_exemplar_knows_better(share: float) -> None:
+def test_the_estimate_beats_levin_where_an_exemplar_knows_better(share: float) -> None:
     L, ab = picture(64, 96)
     mask = holes(64, 96, share)
     everywhere = torch.ones(64, 96, dtype=torch.bool)
-    hint = estimate_color(Reference(L, ab * mask, mask), [Reference(L.roll(2, -1), ab.roll(2, -1), everywhere)])
-    assert torch.equal(hint.ab[:, mask], ab[:, mask])
-    assert torch.equal(hint.confidence[mask], torch.ones(int(mask.sum())))
-    error = (hint.ab - ab)[:, ~mask].square().mean()
+    estimate = estimate_color(
+        ReferenceFrame(L, ab * mask, mask), [ReferenceFrame(L.roll(2, -1), ab.roll(2, -1), everywhere)]
+    )
+    assert torch.equal(estimate.ab[:, mask], ab[:, mask])
+    assert torch.equal(estimate.confidence[mask], torch.ones(int(mask.sum())))
+    error = (estimate.ab - ab)[:, ~mask].square().mean()
     assert error < 0.5 * (levin(L, ab * mask, mask) - ab)[:, ~mask].square().mean()
 
 
 def test_a_guess_is_heard_where_nothing_else_speaks() -> None:
     L, ab = picture(32, 32)
     mask = torch.zeros(32, 32, dtype=torch.bool)
-    assert not estimate_color(Reference(L, ab, mask), []).confidence.any()
+    assert not estimate_color(ReferenceFrame(L, ab, mask), []).confidence.any()
     guess = ColorEstimate(torch.full((2, 32, 32), 9.0), torch.full((32, 32), 0.4))
-    hint = estimate_color(Reference(L, torch.zeros(2, 32, 32), mask), [], [guess])
-    assert torch.allclose(hint.ab, guess.ab, atol=1e-2)
-    assert 0 < hint.confidence.min() < 1
+    estimate = estimate_color(ReferenceFrame(L, torch.zeros(2, 32, 32), mask), [], [guess])
+    assert torch.allclose(estimate.ab, guess.ab, atol=1e-2)
+    assert 0 < estimate.confidence.min() < 1
 
 
 def test_references_may_have_another_size() -> None:
     L, ab = picture(32, 48)
     other_L, other_ab = picture(50, 40)
     mask = holes(32, 48, 0.5)
-    hint = estimate_color(
-        Reference(L, ab * mask, mask), [Reference(other_L, other_ab, torch.ones(50, 40, dtype=torch.bool))]
+    estimate = estimate_color(
+        ReferenceFrame(L, ab * mask, mask), [ReferenceFrame(other_L, other_ab, torch.ones(50, 40, dtype=torch.bool))]
     )
-    assert hint.ab.shape == (2, 32, 48) and torch.isfinite(hint.ab).all()
+    assert estimate.ab.shape == (2, 32, 48) and torch.isfinite(estimate.ab).all()
 
 
 class Shift:
@@ -186,32 +200,31 @@ def moving(frames: int, colored: tuple[int, ...]) -> tuple[ColorState, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("frame", "exemplars", "looked_up", "tracked"),
+    ("frame", "exemplars", "sources"),
     [
-        (3, (1,), [4, 1], [4, 1]),  # the nearest two are complete, one of them is the exemplar
-        (5, (1,), [4, 6, 1], [4, 6, 1]),
-        (7, (1, 9), [6, 4, 9], [6, 4, 9]),  # what another shot lends is heard like an exemplar
-        (6, (6, 1), [4, 1], [4, 1]),  # never the frame itself
+        (3, (1,), [4, 1]),  # the nearest two are complete, one of them is the exemplar
+        (5, (1,), [4, 6, 1]),
+        (7, (1, 9), [6, 4, 9]),  # the reference frame of another shot has its say like an exemplar
+        (6, (6, 1), [4, 1]),  # never the frame itself
     ],
 )
-def test_a_hint_asks_the_nearest_colored_frames(
-    monkeypatch: pytest.MonkeyPatch, frame: int, exemplars: tuple[int, ...], looked_up: list[int], tracked: list[int]
+def test_the_nearest_colored_frames_are_candidates(
+    monkeypatch: pytest.MonkeyPatch, frame: int, exemplars: tuple[int, ...], sources: list[int]
 ) -> None:
     state, _ = moving(10, (1, 4, 6, 9))
-    asked: dict[str, list[int]] = {"tracks": []}
+    warped: list[int] = []
+    transferred: list[int] = []
     nothing = ColorEstimate(torch.zeros(2, 32, 48), torch.zeros(32, 48))
 
-    def record(frame: Reference, references: list[Reference], *told: Any) -> ColorEstimate:
-        asked["lookup"] = [next(t for t in range(10) if torch.equal(state.L[t], r.L)) for r in references]
+    def record(frame: ReferenceFrame, references: list[Any], *rest: Any) -> ColorEstimate:
+        transferred.extend(int(r.names[0]) // (32 * 48) for r in references)
         return nothing
 
-    def follow(
-        tracker: Shift, state: ColorState, i: int, j: int, near: bool, literal: bool
-    ) -> tuple[ColorEstimate, Tensor]:
-        asked["tracks"].append(j)
-        assert near == (j not in exemplars)
+    def follow(tracker: Shift, state: ColorState, source: SourceFrame, i: int, j: int, trust: bool) -> Any:
+        warped.append(j)
         return nothing, torch.zeros(32, 48, dtype=torch.bool)
 
     monkeypatch.setattr(inpaint, "estimate_color", record)
-    inpaint.ColorCandidates(exemplars, kernels=inpaint.Kernels(follow)).hint(state, frame, Shift(), range(8))
-    assert asked == {"lookup": looked_up, "tracks": tracked}
+    monkeypatch.setattr(inpaint, "warp", follow)
+    ColorCandidates(exemplars).estimates(state, [frame], Shift(), range(8))
+    assert sorted(warped) == sorted(sources) and transferred == sources
