@@ -33,7 +33,7 @@ from omnifusion.color import compose, from_uint8, gray, rgb_to_lab, to_uint8
 from omnifusion.evaluation.tables import Table
 from omnifusion.flow.dis import to_bytes
 from omnifusion.flow.tracker import DirectFlow
-from omnifusion.hint import Reference, estimate_color, levin
+from omnifusion.inpaint import ReferenceFrame, estimate_color
 from omnifusion.metrics import colorfulness
 from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.prior.photos import Photos, decoded
@@ -60,12 +60,12 @@ class Item:
     truth: Tensor
     ab: Tensor
     mask: Tensor
-    references: list[Reference]
+    references: list[ReferenceFrame]
     told: list[ColorEstimate]
 
     @cached_property
     def hint(self) -> ColorEstimate:
-        return estimate_color(Reference(self.L, self.ab, self.mask), self.references, self.told)
+        return estimate_color(ReferenceFrame(self.L, self.ab, self.mask), self.references, self.told)
 
     def error(self, ab: Tensor, where: Tensor | None = None) -> float:
         """ab RMSE in the hole, or where else."""
@@ -90,7 +90,7 @@ def items(
     for folder in sorted((Path(root) / "davis").iterdir()):
         for t in frames:
             L, ab = read(folder, [0, *range(t - 5, t + 1)], size)
-            first, recent = Reference(L[0], ab[0], everything), Reference(L[1], ab[1], everything)
+            first, recent = ReferenceFrame(L[0], ab[0], everything), ReferenceFrame(L[1], ab[1], everything)
             if "short" in kinds:
                 tracker = DirectFlow(to_bytes(L[:, 0]))
                 state = ColorState.of_exemplars(L, {0: ab[0], 1: ab[1]})

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
 from omnifusion.algorithm import Result, bracketing_exemplars, colorize, next_frames

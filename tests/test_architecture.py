@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"state"},
     {"color", "geometry", "settings", "visualize"},
     {"video", "flow", "features", "levin", "metrics", "transfer"},
-    {"clip", "omnimotion", "hint"},
+    {"clip", "omnimotion"},
     {"propagate", "prior"},
     {"inpaint"},
     {"stages"},

@@ -18,7 +18,7 @@ from test_prior import frame, write_prior
 
 from omnifusion import flow, omnimotion
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.hint import Reference, estimate_color
+from omnifusion.inpaint import ReferenceFrame, estimate_color
 from omnifusion.omnimotion import official
 from omnifusion.omnimotion.optimize import Schedule
 from omnifusion.omnimotion.volume import Volume
@@ -42,7 +42,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
     """Two frames filled on the pretended GPU, from a hint and from noise."""
     L, ab, mask = frame()
-    hint = estimate_color(Reference(L, ab * mask, mask), [])
+    hint = estimate_color(ReferenceFrame(L, ab * mask, mask), [])
     text = embed(str(folder), "", "")
     with pretending():
         try:

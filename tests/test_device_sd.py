@@ -14,7 +14,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from omnifusion.color import luminance
-from omnifusion.hint import Reference, estimate_color
+from omnifusion.inpaint import ReferenceFrame, estimate_color
 from omnifusion.prior.components import GRADIENT_SCALE, Components, load_components
 from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.guidance import GrayConstraint, optimize
@@ -128,7 +128,7 @@ def test_half_precision_gives_the_gradient_of_single(tiny: Path, dtype: torch.dt
 def test_twins_run_end_to_end_in_half_precision(tiny: Path, dtype: torch.dtype) -> None:
     L, ab, mask = frame()
     prior = DiffusionPrior(twin(tiny, dtype), choose("draft", steps=2, prior=str(tiny)))
-    tasks = [FillTask(L, ab, mask, estimate_color(Reference(L, ab * mask, mask), []), seed) for seed in (0, 1)]
+    tasks = [FillTask(L, ab, mask, estimate_color(ReferenceFrame(L, ab * mask, mask), []), seed) for seed in (0, 1)]
     seen: list[Any] = []
     filled = run_to_end(prior.fill(tasks), seen.append)
     assert all(a.isfinite().all() and torch.equal(a[:, mask], ab[:, mask]) for a in filled)
@@ -190,7 +190,7 @@ def test_colors_that_are_no_numbers_are_left_out_and_told(tiny: Path) -> None:
     decode, broken = parts.vae.decode, torch.tensor([torch.nan, 1.0]).view(2, 1, 1, 1)
     parts.vae.decode = lambda z: type("", (), {"sample": decode(z).sample * broken[: len(z)]})()  # type: ignore[method-assign]
     L, ab, mask = frame()
-    hint = estimate_color(Reference(L, ab * mask, mask), [])
+    hint = estimate_color(ReferenceFrame(L, ab * mask, mask), [])
     prior = DiffusionPrior(parts, choose("draft", steps=1, prior=str(tiny)))
     seen: list[Any] = []
     first, second = run_to_end(prior.fill([FillTask(L, ab, mask, hint, 0), FillTask(L, ab, mask, hint, 1)]), seen.append)

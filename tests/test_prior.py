@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from omnifusion.hint import Reference, estimate_color
+from omnifusion.inpaint import ReferenceFrame, estimate_color
 from omnifusion.inpaint import suggest
 from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.prior.guidance import conditional_denoising
@@ -119,7 +119,7 @@ def frame(H: int = 20, W: int = 28) -> tuple[Tensor, Tensor, Tensor]:
 
 def fill(prior: DiffusionPrior, seed: int = 0, hinted: bool = False, size: tuple[int, int] = (20, 28)) -> Tensor:
     L, ab, mask = frame(*size)
-    hint = estimate_color(Reference(L, ab * mask, mask), []) if hinted else None
+    hint = estimate_color(ReferenceFrame(L, ab * mask, mask), []) if hinted else None
     return run_to_end(prior.fill([FillTask(L, ab, mask, hint, seed)]))[0]
 
 
@@ -367,7 +367,7 @@ def test_a_frame_of_which_nothing_is_known_takes_the_mean_in_one_step_whatever_t
     nothing = torch.zeros(72, 128, dtype=torch.bool)
     found = []
     for seed in (1, 2):
-        task = FillTask(L, 0 * ab, nothing, estimate_color(Reference(L, 0 * ab, nothing), []), seed)
+        task = FillTask(L, 0 * ab, nothing, estimate_color(ReferenceFrame(L, 0 * ab, nothing), []), seed)
         work = bundled.fill([task])
         assert next(work).done == 1.0
         found.append(run_to_end(work)[0])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.hint import Reference, estimate_color
+from omnifusion.inpaint import ReferenceFrame, estimate_color
 from omnifusion.progress import InputError
 from omnifusion.state import ColorEstimate
 
@@ -133,7 +133,7 @@ def hinted_example(photos: Photos, rng: np.random.Generator) -> Example:
     references = [_reference(pixels, rng) for _ in range(rng.integers(3))]
     fetched = [_fetched(pixels, hole, rng)] if rng.random() < 0.4 else []
     mask = torch.from_numpy(~hole)
-    frame = Reference(lab[:1], _tensor(known[..., 1:]) * mask, mask)
+    frame = ReferenceFrame(lab[:1], _tensor(known[..., 1:]) * mask, mask)
     hint = estimate_color(frame, references, fetched)
     return Example(lab, hint.ab, 1 - hint.confidence[None], torch.from_numpy(hole)[None].float())
 
@@ -172,7 +172,7 @@ def _moved(lab: np.ndarray, rng: np.random.Generator, rigid: float, waves: float
     return moved, (u >= 0) & (u <= side - 1) & (v >= 0) & (v <= side - 1)
 
 
-def _reference(lab: np.ndarray, rng: np.random.Generator) -> Reference:
+def _reference(lab: np.ndarray, rng: np.random.Generator) -> ReferenceFrame:
     """A second view of the picture as its exemplar, in another light and blur; parts of it were never seen there."""
     moved, valid = _moved(lab, rng, rng.choice([0.5, 1.5, 3.0]), rng.uniform(1, 7))
     if rng.random() < 0.6:
@@ -181,7 +181,7 @@ def _reference(lab: np.ndarray, rng: np.random.Generator) -> Reference:
     L = moved[..., 0] * rng.uniform(0.85, 1.15) + rng.normal() * 4 + rng.normal(size=valid.shape)
     if rng.random() < 0.3:
         L = cv2.GaussianBlur(L, (0, 0), rng.uniform(0.5, 2.5))
-    return Reference(_tensor(L[..., None].clip(0, 100)), _tensor(moved[..., 1:]), torch.from_numpy(valid))
+    return ReferenceFrame(_tensor(L[..., None].clip(0, 100)), _tensor(moved[..., 1:]), torch.from_numpy(valid))
 
 
 def _fetched(lab: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> ColorEstimate:
