@@ -35,20 +35,24 @@ class Video:
     """A decoded clip.
 
     Attributes:
-        frames: ``(T, 3, H, W)`` uint8 sRGB, in memory or memory-mapped; a gray clip has three equal channels.
+        frames: ``(T, 3, H, W)`` uint8 sRGB, an array or what stands for one (``video.read``); gray has three equal
+            channels.
         fps: exact mean frame rate.
         times: presentation time of every frame in seconds where the rate varies, else None.
-        audio: the file that holds the sound track, or None.
-        audio_start: where in the sound track the first frame lies, in seconds.
+        source: the film that it was decoded from, which holds its sound, titles and timecode, or None.
+        start, stop: the part of the source's own time that it takes, in seconds; ``stop`` is None at the source's end.
         pixel_aspect: width of a pixel by its height (DVD and DV films are squeezed).
+        warnings: sentences that the user should read before a run.
     """
 
     frames: np.ndarray
     fps: Fraction = Fraction(24)
     times: tuple[Fraction, ...] | None = None
-    audio: Path | None = None
-    audio_start: Fraction = Fraction(0)
+    source: Path | None = None
+    start: Fraction = Fraction(0)
+    stop: Fraction | None = None
     pixel_aspect: Fraction = Fraction(1)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8:
@@ -68,10 +72,12 @@ class Video:
 @dataclass(frozen=True)
 class Exemplar:
     """A colored picture of one frame, lined up with frame ``index``: ``image`` ``(3, H, W)`` uint8 sRGB, or
-    ``(4, H, W)`` with an alpha channel where it covers part of its frame: only what is opaque counts."""
+    ``(4, H, W)`` with an alpha channel where it covers part of its frame: only what is opaque counts. ``named`` is
+    False where nobody said which frame it shows."""
 
     index: int
     image: np.ndarray
+    named: bool = True
 
 
 Frames: TypeAlias = Any

@@ -58,7 +58,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "woven.mp4", Video(woven))
     (folder / "text.mp4").write_text("no film")
     (folder / "void.mp4").touch()
-    (folder / "cut.mp4").write_bytes((folder / "good.mp4").read_bytes()[:3000])
+    (folder / "cut.mp4").write_bytes((folder / "good.mp4").read_bytes()[:600])
     with wave.open(str(folder / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(8000))

@@ -28,7 +28,7 @@ from omnifusion.run.colors import colors_name, save_colors
 from omnifusion.run.export import films, mean_scores, score
 from omnifusion.run.folder import Manifest, RunFolder, link, lock, open_run, writing
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
-from omnifusion.video import read_image, stream, write_image
+from omnifusion.video import read, read_image, write_image
 from omnifusion.visualize import overlay, stretch
 
 ENTRIES = "corrections/" + "[0-9]" * 4
@@ -59,7 +59,7 @@ class FrameCorrected(Step):
 
 def clip_of(run: RunFolder) -> Video:
     """The clip that a run colored, decoded as it is asked for."""
-    return stream(run.clip, run.report["frames"])
+    return read(run.clip, run.report["frames"])
 
 
 def state_of(run: RunFolder, video: Video) -> ColorState:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from omnifusion.progress import InputError
-from omnifusion.video import PICTURES, read
+from omnifusion.video import IMAGES, read
 
 VIDEOS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
 
@@ -49,7 +49,7 @@ def discover(dataset: Path, clips: Sequence[str] | None = None) -> dict[str, Pat
 def is_clip(path: Path) -> bool:
     """Whether ``path`` is a video file or a folder with pictures."""
     if path.is_dir():
-        return any(p.suffix.lower() in PICTURES for p in path.iterdir())
+        return any(p.suffix.lower() in IMAGES for p in path.iterdir())
     return path.suffix.lower() in VIDEOS
 
 

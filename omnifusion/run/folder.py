@@ -23,7 +23,7 @@ from omnifusion.progress import InputError
 from omnifusion.run.colors import colors_name, load_colors, load_tracker
 from omnifusion.settings import Settings
 from omnifusion.state import COLORS, ColorState, Tracker, Video
-from omnifusion.video import read_image, stream
+from omnifusion.video import read, read_image
 
 RESULTS = ("report.json", "frames", "iterations", "colorized.*", "origin.mp4")
 """What the end of a run writes, as patterns; the report first: without it a run is not finished."""
@@ -324,7 +324,7 @@ def exemplar_name(frame: int) -> str:
 
 @lru_cache(maxsize=4)
 def _film(path: Path) -> Video:
-    return stream(path)
+    return read(path)
 
 
 @contextmanager

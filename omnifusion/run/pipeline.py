@@ -43,7 +43,7 @@ from omnifusion.run.workers import LocalPool, RayPool, color_by
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
 from omnifusion.state import Exemplar, Origin
-from omnifusion.video import read_image, stream, write_image
+from omnifusion.video import read, read_image, write_image
 from omnifusion.video.common import MAX_PIXELS
 
 REPLACE = {"": "name another folder", "overwrite": "have the run replaced"}
@@ -222,7 +222,7 @@ def prepared(run: RunFolder, resources: Resources) -> Clip:
         InputError: the clip or an exemplar cannot be used.
     """
     most = [n for n in (run.request.frames, resources.max_frames) if n is not None]
-    video = stream(run.clip, min(most, default=None), max_pixels=resources.max_pixels)
+    video = read(run.clip, min(most, default=None), max_pixels=resources.max_pixels)
     exemplars = [
         Exemplar(frame, read_image(run.exemplar(frame), resources.max_pixels, alpha=True))
         for frame in run.request.exemplars

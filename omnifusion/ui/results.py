@@ -163,7 +163,7 @@ def compared(run: RunFolder, what: str, frame: int, limits: Limits) -> np.ndarra
     """A frame of a run or of what it is compared with, ``(H, W, 3)`` uint8."""
     frame = min(frame, run.report["frames"] - 1)
     if what == TRUTH:
-        return np.ascontiguousarray(np.asarray(read(run.clip, 1, frame).frames[0]).transpose(1, 2, 0))
+        return np.ascontiguousarray(np.asarray(read(run.clip, frame + 1).frames[frame]).transpose(1, 2, 0))
     if what == CLASSICAL:
         return np.ascontiguousarray(_film(classical(run, limits))[frame].transpose(1, 2, 0))
     picture = run.frame(frame)

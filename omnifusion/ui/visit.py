@@ -77,7 +77,7 @@ class Visit:
         Raises:
             InputError: there is no clip.
         """
-        return np.array(read(self.require_clip(), 1, frame).frames[0])
+        return np.array(read(self.require_clip(), frame + 1).frames[frame])
 
     def preview(self, frame: int) -> np.ndarray:
         """A frame of the clip without its colors, ``(h, w, 3)`` uint8."""

@@ -15,6 +15,21 @@ SWSCALE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FUL
 MAX_PIXELS = 2**25
 """Largest frame and picture that is decoded: a little more than 8K (7680 x 4320)."""
 
+DEMUXERS = (
+    "amv,asf,av1,avi,cavsvideo,cine,dirac,dnxhd,dv,evc,film_cpk,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,kux,live_flv,"
+    "lxf,m4v,matroska,mjpeg,mjpeg_2000,mov,mpeg,mpegts,mpegvideo,mxf,nsv,nut,nuv,obu,ogg,r3d,rm,roq,smjpeg,smk,swf,ty,"
+    "vc1,vc1test,vvc,wtv,yuv4mpegpipe,"
+    "aac,ac3,aiff,amr,ape,au,caf,dts,eac3,flac,mp3,w64,wav,wv"
+)
+"""FFmpeg's readers of films, then of sound (to be told from films), that open no other file.
+
+FFmpeg asks the list once it has guessed a file's kind and before it reads more: playlists, lists of files, numbered
+pictures, session descriptions and scripts, which may name any file or themselves, get no further.
+"""
+
+OPENING = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+"""Options with which FFmpeg opens a file of a person's, here and in the ffmpeg program."""
+
 
 def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
     """Refuse, before a pixel is decoded, what would take the memory of the machine.

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from omnifusion.progress import InputError
 from omnifusion.state import Video
-from omnifusion.video.common import SWSCALE, reason, refused
+from omnifusion.video.common import OPENING, SWSCALE, reason, refused
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Writer:
                 self._container.mux(complete.encode(None))
             self._container.close()
             if complete:
-                os.replace(self._with_sound(self.like.audio) if self.like.audio else self._silent, self.path)
+                os.replace(self._with_sound(self.like.source) if self.like.source else self._silent, self.path)
         except (av.FFmpegError, OSError) as problem:
             raise refused(self.path, problem) from problem
         finally:
@@ -148,12 +148,14 @@ class Writer:
 
     def _with_sound(self, source: Path) -> Path:
         """Join the silent film, untouched, with every sound track of ``source`` for as long as the film lasts."""
-        with av.open(str(source)) as container:
+        with av.open(f"file:{source}", options=OPENING, metadata_errors="replace") as container:
             known = [(n, t.codec_context.codec) for n, t in enumerate(container.streams.audio) if t.codec_context]
+        if not known:
+            return self._silent
         how = ["copy" if codec.canonical_name.startswith(self.format.copied) else "aac" for _, codec in known]
         tracks = " ".join(f"-map 1:a:{n} -c:a:{k} {how[k]}" for k, (n, _) in enumerate(known))
         seconds = self._pts(self._count - 1) * self._time_base + 1 / self.like.fps
-        start = float(self.like.audio_start)
+        start = float(self.like.start)
         heard = f"-protocol_whitelist file -seek_timestamp 1 -ss {start:f} -t {float(seconds):f} -i"
         faststart = "" if self.format.container == "matroska" else "-movflags +faststart"
         kept = f"-map 0:v -c:v copy {tracks} -copypriorss 0 {faststart} -f {self.format.container}"

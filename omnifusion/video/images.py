@@ -1,0 +1,184 @@
+"""Single pictures in and out, files of several pictures, and whether a picture has colors."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.geometry import fit_size, resize
+from omnifusion.progress import InputError
+from omnifusion.state import Video
+from omnifusion.video.common import MAX_PIXELS, check_size, refused, too_large
+
+log = logging.getLogger(__name__)
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+"""Endings of the files in a folder that are its frames."""
+
+SEQUENCES = frozenset({"TIFF", "WEBP", "PNG"})
+"""Formats in which one file may hold a clip (that of a JPEG or HEIC file is a preview or a second view)."""
+
+SHRINKABLE = 3
+"""Times the limit that an exemplar may have; it is made smaller."""
+
+GRAY_SPREAD = 10.0
+"""Below this ``color_spread`` a picture counts as gray. Measured: a gray film under sepia toning, chroma noise of 12 or
+blotches of 4 (of 255) stays below 8.4; each of ten real color clips has a frame above 18."""
+
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked here, in words of our own
+
+
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = False) -> np.ndarray:
+    """A picture as ``(3, H, W)`` uint8 sRGB: upright by its EXIF data, alpha over black, 16 bits and floats rounded.
+
+    With ``alpha``, as for exemplars and painted pictures: one that is not opaque everywhere comes as ``(4, H, W)``, and
+    one of more than ``max_pixels`` is made smaller.
+
+    Raises:
+        InputError: no such file, not a picture, or too large (seen in its head, undecoded).
+    """
+    path = Path(path)
+    with open_image(path, max_pixels, shrink=alpha) as image:
+        image = ImageOps.exif_transpose(image)
+        if alpha and image.width * image.height > max_pixels:
+            scale = (max_pixels / (image.width * image.height)) ** 0.5
+            image = _eight_bits(image, path).resize((int(image.width * scale), int(image.height * scale)))
+        return to_array(image, path, alpha)
+
+
+@contextmanager
+def open_image(path: Path, max_pixels: int, shrink: bool = False) -> Iterator[Image.Image]:
+    """A picture whose head is read and whose size is checked; all that fails with it inside is told in a sentence.
+
+    Args:
+        shrink: allow ``SHRINKABLE`` times as many pixels, or any number where the format can be decoded smaller.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"There is no picture {path}; check the name.")
+        with Image.open(path) as image:
+            if shrink and image.width * image.height > max_pixels:
+                image.draft(image.mode, fit_size((image.width, image.height), int(max_pixels**0.5)))  # JPEG alone can
+            check_size(path, *image.size, max_pixels * (SHRINKABLE if shrink else 1))
+            yield image
+    except Image.DecompressionBombError as error:  # so many that Pillow does not even tell how many
+        raise too_large(path, "has far", max_pixels) from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise InputError(f"{path} cannot be read as a picture; save it as PNG or JPEG.") from error
+
+
+def to_array(image: Image.Image, path: Path, alpha: bool = False) -> np.ndarray:
+    """An opened picture as ``read_image`` gives it."""
+    image = _to_srgb(_eight_bits(image, path), image.info.get("icc_profile"), path)
+    if image.mode == "RGBA" and not (alpha and np.asarray(image)[..., 3].min() < 255):
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return np.asarray(image).transpose(2, 0, 1).copy()
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """The same with 8 bits a channel, as L, RGB, RGBA or CMYK."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        white = 1.0 if image.mode == "F" else 65535.0
+        if not np.nanmax(values, initial=0) <= 2 * white:  # highlights may be beyond white
+            raise InputError(f"{path} holds numbers beyond {white:g}, which is white; save it with 16 bits a channel.")
+        return Image.fromarray((np.nan_to_num(values).clip(0, white) * (255 / white) + 0.5).astype(np.uint8))
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, path: Path) -> Image.Image:
+    """Apply an embedded color profile (phones save Display P3); RGB or RGBA."""
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        if profile:
+            source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            return ImageCms.profileToProfile(image, source, target, outputMode=mode) or image
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        log.warning("the color profile of %s cannot be used (%s): its colors are taken as sRGB", path, error)
+    return image.convert(mode)
+
+
+def pages(path: Path, max_pixels: int) -> tuple[list[int], list[Fraction], tuple[int, int]]:
+    """The pictures of a file that are one clip: their numbers, seconds that each is shown (0 = unknown), and (H, W).
+
+    Pages of another size than the first (previews, masks) do not belong to it, nor does the still picture that an
+    animated PNG shows where animation is unknown.
+    """
+    with open_image(path, max_pixels) as image:
+        size = (image.height, image.width)
+        if image.format not in SEQUENCES or getattr(image, "n_frames", 1) == 1:
+            upright = ImageOps.exif_transpose(image)
+            return [0], [Fraction(0)], (upright.height, upright.width)
+        numbers, seconds = [], []
+        for k in range(bool(getattr(image, "default_image", False)), getattr(image, "n_frames", 1)):
+            image.seek(k)
+            if (image.height, image.width) == size:
+                image.load()
+                numbers.append(k)
+                seconds.append(Fraction(image.info.get("duration") or 0) / 1000)
+        return numbers, seconds, size
+
+
+def write_image(path: Path | str, image: np.ndarray) -> None:
+    """Save ``(3 or 4, H, W)`` uint8 sRGB; the ending decides the format. It appears only once it is complete."""
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))).save(
+            part, compress_level=1, compress_type=3
+        )
+        os.replace(part, path)
+    except OSError as error:
+        raise refused(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def chroma_picture(ab: np.ndarray) -> np.ndarray:
+    """Chroma ``(2, H, W)`` as a picture ``(3, H, W)`` uint16: green is a*, blue is b*, 256 steps a unit around 32768,
+    which red is throughout."""
+    steps = np.clip(np.rint(ab * 256 + 32768), 0, 65535).astype(np.uint16)
+    return np.stack([np.full_like(steps[0], 32768), *steps])
+
+
+def write_chroma(path: Path, ab: np.ndarray) -> None:
+    """Save ``chroma_picture`` as a PNG."""
+    image = np.ascontiguousarray(chroma_picture(ab)[::-1].transpose(1, 2, 0))  # OpenCV's order is blue, green, red
+    try:
+        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def color_spread(image: np.ndarray) -> float:
+    """How far the colors of a picture ``(3, H, W)`` uint8 lie from one tone scale, in units of a*, b*.
+
+    A tinted or toned picture has one color for each lightness. So: the 99th percentile of the distance between a
+    pixel's ab and the median ab of its lightness, at a size at which noise averages out.
+    """
+    rgb = from_uint8(image)[None]
+    lab = rgb_to_lab(resize(rgb, fit_size(image.shape[1:], 128)))[0].reshape(3, -1).numpy()
+    lab = lab[:, np.argsort(lab[0])]
+    knots = np.stack([np.median(part, axis=1) for part in np.array_split(lab, min(24, lab.shape[1]), axis=1)], axis=1)
+    tone = np.stack([np.interp(lab[0], knots[0], knots[channel]) for channel in (1, 2)])
+    return float(np.percentile(np.hypot(*(lab[1:] - tone)), 99))
+
+
+def is_gray(video: Video) -> bool:
+    """Whether a clip has no colors of its own: gray, sepia, tinted, or with slight chroma noise (``GRAY_SPREAD``)."""
+    frames = np.unique(np.linspace(0, len(video) - 1, 12).round().astype(int))
+    return all(color_spread(video.frames[i]) < GRAY_SPREAD for i in frames)
