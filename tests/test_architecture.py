@@ -21,13 +21,13 @@ LAYERS: list[set[str]] = [
     {"color", "geometry", "settings", "visualize"},
     {"video", "flow", "features", "levin", "metrics", "transfer"},
     {"clip", "omnimotion"},
-    {"propagate", "prior"},
-    {"inpaint"},
+    {"propagate"},
+    {"inpaint", "prior"},
     {"stages"},
     {"algorithm"},
     {"run"},
-    {"terminal", "evaluation", "correction"},
-    {"commands", "cli", "ui"},
+    {"evaluation", "correction"},
+    {"cli", "ui"},
     {"__main__"},
 ]
 """A room imports from rooms of its own layer or of layers above it in this list, never from one below."""
@@ -127,10 +127,7 @@ def test_only_geometry_calls_grid_sample() -> None:
 
 
 def test_only_the_page_imports_the_page() -> None:
-    importers = [p for p in FILES if any(n.startswith("omnifusion.ui") for n in imported(p)) and room(p) != "ui"]
-    assert not [p for p in importers if room(p) != "commands"] and "omnifusion.training" not in set().union(
-        *(imported(p) for p in FILES)
-    )
+    assert not [p for p in FILES if any(n.startswith("omnifusion.ui") for n in imported(p)) and room(p) != "ui"]
 
 
 # -- size
@@ -197,6 +194,7 @@ EXCEPTIONS = {
     "tests/test_architecture.py": ".*",  # this list
     "omnifusion/settings.py": "grey",  # names that old links hold
     "tests/test_settings.py": "grey",  # the same
+    "tests/test_cli.py": "grey",  # the same
 }
 """Words that a file may hold all the same."""
 

@@ -15,7 +15,7 @@ import synthetic
 import torch
 
 from omnifusion import visualize as picture
-from omnifusion.__main__ import main
+from omnifusion.cli import main
 from omnifusion.evaluation import ablation, dataset, figures, methods, tables
 from omnifusion.evaluation.evaluate import Evaluation, Scorer, pooled
 from omnifusion.evaluation.methods import Case, Outcome

@@ -12,7 +12,7 @@ import synthetic
 import torch
 
 from omnifusion import metrics, video
-from omnifusion.__main__ import main
+from omnifusion.cli import main
 from omnifusion.algorithm import colorize
 from omnifusion.clip.film import inspect
 from omnifusion.clip.prepare import prepare, working_luminance

@@ -11,7 +11,7 @@ import synthetic
 import torch
 
 from omnifusion import video
-from omnifusion.__main__ import main
+from omnifusion.cli import main
 from omnifusion.correction import history as corrections
 from omnifusion.correction.history import (
     Correction,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from omnifusion.__main__ import main
+from omnifusion.cli import main
 from omnifusion.omnimotion import PRESETS, compiled
 from omnifusion.omnimotion.optimize import Schedule
 from omnifusion.video import read_image, write_image

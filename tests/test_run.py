@@ -25,7 +25,7 @@ import pytest
 import synthetic
 import torch
 
-from omnifusion.__main__ import main
+from omnifusion.cli import main
 from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.clip.shots import Shot

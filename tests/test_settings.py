@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import pickle
 import re
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from omnifusion import omnimotion
-from omnifusion.commands.colorize import add_settings, settings_of
 from omnifusion.progress import InputError
 from omnifusion.settings import CHOICES, PRESETS, Settings, choose
 
@@ -88,27 +86,6 @@ def test_an_error_tells_each_side_what_it_can_do() -> None:
     assert error.sentence({"force": "the box"}.get) == "It does not match; check it, or use it anyway with the box."
     assert InputError("It is full", {"memory": "allow more"}).sentence({}.get) == "It is full."
     assert str(pickle.loads(pickle.dumps(error))) == str(error) and str(InputError("A sentence.")) == "A sentence."
-
-
-def test_every_choice_is_an_option_and_explained() -> None:
-    parser = argparse.ArgumentParser()
-    add_settings(parser)
-    words = [
-        "--preset",
-        "paper",
-        "--strength",
-        "0.5",
-        "--no-color-condition",
-        "--seed",
-        "3",
-        "--negative-prompt",
-        "blue",
-    ]
-    changes = {"strength": 0.5, "color_condition": False, "seed": 3, "negative_prompt": "blue"}
-    assert settings_of(parser.parse_args(words)) == choose("paper", **changes)
-    assert settings_of(parser.parse_args([])) == Settings()
-    shown = parser.format_help()
-    assert all(f"--{known.flag}" in shown for known in CHOICES.values())
 
 
 def test_the_paper_preset_has_the_papers_numbers() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from omnifusion import video
-from omnifusion.__main__ import main
+from omnifusion.cli import main
 from omnifusion.color import from_uint8, luminance, rgb_to_lab
 from omnifusion.correction.finishing import saturated
 from omnifusion.correction.suggest import doubt, drawn, suggest

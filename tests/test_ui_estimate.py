@@ -16,7 +16,7 @@ from omnifusion.video import write_image
 
 MEASURED = """
 import sys
-from omnifusion.__main__ import main
+from omnifusion.cli import main
 from omnifusion.progress import Meter
 with Meter() as meter:
     assert main(sys.argv[1:]) == 0

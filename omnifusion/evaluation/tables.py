@@ -5,14 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omnifusion.evaluation.scores import Scoreboard
-from omnifusion.progress import InputError
-from omnifusion.terminal import command_line
 
 
 @dataclass(frozen=True)
@@ -212,29 +209,3 @@ def evaluation_tables(scores: Scoreboard) -> list[Table]:
         paper_table(scores),
     ]
     return [table for table in tables if table is not None]
-
-
-def put_section(page: Path, key: str, heading: str, body: str) -> None:
-    """Write a section of a Markdown page that commands keep: the one named ``key`` is replaced, a new one is appended.
-
-    It ends with the command that wrote it.
-    """
-    begin, end = f"<!-- begin {key} -->", f"<!-- end {key} -->"
-    old = page.read_text() if page.exists() else "# Results\n"
-    before, found, rest = old.partition(begin)
-    after = rest.partition(end)[2] if found else "\n"
-    section = f"{begin}\n## {heading}\n\n{body.strip()}\n\n{command_line()}\n{end}"
-    write_text(page, f"{before.rstrip()}\n\n{section}{after}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, its folder too.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error}).") from error

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from omnifusion.clip.prepare import Clip, working_luminance
 from omnifusion.color import compose, to_uint8
-from omnifusion.metrics import COMPARISONS
 from omnifusion.progress import Step, Steps
 from omnifusion.run.folder import Manifest
 from omnifusion.run.segments import BASE_MIB, FULL_BYTES
@@ -143,9 +142,15 @@ def _small(L: Tensor, ab: Tensor) -> np.ndarray:
 
 def score(frame: np.ndarray, truth: np.ndarray) -> list[float]:
     """How close a frame ``(3, H, W)`` uint8 is to the ground truth, by ``COMPARISONS``."""
+    from omnifusion.metrics import COMPARISONS  # more than a second of start-up, for clips in color only
+
     return [float(metric(frame[None], np.asarray(truth)[None])[0]) for metric in COMPARISONS.values()]
 
 
 def mean_scores(rows: Sequence[list[float]]) -> dict[str, float]:
     """The means of the frames' scores by name; nothing of nothing."""
-    return dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True)) if rows else {}
+    if not rows:
+        return {}
+    from omnifusion.metrics import COMPARISONS
+
+    return dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True))

@@ -87,7 +87,7 @@ class Writer:
         self._time_base = 1 / like.fps if like.times is None else Fraction(1, 90_000)
         try:
             options = {} if self.format.container == "matroska" else {"movflags": "+faststart"}
-            self._container = av.open(str(self._silent), "w", format=self.format.container, options=options)
+            self._container = av.open(f"file:{self._silent}", "w", format=self.format.container, options=options)
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"Cannot write {self.path} ({reason(error)}); name another folder.") from error
 

@@ -1,0 +1,342 @@
+"""The command line: ``python -m omnifusion COMMAND``. Bad input costs one sentence and exit status 2.
+
+Nothing heavy is imported before a command begins its work.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+
+from omnifusion import __version__
+from omnifusion.cli import options as opt
+from omnifusion.cli.options import argument, option, takes, takes_settings
+from omnifusion.progress import InputError, Measured, Step, Steps, is_canceled, map_steps, run_to_end
+from omnifusion.settings import Settings
+
+T = TypeVar("T")
+
+EXAMPLE = Path(__file__).parents[2] / "assets" / "examples" / "street.mp4"
+STAGES = {"propagate": "color", "inpaint": "color"}
+USAGE_ERROR: Any = typer.BadParameter.__base__  # the only name by which every version of typer exports it
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 after a failed measurement, 2 for bad input, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # any name on any console
+    try:
+        return app(argv, prog_name="omnifusion", standalone_mode=False) or 0
+    except (InputError, OSError, USAGE_ERROR) as error:
+        sentence = error.format_message() if isinstance(error, USAGE_ERROR) else str(error)
+        print("omnifusion:", " ".join(sentence.replace("Value error, ", "").split()), file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+
+
+@app.callback(invoke_without_command=True)
+def _start(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print it")] = False) -> int:
+    """Color a black-and-white clip from one colored frame."""
+    if version:
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+    return 0
+
+
+def follow(steps: Steps[T]) -> T:
+    """Run long work to its end under a bar of progress."""
+    from tqdm import tqdm
+
+    layout, pause = "{desc:9} {percentage:3.0f}% |{bar:30}| {elapsed}{postfix}", 0.1 if sys.stderr.isatty() else 10.0
+    bar: tqdm | None = None
+
+    def show(step: Step) -> None:
+        nonlocal bar
+        if step.stage == "load":  # soon over, or it ends in a sentence
+            return
+        stage = STAGES.get(step.stage, step.stage)
+        bar = bar or tqdm(desc=stage, total=100, bar_format=layout, mininterval=pause, miniters=0)
+        bar.set_description_str(stage, refresh=False)
+        left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
+        bar.set_postfix_str(step.message + left, refresh=False)
+        bar.update(round(100 * step.done) - bar.n)
+        if isinstance(step, Measured):
+            bar.write(step.message)
+
+    try:
+        return run_to_end(steps, show)
+    finally:
+        if bar:
+            bar.close()
+
+
+@contextmanager
+def canceled_by_ctrl_c() -> Iterator[None]:
+    """The first Ctrl-C cancels the work inside at its next check, so that it can keep what is done; another ends it."""
+    pressed = Event()
+
+    def press(*_: object) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    before, token = signal.signal(signal.SIGINT, press), is_canceled.set(pressed.is_set)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        is_canceled.reset(token)
+
+
+# -- a run
+
+
+def _color(
+    input: Path, out: Path, settings: Settings, pictures: dict[int, Any], frames: int | None, overwrite: bool,
+    force: bool = False, **resources: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Do a run, and print what it will take and what came of it; returns the report."""
+    from tqdm import tqdm
+
+    from omnifusion.run.estimate import estimate
+    from omnifusion.run.folder import RunRequest
+    from omnifusion.run.pipeline import Loaded, Resources, begin, color
+
+    def announce(step: Step) -> Step:
+        if isinstance(step, Loaded):
+            cost = estimate(settings, step.frames, step.size)
+            time = f"{cost.seconds:.0f} s" if cost.seconds < 100 else f"{cost.seconds / 60:.0f} min"
+            memory = f"up to {min(cost.mib, most.mib):.0f} MiB of memory and {cost.disk_mib} MiB of disk"
+            tqdm.write(f"{step.frames} frames of {step.size[1]}x{step.size[0]}: about {time} on two cores, {memory}.")
+        return step
+
+    most = Resources(**resources)
+    request = RunRequest(input.name, settings, frames, tuple(pictures), force, str(input.absolute()))
+    run = begin(out, request, pictures, overwrite=overwrite)
+    with canceled_by_ctrl_c():
+        report = follow(map_steps(color(run, most), announce)).report
+    (height, width), (h, w), origin = report["size"], report["working_size"], report["origin"]
+    shares = ", ".join(f"{name} {100 * n / (report['frames'] * h * w):.1f} %" for name, n in origin.items())
+    for note in report["notes"]:
+        print(note)
+    print(f"{report['frames']} frames, {width}x{height}, colored at {w}x{h}")
+    print(f"{len(report['iterations'])} iterations; {shares}")
+    print("seconds:", ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in report["stages"]))
+    if report["scores"]:
+        print("against the ground truth:", ", ".join(f"{k} {v:.2f}" for k, v in report["scores"].items()))
+    print(f"Results: {out}")
+    return report
+
+
+@app.command()
+@takes_settings
+def colorize(
+    input: Annotated[Path, argument("INPUT", "a video file or a folder of frames")],
+    out: opt.Out,
+    settings: Settings,
+    exemplar: opt.Pictures = None,
+    frames: opt.FirstFrames = None,
+    force: Annotated[bool, option(None, "accept an exemplar that does not seem to show its frame", "--force")] = False,
+    overwrite: opt.Overwrite = False,
+    memory: Annotated[int, option("MIB", "memory of all processes together", min=1)] = 4096,
+    workers: Annotated[Any, option("N|ray://HOST:PORT",
+        "so many processes color shots side by side, or the machines of a Ray cluster", parser=opt.workers)] = "1",
+    threads: opt.Threads = 0,
+    format: Annotated[Literal["h264", "h265", "prores", "ffv1", "png"], option(None,
+        "how the film is encoded; png = its frames alone, which are written in any case")] = "h264",
+) -> int:  # fmt: skip
+    """Color a clip from colored frames of it.
+
+    A run that was killed goes on with the same command; Ctrl-C keeps what is colored.
+    """
+    means = {"mib": memory, "threads": threads, "workers": workers, "format": format}
+    report = _color(input, out, settings, opt.read_pictures(exemplar), frames, overwrite, force, **means)
+    return 0 if report["complete"] else 130
+
+
+@app.command()
+@takes_settings
+def demo(
+    settings: Settings, out: opt.Out = Path("out/demo"), frames: opt.FirstFrames = 24, overwrite: opt.Overwrite = False,
+    threads: opt.Threads = 0,
+) -> int:  # fmt: skip
+    """Color a shipped example from its first frame, and compare it with simpler ways."""
+    from omnifusion import metrics
+    from omnifusion.evaluation import baselines
+    from omnifusion.video import read
+
+    report = _color(EXAMPLE, out, settings, {}, frames, overwrite, threads=threads)
+    if not report["complete"]:
+        return 130
+    truth = read(EXAMPLE, max_frames=frames).frames
+    L, ab = baselines.split(truth)
+    print(f"\nPSNR against the ground truth, dB\n  {'OmniFusion':34}{report['scores']['psnr']:5.2f}")
+    for name, title in (("levin", "classical baseline (flow + Levin)"), ("static", "static copy"), ("gray", "gray")):
+        guess = baselines.join(L, baselines.BASELINES[name](L, ab[0]))
+        print(f"  {title:34}{metrics.psnr(guess[1:], truth[1:]).mean():5.2f}")
+    print(f"\nLook at {out}/colorized.mp4 and {out}/origin.mp4; then type: make app")
+    return 0
+
+
+# -- a finished run
+
+
+@app.command()
+def correct(
+    folder: opt.Run,
+    out: Annotated[Path | None, option("DIR", "correct a copy of RUN in DIR; RUN stays as it is")] = None,
+    exemplar: opt.Pictures = None,
+    lock: Annotated[list[str] | None, option("MASK@FRAME",
+        "what is opaque or white in it stays as it is; may be repeated")] = None,
+    frames: Annotated[Any, option("A:B", "change frames A to B only, both included", parser=opt.frame_range)] = None,
+    undo: Annotated[bool, option(None, "take the last correction back, exactly", "--undo")] = False,
+    replay: Annotated[Path | None, option("OTHER", "repeat the corrections of another run of the clip")] = None,
+) -> None:  # fmt: skip
+    """Correct a finished run: painted colors follow what they show; all other pixels stay unchanged."""
+    from omnifusion.correction import history
+    from omnifusion.run.folder import copy_run, open_run
+
+    if bool(exemplar) + undo + (replay is not None) != 1:
+        raise InputError("Say what to do: --exemplar IMAGE@FRAME, --replay OTHER or --undo.")
+    run = history.recover(folder)
+    corrections = [] if replay is None else history.history(open_run(replay))
+    if exemplar:
+        corrections = [history.Correction(opt.read_pictures(exemplar), opt.read_pictures(lock), frames)]
+    if out is not None:
+        run = copy_run(run, out)
+    if undo:
+        run = history.undo(run)
+    for correction in corrections:
+        run = follow(history.correct_run(run, correction))
+        last = run.report["corrections"][-1]
+        print(f"{last['changed_pixels']} pixels of {len(last['changed_frames'])} frames are corrected.")
+    print(f"{len(run.report.get('corrections', []))} corrections in {run.folder}")
+
+
+@app.command()
+def suggest(
+    folder: opt.Run,
+    most: Annotated[int, option("N", "at most so many frames", min=1)] = 3,
+    out: Annotated[Path | None, option("DIR", "a new folder for pictures of the frames' uncertainty")] = None,
+) -> None:
+    """Name the frames of a finished run that are worth coloring next, and where in them."""
+    from omnifusion.correction import suggest as suggestions
+    from omnifusion.correction.history import clip_of, state_of
+    from omnifusion.run.folder import open_run, writing
+    from omnifusion.video import write_image
+
+    if out is not None and out.exists():
+        raise InputError(f"{out} exists; name a new folder.")
+    run = open_run(folder)
+    state = state_of(run, clip_of(run))
+    for found in suggestions.suggest(state, most):
+        rows, columns = (found.region.any(1 - axis).nonzero()[:, 0].tolist() for axis in (0, 1))
+        h, w = found.region.shape
+        where = f"x {100 * columns[0] / w:.0f} to {100 * (columns[-1] + 1) / w:.0f} %"
+        where += f", y {100 * rows[0] / h:.0f} to {100 * (rows[-1] + 1) / h:.0f} %"
+        print(f"frame {found.frame}: resolves {100 * found.share:.0f} % of all uncertainty, most of it at {where}")
+        if out is not None:
+            with writing(out):
+                out.mkdir(parents=True, exist_ok=True)
+                overlay = suggestions.drawn(
+                    run.frame(found.frame).transpose(2, 0, 1), suggestions.doubt(state)[found.frame], found.region
+                )
+                write_image(out / f"{found.frame:05d}.png", overlay)
+
+
+@app.command()
+@app.command("finish", hidden=True)
+def export(
+    folder: opt.Run,
+    out: Annotated[Path, option("DIR", "a new folder; or, for chroma, a film, X.mkv")],
+    saturation: Annotated[float, option("X", "times the run's own", min=0.01, max=10)] = 1.0,
+    chroma: Annotated[bool, option(None,
+        "write a*, b* at 16 bits (0 = 32768, 256 a unit): PNG, or FFV1 in X.mkv", "--chroma")] = False,
+) -> None:  # fmt: skip
+    """Write a finished run with more or less saturation, or its chroma alone, for grading."""
+    from omnifusion.correction import finishing
+    from omnifusion.run.folder import open_run
+
+    follow((finishing.export_chroma if chroma else finishing.finish)(open_run(folder), out, saturation))
+    print(f"Results: {out}")
+
+
+# -- measurements
+
+
+@takes_settings
+def _measuring(
+    dataset: Annotated[Path, argument("DATASET", "a folder of clips; those of DAVIS and Videvo are recognized")],
+    settings: Settings,
+    clips: Annotated[str | None, option("A,B", "only these clips, or those that a text file lists")] = None,
+    frames: opt.FirstFrames = None,
+    scale: Annotated[float, option("S", "resize frames first, such as 0.5", min=0.01, max=10)] = 1.0,
+    degrade: Annotated[Literal["film"] | None, option(None,
+        "age the clips first: grain, flicker, weave, scratches, duplicate frames")] = None,
+    lpips_weights: Annotated[Path | None, option("PATH", "AlexNet's state dict as torchvision has it")] = None,
+    json: Annotated[Path | None, option("OUT", "keep the scores here; the same command resumes")] = None,
+    markdown: Annotated[Path | None, option("OUT", "write the tables here, too")] = None,
+    threads: opt.Threads = 0,
+) -> Callable[..., int]:  # fmt: skip
+    """A function that measures methods under the protocol that the options describe."""
+
+    def measure(methods: Any, tables: Callable[[Any], str]) -> int:
+        from omnifusion.evaluation.dataset import discover
+        from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scoreboard, Scorer
+        from omnifusion.stages import Stages
+
+        weights = str(lpips_weights) if lpips_weights else None
+        protocol = Protocol(dataset.resolve().name, frames, scale, settings, weights, degrade)
+        found = discover(dataset, clips.split(",") if clips else None)
+        with TemporaryDirectory() as folder:
+            scores = Scoreboard.begin(json or Path(folder) / "scores.json", protocol)
+            follow(Evaluation(protocol, scores, Scorer(lpips_weights), Stages(threads=threads)).run(found, methods))
+            print(text := "\n".join(str(table) for table in tables(scores)))
+        if markdown:
+            markdown.write_text(text)
+        return 1 if scores.failures() else 0
+
+    return measure
+
+
+@app.command()
+@takes("measure", _measuring)
+def evaluate(
+    measure: Callable[..., int],
+    methods: Annotated[str, option("A,B", "also: omnimotion-only, inpainting-only")] = (
+        "omnifusion,flow-warp,levin,static,gray"),
+) -> int:  # fmt: skip
+    """Score OmniFusion and its baselines on a set of clips, as the paper's table 1 does."""
+    from omnifusion.evaluation.methods import METHODS
+    from omnifusion.evaluation.tables import evaluation_tables
+
+    names = methods.split(",")
+    if unknown := [name for name in names if name not in METHODS]:
+        raise InputError(f"There is no method {', '.join(unknown)}; choose from {', '.join(METHODS)}.")
+    return measure({name: METHODS[name] for name in METHODS if name in names}, evaluation_tables)
+
+
+@app.command()
+@takes("measure", _measuring)
+def ablate(
+    measure: Callable[..., int],
+    parts: Annotated[bool, option(None, "switch our own parts one by one, instead of table 2", "--parts")] = False,
+) -> int:
+    """Score the method without some of its parts: the paper's table 2, or what each part of our own earns."""
+    from omnifusion.evaluation import ablation
+
+    if parts:
+        return measure(ablation.with_and_without_parts(), lambda scores: [ablation.part_table(scores)])
+    return measure(ablation.rows_of_table_2(), lambda scores: [ablation.paper_ablation(scores, Settings())])
