@@ -34,19 +34,20 @@ from omnifusion.progress import Colored, InputError, Step, is_canceled, run_to_e
 from omnifusion.run import export, pipeline, segments, workers
 from omnifusion.run.coloring import Coloring
 from omnifusion.run.colors import save_colors
-from omnifusion.run.folder import Manifest, RunFolder, RunRequest, copy_run, open_run
+from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, copy_run, open_run
 from omnifusion.run.pipeline import Resources, begin, color
-from omnifusion.run.segments import color_segment, windows
-from omnifusion.run.workers import LocalPool, RayPool, color_by
+from omnifusion.run.segments import Segment, windows
+from omnifusion.run.workers import LocalPool, RayPool
 from omnifusion.settings import Settings, choose
 from omnifusion.stages import Stages
-from omnifusion.state import COLORS, Exemplar, Origin, Video
+from omnifusion.state import COLORS, Exemplar, Video
 from omnifusion.video import Writer, read, write_image
 
 SIZE, FRAMES = (48, 64), 5
 TRUTH = np.concatenate([synthetic.make(name, FRAMES, SIZE, seed=3).video.frames for name in ("two-layers", "demo")])
 GRAY = to_uint8(gray(from_uint8(TRUTH))).numpy()
 DRAFT = choose("draft", max_side=64)
+color_segment = Segment.color
 TWO = {0: TRUTH[0], FRAMES: TRUTH[FRAMES]}
 
 
@@ -59,13 +60,13 @@ def clip() -> Clip:
 
 def coloring_of(clip: Clip, folder: Path, longest: int = 99, settings: Settings = DRAFT, **known: Any) -> Coloring:
     folder.mkdir(exist_ok=True)
-    coloring = Coloring(clip, settings, windows(clip.shots, clip.exemplars, longest), Manifest(folder), **known)
-    coloring.claim()
-    return coloring
+    shots = known.pop("shots", None) or windows(clip.shots, clip.exemplars, longest)
+    return Coloring(clip, "hash", settings, shots, Manifest(folder), **known)
 
 
 def colored(coloring: Coloring) -> dict[str, torch.Tensor]:
-    rows = [coloring.colors(t) for t in range(len(coloring.clip.video))]
+    run = RunFolder(coloring.folder, RunRequest("", DRAFT), pipeline._segments(coloring))
+    rows = [run.colors(t) for t in range(len(coloring.clip.video))]
     return {name: torch.stack([row[name] for row in rows]) for name in COLORS}
 
 
@@ -78,8 +79,9 @@ def begun(coloring: Coloring, monkeypatch: pytest.MonkeyPatch) -> int:
         count += 1
         return color_segment(*known)
 
-    monkeypatch.setattr("omnifusion.run.coloring.color_segment", counted)
-    run_to_end(coloring.color_here(Stages()))
+    with monkeypatch.context() as counting:
+        counting.setattr(Segment, "color", counted)
+        run_to_end(coloring.color_here(Stages()))
     return count
 
 
@@ -133,7 +135,7 @@ def test_segments_find_what_the_whole_run_finds(clip: Clip, done: Coloring) -> N
     whole = run_to_end(colorize(clip.L, clip.exemplar_ab(), DRAFT, clip.shots))
     found = colored(done)
     assert all(torch.equal(found[name], getattr(whole.state, name).to(found[name].dtype)) for name in COLORS)
-    ours = done.iterations()
+    ours = pipeline._segments(done)["iterations"]
     assert [row | {"remaining": 0} for row in ours] == [vars(row) | {"remaining": 0} for row in whole.iterations]
 
 
@@ -160,7 +162,7 @@ def test_what_comes_back_windows_later_has_its_colors(tmp_path: Path) -> None:
         (0, 5, None, ()), (5, 10, 0, (4,)), (10, 15, 0, (9,))]  # fmt: skip
     b = {}
     for name, shots in (("known", known), ("forgotten", [replace(w, reference_frame=None) for w in known])):
-        coloring = replace(coloring_of(made, tmp_path / name), shots=shots)
+        coloring = coloring_of(made, tmp_path / name, shots=shots)
         run_to_end(coloring.color_here(Stages()))
         b[name] = colored(coloring)["ab"][12, 1, 20:28, 28:36].mean()
         source = colored(coloring)["source"].long()
@@ -199,13 +201,10 @@ def test_what_is_kept_is_not_done_again(clip: Clip, tmp_path: Path, monkeypatch:
 
 
 def test_other_weights_of_a_prior_are_another_segment(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    shot, ab = clip.shots[0], clip.exemplar_ab()
-    given = segments.segment_of(clip, shot, ab, DRAFT, [])
-    alone = segments.segment_of(clip, shot, {}, DRAFT, [])
-    keys = []
-    for print_ in ("one", "two"):
-        monkeypatch.setattr(segments, "prior_fingerprint", lambda settings, print_=print_: print_)
-        keys.append((given.key, alone.key))
+    bare, keys = replace(clip, exemplars={}), []
+    for weights in ("one", "two"):
+        monkeypatch.setattr(segments, "prior_fingerprint", lambda settings, weights=weights: weights)
+        keys.append([Segment.of(c, "hash", clip.shots[0], DRAFT, []).key for c in (clip, bare)])
     assert keys[0][0] == keys[1][0], "it does not ask the prior"
     assert keys[0][1] != keys[1][1]
 
@@ -234,9 +233,9 @@ def run_in(folder: Path, source: Path, exemplars: dict[int, np.ndarray], **known
     return run_to_end(color(run, **known))
 
 
-def results(run: Path) -> dict[str, bytes]:
+def results(run: Path, report: dict[str, Any] | None = None) -> dict[str, bytes]:
     """What a run leaves, but for times and its bookkeeping."""
-    report = json.loads((run / "report.json").read_text())
+    report = report or json.loads((run / "report.json").read_text())
     kept = ("complete", "origin", "iterations", "shots", "segments", "notes", "scores")
     files = [p for name in ("frames", "iterations", "colors") for p in (run / name).iterdir()]
     arrays = {
@@ -261,11 +260,11 @@ def test_an_exemplar_more_redoes_its_shot_alone_and_equals_a_fresh_run(
     fresh = results(run_in(tmp_path / "fresh", gray_folder, TWO).folder)
     starts: list[int] = []
 
-    def noted(segment: Any, *known: Any) -> Any:
-        starts.append(segment.start)
+    def noted(segment: Segment, *known: Any) -> Any:
+        starts.append(segment.shot.start)
         return color_segment(segment, *known)
 
-    monkeypatch.setattr("omnifusion.run.coloring.color_segment", noted)
+    monkeypatch.setattr(Segment, "color", noted)
     beside = run_in(tmp_path / "beside", gray_folder, TWO, reuse=[unharmed])
     assert results(beside.folder) == fresh and starts == [FRAMES]
     again = run_in(copy_run(open_run(unharmed), tmp_path / "again").folder, gray_folder, TWO)
@@ -349,7 +348,7 @@ def test_a_run_killed_at_random_ends_with_the_same_frames(
 @pytest.mark.slow
 def test_two_workers_of_which_one_is_killed(clip: Clip, done: Coloring, tmp_path: Path) -> None:
     coloring, killed = coloring_of(clip, tmp_path / "run"), []
-    for step in color_by(LocalPool(2, 1), coloring):
+    for step in coloring.color_by(LocalPool(2, 1)):
         if not killed and (
             children := [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
         ):
@@ -374,7 +373,7 @@ def test_two_ray_workers_of_which_one_is_killed(clip: Clip, done: Coloring, tmp_
             with suppress(InputError):
                 pool = pool or RayPool(f"ray://127.0.0.1:{client}", 600)
         assert pool is not None
-        for _ in color_by(pool, coloring):
+        for _ in coloring.color_by(pool):
             known = [p for p in psutil.process_iter(["cmdline"]) if "ray::_color" in " ".join(p.info["cmdline"] or [])]
             if not killed and known:
                 os.kill(known[0].pid, signal.SIGKILL)
@@ -386,11 +385,10 @@ def test_two_ray_workers_of_which_one_is_killed(clip: Clip, done: Coloring, tmp_
 
 
 def test_an_error_of_a_worker_is_told(clip: Clip, tmp_path: Path) -> None:
-    coloring = coloring_of(clip, tmp_path)
-    segment = coloring.segment(clip.shots[0])
+    segment = coloring_of(clip, tmp_path).segments[0]
     other = replace(segment, environment={**segment.environment, "code": "older"})
     with pytest.raises(InputError, match=r"differs .* \(code\)"):
-        run_to_end(color_segment(other, "", tmp_path, Stages()))
+        run_to_end(other.color(tmp_path, Stages()))
     if importlib.util.find_spec("ray") is None:
         with pytest.raises(InputError, match=r"omnifusion\[ray\]"):
             RayPool("ray://nowhere:1", 1000)
@@ -419,13 +417,13 @@ def test_frames_made_side_by_side_are_those_made_one_after_another(unharmed: Pat
     clip = pipeline.prepared(run, Resources())
     made = {}
     for threads in (1, 3):
-        (folder := tmp_path / str(threads)).mkdir()
-        counts, scores = run_to_end(export.export(Manifest(folder), clip, run.colors, "ffv1", threads))
-        made[threads] = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.[pmt][npx][g4t]")}
-        assert counts.total() == 10 * 48 * 64 and counts[Origin.INPAINTED] > 0 and not scores
-    assert made[1] == made[3] and {"manifest.txt", "origin.mp4", "frames/00009.png"} <= set(made[1])
-    for threads in made:
-        assert np.array_equal(read(tmp_path / f"{threads}/colorized.mkv").frames[3].transpose(1, 2, 0), run.frame(3))
+        copy = copy_run(run, tmp_path / str(threads))
+        Manifest(copy.folder).remove(*RESULTS)
+        counts, scores = run_to_end(export.export(replace(copy, report=run.report), clip, "ffv1", threads))
+        made[threads] = results(copy.folder, run.report) | {"origin": (copy.folder / "origin.mp4").read_bytes()}
+        assert sum(counts.values()) == 10 * 48 * 64 and counts["inpainted"] > 0 and not scores
+        assert np.array_equal(read(copy.folder / "colorized.mkv").frames[3].transpose(1, 2, 0), run.frame(3))
+    assert made[1] == made[3] and results(unharmed).items() <= made[1].items()
 
 
 def test_no_more_is_begun_than_there_are_threads_and_errors_are_told() -> None:
@@ -460,7 +458,7 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     "name",
     ["frames/reel_0001.png", "frames/00003.png", "exemplar_start.png", "colorized.mp4", "colorized.srt", "request.json",
-     "report.json", "manifest.txt", "run.lock", "origin.mp4", "colors/palette.txt", "iterations/a/b.txt"],
+     "report.json", "manifest.txt", "run.lock", "origin.mp4", "colors/palette.txt", "iterations/a"],
 )  # fmt: skip
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_persons_own_files_cost_a_sentence_and_stay(
@@ -519,6 +517,6 @@ def test_opening_a_run_writes_nothing(unharmed: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in [unharmed, *unharmed.rglob("*")]}
     run = open_run(unharmed)
     assert run.finished and run.can_correct and run.frame(0).shape == (*SIZE, 3) and run.clip.is_dir()
-    assert len(list(run.chroma())) == 2 * FRAMES and run.state(torch.zeros(0)).ab.shape == (2 * FRAMES, 2, *SIZE)
+    assert run.state(torch.zeros(0)).ab.shape == (2 * FRAMES, 2, *SIZE)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert workers.TRIES > 1

@@ -48,7 +48,8 @@ def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[N
         InputError: the run does not hold it; ``out`` exists or cannot be written.
     """
     count, size = run.report["frames"], tuple(run.report["size"])
-    large = (saturation * resize(small[None], size)[0].numpy() for small in run.chroma())
+    large = (saturation * resize(run.colors(t)["ab"][None], size)[0].numpy() for t in range(count))
+    run.colors(0)
     with writing(out), ExitStack() as stack:
         if out.suffix == CHROMA.ending:
             film = stack.enter_context(Writer(out, clip_of(run), format=CHROMA))

@@ -93,32 +93,31 @@ def correct_run(run: RunFolder, correction: Correction, video: Video | None = No
     if not run.can_correct:
         raise InputError(f"{run.folder} is not finished, or ships without what a correction needs; run it first.")
     video = video or clip_of(run)
-    state, number = state_of(run, video), len(corrections(run)) + 1
-    iteration = len(run.report["iterations"])
-    entry = run.folder / "corrections" / f"{number:04d}"
-    part = entry.with_name(f".{entry.name}.part")
-    work = StepIterator(correct(state, edit_of(correction, video, state.L.shape[-2:]), iteration))  # type: ignore[arg-type]
+    state, entry = state_of(run, video), run.folder / "corrections" / f"{len(corrections(run)) + 1:04d}"
+    part, after = entry.with_name(f".{entry.name}.part"), entry.with_name(f".{entry.name}.part") / "after"
+    edit = edit_of(correction, video, state.L.shape[-2:])  # type: ignore[arg-type]
+    work = StepIterator(correct(state, edit, len(run.report["iterations"])))
     with lock(run.folder), writing(run.folder):
         shutil.rmtree(part, ignore_errors=True)
-        new = Files(run, part / "after")
+        for folder in ("frames", "colors"):
+            (after / folder).mkdir(parents=True)
         try:
             for step in work:
                 assert isinstance(step, Colored) and step.frame is not None
                 frame = _corrected(run, correction, video, state, step.state, step.frame)
-                new.save(step.frame, frame, step.state)
+                write_image(after / "frames" / f"{step.frame:05d}.png", frame)
+                save_colors(after / colors_name(step.frame), _in_file(run, step.state, step.frame))
                 yield FrameCorrected("correct", step.message, step.done, frame=step.frame, picture=frame)
-            yield from new.films(video, work.result)
-            report = _report(run, correction, state, work.result, new, video)
-            (part / "after" / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+            yield from _films(run, video, work.result, after)
+            report = _report(run, correction, state, work.result, after, video)
+            (after / "report.json").write_text(json.dumps(report, indent=2) + "\n")
             for kind, pictures in (("patch", correction.patches), ("lock", correction.locks)):
                 for t, image in pictures.items():
                     write_image(part / f"{kind}_{t:05d}.png", image)
-            for file in [f for f in (part / "after").rglob("*") if f.is_file()]:
-                kept = part / "before" / file.relative_to(part / "after")
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                link(run.folder / file.relative_to(part / "after"), kept)
-            files = [f.relative_to(part) for f in part.rglob("*") if f.is_file()]
-            Manifest(run.folder).claim(*(f"corrections/{entry.name}/{file.as_posix()}" for file in files))
+            for file in _files(after):
+                (part / "before" / file).parent.mkdir(parents=True, exist_ok=True)
+                link(run.folder / file, part / "before" / file)
+            Manifest(run.folder).claim(*(f"corrections/{entry.name}/{file.as_posix()}" for file in _files(part)))
             os.replace(part, entry)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -156,13 +155,22 @@ def undo(run: RunFolder) -> RunFolder:
 def _settle(folder: Path) -> None:
     """Put the new files of a correction that was decided, or undone, in their places."""
     for entry in sorted(folder.glob(ENTRIES)):
-        after = entry / "after"
-        for file in [f for f in after.rglob("*") if f.is_file()]:
-            os.replace(file, folder / file.relative_to(after))
-        shutil.rmtree(after, ignore_errors=True)
+        for file in _files(entry / "after"):
+            os.replace(entry / "after" / file, folder / file)
+        shutil.rmtree(entry / "after", ignore_errors=True)
         if not (entry / "before").is_dir():  # it was undone
-            manifest = Manifest(folder)
-            manifest.remove(name for name in manifest.names if name.startswith(f"corrections/{entry.name}/"))
+            Manifest(folder).remove(f"corrections/{entry.name}/*")
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+
+
+def _in_file(run: RunFolder, state: ColorState, t: int) -> dict[str, Tensor]:
+    """The colors of frame ``t`` as files have them: see ``RunFolder.first_iteration``."""
+    colors = {name: getattr(state, name)[t] for name in COLORS}
+    before = 3 * run.first_iteration(t)
+    return colors | {"origin": torch.where(colors["origin"] > 0, colors["origin"] - before, colors["origin"])}
 
 
 def history(run: RunFolder) -> list[Correction]:
@@ -214,38 +222,24 @@ def _corrected(
     return np.where(changed, new, old)
 
 
-@dataclass(frozen=True)
-class Files:
-    """The files of a corrected run that differ from those of ``run``, in the folder ``after``."""
+def _films(run: RunFolder, video: Video, state: ColorState, after: Path) -> Steps[None]:
+    """The films that the run has."""
+    names, kind = [path.name for path in run.folder.glob("colorized.*")], state.kind.numpy()
+    with films(after, video, names, run.report.get("format", "h264")) as add:
+        for t in range(len(state)):
+            frame = _frame(run, after, t)
+            add(frame, overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
+            yield Step("finish", "writing the film", done=(t + 1) / len(state))
 
-    run: RunFolder
-    after: Path
 
-    def save(self, t: int, picture: np.ndarray, state: ColorState) -> None:
-        """Write frame ``t``, ``(3, H, W)`` uint8, and its colors."""
-        for folder in ("frames", "colors"):
-            (self.after / folder).mkdir(parents=True, exist_ok=True)
-        write_image(self.after / "frames" / f"{t:05d}.png", picture)
-        colors = {name: getattr(state, name)[t] for name in COLORS}
-        save_colors(self.after / colors_name(t), colors, first_iteration=self.run.first_iteration(t))
-
-    def frame(self, t: int) -> np.ndarray:
-        """Frame ``t`` of the corrected run, ``(3, H, W)`` uint8."""
-        path = self.after / "frames" / f"{t:05d}.png"
-        return read_image(path) if path.is_file() else self.run.frame(t).transpose(2, 0, 1)
-
-    def films(self, video: Video, state: ColorState) -> Steps[None]:
-        """Write the films that the run has."""
-        names, kind = [path.name for path in self.run.folder.glob("colorized.*")], state.kind.numpy()
-        with films(self.after, video, names, self.run.report.get("format", "h264")) as add:
-            for t in range(len(state)):
-                frame = self.frame(t)
-                add(frame, overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
-                yield Step("finish", "writing the film", done=(t + 1) / len(state))
+def _frame(run: RunFolder, after: Path, t: int) -> np.ndarray:
+    """Frame ``t`` as it is after the correction, ``(3, H, W)`` uint8."""
+    path = after / "frames" / f"{t:05d}.png"
+    return read_image(path) if path.is_file() else run.frame(t).transpose(2, 0, 1)
 
 
 def _report(
-    run: RunFolder, correction: Correction, before: ColorState, state: ColorState, new: Files, video: Video
+    run: RunFolder, correction: Correction, before: ColorState, state: ColorState, after: Path, video: Video
 ) -> dict[str, Any]:
     changed, iterations = state.origin != before.origin, run.report["iterations"]
     known = {
@@ -265,7 +259,7 @@ def _report(
     report |= {"origin": kinds, "provenance": {names[int(o)]: int(n) for o, n in zip(owner, count, strict=True)}}
     if report["scores"]:
         frames = [t for t in range(len(state)) if t not in report["exemplars"]]
-        report["scores"] = mean_scores([score(new.frame(t), np.asarray(video.frames[t])) for t in frames])
+        report["scores"] = mean_scores([score(_frame(run, after, t), np.asarray(video.frames[t])) for t in frames])
     return report
 
 

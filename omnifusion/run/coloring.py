@@ -1,31 +1,29 @@
-"""The segments of one run: which are colored, which can be taken from before, and their colors as the clip's."""
+"""The segments of one run: colored here or by workers, or taken from before."""
 
 from __future__ import annotations
 
 import json
-import os
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from omnifusion.algorithm import prior_everywhere
 from omnifusion.clip.prepare import Clip
 from omnifusion.clip.shots import Shot
-from omnifusion.prior.source import check_source
-from omnifusion.progress import Colored, Costs, InputError, Round, Step, StepIterator, Steps, check_canceled
+from omnifusion.progress import Colored, InputError, Round, Step, StepIterator, Steps, check_canceled
 from omnifusion.run.colors import colors_name, load_colors, load_tracker, save_colors, tracker_name
-from omnifusion.run.folder import Manifest, link
-from omnifusion.run.segments import Segment, color_segment, frame_colors, segment_of
+from omnifusion.run.folder import Manifest, link, write_text
+from omnifusion.run.segments import Record, Segment, frame_colors
+from omnifusion.run.workers import LocalPool, RayPool
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import ColorState, Iteration
 
-Record = dict[str, Any]
-"""What is known of a colored segment; see ``color_segment``."""
+TRIES = 4
+"""How often a segment is begun whose worker dies."""
 
 
 @dataclass
@@ -33,164 +31,132 @@ class Coloring:
     """The segments of a run.
 
     Attributes:
-        clip, settings: what is asked.
+        clip, clip_hash, settings: what is asked; the hash is of the clip's content.
         shots: the segments in an order in which they can be colored (``windows``).
         manifest: of the run's folder.
         reuse: folders of other runs on the same clip.
         records: of the segments that are colored, by their first frames.
-        begun: the newest step of the segment that is being colored in this process, and its ``rounds``.
     """
 
     clip: Clip
+    clip_hash: str
     settings: Settings
     shots: Sequence[Shot]
     manifest: Manifest
     reuse: Sequence[Path] = ()
     records: dict[int, Record] = field(default_factory=dict)
-    begun: Colored | None = None
-    rounds: list[Iteration] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder = self.manifest.folder
-        self._exemplars = self.clip.exemplar_ab()
         self._earlier = {folder: _read_records(folder) for folder in (self.folder, *self.reuse)}
-
-    def claim(self) -> None:
-        """Claim its files.
-
-        Raises:
-            InputError: a segment will ask a prior that is not there; said before anything costs time.
-        """
-        if any(
-            prior_everywhere(self.settings) or not (s.external_frames or any(e in s for e in self.clip.exemplars))
-            for s in self.shots
-        ):
-            check_source(self.settings)
-        fitted = [tracker_name(shot.start) for shot in self.shots] if self.settings.omnimotion != "off" else []
-        self.manifest.claim("segments.json", *map(colors_name, range(len(self.clip.video))), *fitted)
-
-    def ready(self, shot: Shot) -> bool:
-        """Whether all segments whose colors it needs are colored."""
-        return all(self._owner(frame).start in self.records for frame in shot.external_frames)
-
-    def segment(self, shot: Shot) -> Segment:
-        """The segment of a shot that is ready."""
-        external = [self.colors(frame, 0) for frame in shot.external_frames]
-        return segment_of(self.clip, shot, self._exemplars, self.settings, external)
-
-    def find(self, segment: Segment, key: str) -> bool:
-        """Take a segment from before, from this run or another, if it is the same; else at least its tracker."""
-        for folder, records in self._earlier.items():
-            record = records.get(segment.start)
-            names = [colors_name(frame) for frame in segment.own_frames]
-            if record and record["key"] == key and all(load_colors(folder / name, key) for name in names):
-                if folder != self.folder:
-                    self._take(folder, names + [tracker_name(segment.start)] * (self.settings.omnimotion != "off"))
-                self.add(segment.start, record)
-                return True
-        if self.settings.omnimotion != "off":
-            name = tracker_name(segment.start)
-            known = [f for f in self._earlier if load_tracker(f / name, segment.fit_key) is not None]
-            if known and known[0] != self.folder:
-                self._take(known[0], [name])
-        return False
-
-    def _take(self, folder: Path, names: Sequence[str]) -> None:
-        for name in names:
-            (self.folder / name).unlink(missing_ok=True)
-            link(folder / name, self.folder / name)
-
-    def add(self, start: int, record: Record) -> None:
-        """Note that a segment is colored."""
-        self.records[start] = record
-        self.begun, self.rounds = None, []
-        earlier = {s: r for s, r in self._earlier[self.folder].items() if s not in self.records}
-        part = self.folder / ".segments.part"
-        part.write_text(json.dumps({**earlier, **self.records}))
-        os.replace(part, self.folder / "segments.json")
+        self._begun: Colored | None = None
+        self._rounds: list[Iteration] = []
+        self._keys = dict[int, str]()
+        self.segments = [self._segment(shot) for shot in self.shots]
+        trackers = [tracker_name(shot.start) for shot in self.shots if self.settings.omnimotion != "off"]
+        self.manifest.claim("segments.json", *map(colors_name, range(len(self.clip.video))), *trackers)
 
     def color_here(self, stages: Stages) -> Steps[None]:
         """Color all segments in this process, one after another; those that are kept already cost a look."""
-        for shot in self.shots:
-            segment, before = self.segment(shot), self.done()
-            key = segment.key
-            if self.find(segment, key):
-                yield Step("propagate", f"frames {shot.start} to {shot.stop - 1} are kept from before", self.done())
+        for segment in self.segments:
+            if self._find(segment):
                 continue
-            work = StepIterator(color_segment(segment, key, self.folder, stages))
+            before, share = self.done(), len(segment.shot) / len(self.clip.video)
+            work = StepIterator(segment.color(self.folder, stages))
             for step in work:
                 if isinstance(step, Colored):
-                    step = replace(step, done=before + step.done * len(shot) / len(self.clip.video))
-                    self.begun = step
+                    step = self._begun = replace(step, done=before + step.done * share)
                 if isinstance(step, Round):
-                    self.rounds.append(step.result)
+                    self._rounds.append(step.result)
                 yield step
                 check_canceled()
-            self.add(shot.start, work.result)
+            self._add(segment, work.result)
+
+    def color_by(self, pool: LocalPool | RayPool) -> Steps[None]:
+        """Color all segments by workers: whichever is ready, as many at once as there are workers.
+
+        Raises:
+            InputError: as ``Segment.color``; or a segment's workers died, again and again.
+        """
+        waiting, running, deaths = list(self.segments), {}, Counter[int]()  # type: ignore[var-annotated]
+        try:
+            while waiting or running:
+                while len(running) < pool.size and (segment := next(filter(self._ready, waiting), None)):
+                    waiting.remove(segment)
+                    if not self._find(segment):
+                        running[pool.submit(segment, self.folder)] = segment
+                finished, _ = wait(running, 0.5, FIRST_COMPLETED)
+                check_canceled()
+                for future in finished:
+                    segment, shot = running[future], running.pop(future).shot
+                    try:
+                        self._add(segment, future.result())
+                    except BrokenExecutor as error:
+                        waiting.insert(0, segment)
+                        deaths[shot.start] += 1
+                        if deaths[shot.start] == TRIES:
+                            raise InputError(
+                                f"A worker died {TRIES} times at frames {shot.start} to {shot.stop - 1}, often for "
+                                "lack of memory; run again with fewer workers or less memory."
+                            ) from error
+                names = ", ".join(f"{s.shot.start} to {s.shot.stop - 1}" for s in running.values())
+                done = f"{len(self.records)} of {len(self.shots)} parts are colored"
+                yield Step("propagate", done + (f"; at frames {names}" if names else ""), self.done())
+        finally:
+            pool.close()
 
     def keep_begun(self) -> None:
         """Write what there is of the segments that are not finished, gray where there is nothing."""
-        gray = ColorState.gray(torch.zeros(1, 1, *self.clip.size))
-        for shot in (shot for shot in self.shots if shot.start not in self.records):
-            begun = self.begun if self.begun and shot.start in self.begun.frames[: len(self.begun.frames)] else None
-            begun = begun if begun and self._owner(shot.start) is shot else None
+        gray, begun = ColorState.gray(torch.zeros(1, 1, *self.clip.size)), self._begun
+        for shot in [shot for shot in self.shots if shot.start not in self.records]:
+            here = begun is not None and {shot.start, shot.stop - 1} <= {*begun.frames}
             for frame in range(shot.start, shot.stop):
                 colors = frame_colors(gray, 0, [0])
-                if begun:
+                if begun is not None and here:
                     colors = frame_colors(begun.state, list(begun.frames).index(frame), begun.frames)
                 save_colors(self.folder / colors_name(frame), colors)
-            if begun:
-                rows = [asdict(row) for row in self.rounds]
-                self.records[shot.start] = {"key": "", "iterations": rows, "notes": [], "seconds": {}, "peak_mib": {}}
+            rows = [asdict(row) for row in self._rounds] if here else []
+            self.records[shot.start] = {"key": "", "iterations": rows, "notes": [], "seconds": {}, "peak_mib": {}}
 
     def done(self) -> float:
         """The share of frames that are colored."""
         return sum(len(shot) for shot in self.shots if shot.start in self.records) / len(self.clip.video)
 
-    def colors(self, frame: int, first_iteration: int | None = None) -> dict[str, Tensor]:
-        """The colors of a frame whose segment is colored, its iterations counted through the clip, or from 0 on.
+    def _segment(self, shot: Shot) -> Segment:
+        external = [self._keys[frame] for frame in shot.external_frames]
+        segment = Segment.of(self.clip, self.clip_hash, shot, self.settings, external)
+        self._keys |= dict.fromkeys(range(shot.start, shot.stop), segment.key)
+        return segment
 
-        Raises:
-            InputError: its file is damaged.
-        """
-        if first_iteration is None:
-            first_iteration = self.first_iterations().get(self._owner(frame).start, 0)
-        path = self.folder / colors_name(frame)
-        if (colors := load_colors(path, first_iteration=first_iteration)) is None:
-            raise InputError(f"{path} is damaged or was removed; run again.")
-        return colors
+    def _ready(self, segment: Segment) -> bool:
+        colored = {record["key"] for record in self.records.values()}
+        return all(self._keys[frame] in colored for frame in segment.shot.external_frames)
 
-    def first_iterations(self) -> dict[int, int]:
-        """First frame of a segment -> the number of its first iteration, counted through the clip."""
-        first, numbers = 0, {}
-        for start, record in self._in_order():
-            numbers[start] = first
-            first += len(record["iterations"])
-        return numbers
+    def _find(self, segment: Segment) -> bool:
+        """Take a segment from before, from this run or another, if it is the same; else its tracker if that is."""
+        start, tracker = segment.shot.start, tracker_name(segment.shot.start)
+        names = [colors_name(frame) for frame in range(start, segment.shot.stop)]
+        same = [
+            folder
+            for folder, records in self._earlier.items()
+            if records.get(start, {}).get("key") == segment.key
+            and all(load_colors(folder / name, segment.key) for name in names)
+        ]
+        fits = self.settings.omnimotion != "off"
+        fitted = [folder for folder in self._earlier if fits and load_tracker(folder / tracker, segment.fit_key)]
+        for folders, taken in ((same, names), (fitted, [tracker])):
+            for name in taken if folders and folders[0] != self.folder else []:
+                (self.folder / name).unlink(missing_ok=True)
+                link(folders[0] / name, self.folder / name)
+        if same:
+            self._add(segment, self._earlier[same[0]][start])
+        return bool(same)
 
-    def iterations(self) -> list[dict[str, int]]:
-        """All iterations (``Iteration``), counted through."""
-        rows = [row for _, record in self._in_order() for row in record["iterations"]]
-        return [{**row, "index": k} for k, row in enumerate(rows)]
-
-    def notes(self) -> list[str]:
-        """What the segments say that people should read, each once."""
-        return list(dict.fromkeys(note for _, record in self._in_order() for note in record["notes"]))
-
-    def costs(self) -> Costs:
-        """What the segments took, whenever that was."""
-        costs = Costs()
-        for record in self.records.values():
-            for stage, seconds in record["seconds"].items():
-                costs.seconds[stage] = costs.seconds.get(stage, 0.0) + seconds
-                costs.peak_mib[stage] = max(costs.peak_mib.get(stage, 0.0), record["peak_mib"][stage])
-        return costs
-
-    def _in_order(self) -> list[tuple[int, Record]]:
-        return [(shot.start, self.records[shot.start]) for shot in self.shots if shot.start in self.records]
-
-    def _owner(self, frame: int) -> Shot:
-        return next(shot for shot in self.shots if frame in shot)
+    def _add(self, segment: Segment, record: Record) -> None:
+        """Note that a segment is colored."""
+        self.records[segment.shot.start] = self._earlier[self.folder][segment.shot.start] = record
+        self._begun, self._rounds = None, []
+        write_text(self.folder / "segments.json", json.dumps(self._earlier[self.folder]))
 
 
 def _read_records(folder: Path) -> dict[int, Record]:

@@ -36,40 +36,25 @@ def tracker_name(start: int) -> str:
     return f"trackers/{start:05d}.pt"
 
 
-def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "", first_iteration: int = 0) -> None:
-    """Write a frame's colors, each as in ``ColorState``.
-
-    Args:
-        key: of the segment that they are of; "" where that is not finished.
-        first_iteration: number in the clip of the segment's first iteration; in the file its iterations count from 0.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    origin = colors["origin"]
-    colors = {**colors, "origin": torch.where(origin > 0, origin - 3 * first_iteration, origin)}
+def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None:
+    """Write a frame's colors, each as in ``ColorState``, and the ``key`` of their segment; "" = it is not finished."""
     with _replacing(path) as file:
         np.savez(file, key=np.array(key), **{name: colors[name].numpy() for name in COLORS})
 
 
-def load_colors(path: Path, key: str | None = None, first_iteration: int = 0) -> dict[str, Tensor] | None:
-    """The colors of a frame; None where the file is missing or damaged, or of another ``key``.
-
-    Origins are int32, with iterations counted from ``first_iteration`` on.
-    """
+def load_colors(path: Path, key: str | None = None) -> dict[str, Tensor] | None:
+    """The colors of a frame; None where the file is missing or damaged, or of another ``key``."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if key is not None and str(arrays["key"]) != key:
-                return None
-            colors = {name: torch.from_numpy(arrays[name]) for name in COLORS}  # checksums are compared here
+            if key in (None, str(arrays["key"])):
+                return {name: torch.from_numpy(arrays[name]) for name in COLORS}  # checksums are compared here
     except DAMAGE:
-        return None
-    origin = colors["origin"].int()
-    return colors | {"origin": torch.where(origin > 0, origin + 3 * first_iteration, origin)}
+        pass
+    return None
 
 
 def save_tracker(path: Path, key: str, tracker: Tracker) -> None:
-    """Write a fitted tracker; see ``save_colors``."""
+    """Write a fitted tracker and its ``key``."""
     with _replacing(path) as file:
         torch.save({"key": key, "state": tracker.state_dict()}, file)  # type: ignore[attr-defined]
 
@@ -78,10 +63,8 @@ def load_tracker(path: Path, key: str | None = None) -> Tracker | None:
     """A fitted tracker; None where there is none, or a damaged one, or one of another ``key``."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip():
-                return None
-        known = torch.load(path, weights_only=True)
-        return OmniMotion.from_state(known["state"], device()) if key in (None, known["key"]) else None
+            known = None if archive.testzip() else torch.load(path, weights_only=True)
+        return OmniMotion.from_state(known["state"], device()) if known and key in (None, known["key"]) else None
     except DAMAGE:
         return None
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from torch import Tensor
 from omnifusion.clip.prepare import Clip, working_luminance
 from omnifusion.color import compose, to_uint8
 from omnifusion.progress import Step, Steps
-from omnifusion.run.folder import Manifest
+from omnifusion.run.folder import Manifest, RunFolder
 from omnifusion.run.segments import BASE_MIB, FULL_BYTES
 from omnifusion.state import ColorState, Origin, Video
 from omnifusion.video import FORMATS, Writer, write_image
@@ -27,64 +26,44 @@ from omnifusion.visualize import overlay
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A frame of the result.
-
-    Attributes:
-        picture: ``(3, H, W)`` uint8; tinted: the same by where its colors came from.
-        kinds: how many pixels of the working size are of each ``Origin``, -1 = still gray.
-        scores: how close it is to the ground truth, where that is known and was not given.
-    """
-
-    picture: np.ndarray
-    tinted: np.ndarray
-    kinds: Counter[int]
-    scores: list[float] | None
-
-
 def parallel_frames(size: tuple[int, int], mib: float, threads: int) -> int:
     """How many frames of ``size`` (H, W) may be made side by side in ``mib`` MiB by at most ``threads``."""
     return max(1, min(threads, int((mib - BASE_MIB) * 2**20 / (FULL_BYTES * size[0] * size[1]))))
 
 
-def export(
-    manifest: Manifest, clip: Clip, colors: Callable[[int], Mapping[str, Tensor]], format: str, threads: int = 1
-) -> Steps[tuple[Counter[int], list[list[float]]]]:
-    """Write frames, films and iterations into the folder of a ``manifest``, frame by frame.
+def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[tuple[dict[str, int], dict[str, float]]]:
+    """Write frames, films and iterations of a run whose segments are colored, frame by frame.
 
     Args:
-        colors: of a frame, each as in ``ColorState``.
         format: the film's, one of ``video.FORMATS``; or "png": the frames alone.
         threads: so many frames are made at once.
 
     Returns:
-        the ``Frame.kinds`` of all frames together, and the scores of those that have some.
+        how many pixels of the working size are of each ``Origin``, by name; and the mean scores, where they are known.
     """
-    folder, kinds, rows = manifest.folder, Counter[int](), []
-    manifest.claim(*(f"frames/{t:05d}.png" for t in range(len(clip.video))))
+    manifest, kinds, rows = Manifest(run.folder), Counter[int](), []
+    names = [] if format == "png" else [f"colorized{FORMATS[format].ending}"]
+    manifest.claim("origin.mp4", *names, *(f"frames/{t:05d}.png" for t in range(len(clip.video))))
 
-    def jobs() -> Iterator[tuple[int, np.ndarray, ColorState, str | None]]:
+    def jobs() -> Iterator[tuple[int, np.ndarray, ColorState, str]]:
         """The frames, decoded in the order of time."""
         for t, decoded in enumerate(clip.video.frames):
-            row = {name: values[None] for name, values in colors(t).items()}
-            state = ColorState(torch.empty(1, 1, *clip.size), **row)
-            filled = state.kind[0] == Origin.INPAINTED
-            name = None
+            state = ColorState(torch.empty(1, 1, *clip.size), **{k: v[None] for k, v in run.colors(t).items()})
+            filled, name = state.kind[0] == Origin.INPAINTED, ""
             if bool(filled.any()):
                 name = f"iterations/{int(state.iteration[0][filled][0]):04d}_frame{t:05d}"
                 manifest.claim(*(f"{name}_{part}.png" for part in ("before", "mask", "after")))
             yield t, decoded, state, name
 
-    names = [] if format == "png" else [f"colorized{FORMATS[format].ending}"]
-    manifest.claim("origin.mp4", *names)
-    with films(folder, clip.video, names, format) as add:
-        for t, frame in enumerate(in_order(partial(_make, folder, clip), jobs(), threads)):
-            add(frame.picture, frame.tinted)
-            kinds += frame.kinds
-            rows += [frame.scores] if frame.scores else []
+    with films(run.folder, clip.video, names, format) as add:
+        for t, (picture, tinted, kind, scores) in enumerate(
+            in_order(partial(_make, run.folder, clip), jobs(), threads)
+        ):
+            add(picture, tinted)
+            kinds += kind
+            rows += scores
             yield Step("finish", "writing the film", done=(t + 1) / len(clip.video))
-    return kinds, rows
+    return {origin.name.lower(): kinds[origin] for origin in Origin}, mean_scores(rows)
 
 
 @contextmanager
@@ -120,20 +99,23 @@ def in_order(work: Callable[..., T], jobs: Iterable[Sequence[Any]], threads: int
         torch.set_num_threads(usual)
 
 
-def _make(folder: Path, clip: Clip, t: int, decoded: np.ndarray, state: ColorState, iteration: str | None) -> Frame:
-    """Frame ``t`` of the result, written; where it was inpainted, before and after its ``iteration``, too."""
+def _make(
+    folder: Path, clip: Clip, t: int, decoded: np.ndarray, state: ColorState, iteration: str
+) -> tuple[np.ndarray, np.ndarray, Counter[int], list[list[float]]]:
+    """Frame ``t`` of the result, written: ``(3, H, W)`` uint8, the same tinted, its pixels by origin, and its scores.
+
+    Where it was inpainted, it is written before and after its ``iteration``, too.
+    """
     kind, picture = state.kind[0].numpy(), clip.full_size(state, t, t, decoded)
     write_image(folder / "frames" / f"{t:05d}.png", picture)
-    if iteration is not None:
-        filled = kind == Origin.INPAINTED
-        L, ab = working_luminance([decoded], clip.size)[0], state.ab[0]
-        pictures = {"before": _small(L, ab * ~torch.from_numpy(filled)), "after": _small(L, ab)}
-        pictures["mask"] = filled[None].repeat(3, 0) * np.uint8(255)
-        for part, small in pictures.items():
-            write_image(folder / f"{iteration}_{part}.png", small)
+    if iteration:
+        filled, L, ab = kind == Origin.INPAINTED, working_luminance([decoded], clip.size)[0], state.ab[0]
+        write_image(folder / f"{iteration}_before.png", _small(L, ab * ~torch.from_numpy(filled)))
+        write_image(folder / f"{iteration}_after.png", _small(L, ab))
+        write_image(folder / f"{iteration}_mask.png", filled[None].repeat(3, 0) * np.uint8(255))
     tinted = overlay(picture.transpose(1, 2, 0), kind).transpose(2, 0, 1)
-    scores = score(picture, decoded) if clip.truth and t not in clip.exemplars else None
-    return Frame(picture, tinted, Counter(kind.ravel().tolist()), scores)
+    scores = [score(picture, decoded)] if clip.truth and t not in clip.exemplars else []
+    return picture, tinted, Counter(kind.ravel().tolist()), scores
 
 
 def _small(L: Tensor, ab: Tensor) -> np.ndarray:

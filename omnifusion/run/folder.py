@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import fnmatch
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import numpy as np
@@ -25,15 +25,16 @@ from omnifusion.settings import Settings
 from omnifusion.state import COLORS, ColorState, Tracker, Video
 from omnifusion.video import read, read_image
 
-RESULTS = ("report.json", "frames", "iterations", "colorized.*", "origin.mp4")
+RESULTS = ("report.json", "frames/*", "iterations/*", "colorized.*", "origin.mp4")
 """What the end of a run writes, as patterns; the report first: without it a run is not finished."""
 
 PARTS = (
-    *RESULTS, "request.json", "exemplar_*.png", "colors", "trackers", "segments.json", "corrections", "manifest.txt",
-    "run.lock",
+    *RESULTS, "request.json", "exemplar_*.png", "colors/*", "trackers/*", "segments.json", "corrections/*",
+    "manifest.txt", "run.lock",
 )  # fmt: skip
-"""All that a run writes, as patterns: a folder for a new run may hold none of them, but anything else."""
+"""All that a run writes, but for the copy of its clip."""
 
+OWN = ("manifest.txt", "run.lock")
 HEADER = "Files that OmniFusion wrote here, which a later run may replace or remove:"
 
 
@@ -59,7 +60,7 @@ class RunRequest:
 
 
 class Manifest:
-    """The files of a folder that runs wrote: these alone are ever replaced or removed.
+    """The ``names`` of the files in a folder that runs wrote: these alone are ever replaced or removed.
 
     A name is noted before its file appears, so that a killed run leaves none that is not noted.
     """
@@ -68,31 +69,20 @@ class Manifest:
         self.folder, self.path, self.names = folder, folder / "manifest.txt", set[str]()
         if self.path.is_file():
             header, *names = self.path.read_text(errors="replace").splitlines() or [""]
-            self.names = {name for name in names if is_part(name)} if header == HEADER else set()
+            self.names = {name for name in names if header == HEADER and is_part(name, *PARTS, "clip.*")}
 
-    def foreign(self, parts: Iterable[str] = PARTS) -> list[Path]:
-        """The files under the names of a run's ``parts`` that no run wrote."""
-        found = [path for part in parts for path in self.folder.glob(part)]
-        files = [file for path in found for file in (path.rglob("*") if path.is_dir() else [path])]
-        own = self.names | ({"manifest.txt"} if self.names else set())
-        return [
-            file
-            for file in files
-            if not file.is_dir()
-            and file.relative_to(self.folder).as_posix() not in own
-            and not any(part.startswith(".") for part in file.relative_to(self.folder).parts)
-        ]
-
-    def check_foreign(self, parts: Iterable[str] = PARTS) -> None:
-        """Raise InputError where ``parts`` hold files that no run wrote."""
-        if others := self.foreign(parts):
-            raise InputError(
-                f"{min(others)} was not written by a run and would be in the way of its results; move it, or name "
-                "another folder."
-            )
+    def check_foreign(self) -> None:
+        """Raise InputError where a file that no run wrote has the name of one that a run writes."""
+        known = self.names.union(*(map(str, PurePath(name).parents) for name in self.names))
+        for path in sorted(path for part in PARTS for path in self.folder.glob(part)):
+            if path.relative_to(self.folder).as_posix() not in known and not path.name.startswith("."):
+                raise InputError(
+                    f"{path} was not written by a run and would be in the way of its results; move it, or name "
+                    "another folder."
+                )
 
     def claim(self, *names: str) -> None:
-        """Note files that are about to be written.
+        """Note files that are about to be written, and make their folders.
 
         Raises:
             InputError: one exists that no run wrote.
@@ -100,49 +90,38 @@ class Manifest:
         new = [name for name in dict.fromkeys(names) if name not in self.names]
         for name in new:
             if os.path.lexists(self.folder / name):
-                raise InputError(f"{self.folder / name} was not written by this run; move it and run again.")
-            if "/" in name:
-                (self.folder / Path(name).parts[0]).mkdir(exist_ok=True)
+                raise InputError(f"{self.folder / name} was not written by a run; move it and run again.")
+            (self.folder / PurePath(name).parts[0]).mkdir(exist_ok=True) if "/" in name else None
         if new:
+            lines = new if self.names else [HEADER, *OWN, *new]
             with open(self.path, "a") as file:
-                file.write("".join(f"{line}\n" for line in (new if self.names else [HEADER, "run.lock", *new])))
-            self.names |= {"run.lock", *new}
+                file.write("".join(f"{line}\n" for line in lines))
+            self.names.update(OWN, new)
 
-    def of(self, parts: Iterable[str]) -> list[str]:
-        """The run's files under ``parts``."""
-        return [name for name in self.names if is_part(name, parts)]
-
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove files of the run, the report first, and the folders that are empty then."""
-        chosen = [name for name in names if name in self.names and name != "run.lock"]
-        for name in sorted(chosen, key=lambda name: name != "report.json"):
-            path = self.folder / name
-            if path.parent.resolve().is_relative_to(self.folder.resolve()):
-                for file in (path, *path.parent.glob(f".{path.stem}*.part*"), *path.parent.glob(f".{path.name}.*")):
-                    file.unlink(missing_ok=True)
-        for name in sorted({str(Path(name).parent) for name in chosen} - {"."}, key=len, reverse=True):
-            try:
-                (self.folder / name).rmdir()
-            except OSError:
-                continue  # it holds what no run wrote
-        self.names -= set(chosen)
-        rest = self.path.with_name(".manifest.part")
-        rest.write_text("".join(f"{line}\n" for line in [HEADER, *sorted(self.names)]))
-        os.replace(rest, self.path)
+    def remove(self, *parts: str) -> None:
+        """Remove the run's files under the patterns ``parts``, the report first, and folders that are empty then."""
+        names = [name for name in self.names if is_part(name, *parts) and name not in OWN]
+        for name in sorted(names, key="report.json".__ne__):
+            if (self.folder / name).parent.resolve().is_relative_to(self.folder.resolve()):
+                (self.folder / name).unlink(missing_ok=True)
+        for folder in sorted({str(parent) for name in names for parent in PurePath(name).parents}, reverse=True):
+            with suppress(OSError):  # it holds what no run wrote
+                (self.folder / folder).rmdir() if folder != "." else None
+        self.names -= set(names)
+        write_text(self.path, "\n".join([HEADER, *sorted(self.names), ""]))
 
     def discard(self) -> None:
         """Remove all that runs wrote, this file included, and the folder if nothing else is in it."""
-        self.remove(list(self.names))
-        for path in (self.path, self.folder / "run.lock"):
-            path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
+        self.remove("*")
+        for name in OWN:
+            (self.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
             self.folder.rmdir()
 
 
-def is_part(name: str, parts: Iterable[str] = (*PARTS, "clip.*")) -> bool:
-    """Whether a name, relative to a folder, is one that runs give to ``parts``; one outside the folder is none."""
-    first, *others = Path(name).parts or [".."]
-    return ".." not in others and any(fnmatch.fnmatchcase(first, part) for part in parts)
+def is_part(name: str, *parts: str) -> bool:
+    """Whether a name matches a pattern and lies, relative to the folder that it is in, in no other."""
+    return ".." not in PurePath(name).parts and any(fnmatchcase(name, part) for part in parts)
 
 
 def lock(folder: Path) -> IO[str]:
@@ -156,11 +135,9 @@ def lock(folder: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
-        number = file.read().strip()
+        in_use = f"{folder} is in use by a run (process {file.read()}); wait for its end, or name another folder."
         file.close()
-        raise InputError(
-            f"{folder} is in use by a run (process {number}); wait for its end, or name another folder."
-        ) from error
+        raise InputError(in_use) from error
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
@@ -169,10 +146,9 @@ def lock(folder: Path) -> IO[str]:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run in its folder.
+    """A run in its ``folder``.
 
     Attributes:
-        folder: where it is.
         request: what was asked for.
         report: what came of it; empty until it is finished.
         source: the clip's file where neither the folder nor the request has it.
@@ -197,11 +173,7 @@ class RunFolder:
 
     @property
     def clip(self) -> Path:
-        """The clip as it was given.
-
-        Raises:
-            InputError: the folder is to hold it, but does not.
-        """
+        """The clip as it was given; InputError where the folder has lost it."""
         known = self.source or self.request.source or next(self.folder.glob("clip.*"), None)
         if known is None:
             raise InputError(f"{self.folder} does not hold its clip any more; run it anew.")
@@ -223,19 +195,19 @@ class RunFolder:
         return np.ascontiguousarray(picture.transpose(1, 2, 0))
 
     def first_iteration(self, frame: int) -> int:
-        """The number in the clip of the first iteration of the segment that holds a frame."""
+        """The number of the first iteration of the segment that holds a frame: files count each segment's from 0."""
         return next((s["first_iteration"] for s in self.report.get("segments", ()) if frame < s["stop"]), 0)
 
     def colors(self, frame: int) -> dict[str, Tensor]:
-        """What ``ColorState`` says of a frame of the result: ab ``(2, h, w)``, origin, confidence, source ``(h, w)``.
+        """What ``ColorState`` says of a frame: ab ``(2, h, w)``, origin, confidence, source ``(h, w)``.
 
         Raises:
             InputError: it ships without, or the file is damaged.
         """
-        colors = load_colors(self.folder / colors_name(frame), first_iteration=self.first_iteration(frame))
-        if colors is None:
+        if (colors := load_colors(self.folder / colors_name(frame))) is None:
             raise InputError(f"{self.folder} does not hold the colors of frame {frame} unrounded; run it anew.")
-        return colors
+        origin = colors["origin"].int()
+        return colors | {"origin": torch.where(origin > 0, origin + 3 * self.first_iteration(frame), origin)}
 
     def origin(self) -> np.ndarray:
         """How every pixel came by its color, ``(T, h, w)`` integer as in ``ColorState.origin``."""
@@ -244,14 +216,6 @@ class RunFolder:
                 return np.array(arrays["origin"])
         return np.stack([self.colors(t)["origin"].numpy() for t in range(self.report["frames"])])
 
-    def chroma(self) -> Iterator[Tensor]:
-        """Frame after frame its a*, b* at the working size, unrounded, ``(2, h, w)``.
-
-        Raises:
-            InputError: it ships without them.
-        """
-        return (self.colors(t)["ab"] for t in range(self.report["frames"]))
-
     def state(self, L: Tensor) -> ColorState:
         """The colors of the whole clip; ``L`` ``(T, 1, h, w)`` is its luminance at the working size."""
         rows = [self.colors(t) for t in range(self.report["frames"])]
@@ -259,8 +223,8 @@ class RunFolder:
 
     def trackers(self) -> dict[int, Tracker]:
         """The fitted trackers by the first frame of their segment."""
-        found = {int(path.stem): load_tracker(path) for path in (self.folder / "trackers").glob("*.pt")}
-        return {start: tracker for start, tracker in sorted(found.items()) if tracker is not None}
+        found = {int(path.stem): load_tracker(path) for path in sorted(self.folder.glob("trackers/*.pt"))}
+        return {start: tracker for start, tracker in found.items() if tracker is not None}
 
 
 def open_run(folder: Path) -> RunFolder:
@@ -271,40 +235,25 @@ def open_run(folder: Path) -> RunFolder:
     """
     try:
         known = json.loads((folder / "request.json").read_text())
-        settings = Settings.from_mapping(known.pop("settings"))
-        known = {name: value for name, value in known.items() if name != "input"}
-        request = RunRequest(**known | {"settings": settings, "exemplars": tuple(known["exemplars"])})
-        report = folder / "report.json"
+        settings, exemplars = Settings.from_mapping(known.pop("settings")), tuple(known.pop("exemplars"))
+        known = {name: value for name, value in known.items() if not name.endswith("_hash")}
+        request, report = RunRequest(settings=settings, exemplars=exemplars, **known), folder / "report.json"
         run = RunFolder(folder, request, json.loads(report.read_text()) if report.is_file() else {})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
         raise InputError(f"{folder} does not hold a run that can be opened again; run it anew.") from error
-    if any((folder / "corrections").glob("[0-9][0-9][0-9][0-9]/after")):
-        raise InputError(
-            f"The last correction of {folder} was interrupted at its end; correct it once more or undo it."
-        )
+    if any(folder.glob("corrections/[0-9]*/after")):
+        raise InputError(f"The last correction of {folder} was interrupted; correct it once more or undo it.")
     return run
 
 
-def save_request(folder: Path, request: RunRequest, input_hash: str = "") -> None:
-    """Write what was asked, and a hash of the clip's content."""
-    text = json.dumps(asdict(request) | {"input": input_hash}, indent=2) + "\n"
-    part = folder / ".request.part"
-    part.write_text(text)
-    os.replace(part, folder / "request.json")
-
-
 def copy_run(run: RunFolder, path: Path) -> RunFolder:
-    """A copy of a run's own files in the new folder ``path``; those that are only ever replaced get a second name.
-
-    Raises:
-        InputError: the disk refuses.
-    """
+    """A copy of a run's own files in the new folder ``path``; InputError where the disk refuses."""
     with writing(path):
         path.mkdir(parents=True)
-        manifest, copy = Manifest(run.folder), Manifest(path)
-        names = [name for name in sorted(manifest.names) if (run.folder / name).is_file() and name != "run.lock"]
-        copy.claim(*names)
+        names = [n for n in sorted(Manifest(run.folder).names) if n not in OWN and (run.folder / n).is_file()]
+        Manifest(path).claim(*names)
         for name in names:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
             link(run.folder / name, path / name)
     return open_run(path)
 
@@ -315,6 +264,13 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file at once."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
 
 
 def exemplar_name(frame: int) -> str:

@@ -23,7 +23,7 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
 from omnifusion.run.coloring import Coloring
 from omnifusion.run.estimate import disk_mib
-from omnifusion.run.export import export, mean_scores, parallel_frames
+from omnifusion.run.export import export, parallel_frames
 from omnifusion.run.folder import (
     PARTS,
     RESULTS,
@@ -35,14 +35,13 @@ from omnifusion.run.folder import (
     link,
     lock,
     open_run,
-    save_request,
+    write_text,
     writing,
-)
+)  # fmt: skip
 from omnifusion.run.segments import BASE_MIB, longest, versions, windows
-from omnifusion.run.workers import LocalPool, RayPool, color_by
-from omnifusion.settings import Settings
+from omnifusion.run.workers import LocalPool, RayPool
 from omnifusion.stages import Stages, device
-from omnifusion.state import Exemplar, Origin
+from omnifusion.state import Exemplar
 from omnifusion.video import read, read_image, write_image
 from omnifusion.video.common import MAX_PIXELS
 
@@ -105,34 +104,37 @@ def begin(
         InputError: the folder holds what no run wrote, another run, or one that is going on, or what would be read; or
             it cannot be written.
     """
-    request, source = replace(request, exemplars=tuple(sorted(exemplars))), Path(clip or request.source or "")
-    _check_apart(path, source)
-    digest = _hash_clip(source)
+    source = Path(clip or request.source or "")
+    request = replace(request, exemplars=tuple(sorted(exemplars)), source=None if clip else request.source)
+    out, there = path.resolve(), source.resolve()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder for the results.")
+    if there == out or (there.is_relative_to(out) and is_part(there.relative_to(out).as_posix(), *PARTS)):
+        raise InputError(f"{source} lies where the results would be written; name another folder for them.")
+    clip_hash = _hash_clip(source)
+    pictures_hash = _hash_pictures(exemplars)
     with writing(path):
-        if path.is_dir():
-            Manifest(path).check_foreign()
+        Manifest(path).check_foreign()
         path.mkdir(parents=True, exist_ok=True)
-        held = lock(path)
-        manifest = Manifest(path)
-        manifest.check_foreign(part for part in PARTS if part != "run.lock")
-        earlier, known = _earlier(path)
-        if earlier is not None and not overwrite:
-            if known != digest:
+        held, manifest = lock(path), Manifest(path)
+        known: dict[str, Any] = {}
+        if (path / "request.json").is_file() and not overwrite:
+            earlier, known = open_run(path), json.loads((path / "request.json").read_text())
+            if known.get("clip_hash") != clip_hash:
                 raise InputError(f"{path} holds a run of another clip", REPLACE)
-            if earlier.request == request and _same_pictures(earlier, exemplars):
+            if earlier.request == request and known.get("pictures_hash") == pictures_hash:
                 return replace(earlier, lock=held)
             if earlier.report.get("corrections"):
                 raise InputError(f"{path} holds a corrected run", REPLACE)
-        stays = not overwrite and earlier is not None
-        manifest.remove(manifest.of((*RESULTS, "exemplar_*.png", "clip.*")) if stays else list(manifest.names))
-        names = {frame: exemplar_name(frame) for frame in exemplars}
+        manifest.remove(*((*RESULTS, "request.json", "exemplar_*", "clip.*") if known else "*"))
         copy = [] if clip is None else [f"clip{clip.suffix.lower()}"]
-        manifest.claim("request.json", *names.values(), *copy)
+        manifest.claim("request.json", *map(exemplar_name, exemplars), *copy)
         for frame, picture in exemplars.items():
-            write_image(path / names[frame], picture)
+            write_image(path / exemplar_name(frame), picture)
         if clip is not None:
             link(clip, path / copy[0])
-        save_request(path, request, digest)
+        text = asdict(request) | {"clip_hash": clip_hash, "pictures_hash": pictures_hash}
+        write_text(path / "request.json", json.dumps(text, indent=2) + "\n")
     return replace(open_run(path), lock=held)
 
 
@@ -156,63 +158,54 @@ def color(
             where nothing is colored yet, the run's files are removed.
     """
     folder, resources = run if isinstance(run, Path) else run.folder, resources or Resources()
-    held = (run.lock if isinstance(run, RunFolder) else None) or lock(folder)
-    try:
+    held = None if isinstance(run, Path) or run.lock is None or run.lock.closed else run.lock
+    with held or lock(folder):
         run = open_run(folder)
         if not run.report.get("complete"):
             with writing(folder):
                 yield from _color(run, resources, stages or Stages(), reuse)
-    finally:
-        held.close()
     return open_run(folder)
 
 
 def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence[Path]) -> Steps[None]:
     yield Step("load", "reading the clip")
-    settings, manifest = run.request.settings, Manifest(run.folder)
-    count = resources.workers if isinstance(resources.workers, int) else 1
+    manifest, workers = Manifest(run.folder), resources.workers
+    count = workers if isinstance(workers, int) else 1
     share = resources.mib if count == 1 else (resources.mib - BASE_MIB) / count
     try:
         clip = prepared(run, resources)
         yield Loaded("load", "the clip is read", 1.0, frames=len(clip.video), size=clip.video.size, fps=clip.video.fps)
         _require_space(run.folder, clip)
         shots = windows(clip.shots, clip.exemplars, longest(clip.size, clip.video.size, share))
-        coloring = Coloring(clip, settings, shots, manifest, reuse)
-        coloring.claim()
+        coloring = Coloring(clip, _hash_clip(run.clip), run.request.settings, shots, manifest, reuse)
     except InputError:
-        if not (run.finished or "segments.json" in manifest.names):
+        if not (run.finished or (run.folder / "segments.json").is_file()):
             manifest.discard()
         raise
-    manifest.remove(manifest.of(RESULTS))
+    manifest.remove(*RESULTS)
     complete = True
     try:
-        if resources.workers == 1:
+        if workers == 1:
             yield from coloring.color_here(stages)
+        elif isinstance(workers, int):
+            yield from coloring.color_by(LocalPool(workers, max(1, resources.cores // workers)))
         else:
-            pool: LocalPool | RayPool
-            if isinstance(resources.workers, int):
-                pool = LocalPool(count, max(1, resources.cores // count))
-            else:
-                pool = RayPool(resources.workers, resources.mib)
-            yield from color_by(pool, coloring)
+            yield from coloring.color_by(RayPool(workers, resources.mib))
     except (Canceled, KeyboardInterrupt):
         complete = False
         coloring.keep_begun()
         yield Step("finish", "stopped; writing what is colored so far")
+    report = _report(run, clip, coloring) | {"complete": complete, "format": resources.format}
     token = is_canceled.set(lambda: False)  # what is colored is written; who wants nothing of it closes the generator
     try:
         threads = parallel_frames(clip.video.size, resources.mib, resources.cores)
-        kinds, rows = yield from export(manifest, clip, coloring.colors, resources.format, threads)
+        written = yield from export(replace(run, report=report), clip, resources.format, threads)
+        report |= dict(zip(("origin", "scores"), written, strict=True))
     finally:
         with suppress(ValueError):  # closed elsewhere than it was begun
             is_canceled.reset(token)
-    report = {**_report(clip, settings, coloring), "complete": complete, "scores": mean_scores(rows)}
-    report["format"] = resources.format
-    report["origin"] = {origin.name.lower(): kinds[origin] for origin in Origin}
     manifest.claim("report.json")
-    part = run.folder / ".report.part"
-    part.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(part, run.folder / "report.json")
+    write_text(run.folder / "report.json", json.dumps(report, indent=2) + "\n")
 
 
 def prepared(run: RunFolder, resources: Resources) -> Clip:
@@ -221,82 +214,75 @@ def prepared(run: RunFolder, resources: Resources) -> Clip:
     Raises:
         InputError: the clip or an exemplar cannot be used.
     """
-    most = [n for n in (run.request.frames, resources.max_frames) if n is not None]
+    request, most = run.request, [n for n in (run.request.frames, resources.max_frames) if n is not None]
     video = read(run.clip, min(most, default=None), max_pixels=resources.max_pixels)
-    exemplars = [
-        Exemplar(frame, read_image(run.exemplar(frame), resources.max_pixels, alpha=True))
-        for frame in run.request.exemplars
-    ]
-    return prepare(video, exemplars, run.request.settings.max_side, force=run.request.force)
+    pictures = {t: read_image(run.exemplar(t), resources.max_pixels, alpha=True) for t in request.exemplars}
+    exemplars = [Exemplar(frame, picture) for frame, picture in pictures.items()]
+    return prepare(video, exemplars, request.settings.max_side, force=request.force)
 
 
-def _report(clip: Clip, settings: Settings, coloring: Coloring) -> dict[str, Any]:
-    costs, first = coloring.costs(), coloring.first_iterations()
+def _report(run: RunFolder, clip: Clip, coloring: Coloring) -> dict[str, Any]:
+    """What the report says before the export."""
+    settings, known = run.request.settings, _segments(coloring)
     return {
         "frames": len(clip.video),
         "size": list(clip.video.size),
         "working_size": list(clip.size),
         "exemplars": sorted(clip.exemplars),
         **clip.report(),
-        "segments": [
-            {"start": shot.start, "stop": shot.stop, "first_iteration": first.get(shot.start, 0)}
-            for shot in sorted(coloring.shots, key=lambda shot: shot.start)
-        ],
         "settings": asdict(settings),
         "seed": settings.seed,
         "versions": versions() | {"device": device()},
-        "iterations": coloring.iterations(),
-        "stages": [
-            {"name": name, "seconds": round(seconds, 2), "peak_mib": round(costs.peak_mib[name])}
-            for name, seconds in costs.seconds.items()
-        ],
-        "notes": [*clip.notes, *coloring.notes()],
+        **known,
+        "notes": list(dict.fromkeys([*clip.notes, *known["notes"]])),
     }
 
 
-def _check_apart(path: Path, source: Path) -> None:
-    """Raise InputError where a run in ``path`` would write what it is to read from ``source``."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; name a folder for the results.")
-    out, there = path.resolve(), source.resolve()
-    if there == out:
-        raise InputError(f"{path} holds the frames that are to be colored; name another folder for the results.")
-    if there.is_relative_to(out) and is_part(there.relative_to(out).as_posix(), PARTS):
-        raise InputError(f"{source} lies where the results would be written; name another folder for them.")
+def _segments(coloring: Coloring) -> dict[str, Any]:
+    """What the segments say together: iterations counted through the clip, and what the stages took."""
+    iterations, first, costs, notes = [], {}, {}, []  # type: ignore[var-annotated]
+    for shot in coloring.shots:
+        record = coloring.records[shot.start]
+        first[shot.start] = len(iterations)
+        iterations += [row | {"index": len(iterations) + k} for k, row in enumerate(record["iterations"])]
+        notes += record["notes"]
+        for name, seconds in record["seconds"].items():
+            before = costs.get(name, (0.0, 0.0))
+            costs[name] = before[0] + seconds, max(before[1], record["peak_mib"][name])
+    return {
+        "segments": [{"start": s.start, "stop": s.stop, "first_iteration": first[s.start]}
+                     for s in sorted(coloring.shots, key=lambda shot: shot.start)],
+        "iterations": iterations,
+        "stages": [{"name": n, "seconds": round(s, 2), "peak_mib": round(mib)} for n, (s, mib) in costs.items()],
+        "notes": notes,
+    }  # fmt: skip
 
 
 def _hash_clip(path: Path) -> str:
-    """A hash of a clip's file, or of the files of its folder and their names.
+    """A hash of the content of a clip's file, or of the files of its folder and their names.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
+    digest = hashlib.sha256()
     try:
-        digest = hashlib.sha256()
-        for file in [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()):
-            digest.update(file.name.encode(errors="surrogateescape") if file != path else b"")
+        for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+            digest.update(os.fsencode(file.name) if file != path else b"")
             with open(file, "rb") as opened:
                 while block := opened.read(2**20):
                     digest.update(block)
-        return digest.hexdigest()
     except FileNotFoundError as error:
         raise InputError(f"There is no file or folder {path}; check the name.") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    return digest.hexdigest()
 
 
-def _earlier(path: Path) -> tuple[RunFolder | None, str]:
-    """The run that a folder holds, and the hash of its clip."""
-    if not (path / "request.json").is_file():
-        return None, ""
-    return open_run(path), str(json.loads((path / "request.json").read_text()).get("input", ""))
-
-
-def _same_pictures(run: RunFolder, exemplars: Mapping[int, np.ndarray]) -> bool:
-    try:
-        return all(np.array_equal(read_image(run.exemplar(f), alpha=True), image) for f, image in exemplars.items())
-    except InputError:
-        return False
+def _hash_pictures(pictures: Mapping[int, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for frame, picture in sorted(pictures.items()):
+        digest.update(f"{frame} {picture.shape}".encode() + picture.tobytes())
+    return digest.hexdigest()
 
 
 def _require_space(folder: Path, clip: Clip) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
@@ -22,11 +22,11 @@ from torch import Tensor
 
 from omnifusion import __version__
 from omnifusion.algorithm import colorize, prior_everywhere
-from omnifusion.clip.prepare import Clip
+from omnifusion.clip.prepare import Clip, working_chroma
 from omnifusion.clip.shots import Shot
 from omnifusion.prior.source import prior_fingerprint
 from omnifusion.progress import Colored, Fitted, InputError, Note, Round, Step, StepIterator, Steps
-from omnifusion.run.colors import colors_name, load_tracker, save_colors, save_tracker, tracker_name
+from omnifusion.run.colors import colors_name, load_colors, load_tracker, save_colors, save_tracker, tracker_name
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
 from omnifusion.state import COLORS, ColorState
@@ -38,18 +38,21 @@ PRIOR_ONLY = frozenset({
 """Choices that nothing depends on where neither prior nor fit is asked."""
 
 BASE_MIB, FULL_BYTES, FRAME_BYTES = 1600.0, 200, 98
-"""Memory of a process, measured (docs/footage.md): MiB at rest and for the flows that are kept, bytes for each pixel of
-the input's frames, and bytes for each pixel of all frames of a segment at the working size."""
+"""Memory of a process, measured: MiB at rest and for the flows that are kept, bytes for each pixel of the input's
+frames, and bytes for each pixel of all frames of a segment at the working size."""
 
 FEWEST, MOST = 8, 5000
-"""Frames of a segment below which colors would drift from window to window, and above which iterations would not fit
-the 16 bits of a state."""
+"""Frames of a segment: with fewer colors would drift from window to window, with more iterations exceed 16 bits."""
 
 OTHER_ROOMS = frozenset({
     "ui", "cli", "terminal", "commands", "evaluation", "correction", "folder", "pipeline", "workers", "export",
     "estimate", "__main__",
 })  # fmt: skip
 """Rooms and modules whose code decides no color."""
+
+Record = dict[str, Any]
+"""What is known of a colored segment: its key, iterations (``Iteration``, counted from 0), notes, and its seconds and
+peak_mib by stage."""
 
 
 def longest(working: tuple[int, int], full: tuple[int, int], mib: float) -> int:
@@ -101,183 +104,126 @@ def _windows(shot: Shot, exemplars: Collection[int], longest: int) -> Iterator[S
 
 
 @cache
-def code_hash() -> str:
-    """A hash of the code that decides colors."""
-    root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        if OTHER_ROOMS.isdisjoint(path.relative_to(root).with_suffix("").parts):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def versions() -> dict[str, str]:
     """Of all that decides a result."""
     packages = ("torch", "diffusers", "opencv-python-headless", "numpy")
     return {"omnifusion": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
+@cache
 def environment() -> dict[str, str]:
-    """All but the segment and the prior's weights that decides its colors."""
-    return versions() | {"code": code_hash(), "device": device()}
+    """All but what is asked that decides colors: versions, the code, the device."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if OTHER_ROOMS.isdisjoint(path.relative_to(root).with_suffix("").parts):
+            digest.update(path.read_bytes())
+    return versions() | {"code": digest.hexdigest(), "device": device()}
 
 
 @dataclass(frozen=True)
 class Segment:
-    """All that the colors of a segment depend on, as CPU tensors, so that it can be sent to another process.
+    """A shot, or a window of one, to be colored; it can be sent to another process.
 
     Attributes:
-        frames: the clip's numbers of its frames and of those of others whose colors it needs, in the order of time.
-        L: ``(T, 1, h, w)`` luminance of ``frames``.
-        shot: its frames by their places in ``frames``.
-        exemplars: places of the frames that the user colored.
-        known: of these and of ``shot.external_frames``, in that order, all that a ``ColorState`` says but luminance.
+        shot: its frames.
+        clip: that it is of, with the exemplars of these frames alone.
         settings: the choices of the run.
-        environment: code and versions that are to color it.
+        key: the hash of all that its colors depend on; fit_key: of all that its tracker does.
+        environment: of the process that asks for it.
     """
 
-    frames: tuple[int, ...]
-    L: Tensor
     shot: Shot
-    exemplars: tuple[int, ...]
-    known: Mapping[str, Tensor]
+    clip: Clip
     settings: Settings
-    environment: Mapping[str, str] = field(default_factory=environment)
+    key: str
+    fit_key: str
+    environment: dict[str, str]
 
-    @property
-    def start(self) -> int:
-        """The clip's number of its first frame."""
-        return self.frames[self.shot.start]
-
-    @property
-    def own_frames(self) -> tuple[int, ...]:
-        """The clip's numbers of the frames that it colors."""
-        return self.frames[self.shot.start : self.shot.stop]
-
-    @property
-    def state(self) -> ColorState:
-        """Its frames with the colors that are known."""
-        state = ColorState.gray(self.L)
-        for name, values in self.known.items():
-            known = getattr(state, name)
-            known[[*self.exemplars, *self.shot.external_frames]] = values.to(known.dtype)
-        return state
-
-    @property
-    def asks_prior(self) -> bool:
-        """Whether the prior is asked for any of its frames."""
-        return prior_everywhere(self.settings) or not (self.exemplars or self.shot.external_frames)
-
-    @property
-    def fit_key(self) -> str:
-        """The hash of what its tracker depends on."""
-        parts = [self.shot.tracker_frames, self.settings.omnimotion, self.settings.seed, self.environment]
-        digest = hashlib.sha256(json.dumps(parts).encode() + self.L.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:40]
-
-    @property
-    def key(self) -> str:
-        """The hash of it all, and of what colors it.
+    @classmethod
+    def of(cls, clip: Clip, clip_hash: str, shot: Shot, settings: Settings, external: Sequence[str]) -> Segment:
+        """The segment that colors ``shot``; ``external`` are the keys of the segments whose frames it needs.
 
         Raises:
-            InputError: the prior is asked, and not there.
+            InputError: it asks a prior that is not there.
         """
-        choices = {name: value for name, value in asdict(self.settings).items() if name not in ("preset", "max_side")}
-        if not self.asks_prior:
-            unused = PRIOR_ONLY if self.settings.omnimotion == "off" else PRIOR_ONLY - {"seed"}
-            choices = {name: value for name, value in choices.items() if name not in unused}
-        prior = prior_fingerprint(self.settings) if self.asks_prior else None
-        shape = list(self.L.shape)
-        parts = [self.frames, asdict(self.shot), self.exemplars, choices, self.environment, prior, shape]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode())
-        for values in (self.L, *self.known.values()):
-            digest.update(values.contiguous().numpy().data)
-        return digest.hexdigest()[:40]
+        exemplars = {e: picture for e, picture in clip.exemplars.items() if e in shot}
+        unused, prior = {"preset"}, ""
+        if prior_everywhere(settings) or not (exemplars or shot.external_frames):
+            prior = prior_fingerprint(settings)
+        else:
+            unused |= PRIOR_ONLY if settings.omnimotion == "off" else PRIOR_ONLY - {"seed"}
+        choices = {name: value for name, value in asdict(settings).items() if name not in unused}
+        pictures = {e: hashlib.sha256(picture.tobytes()).hexdigest() for e, picture in exemplars.items()}
+        common = [clip_hash, len(clip.video), clip.size, environment()]
+        fit_key = _hash(*common, shot.tracker_frames, settings.omnimotion, settings.seed)
+        key = _hash(*common, asdict(shot), pictures, choices, prior, list(external))
+        return cls(shot, replace(clip, exemplars=exemplars), settings, key, fit_key, environment())
+
+    def color(self, folder: Path, stages: Stages) -> Steps[Record]:
+        """Color it into the folder of its run; steps name the clip's frames. A fitted tracker is kept at once.
+
+        Raises:
+            InputError: it is to be colored by other code, other versions or another device than are here.
+        """
+        if self.environment != (here := environment()):
+            differs = ", ".join(name for name in here if here[name] != self.environment.get(name))
+            raise InputError(f"A worker differs from the process that asks it ({differs}); install the same for both.")
+        shot, file, notes = self.shot, folder / tracker_name(self.shot.start), dict[str, None]()
+        frames = sorted([*range(shot.start, shot.stop), *shot.external_frames])
+        place = {frame: k for k, frame in enumerate(frames)}
+        local = Shot(
+            place[shot.start],
+            place[shot.stop - 1] + 1,
+            None if shot.reference_frame is None else place[shot.reference_frame],
+            tuple(place[frame] for frame in shot.anchor_frames),
+            {place[duplicate]: place[frame] for duplicate, frame in shot.duplicates.items()},
+        )
+        exemplars = {place[e]: working_chroma(image, self.clip.size) for e, image in self.clip.exemplars.items()}
+        state = ColorState.of_exemplars(self.clip.luminance(frames), exemplars).stacked()
+        for frame in shot.external_frames:
+            if (colors := load_colors(folder / colors_name(frame))) is None:
+                raise InputError(f"{folder / colors_name(frame)} is damaged or was removed; run again.")
+            for name in COLORS:
+                getattr(state, name)[place[frame]] = colors[name]
+        tracker = load_tracker(file, self.fit_key) if self.settings.omnimotion != "off" else None
+        trackers = {} if tracker is None else {local.start: tracker}
+        work = StepIterator(colorize(state.L, exemplars, self.settings, [local], stages, trackers, state))
+        for step in work:
+            if isinstance(step, Fitted):
+                save_tracker(file, self.fit_key, step.tracker)
+            if isinstance(step, Note):
+                notes[step.message] = None
+            yield _in_clip(step, frames)
+        result = work.result
+        for k, frame in enumerate(range(shot.start, shot.stop), local.start):
+            save_colors(folder / colors_name(frame), frame_colors(result.state, k, frames), self.key)
+        iterations = [asdict(replace(done, frame=frames[done.frame])) for done in result.iterations]
+        costs = {"seconds": result.seconds, "peak_mib": result.peak_mib}
+        return {"key": self.key, "iterations": iterations, "notes": [*notes], **costs}
 
 
-def segment_of(
-    clip: Clip,
-    shot: Shot,
-    exemplars: Mapping[int, Tensor],
-    settings: Settings,
-    external: Sequence[Mapping[str, Tensor]],
-) -> Segment:
-    """The segment that colors ``shot``.
-
-    Args:
-        exemplars: frame -> ab ``(2, h, w)``, of the whole clip.
-        external: the colors of the frames ``shot.external_frames``, in that order.
-    """
-    frames = sorted([*range(shot.start, shot.stop), *shot.external_frames])
-    place = {frame: k for k, frame in enumerate(frames)}
-    own = [e for e in exemplars if e in shot]
-    L = clip.luminance(frames)
-    colored = ColorState.of_exemplars(
-        L[[place[e] for e in own]], {k: exemplars[e] for k, e in enumerate(own)}
-    ).stacked()
-    known = {name: torch.cat([getattr(colored, name), *(c[name][None] for c in external)]) for name in COLORS}
-    local = Shot(
-        place[shot.start],
-        place[shot.stop - 1] + 1,
-        None if shot.reference_frame is None else place[shot.reference_frame],
-        tuple(place[frame] for frame in shot.anchor_frames),
-        {place[duplicate]: place[frame] for duplicate, frame in shot.duplicates.items()},
-    )
-    return Segment(tuple(frames), L, local, tuple(place[e] for e in own), known, settings)
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, default=dict).encode()).hexdigest()[:40]
 
 
-def color_segment(segment: Segment, key: str, folder: Path, stages: Stages) -> Steps[dict[str, Any]]:
-    """Color a segment into the folder of its run; its steps name the clip's frames. A fitted tracker is kept at once.
-
-    Returns:
-        its record: key, iterations (``Iteration``, counted from 0), notes, seconds and peak_mib by stage.
-
-    Raises:
-        InputError: it is to be colored by other code, other versions or another device than are here.
-    """
-    if segment.environment != (here := environment()):
-        differs = ", ".join(name for name in here if here[name] != segment.environment.get(name))
-        raise InputError(f"A worker differs from the process that asks it ({differs}); install the same for both.")
-    tracker_file, notes = folder / tracker_name(segment.start), dict[str, None]()
-    tracker = load_tracker(tracker_file, segment.fit_key) if segment.settings.omnimotion != "off" else None
-    trackers = {} if tracker is None else {segment.shot.start: tracker}
-    exemplars = {e: segment.known["ab"][k] for k, e in enumerate(segment.exemplars)}
-    work = StepIterator(
-        colorize(segment.L, exemplars, segment.settings, [segment.shot], stages, trackers, segment.state)
-    )
-    for step in work:
-        if isinstance(step, Fitted):
-            save_tracker(tracker_file, segment.fit_key, step.tracker)
-        if isinstance(step, Note):
-            notes[step.message] = None
-        yield in_clip(step, segment.frames)
-    result = work.result
-    for place, frame in enumerate(segment.own_frames, segment.shot.start):
-        save_colors(folder / colors_name(frame), frame_colors(result.state, place, segment.frames), key)
-    iterations = [asdict(replace(done, frame=segment.frames[done.frame])) for done in result.iterations]
-    costs = {"seconds": result.seconds, "peak_mib": result.peak_mib}
-    return {"key": key, "iterations": iterations, "notes": [*notes], **costs}
-
-
-def in_clip(step: Step, frames: Sequence[int]) -> Step:
+def _in_clip(step: Step, frames: Sequence[int]) -> Step:
     """A step of a segment's algorithm with the clip's numbers of frames."""
     if isinstance(step, Fitted):
         return replace(step, start=frames[step.start])
-    if not isinstance(step, Colored):
-        return step
-    message = step.message if step.frame is None else f"coloring frame {frames[step.frame]}"
     if isinstance(step, Round):
         result = replace(step.result, frame=frames[step.result.frame])
         message = f"frame {result.frame} gave its color to {result.propagated} pixels"
         return replace(step, message=message, frames=frames, result=result)
-    return replace(step, message=message, frames=frames)
+    if isinstance(step, Colored):
+        message = step.message if step.frame is None else f"coloring frame {frames[step.frame]}"
+        return replace(step, message=message, frames=frames)
+    return step
 
 
 def frame_colors(state: ColorState, place: int, frames: Sequence[int]) -> dict[str, Tensor]:
     """The colors of the frame at ``place`` of a segment's state, its sources counted through the clip."""
     colors = {name: getattr(state, name)[place] for name in COLORS}
     source, shift = colors["source"].long(), torch.tensor([frame - k for k, frame in enumerate(frames)])
-    area = source.numel()
-    pixel = torch.arange(place * area, (place + 1) * area).reshape(source.shape)
-    source = source + area * (shift[(pixel + source) // area] - shift[place])
-    source = source.where(source.abs() < 2**31, 0)  # too far away to be named
-    return colors | {"source": source.int()}
+    pixel = torch.arange(source.numel()).reshape(source.shape) + place * source.numel()
+    source = source + source.numel() * (shift[(pixel + source) // source.numel()] - shift[place])
+    return colors | {"source": source.where(source.abs() < 2**31, 0).int()}  # 0: too far away to be named
