@@ -31,7 +31,7 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, to_uint8
 from omnifusion.progress import Colored, InputError, Step, is_canceled, run_to_end
-from omnifusion.run import export, pipeline, segments, workers
+from omnifusion.run import export, pipeline, segments
 from omnifusion.run.coloring import Coloring
 from omnifusion.run.colors import save_colors
 from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, copy_run, open_run
@@ -519,4 +519,3 @@ def test_opening_a_run_writes_nothing(unharmed: Path) -> None:
     assert run.finished and run.can_correct and run.frame(0).shape == (*SIZE, 3) and run.clip.is_dir()
     assert run.state(torch.zeros(0)).ab.shape == (2 * FRAMES, 2, *SIZE)
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert workers.TRIES > 1

@@ -120,8 +120,8 @@ class Manifest:
 
 
 def is_part(name: str, *parts: str) -> bool:
-    """Whether a name matches a pattern and lies, relative to the folder that it is in, in no other."""
-    return ".." not in PurePath(name).parts and any(fnmatchcase(name, part) for part in parts)
+    """Whether a name, relative to a folder, is under one of the patterns ``parts``, and in no other folder."""
+    return ".." not in PurePath(name).parts and any(fnmatchcase(name, p) or fnmatchcase(name, f"{p}/") for p in parts)
 
 
 def lock(folder: Path) -> IO[str]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from omnifusion.clip.prepare import Clip, prepare
+from omnifusion.pool import cores
 from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
 from omnifusion.run.coloring import Coloring
 from omnifusion.run.estimate import disk_mib
@@ -67,11 +68,6 @@ class Resources:
     max_frames: int | None = None
     max_pixels: int = MAX_PIXELS
 
-    @property
-    def cores(self) -> int:
-        """How many threads may be at work at once."""
-        return self.threads or len(os.sched_getaffinity(0))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded(Step):
@@ -109,7 +105,7 @@ def begin(
     out, there = path.resolve(), source.resolve()
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder for the results.")
-    if there == out or (there.is_relative_to(out) and is_part(there.relative_to(out).as_posix(), *PARTS)):
+    if there.is_relative_to(out) and (there == out or is_part(f"{there.relative_to(out).as_posix()}/", *PARTS)):
         raise InputError(f"{source} lies where the results would be written; name another folder for them.")
     clip_hash = _hash_clip(source)
     pictures_hash = _hash_pictures(exemplars)
@@ -169,7 +165,7 @@ def color(
 
 def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence[Path]) -> Steps[None]:
     yield Step("load", "reading the clip")
-    manifest, workers = Manifest(run.folder), resources.workers
+    manifest, workers, threads = Manifest(run.folder), resources.workers, resources.threads or cores()
     count = workers if isinstance(workers, int) else 1
     share = resources.mib if count == 1 else (resources.mib - BASE_MIB) / count
     try:
@@ -186,9 +182,9 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
     complete = True
     try:
         if workers == 1:
-            yield from coloring.color_here(stages)
+            yield from coloring.color_here(replace(stages, threads=threads))
         elif isinstance(workers, int):
-            yield from coloring.color_by(LocalPool(workers, max(1, resources.cores // workers)))
+            yield from coloring.color_by(LocalPool(workers, max(1, threads // workers)))
         else:
             yield from coloring.color_by(RayPool(workers, resources.mib))
     except (Canceled, KeyboardInterrupt):
@@ -198,7 +194,7 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
     report = _report(run, clip, coloring) | {"complete": complete, "format": resources.format}
     token = is_canceled.set(lambda: False)  # what is colored is written; who wants nothing of it closes the generator
     try:
-        threads = parallel_frames(clip.video.size, resources.mib, resources.cores)
+        threads = parallel_frames(clip.video.size, resources.mib, threads)
         written = yield from export(replace(run, report=report), clip, resources.format, threads)
         report |= dict(zip(("origin", "scores"), written, strict=True))
     finally:

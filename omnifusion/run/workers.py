@@ -10,7 +10,6 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-import cv2
 import torch
 
 from omnifusion.progress import InputError, check_canceled, is_canceled, run_to_end
@@ -44,12 +43,11 @@ def _begin(threads: int, parent: int, stop: Event) -> None:
     """Prepare a worker process: an interruption is its parent's affair, and it ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
     is_canceled.set(lambda: stop.is_set() or os.getppid() != parent)
 
 
 def _color(segment: Segment, folder: Path) -> Record:
-    return run_to_end(segment.color(folder, Stages()), lambda step: check_canceled())
+    return run_to_end(segment.color(folder, Stages(threads=torch.get_num_threads())), lambda step: check_canceled())
 
 
 class RayPool:
