@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from omnifusion.clip.shots import Shot
 from omnifusion.flow.tracker import FlowTracker
-from omnifusion.inpaint import ColorCandidates, apply_fill
+from omnifusion.inpaint import ColorCandidates
 from omnifusion.pool import bounded, parallel
 from omnifusion.progress import Colored, Costs, Fitted, Round, Step, Steps
-from omnifusion.propagate import SourceFrame, apply_warp, blend_exemplars, matches, warp
+from omnifusion.propagate import SourceFrame, blend_exemplars, matches, warp
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import ColorEstimate, ColorState, FillTask, Iteration, Tracker
+from omnifusion.state import ColorEstimate, ColorState, FillTask, Iteration, Origin, Tracker
 
 Array = np.ndarray
 
@@ -106,7 +107,7 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
         for i in chosen:
             fresh = ~run.state.colored(i)
             if run.uncolored[i]:
-                yield run.inpaint(i, *fills[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
+                yield run.inpaint(i, fills[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
             targets = frames if run.settings.trust_tracker or i in given else near(i, frames)
             yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i)
     run.set_state(run.state.repeated(shot.duplicates), shot.duplicates)
@@ -274,8 +275,8 @@ class Run:
         for n in range(0, len(todo), BATCH):
             with self.working("propagate"):
                 warped = parallel(one, part := todo[n : n + BATCH])
-            for j, (estimate, accepted) in zip(part, warped, strict=True):
-                self.set_state(apply_warp(self.state, j, iteration, estimate, accepted), [j])
+            for j, (colors, accepted) in zip(part, warped, strict=True):
+                self.set_state(self.state.paint(j, accepted, colors, iteration, Origin.PROPAGATED), [j])
                 yield self.colored("propagate", f"frame {i} gives its color to frame {j}", j)
         colored = before - sum(self.uncolored)
         filled = 0 if inpainted is None else int(inpainted.sum())
@@ -286,8 +287,8 @@ class Run:
 
     def fill(
         self, tracker: ShotTracker, chosen: Sequence[int], frames: Sequence[int]
-    ) -> Steps[dict[int, tuple[Tensor, ColorEstimate | None]]]:
-        """The colors ab of those of the ``chosen`` frames that are not complete, and the estimates they come from."""
+    ) -> Steps[dict[int, ColorEstimate]]:
+        """Colors for those of the ``chosen`` frames that are not complete: the prior's, or the estimates themselves."""
         todo = [i for i in chosen if self.uncolored[i]]
         estimates: dict[int, ColorEstimate | None] = dict.fromkeys(todo)
         if self.settings.strength is not None:
@@ -295,21 +296,26 @@ class Run:
             with self.working("estimate"):
                 found = self.candidates.estimates(self.state, todo, tracker, frames)
             if not self.asks_prior(frames):
-                return {i: (estimate.ab, estimate) for i, estimate in zip(todo, found, strict=True)}
+                return dict(zip(todo, found, strict=True))
             estimates = dict(zip(todo, found, strict=True))
         tasks = [
             FillTask(self.state.L[i], self.state.ab[i], self.state.colored(i), estimate, self._seed(i))
             for i, estimate in estimates.items()
         ]
         fills = (yield from self.costs.of("inpaint", self.stages.inpaint(tasks, self.settings))) if tasks else []
-        return {i: (ab, estimate) for (i, estimate), ab in zip(estimates.items(), fills, strict=True)}
+        sure = torch.ones(())  # what is not estimated is not doubted either
+        return {
+            i: ColorEstimate(ab, sure) if estimate is None else replace(estimate, ab=ab)
+            for (i, estimate), ab in zip(estimates.items(), fills, strict=True)
+        }
 
     def _seed(self, i: int) -> int:
         return (self.settings.seed * 1_000_003 + i) % 2**63
 
-    def inpaint(self, i: int, ab: Tensor, estimate: ColorEstimate | None) -> Colored:
+    def inpaint(self, i: int, colors: ColorEstimate) -> Colored:
         """The intra-frame inpainting step on frame ``i``."""
-        self.set_state(apply_fill(self.state, i, len(self.iterations), ab, estimate), [i])
+        gray = ~self.state.colored(i)
+        self.set_state(self.state.paint(i, gray, colors, len(self.iterations), Origin.INPAINTED), [i])
         return self.colored("inpaint", f"frame {i} is complete", i)
 
     def asks_prior(self, frames: Sequence[int]) -> bool:

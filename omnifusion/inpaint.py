@@ -1,9 +1,9 @@
 """The intra-frame inpainting step (paper, section 3.2, eq. 5): what is left gray in one frame is colored.
 
-Our addition to the paper: a color estimate for every gray pixel, which is the fill, or where the diffusion starts. Color
-candidates are weighted by the odds that they are right: colors warped from colored frames whose match was not accepted,
-and colors transferred from the most similar pixels of colored frames and of the frame itself. Levin's equations (2004)
-join them to the known colors.
+Our addition to the paper: a color estimate for every gray pixel, which is the fill, or where the diffusion starts.
+Color candidates are weighted by the odds that they are right: colors warped from colored frames whose match was not
+accepted, and colors transferred from the most similar pixels of colored frames and of the frame itself. Levin's
+equations (2004) join them to the known colors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from omnifusion.levin import levin
 from omnifusion.pool import parallel
 from omnifusion.progress import Steps
 from omnifusion.propagate import SourceFrame, warp
-from omnifusion.state import ColorEstimate, ColorState, FillTask, Matcher, Origin, pixel_numbers
+from omnifusion.state import ColorEstimate, ColorState, FillTask, Matcher, pixel_numbers
 from omnifusion.transfer import MAX_CANDIDATES, MAX_QUERIES, Candidates, Transferrer, gray_features, subset
 
 Array = np.ndarray
@@ -209,11 +209,3 @@ def suggest(
     """
     nothing = torch.zeros(L.shape[-2:], dtype=torch.bool)
     return fill([FillTask(L, torch.zeros(2, *nothing.shape), nothing, None, seed) for seed in seeds])
-
-
-def apply_fill(state: ColorState, frame: int, iteration: int, ab: Tensor, estimate: ColorEstimate | None) -> ColorState:
-    """x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5): the gray pixels of ``frame`` take the colors ``ab``
-    ``(2, H, W)``, with the confidence and the sources of the estimate."""
-    sure = {} if estimate is None else {frame: estimate.confidence}
-    sources = {} if estimate is None or estimate.source is None else {frame: estimate.source}
-    return state.paint({frame: (~state.colored(frame), ab)}, iteration, Origin.INPAINTED, sure, sources)

@@ -73,7 +73,9 @@ def gather_sigma(motion: Array, spread: Array) -> Array:
     return (STILL_SIGMA + (moving - STILL_SIGMA) * share).astype(np.float32)
 
 
-def matches(tracker: Tracker | Matcher, pixels: Array, i: int, j: int, size: tuple[int, int]) -> list[tuple[Array, Array]]:
+def matches(
+    tracker: Tracker | Matcher, pixels: Array, i: int, j: int, size: tuple[int, int]
+) -> list[tuple[Array, Array]]:
     """The tracker's answers for ``pixels`` ``(N,)`` of frame ``i`` in frame ``j``, as ``confidence.most_likely`` takes
     them; a tracker that knows only points and whether they are visible is asked for these."""
     if hasattr(tracker, "matches"):
@@ -93,8 +95,8 @@ def warp(
         trust_tracker: whatever the tracker sees is right, as in the paper.
 
     Returns:
-        the colors, with the probability that each is right (that of the match times that of its source), 0 where nothing
-        is known; and ``(H, W)`` bool: whose match is accepted.
+        the colors, with the probability that each is right (that of the match times that of its source), 0 where
+        nothing is known; and ``(H, W)`` bool: whose match is accepted.
     """
     H, W = source.L.shape
     gray = np.ascontiguousarray(~state.colored(i).numpy())
@@ -138,14 +140,6 @@ def blend_exemplars(
     ), accepted_a | accepted_b
 
 
-def apply_warp(state: ColorState, frame: int, iteration: int, estimate: ColorEstimate, accepted: Tensor) -> ColorState:
-    """X, M of eq. (1): the pixels of ``frame`` whose match is ``accepted`` take their color."""
-    sources = {} if estimate.source is None else {frame: estimate.source}
-    return state.paint(
-        {frame: (accepted, estimate.ab)}, iteration, Origin.PROPAGATED, {frame: estimate.confidence}, sources
-    )
-
-
 def propagate(
     tracker: Tracker,
     state: ColorState,
@@ -169,5 +163,6 @@ def propagate(
     source = SourceFrame.of(state, i)
     for j in range(len(state)) if frames is None else frames:
         if j != i and not state.is_complete(j):
-            state = apply_warp(state, j, iteration, *warp(tracker, state, source, j, i, trust_tracker))
+            colors, accepted = warp(tracker, state, source, j, i, trust_tracker)
+            state = state.paint(j, accepted, colors, iteration, Origin.PROPAGATED)
     return state

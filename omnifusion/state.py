@@ -80,6 +80,22 @@ class Exemplar:
     named: bool = True
 
 
+@dataclass(frozen=True)
+class ColorEstimate:
+    """Colors for a frame, and how far they can be trusted.
+
+    Attributes:
+        ab: ``(2, H, W)``.
+        confidence: ``(H, W)`` in [0, 1], the probability that each is right.
+        source: ``(H, W)`` int64, the number of the pixel that each mainly comes from, counted through the clip; -1 or
+            None where none is known.
+    """
+
+    ab: Tensor
+    confidence: Tensor
+    source: Tensor | None = None
+
+
 Frames: TypeAlias = Any
 """What is known of every frame: a Tensor, or a tuple with one of each."""
 
@@ -97,7 +113,7 @@ class ColorState:
     Attributes:
         L: ``(T, 1, H, W)`` float32, CIE L* in [0, 100]; never changes.
         ab: ``(T, 2, H, W)`` float32, CIE a*, b*; zero where not yet colored.
-        origin: ``(T, H, W)`` int16; -1 = still gray, otherwise ``3 * iteration + Origin``.
+        origin: ``(T, H, W)`` int32; -1 = still gray, otherwise ``3 * iteration + Origin``.
         confidence: ``(T, H, W)`` float16 in [0, 1]: the probability that a pixel's color is right; 0 = still gray.
         source: ``(T, H, W)`` int32: how many pixels on, counted through the clip, lies the one that a pixel's color
             mainly came from; 0 where that is a picture that was given, or the prior, and while it is gray.
@@ -113,14 +129,17 @@ class ColorState:
     def gray(cls, L: Tensor) -> ColorState:
         """A clip without any color from its luminance ``(T, 1, H, W)``."""
         T, _, H, W = L.shape
-        origin = torch.full((T, H, W), -1, dtype=torch.int16)
+        origin = torch.full((T, H, W), -1, dtype=torch.int32)
         source = torch.zeros(T, H, W, dtype=torch.int32)
         return cls(L, torch.zeros(T, 2, H, W), origin, torch.zeros(T, H, W, dtype=torch.float16), source)
 
     @classmethod
     def of_exemplars(cls, L: Tensor, exemplars: Mapping[int, Tensor]) -> ColorState:
         """A clip that has the colors of ``exemplars`` alone, frame index -> ab ``(2, H, W)``, NaN where it is open."""
-        return cls.gray(L).paint({i: (ab[0].isfinite(), ab) for i, ab in exemplars.items()}, 0, Origin.EXEMPLAR)
+        state = cls.gray(L)
+        for i, ab in exemplars.items():
+            state = state.paint(i, ab[0].isfinite(), ColorEstimate(ab, torch.ones(())), 0, Origin.EXEMPLAR)
+        return state
 
     @property
     def mask(self) -> Tensor:
@@ -137,12 +156,12 @@ class ColorState:
 
     @property
     def kind(self) -> Tensor:
-        """``(T, H, W)`` int16: the ``Origin`` of each pixel, -1 = still gray."""
+        """``(T, H, W)`` int32: the ``Origin`` of each pixel, -1 = still gray."""
         return torch.stack([torch.where(origin < 0, origin, origin % 3) for origin in self.origin])
 
     @property
     def iteration(self) -> Tensor:
-        """``(T, H, W)`` int16: the iteration that colored each pixel, -1 = still gray."""
+        """``(T, H, W)`` int32: the iteration that colored each pixel, -1 = still gray."""
         return torch.stack([torch.where(origin < 0, origin, origin // 3) for origin in self.origin])
 
     def stacked(self) -> ColorState:
@@ -153,46 +172,35 @@ class ColorState:
     def __len__(self) -> int:
         return len(self.L)
 
-    def paint(
-        self,
-        updates: Mapping[int, tuple[Tensor, Tensor]],
-        iteration: int,
-        how: Origin,
-        confidence: Mapping[int, Tensor] | None = None,
-        source: Mapping[int, Tensor] | None = None,
-    ) -> ColorState:
-        """A new state with more pixels colored; those that have a color keep it.
+    def paint(self, frame: int, where: Tensor, colors: ColorEstimate, iteration: int, how: Origin) -> ColorState:
+        """A new state in which the pixels ``where`` ``(H, W)`` bool of a frame have ``colors``; those that had a color
+        keep it.
 
         Args:
-            updates: frame index -> (``where`` ``(H, W)`` bool, ``ab`` ``(2, H, W)``).
             iteration: Algorithm 1's iteration, from 0.
-            how: the step that found the color.
-            confidence: frame index -> ``(H, W)``; 1 where nothing is said.
-            source: frame index -> ``(H, W)``, as in ``ColorEstimate``.
+            how: the step that found the colors.
         """
-        if not updates:
-            return self
-        colors = {name: list(getattr(self, name)) for name in COLORS}
-        for frame, (where, values) in updates.items():
-            new = where & (self.origin[frame] < 0)
-            found = {"ab": values, "origin": torch.tensor(3 * iteration + int(how))}
-            found["confidence"] = (confidence or {}).get(frame, torch.ones(()))
-            if (told := (source or {}).get(frame)) is not None:
-                found["source"] = torch.where(told < 0, 0, told - pixel_numbers(frame, where.shape))
-            for name, fresh in found.items():
-                old = colors[name][frame]
-                colors[name][frame] = torch.where(new, fresh.to(old.dtype), old)
-        return replace(self, **{name: tuple(frames) for name, frames in colors.items()})
+        new = where & (self.origin[frame] < 0)
+        fresh = {"ab": colors.ab, "confidence": colors.confidence, "origin": torch.tensor(3 * iteration + int(how))}
+        if colors.source is not None:
+            numbers = pixel_numbers(frame, where.shape)
+            fresh["source"] = torch.where(colors.source < 0, 0, colors.source - numbers)
+        painted = {}
+        for name, values in fresh.items():
+            frames = list(getattr(self, name))
+            frames[frame] = torch.where(new, values.to(frames[frame].dtype), frames[frame])
+            painted[name] = tuple(frames)
+        return replace(self, **painted)
 
     def repeated(self, duplicates: Mapping[int, int]) -> ColorState:
         """A new state in which the frames ``duplicates`` -> frame that they repeat have its colors, exactly."""
         if not duplicates:
             return self
         colors, area = {name: list(getattr(self, name)) for name in COLORS}, self.L.shape[2] * self.L.shape[3]
-        for twin, frame in duplicates.items():
+        for duplicate, frame in duplicates.items():
             for frames in colors.values():
-                frames[twin] = frames[frame]
-            colors["source"][twin] = self.source[frame] + area * (frame - twin)
+                frames[duplicate] = frames[frame]
+            colors["source"][duplicate] = self.source[frame] + area * (frame - duplicate)
         return replace(self, **{name: tuple(frames) for name, frames in colors.items()})
 
 
@@ -200,22 +208,6 @@ def pixel_numbers(frame: int, size: Sequence[int]) -> Tensor:
     """The numbers ``(H, W)`` int64 of a frame's pixels, counted through the clip."""
     first = frame * size[0] * size[1]
     return torch.arange(first, first + size[0] * size[1]).reshape(size[0], size[1])
-
-
-@dataclass(frozen=True)
-class ColorEstimate:
-    """A guess at a frame's color.
-
-    Attributes:
-        ab: ``(2, H, W)``.
-        confidence: ``(H, W)`` in [0, 1].
-        source: ``(H, W)`` int64, the number of the pixel it mainly comes from, counted through the clip; -1 or None
-            where none is known.
-    """
-
-    ab: Tensor
-    confidence: Tensor
-    source: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from omnifusion import inpaint
 from omnifusion.inpaint import ColorCandidates, ReferenceFrame, estimate_color
 from omnifusion.levin import levin
 from omnifusion.propagate import SourceFrame
-from omnifusion.state import ColorEstimate, ColorState, Origin
+from omnifusion.state import ColorEstimate, ColorState
 from omnifusion.transfer import Transferrer, gray_features
 
 
@@ -195,8 +195,7 @@ def moving(frames: int, colored: tuple[int, ...]) -> tuple[ColorState, Tensor]:
     """A clip of a picture that moves 2 px per frame, some of its frames colored, and its true ab."""
     L, ab = picture(32, 48)
     Ls, truth = (torch.stack([x.roll(2 * t, -1) for t in range(frames)]) for x in (L, ab))
-    everywhere = torch.ones(32, 48, dtype=torch.bool)
-    return ColorState.gray(Ls).paint({t: (everywhere, truth[t]) for t in colored}, 0, Origin.EXEMPLAR), truth
+    return ColorState.of_exemplars(Ls, {t: truth[t] for t in colored}), truth
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from omnifusion.progress import Colored, Step, map_steps, run_to_end
-from omnifusion.state import ColorState, Origin, Video
+from omnifusion.state import ColorEstimate, ColorState, Origin, Video
 
 
 @pytest.fixture
 def state() -> ColorState:
     return ColorState.gray(torch.rand(3, 1, 8, 10) * 100)
+
+
+def colors(value: float) -> ColorEstimate:
+    return ColorEstimate(torch.full((2, 8, 10), value), torch.ones(8, 10))
 
 
 def test_a_gray_clip_has_no_color(state: ColorState) -> None:
@@ -27,8 +31,8 @@ def test_each_pixel_is_colored_once(state: ColorState) -> None:
     left = torch.zeros(8, 10, dtype=torch.bool)
     left[:, :6] = True
     everywhere = torch.ones_like(left)
-    once = state.paint({1: (left, torch.full((2, 8, 10), 5.0))}, 2, Origin.PROPAGATED)
-    twice = once.paint({1: (everywhere, torch.full((2, 8, 10), -7.0))}, 3, Origin.INPAINTED)
+    once = state.paint(1, left, colors(5.0), 2, Origin.PROPAGATED)
+    twice = once.paint(1, everywhere, colors(-7.0), 3, Origin.INPAINTED)
     assert (twice.ab[1][:, left] == 5.0).all()
     assert (twice.ab[1][:, ~left] == -7.0).all()
     assert (twice.kind[1][left] == Origin.PROPAGATED).all()
@@ -39,7 +43,7 @@ def test_each_pixel_is_colored_once(state: ColorState) -> None:
 
 def test_painting_leaves_the_old_state_and_the_luminance_alone(state: ColorState) -> None:
     before = state.L.clone()
-    new = state.paint({0: (torch.ones(8, 10, dtype=torch.bool), torch.ones(2, 8, 10))}, 0, Origin.EXEMPLAR)
+    new = state.paint(0, torch.ones(8, 10, dtype=torch.bool), colors(1.0), 0, Origin.EXEMPLAR)
     assert not state.mask.any()
     assert (state.ab == 0).all()
     assert torch.equal(new.L, before)

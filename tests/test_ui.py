@@ -17,7 +17,7 @@ from omnifusion import omnimotion
 from omnifusion.progress import Colored, InputError, Step, is_canceled, run_to_end
 from omnifusion.run.folder import RunRequest, open_run, save_request
 from omnifusion.settings import PRESETS, Settings, choose
-from omnifusion.state import ColorState, Origin, Video
+from omnifusion.state import ColorEstimate, ColorState, Origin, Video
 from omnifusion.ui import gpu, live, paint, results, work
 from omnifusion.ui.archive import Archive
 from omnifusion.ui.assets import EXAMPLES, FOLDER
@@ -266,7 +266,7 @@ def test_the_page_takes_only_priors_by_name() -> None:
 def state() -> ColorState:
     L = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 100
     gray = ColorState.gray(L)
-    return gray.paint({0: (torch.ones(8, 8, dtype=torch.bool), torch.full((2, 8, 8), 20.0))}, 0, Origin.EXEMPLAR)
+    return gray.paint(0, torch.ones(8, 8, dtype=torch.bool), ColorEstimate(torch.full((2, 8, 8), 20.0), torch.ones(8, 8)), 0, Origin.EXEMPLAR)
 
 
 def test_live_follows_a_run() -> None:
@@ -276,7 +276,7 @@ def test_live_follows_a_run() -> None:
     assert (shown["before"] != shown["after"]).any() and "33.3 %" in shown["coverage"]
     half = torch.zeros(8, 8, dtype=torch.bool)
     half[:4] = True
-    second = first.paint({2: (half, torch.zeros(2, 8, 8))}, 0, Origin.PROPAGATED)
+    second = first.paint(2, half, ColorEstimate(torch.zeros(2, 8, 8), torch.ones(8, 8)), 0, Origin.PROPAGATED)
     shown = follow.show(Colored("propagate", "", 0.5, state=second, frame=0, iteration=0))
     assert shown is not None and shown["caption"] == "frame 2, iteration 0", "the frame that gained most is shown"
     assert "propagated 16.7 %" in shown["coverage"]

@@ -1,7 +1,7 @@
 """Match confidence: the probability that a color warped along a flow is right.
 
-A logistic of three logarithms, fitted on four real clips; docs/method.md has its reliability on four others, which
-``benchmarks/confidence.py`` measures again. A color is right if it is within ``RIGHT`` of the ground truth in a* and b*.
+A logistic of three logarithms, fitted on four real clips; docs/experiments.md has its reliability on four others, which
+``benchmarks/confidence.py`` measures. A color is right if it is within ``RIGHT`` of the ground truth in a* and b*.
 """
 
 from __future__ import annotations
