@@ -1,4 +1,4 @@
-"""The whole method through the public API: what it must be worth, on a made clip and on real ones."""
+"""The whole method through the public API: what it must be worth on a made clip and on real ones; thread counts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.methods import METHODS, Sample
 from omnifusion.progress import run_to_end
 from omnifusion.settings import choose
+from omnifusion.stages import Stages
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "example.py"
 DAVIS = Path(os.environ.get("OMNIFUSION_CLIPS", "")) / "davis"
@@ -57,6 +58,13 @@ def test_a_made_clip_is_worth_more_than_flow_and_levin() -> None:
 def test_real_clips_reach_their_quality(clip: str, preset: str, least: float) -> None:
     truth = read_clip(DAVIS / clip, 12, 0.5)
     assert psnr(truth, "omnifusion", preset) > least
+
+
+@real
+def test_the_number_of_threads_changes_nothing() -> None:
+    truth = read_clip(DAVIS / "kite-surf", 8, 0.25)
+    one, two = (run_to_end(METHODS["omnifusion"](Sample(truth, choose("draft"), Stages(threads=n)))) for n in (1, 2))
+    assert np.array_equal(one.frames, two.frames) and np.array_equal(one.kind, two.kind)
 
 
 @real
