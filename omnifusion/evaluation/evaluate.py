@@ -18,6 +18,7 @@ from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.degrade import degrade
 from omnifusion.evaluation.methods import Method, MethodResult, Sample
 from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
+from omnifusion.prior.source import check_source
 from omnifusion.progress import Canceled, Costs, InputError, Measured, Step, StepIterator, Steps
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
@@ -65,9 +66,10 @@ def evaluate(
         The rows, see ``read``. Scores are means over the frames after the first, which is the exemplar.
 
     Raises:
-        InputError: ``out`` holds something else, or ``lpips_weights`` cannot be read.
+        InputError: ``out`` holds something else, or ``lpips_weights`` or the prior cannot be read.
         OSError: ``out`` cannot be written.
     """
+    check_source(protocol.settings)  # a prior that cannot be had must cost nobody a fit
     content: dict[str, Any] = {"protocol": asdict(protocol) | {"methods": list(methods)}, "no_lpips": "", "rows": []}
     content["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     if out.exists():
