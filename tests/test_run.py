@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,8 +26,8 @@ import pytest
 import synthetic
 import torch
 
-from omnifusion.cli import main
 from omnifusion.algorithm import colorize
+from omnifusion.cli import main
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, to_uint8
@@ -123,7 +124,6 @@ def test_windows_cover_the_shots_and_go_on_from_what_is_done(longest: int, exemp
 
 def test_memory_bounds_a_segment() -> None:
     assert segments.longest((252, 448), (720, 1280), 4096) == pytest.approx(200, rel=0.5)
-    assert segments.longest((36, 64), (36, 64), 1e6) < 2**15 / 3, "iterations fit 16 bits"
     with pytest.raises(InputError, match="--memory"):
         segments.longest((252, 448), (720, 1280), 1000)
 
@@ -269,8 +269,11 @@ def test_an_exemplar_more_redoes_its_shot_alone_and_equals_a_fresh_run(
     assert results(beside.folder) == fresh and starts == [FRAMES]
     again = run_in(copy_run(open_run(unharmed), tmp_path / "again").folder, gray_folder, TWO)
     assert results(again.folder) == fresh and starts == [FRAMES, FRAMES]
+    shutil.rmtree(again.folder / "frames")  # by a person
+    (again.folder / "report.json").unlink()
+    assert results(run_in(again.folder, gray_folder, TWO).folder) == fresh
     before = {p: p.stat().st_mtime_ns for p in again.folder.rglob("*") if p.name != "run.lock"}
-    assert run_in(again.folder, gray_folder, TWO) == again, "a finished run is returned at once"
+    assert run_in(again.folder, gray_folder, TWO).report["complete"], "a finished run is returned at once"
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
@@ -419,6 +422,7 @@ def test_frames_made_side_by_side_are_those_made_one_after_another(unharmed: Pat
     for threads in (1, 3):
         copy = copy_run(run, tmp_path / str(threads))
         Manifest(copy.folder).remove(*RESULTS)
+        Manifest(copy.folder).claim("frames/00000.png")
         counts, scores = run_to_end(export.export(replace(copy, report=run.report), clip, "ffv1", threads))
         made[threads] = results(copy.folder, run.report) | {"origin": (copy.folder / "origin.mp4").read_bytes()}
         assert sum(counts.values()) == 10 * 48 * 64 and counts["inpainted"] > 0 and not scores
@@ -502,14 +506,54 @@ def test_what_is_read_is_never_where_results_are_written(unharmed: Path, tmp_pat
     assert results(run_in(inside.folder, frames, {0: TRUTH[0]}).folder) == results(unharmed), "its frames are no input"
 
 
+@pytest.mark.slow
+def test_no_command_touches_what_no_run_wrote(
+    gray_folder: Path, unharmed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, run, first = tmp_path / "mine", copy_run(open_run(unharmed), tmp_path / "run").folder, tmp_path / "first.png"
+    names = ("frames/00000.png", "colorized.mp4", "notes.txt", "00000.png", "report.json", "scores.json")
+    for folder, name in [(mine, name) for name in names] + [(run, "notes.txt"), (run, "frames/notes.txt")]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    patch = write_patch(tmp_path / "patch.png")
+    before, kept = hashes(mine), [run / "notes.txt", run / "frames/notes.txt"]
+    for words in (
+        command(gray_folder, first, mine),
+        command(gray_folder, first, mine, "--overwrite"),
+        ["correct", run, "--exemplar", f"{patch}@3", "--out", mine],
+        ["correct", mine, "--undo"],
+        ["export", run, "--out", mine],
+        ["export", run, "--chroma", "--out", mine],
+        ["export", run, "--chroma", "--out", mine / "colorized.mp4"],
+        ["suggest", run, "--out", mine],
+    ):
+        assert main([str(word) for word in words]) == 2, words
+        assert "Traceback" not in capsys.readouterr().err and hashes(mine) == before, words
+    for words in (
+        ["correct", run, "--exemplar", f"{patch}@3"],
+        ["correct", run, "--undo"],
+        command(gray_folder, first, run, "--seed", "3"),
+    ):
+        assert main([str(word) for word in words]) == 0, words
+        assert all(file.read_text() == "mine" for file in kept)
+    assert results(run) == results(unharmed)
+
+
+def write_patch(path: Path) -> Path:
+    picture = np.zeros((4, *SIZE), np.uint8)
+    picture[:, 10:30, 10:30] = np.array([[[60]], [[160]], [[40]], [[255]]])
+    write_image(path, picture)
+    return path
+
+
 def test_a_folder_in_use_is_refused(gray_folder: Path, tmp_path: Path) -> None:
     run = begin(tmp_path / "out", request_of(gray_folder), {})
-    with pytest.raises(InputError, match=rf"in use .*process {os.getpid()}"):
+    with pytest.raises(InputError, match="in use"):
         begin(tmp_path / "out", request_of(gray_folder), {}, overwrite=True)
     with pytest.raises(InputError, match="in use"):
         next(color(tmp_path / "out"))
     assert run.lock is not None
-    run.lock.close()  # as when its process dies
+    run.lock.release()  # as when its process dies
     assert begin(tmp_path / "out", request_of(gray_folder), {}).request == run.request
 
 

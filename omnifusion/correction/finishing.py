@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +32,12 @@ def finish(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
         InputError: the folder exists or cannot be written.
     """
     video = clip_of(run)
-    with writing(out):
-        _new(out / "frames")
-        with Writer(out / "colorized.mp4", video) as film:
-            for t in range(len(video)):
-                picture = saturated(run.frame(t).transpose(2, 0, 1), saturation)
-                write_image(out / "frames" / f"{t:05d}.png", picture)
-                film.add(picture)
-                yield Step("finish", "writing frames", done=(t + 1) / len(video))
+    with _new(out, "frames"), Writer(out / "colorized.mp4", video) as film:
+        for t in range(len(video)):
+            picture = saturated(run.frame(t).transpose(2, 0, 1), saturation)
+            write_image(out / "frames" / f"{t:05d}.png", picture)
+            film.add(picture)
+            yield Step("finish", "writing frames", done=(t + 1) / len(video))
 
 
 def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
@@ -47,24 +47,24 @@ def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[N
     Raises:
         InputError: the run does not hold it; ``out`` exists or cannot be written.
     """
-    count, size = run.report["frames"], tuple(run.report["size"])
-    large = (saturation * resize(run.colors(t)["ab"][None], size)[0].numpy() for t in range(count))
-    run.colors(0)
-    with writing(out), ExitStack() as stack:
-        if out.suffix == CHROMA.ending:
-            film = stack.enter_context(Writer(out, clip_of(run), format=CHROMA))
-        else:
-            film = None
-            _new(out)
-        for t, ab in enumerate(large):
-            if film is None:
-                write_chroma(out / f"{t:05d}.png", ab)
-            else:
-                film.add(chroma_picture(ab))
+    run.colors(0)  # before anything is written
+    film = out.suffix == CHROMA.ending
+    with Writer(out, clip_of(run), format=CHROMA) if film else _new(out) as writer:
+        for t in range(count := run.report["frames"]):
+            ab = saturation * resize(run.colors(t)["ab"][None], tuple(run.report["size"]))[0].numpy()
+            writer.add(chroma_picture(ab)) if writer else write_chroma(out / f"{t:05d}.png", ab)
             yield Step("finish", "writing chroma", done=(t + 1) / count)
 
 
-def _new(folder: Path) -> None:
-    if folder.exists():
-        raise InputError(f"{folder} exists; name a new folder.")
-    folder.mkdir(parents=True)
+@contextmanager
+def _new(out: Path, inside: str = "") -> Iterator[None]:
+    """A folder that is not there yet, and is gone again if what is done fails."""
+    if out.exists():
+        raise InputError(f"{out} exists; name a new folder.")
+    with writing(out):
+        (out / inside).mkdir(parents=True)
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise

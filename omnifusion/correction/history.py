@@ -26,12 +26,12 @@ from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.colors import colors_name, save_colors
 from omnifusion.run.export import films, mean_scores, score
-from omnifusion.run.folder import Manifest, RunFolder, link, lock, open_run, writing
+from omnifusion.run.folder import Manifest, RunFolder, link, locked, open_run, writing
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
 from omnifusion.video import read, read_image, write_image
 from omnifusion.visualize import overlay, stretch
 
-ENTRIES = "corrections/" + "[0-9]" * 4
+ENTRIES = "corrections/[0-9][0-9][0-9][0-9]"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ class Correction:
     locks: Mapping[int, np.ndarray] = field(default_factory=dict)
     frames: tuple[int, int] | None = None
 
+    def at(self, video: Video, size: tuple[int, int]) -> Edit:
+        """The same at the working ``size`` (h, w); InputError for a picture of another shape, or one that is empty."""
+        patches = {frame: working_chroma(_with_alpha(image, video), size) for frame, image in self.patches.items()}
+        locks = {frame: torch.from_numpy(stretch(_locked(image, video), size)) for frame, image in self.locks.items()}
+        return Edit(patches, locks, self.frames and range(self.frames[0], self.frames[1] + 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrameCorrected(Step):
@@ -63,25 +69,9 @@ def clip_of(run: RunFolder) -> Video:
 
 
 def state_of(run: RunFolder, video: Video) -> ColorState:
-    """A run's colors at its working size.
-
-    Raises:
-        InputError: the run ships without them.
-    """
+    """A run's colors at its working size."""
     h, w = run.report["working_size"]
     return run.state(working_luminance(video.frames, (h, w)))
-
-
-def edit_of(correction: Correction, video: Video, size: tuple[int, int]) -> Edit:
-    """A correction at the working ``size`` (h, w).
-
-    Raises:
-        InputError: a picture of another shape than the clip, or one that is empty.
-    """
-    patches = {frame: working_chroma(_fitted(image, video), size) for frame, image in correction.patches.items()}
-    locks = {frame: torch.from_numpy(stretch(_locked(image, video), size)) for frame, image in correction.locks.items()}
-    frames = None if correction.frames is None else range(correction.frames[0], correction.frames[1] + 1)
-    return Edit(patches, locks, frames)
 
 
 def correct_run(run: RunFolder, correction: Correction, video: Video | None = None) -> Steps[RunFolder]:
@@ -95,9 +85,9 @@ def correct_run(run: RunFolder, correction: Correction, video: Video | None = No
     video = video or clip_of(run)
     state, entry = state_of(run, video), run.folder / "corrections" / f"{len(corrections(run)) + 1:04d}"
     part, after = entry.with_name(f".{entry.name}.part"), entry.with_name(f".{entry.name}.part") / "after"
-    edit = edit_of(correction, video, state.L.shape[-2:])  # type: ignore[arg-type]
+    edit = correction.at(video, tuple(run.report["working_size"]))
     work = StepIterator(correct(state, edit, len(run.report["iterations"])))
-    with lock(run.folder), writing(run.folder):
+    with writing(run.folder), locked(run.folder):
         shutil.rmtree(part, ignore_errors=True)
         for folder in ("frames", "colors"):
             (after / folder).mkdir(parents=True)
@@ -126,13 +116,9 @@ def correct_run(run: RunFolder, correction: Correction, video: Video | None = No
 
 
 def recover(folder: Path) -> RunFolder:
-    """The run in a folder, after what is left to do of a correction that was decided: it is the old or the new one.
-
-    Raises:
-        InputError: there is no run, or it is in use.
-    """
+    """The run in a folder, once what an interrupted correction has left to do is done; InputError if it is in use."""
     if any(folder.glob(f"{ENTRIES}/after")):
-        with lock(folder), writing(folder):
+        with writing(folder), locked(folder):
             _settle(folder)
     return open_run(folder)
 
@@ -146,7 +132,7 @@ def undo(run: RunFolder) -> RunFolder:
     entries = sorted(run.folder.glob(ENTRIES))
     if not entries:
         raise InputError(f"{run.folder} holds no correction that could be undone.")
-    with lock(run.folder), writing(run.folder):
+    with writing(run.folder), locked(run.folder):
         os.replace(entries[-1] / "before", entries[-1] / "after")
         _settle(run.folder)
     return open_run(run.folder)
@@ -168,14 +154,25 @@ def _files(folder: Path) -> list[Path]:
 
 def _in_file(run: RunFolder, state: ColorState, t: int) -> dict[str, Tensor]:
     """The colors of frame ``t`` as files have them: see ``RunFolder.first_iteration``."""
-    colors = {name: getattr(state, name)[t] for name in COLORS}
-    before = 3 * run.first_iteration(t)
+    colors, before = {name: getattr(state, name)[t] for name in COLORS}, 3 * run.first_iteration(t)
     return colors | {"origin": torch.where(colors["origin"] > 0, colors["origin"] - before, colors["origin"])}
 
 
 def history(run: RunFolder) -> list[Correction]:
     """The corrections of a run in their order, as they were asked for, to be repeated on another."""
-    return [_read(run.folder / "corrections" / f"{known['number']:04d}", known) for known in corrections(run)]
+
+    def read_all(number: int, kind: str, frames: list[int]) -> dict[int, np.ndarray]:
+        entry = run.folder / f"corrections/{number:04d}"
+        return {frame: read_image(entry / f"{kind}_{frame:05d}.png", alpha=True) for frame in frames}
+
+    return [
+        Correction(
+            read_all(known["number"], "patch", known["patches"]),
+            read_all(known["number"], "lock", known["locks"]),
+            known["frames"] and tuple(known["frames"]),
+        )
+        for known in corrections(run)
+    ]
 
 
 def corrections(run: RunFolder) -> list[dict[str, Any]]:
@@ -192,10 +189,9 @@ def provenance(state: ColorState, run: RunFolder) -> Tensor:
     return owner
 
 
-def _fitted(image: np.ndarray, video: Video) -> np.ndarray:
+def _with_alpha(image: np.ndarray, video: Video) -> np.ndarray:
     """A picture at the clip's size, with an alpha channel."""
-    whole = np.concatenate([image, np.full_like(image[:1], 255)]) if len(image) == 3 else image
-    return overlaid(whole, video.size)
+    return overlaid(np.concatenate([image, np.full_like(image[:1], 255)]) if len(image) == 3 else image, video.size)
 
 
 def _locked(image: np.ndarray, video: Video) -> np.ndarray:
@@ -213,7 +209,7 @@ def _corrected(
     changed = stretch((after.origin[frame] != before.origin[frame]).numpy(), video.size)
     ab = resize(after.ab[frame][None], video.size)[0]
     if frame in correction.patches:
-        paint = _fitted(correction.patches[frame], video)
+        paint = _with_alpha(correction.patches[frame], video)
         ab = torch.where(torch.from_numpy(opaque(paint)), rgb_to_lab(from_uint8(paint[:3]))[1:], ab)
         changed = changed | opaque(paint)
     if frame in correction.locks:
@@ -261,12 +257,3 @@ def _report(
         frames = [t for t in range(len(state)) if t not in report["exemplars"]]
         report["scores"] = mean_scores([score(_frame(run, after, t), np.asarray(video.frames[t])) for t in frames])
     return report
-
-
-def _read(entry: Path, known: Mapping[str, Any]) -> Correction:
-    """What was asked, read again."""
-    patches, locks = (
-        {frame: read_image(entry / f"{name}_{frame:05d}.png", alpha=True) for frame in frames}
-        for name, frames in (("patch", known["patches"]), ("lock", known["locks"]))
-    )
-    return Correction(patches, locks, None if known["frames"] is None else tuple(known["frames"]))

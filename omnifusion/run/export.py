@@ -31,6 +31,11 @@ def parallel_frames(size: tuple[int, int], mib: float, threads: int) -> int:
     return max(1, min(threads, int((mib - BASE_MIB) * 2**20 / (FULL_BYTES * size[0] * size[1]))))
 
 
+def film_names(format: str) -> list[str]:
+    """The file of the colored film in a format, see ``export``."""
+    return [] if format == "png" else [f"colorized{FORMATS[format].ending}"]
+
+
 def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[tuple[dict[str, int], dict[str, float]]]:
     """Write frames, films and iterations of a run whose segments are colored, frame by frame.
 
@@ -42,8 +47,7 @@ def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[t
         how many pixels of the working size are of each ``Origin``, by name; and the mean scores, where they are known.
     """
     manifest, kinds, rows = Manifest(run.folder), Counter[int](), []
-    names = [] if format == "png" else [f"colorized{FORMATS[format].ending}"]
-    manifest.claim("origin.mp4", *names, *(f"frames/{t:05d}.png" for t in range(len(clip.video))))
+    names = film_names(format)
 
     def jobs() -> Iterator[tuple[int, np.ndarray, ColorState, str]]:
         """The frames, decoded in the order of time."""

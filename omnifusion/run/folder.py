@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -13,10 +12,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from omnifusion.progress import InputError
@@ -72,14 +72,13 @@ class Manifest:
             self.names = {name for name in names if header == HEADER and is_part(name, *PARTS, "clip.*")}
 
     def check_foreign(self) -> None:
-        """Raise InputError where a file that no run wrote has the name of one that a run writes."""
-        known = self.names.union(*(map(str, PurePath(name).parents) for name in self.names))
-        for path in sorted(path for part in PARTS for path in self.folder.glob(part)):
-            if path.relative_to(self.folder).as_posix() not in known and not path.name.startswith("."):
-                raise InputError(
-                    f"{path} was not written by a run and would be in the way of its results; move it, or name "
-                    "another folder."
-                )
+        """Raise InputError where a folder without a run has a file that is called as those of a run are."""
+        files = sorted(path for part in PARTS for path in self.folder.glob(part) if not path.name.startswith("."))
+        if files and not self.names:
+            raise InputError(
+                f"{files[0]} was not written by a run and would be in the way of its results; move it, or name another "
+                "folder."
+            )
 
     def claim(self, *names: str) -> None:
         """Note files that are about to be written, and make their folders.
@@ -88,10 +87,10 @@ class Manifest:
             InputError: one exists that no run wrote.
         """
         new = [name for name in dict.fromkeys(names) if name not in self.names]
-        for name in new:
-            if os.path.lexists(self.folder / name):
-                raise InputError(f"{self.folder / name} was not written by a run; move it and run again.")
-            (self.folder / PurePath(name).parts[0]).mkdir(exist_ok=True) if "/" in name else None
+        if other := next((name for name in new if os.path.lexists(self.folder / name)), None):
+            raise InputError(f"{self.folder / other} was not written by a run; move it and run again.")
+        for folder in {name.split("/")[0] for name in names if "/" in name}:
+            (self.folder / folder).mkdir(exist_ok=True)
         if new:
             lines = new if self.names else [HEADER, *OWN, *new]
             with open(self.path, "a") as file:
@@ -124,24 +123,28 @@ def is_part(name: str, *parts: str) -> bool:
     return ".." not in PurePath(name).parts and any(fnmatchcase(name, p) or fnmatchcase(name, f"{p}/") for p in parts)
 
 
-def lock(folder: Path) -> IO[str]:
-    """Claim a folder for this process until the file that it returns is closed, or the process ends.
+def lock(folder: Path) -> FileLock:
+    """Claim a folder for whoever holds what it returns, until it is released or the process ends.
 
     Raises:
         InputError: a run is using it.
     """
-    file = open(folder / "run.lock", "a+")  # noqa: SIM115
+    held = FileLock(folder / "run.lock", timeout=0, thread_local=False)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        in_use = f"{folder} is in use by a run (process {file.read()}); wait for its end, or name another folder."
-        file.close()
-        raise InputError(in_use) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        held.acquire()
+    except Timeout as error:
+        raise InputError(f"{folder} is in use by another run; wait for its end, or name another folder.") from error
+    return held
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``lock`` for what is done inside."""
+    held = lock(folder)
+    try:
+        yield
+    finally:
+        held.release()
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class RunFolder:
     request: RunRequest
     report: dict[str, Any] = field(default_factory=dict)
     source: Path | None = None
-    lock: IO[str] | None = field(default=None, repr=False, compare=False)
+    lock: FileLock | None = field(default=None, repr=False, compare=False)
 
     @property
     def token(self) -> str:
@@ -206,8 +209,8 @@ class RunFolder:
         """
         if (colors := load_colors(self.folder / colors_name(frame))) is None:
             raise InputError(f"{self.folder} does not hold the colors of frame {frame} unrounded; run it anew.")
-        origin = colors["origin"].int()
-        return colors | {"origin": torch.where(origin > 0, origin + 3 * self.first_iteration(frame), origin)}
+        origin, before = colors["origin"], 3 * self.first_iteration(frame)
+        return colors | {"origin": torch.where(origin > 0, origin + before, origin)}
 
     def origin(self) -> np.ndarray:
         """How every pixel came by its color, ``(T, h, w)`` integer as in ``ColorState.origin``."""

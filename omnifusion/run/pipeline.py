@@ -24,7 +24,7 @@ from omnifusion.pool import cores
 from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
 from omnifusion.run.coloring import Coloring
 from omnifusion.run.estimate import disk_mib
-from omnifusion.run.export import export, parallel_frames
+from omnifusion.run.export import export, film_names, parallel_frames
 from omnifusion.run.folder import (
     PARTS,
     RESULTS,
@@ -107,31 +107,41 @@ def begin(
         raise InputError(f"{path} is a file; name a folder for the results.")
     if there.is_relative_to(out) and (there == out or is_part(f"{there.relative_to(out).as_posix()}/", *PARTS)):
         raise InputError(f"{source} lies where the results would be written; name another folder for them.")
-    clip_hash = _hash_clip(source)
-    pictures_hash = _hash_pictures(exemplars)
+    hashes = {"clip_hash": _hash_clip(source), "pictures_hash": _hash_pictures(exemplars)}
     with writing(path):
         Manifest(path).check_foreign()
         path.mkdir(parents=True, exist_ok=True)
-        held, manifest = lock(path), Manifest(path)
-        known: dict[str, Any] = {}
-        if (path / "request.json").is_file() and not overwrite:
-            earlier, known = open_run(path), json.loads((path / "request.json").read_text())
-            if known.get("clip_hash") != clip_hash:
-                raise InputError(f"{path} holds a run of another clip", REPLACE)
-            if earlier.request == request and known.get("pictures_hash") == pictures_hash:
-                return replace(earlier, lock=held)
-            if earlier.report.get("corrections"):
-                raise InputError(f"{path} holds a corrected run", REPLACE)
-        manifest.remove(*((*RESULTS, "request.json", "exemplar_*", "clip.*") if known else "*"))
-        copy = [] if clip is None else [f"clip{clip.suffix.lower()}"]
-        manifest.claim("request.json", *map(exemplar_name, exemplars), *copy)
-        for frame, picture in exemplars.items():
-            write_image(path / exemplar_name(frame), picture)
-        if clip is not None:
-            link(clip, path / copy[0])
-        text = asdict(request) | {"clip_hash": clip_hash, "pictures_hash": pictures_hash}
-        write_text(path / "request.json", json.dumps(text, indent=2) + "\n")
+        held = lock(path)
+        try:
+            _write_request(Manifest(path), request, hashes, exemplars, clip, overwrite)
+        except BaseException:
+            held.release()
+            raise
     return replace(open_run(path), lock=held)
+
+
+def _write_request(
+    manifest: Manifest, request: RunRequest, hashes: dict[str, str], exemplars: Mapping[int, np.ndarray],
+    clip: Path | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Write what is asked, unless it is what was asked before."""
+    path, known = manifest.folder, dict[str, Any]()
+    if (path / "request.json").is_file() and not overwrite:
+        earlier, known = open_run(path), json.loads((path / "request.json").read_text())
+        if known.get("clip_hash") != hashes["clip_hash"]:
+            raise InputError(f"{path} holds a run of another clip", REPLACE)
+        if earlier.request == request and hashes.items() <= known.items():
+            return
+        if earlier.report.get("corrections"):
+            raise InputError(f"{path} holds a corrected run", REPLACE)
+    manifest.remove(*((*RESULTS, "request.json", "exemplar_*", "clip.*") if known else "*"))
+    copy = [] if clip is None else [f"clip{clip.suffix.lower()}" if clip.suffix[1:].isalnum() else "clip.film"]
+    manifest.claim("request.json", *map(exemplar_name, exemplars), *copy)
+    for frame, picture in exemplars.items():
+        write_image(path / exemplar_name(frame), picture)
+    if clip is not None:
+        link(clip, path / copy[0])
+    write_text(path / "request.json", json.dumps(asdict(request) | hashes, indent=2) + "\n")
 
 
 def color(
@@ -154,12 +164,15 @@ def color(
             where nothing is colored yet, the run's files are removed.
     """
     folder, resources = run if isinstance(run, Path) else run.folder, resources or Resources()
-    held = None if isinstance(run, Path) or run.lock is None or run.lock.closed else run.lock
-    with held or lock(folder):
-        run = open_run(folder)
-        if not run.report.get("complete"):
-            with writing(folder):
+    with writing(folder):
+        held = None if isinstance(run, Path) or run.lock is None or not run.lock.is_locked else run.lock
+        held = held or lock(folder)
+        try:
+            run = open_run(folder)
+            if not run.report.get("complete"):
                 yield from _color(run, resources, stages or Stages(), reuse)
+        finally:
+            held.release()
     return open_run(folder)
 
 
@@ -179,6 +192,8 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
             manifest.discard()
         raise
     manifest.remove(*RESULTS)
+    frames = (f"frames/{t:05d}.png" for t in range(len(clip.video)))
+    manifest.claim("report.json", "origin.mp4", *film_names(resources.format), *frames)
     complete = True
     try:
         if workers == 1:
@@ -200,7 +215,6 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
     finally:
         with suppress(ValueError):  # closed elsewhere than it was begun
             is_canceled.reset(token)
-    manifest.claim("report.json")
     write_text(run.folder / "report.json", json.dumps(report, indent=2) + "\n")
 
 
@@ -255,22 +269,14 @@ def _segments(coloring: Coloring) -> dict[str, Any]:
 
 
 def _hash_clip(path: Path) -> str:
-    """A hash of the content of a clip's file, or of the files of its folder and their names.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
+    """A hash of the content of a clip's file, or of the files of its folder and their names."""
     digest = hashlib.sha256()
-    try:
+    with suppress(OSError):  # who reads the clip says so
         for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
             digest.update(os.fsencode(file.name) if file != path else b"")
             with open(file, "rb") as opened:
                 while block := opened.read(2**20):
                     digest.update(block)
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file or folder {path}; check the name.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
     return digest.hexdigest()
 
 
@@ -282,8 +288,10 @@ def _hash_pictures(pictures: Mapping[int, np.ndarray]) -> str:
 
 
 def _require_space(folder: Path, clip: Clip) -> None:
-    """Raise InputError where the results would not fit the disk."""
-    needed, free = disk_mib(len(clip.video), clip.video.size, clip.size), shutil.disk_usage(folder).free >> 20
+    """Raise InputError where the results would not fit the disk, beside what is written already."""
+    written = sum((folder / n).stat().st_size for n in Manifest(folder).names if (folder / n).is_file()) >> 20
+    needed = disk_mib(len(clip.video), clip.video.size, clip.size) - written
+    free = shutil.disk_usage(folder).free >> 20
     if free < needed:
         raise InputError(
             f"About {needed} MiB are needed in {folder}, but only {free} MiB are free",

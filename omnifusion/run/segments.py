@@ -41,8 +41,8 @@ BASE_MIB, FULL_BYTES, FRAME_BYTES = 1600.0, 200, 98
 """Memory of a process, measured: MiB at rest and for the flows that are kept, bytes for each pixel of the input's
 frames, and bytes for each pixel of all frames of a segment at the working size."""
 
-FEWEST, MOST = 8, 5000
-"""Frames of a segment: with fewer colors would drift from window to window, with more iterations exceed 16 bits."""
+FEWEST = 8
+"""Frames of a segment below which colors would drift from window to window."""
 
 OTHER_ROOMS = frozenset({
     "ui", "cli", "terminal", "commands", "evaluation", "correction", "folder", "pipeline", "workers", "export",
@@ -69,7 +69,7 @@ def longest(working: tuple[int, int], full: tuple[int, int], mib: float) -> int:
             f"{working[1]}x{working[0]}",
             {"memory": "allow more", "workers": "use fewer processes", "max-side": "choose a smaller working size"},
         )
-    return min(frames, MOST)
+    return frames
 
 
 def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> list[Shot]:
