@@ -1,4 +1,4 @@
-"""Bad input costs one sentence and nothing else: the kinds that ``docs/footage.md`` names, on the command line and,
+"""Bad input costs one sentence and nothing else: the kinds that ``docs/usage.md`` names, on the command line and,
 where a program can give them, to the page's endpoints."""
 
 from __future__ import annotations

@@ -292,21 +292,21 @@ def _measuring(
 ) -> Callable[..., int]:  # fmt: skip
     """A function that measures methods under the protocol that the options describe."""
 
-    def measure(methods: Any, tables: Callable[[Any], str]) -> int:
+    def measure(methods: Any, table: Callable[[Any], str]) -> int:
+        from omnifusion.evaluation import tables
         from omnifusion.evaluation.dataset import discover
-        from omnifusion.evaluation.evaluate import Evaluation, Protocol, Scoreboard, Scorer
+        from omnifusion.evaluation.evaluate import Protocol, evaluate
         from omnifusion.stages import Stages
 
-        weights = str(lpips_weights) if lpips_weights else None
-        protocol = Protocol(dataset.resolve().name, frames, scale, settings, weights, degrade)
+        protocol = Protocol(dataset.resolve().name, settings, frames, scale, degrade)
         found = discover(dataset, clips.split(",") if clips else None)
         with TemporaryDirectory() as folder:
-            scores = Scoreboard.begin(json or Path(folder) / "scores.json", protocol)
-            follow(Evaluation(protocol, scores, Scorer(lpips_weights), Stages(threads=threads)).run(found, methods))
-            print(text := "\n".join(str(table) for table in tables(scores)))
+            out = json or Path(folder, "scores.json")
+            rows = follow(evaluate(found, methods, protocol, out, Stages(threads=threads), lpips_weights))
+        print(text := table(rows))
         if markdown:
             markdown.write_text(text)
-        return 1 if scores.failures() else 0
+        return 1 if tables.failures(rows) else 0
 
     return measure
 
@@ -320,12 +320,12 @@ def evaluate(
 ) -> int:  # fmt: skip
     """Score OmniFusion and its baselines on a set of clips, as the paper's table 1 does."""
     from omnifusion.evaluation.methods import METHODS
-    from omnifusion.evaluation.tables import evaluation_tables
+    from omnifusion.evaluation.tables import evaluation
 
     names = methods.split(",")
     if unknown := [name for name in names if name not in METHODS]:
         raise InputError(f"There is no method {', '.join(unknown)}; choose from {', '.join(METHODS)}.")
-    return measure({name: METHODS[name] for name in METHODS if name in names}, evaluation_tables)
+    return measure({name: METHODS[name] for name in METHODS if name in names}, evaluation)
 
 
 @app.command()
@@ -338,5 +338,5 @@ def ablate(
     from omnifusion.evaluation import ablation
 
     if parts:
-        return measure(ablation.with_and_without_parts(), lambda scores: [ablation.part_table(scores)])
-    return measure(ablation.rows_of_table_2(), lambda scores: [ablation.paper_ablation(scores, Settings())])
+        return measure(ablation.PART_METHODS, ablation.part_table)
+    return measure(ablation.TABLE_2_METHODS, ablation.table_2)

@@ -37,7 +37,7 @@ NEARBY, EVEN = 4, 12
 """Frames on either side that are nearby, and over which brightness is evened out."""
 
 GRAIN, FLICKER = 0.6, 0.03
-"""L* of grain, or standard deviation of the logarithm of brightness, from which a film is old (docs/footage.md)."""
+"""L* of grain, or standard deviation of the logarithm of brightness, from which a film is old (docs/experiments.md)."""
 
 STANDS_OUT, ALIKE, COMBED = 15, 10, 0.005
 """Gray levels by which a line stands out, and to which its neighbors are alike; share of the picture that is so."""

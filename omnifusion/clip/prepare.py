@@ -98,7 +98,7 @@ class Clip:
         """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colors of ``state``,
         which begins with frame ``first``; ``decoded``, where it is at hand.
 
-        Chroma is brought to full size by bicubic interpolation (guided filters measured worse, docs/propagation.md);
+        Chroma is brought to full size by bicubic interpolation (guided filters measured worse, docs/experiments.md);
         an exemplar gives its frame its chroma at full size, unsoftened.
         """
         L = luminance_of(self.video.frames[frame] if decoded is None else decoded)

@@ -1,134 +1,89 @@
-"""What each part is worth: table 2 of the paper, and our own parts switched off one by one."""
+"""What each part is worth: table 2 of the paper, and our own parts switched one by one, all of it by settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from omnifusion.evaluation.methods import Case, Method, Outcome, omnifusion
-from omnifusion.evaluation.scores import Scoreboard
-from omnifusion.evaluation.tables import CDC, COMPARED, CPU_SECONDS, DELTA_E, PSNR, SECONDS, SSIM, Table, forms
-from omnifusion.progress import Costs, Steps
-from omnifusion.settings import Settings
+import pandas as pd
 
-Change = Callable[[Settings], Settings]
+from omnifusion.evaluation.methods import Method, MethodResult, Sample, omnifusion
+from omnifusion.evaluation.tables import markdown, means, report
+from omnifusion.progress import Steps
 
-WHOLE = "whole method"
+Changes = dict[str, Any]
+WHOLE: Changes = {"diffusion": "always", "optimizations": 1}
+ALWAYS: Changes = {"diffusion": "always"}
 
-PARTS: dict[str, tuple[str, str]] = {
-    "judge": (WHOLE, "all believed"),
-    "keyframes first": (WHOLE, "next in time"),
-    "fitted volume": ("a volume", WHOLE),
-    "diffusion": ("diffusion", WHOLE),
-    "color condition, eq. (2)": ("diffusion", "diffusion without eq. (2)"),
-    "gray constraint, eq. (3)-(4)": ("diffusion", "diffusion without eq. (3)-(4)"),
-    "hint, where diffusion starts": ("diffusion", "diffusion from noise"),
+PAPER_TABLE_2 = {
+    "whole method": (27.87, 0.970, 0.070),
+    "twice the steps": (27.99, 0.965, 0.075),
+    "3 optimizations": (27.17, 0.941, 0.103),
+    "no color condition": (25.37, 0.922, 0.111),
+    "no gray constraint": (26.24, 0.904, 0.127),
+    "neither": (24.78, 0.892, 0.155),
 }
-"""Our own parts: the variants with and without each."""
+"""PSNR, SSIM and LPIPS of the paper's table 2: Stable Diffusion v2.0, 50 and 100 steps, 20 clips of DAVIS."""
 
-
-def _variants() -> dict[str, Callable[[Case], Case]]:
-    """What becomes of a case in each variant; trackers are its own: the change may concern them, and they cost."""
-
-    def choosing(**changes: Any) -> Callable[[Case], Case]:
-        return lambda case: replace(case, settings=replace(case.settings, **changes), trackers={}, fitting=Costs())
-
-    return {
-        WHOLE: choosing(),
-        "all believed": choosing(trust_tracker=True),
-        "next in time": choosing(order="next"),
-        "a volume": choosing(omnimotion="draft"),
-        "diffusion": choosing(diffusion="always"),
-        "diffusion without eq. (2)": choosing(diffusion="always", color_condition=False),
-        "diffusion without eq. (3)-(4)": choosing(diffusion="always", gray_constraint=False),
-        "diffusion from noise": choosing(diffusion="always", strength=None),
-    }
-
-
-VARIANTS = _variants()
-
-
-def inpainted(settings: Settings, **changes: Any) -> Settings:
-    """Settings under which the prior inpaints every frame, as in the paper, with some changes."""
-    return replace(settings, diffusion="always", **changes)
-
-
-ROWS: dict[str, tuple[Change, tuple[str, str, str]]] = {
-    WHOLE: (lambda s: inpainted(s, optimizations=1), ("27.87", "0.970", "0.070")),
-    "twice the steps": (
-        lambda s: inpainted(s, optimizations=1, steps=2 * s.steps),
-        ("27.99", "0.965", "0.075"),
-    ),
-    "3 optimizations": (lambda s: inpainted(s, optimizations=3), ("27.17", "0.941", "0.103")),
-    "no color condition": (
-        lambda s: inpainted(s, optimizations=1, color_condition=False),
-        ("25.37", "0.922", "0.111"),
-    ),
-    "no gray constraint": (
-        lambda s: inpainted(s, optimizations=1, gray_constraint=False),
-        ("26.24", "0.904", "0.127"),
-    ),
-    "neither": (
-        lambda s: inpainted(s, optimizations=1, color_condition=False, gray_constraint=False),
-        ("24.78", "0.892", "0.155"),
-    ),
+PARTS: dict[str, tuple[Changes, Changes]] = {
+    "match confidence": ({}, {"trust_tracker": True}),
+    "keyframes first": ({}, {"order": "next"}),
+    "fitted volume": ({"omnimotion": "draft"}, {}),
+    "diffusion": (ALWAYS, {}),
+    "color condition, eq. (2)": (ALWAYS, ALWAYS | {"color_condition": False}),
+    "gray constraint, eq. (3)-(4)": (ALWAYS, ALWAYS | {"gray_constraint": False}),
+    "color estimate, where diffusion starts": (ALWAYS, ALWAYS | {"strength": None}),
 }
-"""The rows of table 2, from the last to the first: what becomes of the settings, and the paper's PSNR, SSIM, LPIPS."""
+"""Our own parts: the settings that switch each on, and off."""
 
 
-def rows_of_table_2() -> dict[str, Method]:
-    """The rows as methods; the whole first, as the others are also scored on the pixels that it inpainted."""
-    return {name: partial(_sharing, change) for name, (change, _) in ROWS.items()}
+def changed(changes: Changes, sample: Sample) -> Steps[MethodResult]:
+    """Run OmniFusion under changed settings; on the shared trackers, unless the fit is another."""
+    settings = replace(sample.settings, **changes)
+    trackers = sample.trackers if settings.omnimotion == sample.settings.omnimotion else {}
+    return omnifusion(replace(sample, settings=settings, trackers=trackers))
 
 
-def with_and_without_parts() -> dict[str, Method]:
-    """The variants that ``PARTS`` compares, as methods."""
-    return {name: partial(_varied, change) for name, change in VARIANTS.items()}
+def twice_the_steps(sample: Sample) -> Steps[MethodResult]:
+    """Run the whole method with twice the denoising steps."""
+    return changed(WHOLE | {"steps": 2 * sample.settings.steps}, sample)
 
 
-def _sharing(change: Change, case: Case) -> Steps[Outcome]:
-    """OmniFusion under changed settings, with the clip's own trackers."""
-    return omnifusion(replace(case, settings=change(case.settings)))
+TABLE_2_METHODS: dict[str, Method] = {
+    "whole method": partial(changed, WHOLE),
+    "twice the steps": twice_the_steps,
+    "3 optimizations": partial(changed, WHOLE | {"optimizations": 3}),
+    "no color condition": partial(changed, WHOLE | {"color_condition": False}),
+    "no gray constraint": partial(changed, WHOLE | {"gray_constraint": False}),
+    "neither": partial(changed, WHOLE | {"color_condition": False, "gray_constraint": False}),
+}
+"""The rows of table 2; the whole method first, as all are also scored on the pixels that it inpainted."""
 
 
-def _varied(change: Callable[[Case], Case], case: Case) -> Steps[Outcome]:
-    """OmniFusion in a variant."""
-    return omnifusion(change(case))
+def _name(changes: Changes) -> str:
+    return ", ".join(f"{name}={value}" for name, value in changes.items()) or "as chosen"
 
 
-def paper_ablation(scores: Scoreboard, settings: Settings) -> Table:
-    """Table 2 with the paper's figures beside ours."""
-    columns = [*COMPARED, PSNR.within("inpainted"), SSIM.within("inpainted"), SECONDS]
-    rows: list[Sequence[Any]] = []
-    for name, (change, paper) in ROWS.items():
-        s, found = change(settings), scores.entries(name).values()
-        switches = ["✓" if on else "×" for on in (s.color_condition, s.gray_constraint)]
-        rows.append([name, s.steps, s.optimizations, *switches, *(column.mean(found) for column in columns), *paper])
-    heads = dict.fromkeys(["row", "steps", "optim.", "inpaint", "L_gray"], "") | forms(columns)
-    heads |= dict.fromkeys(["paper PSNR", "paper SSIM", "paper LPIPS"], "")
-    note = (
-        "Columns as in the paper's table 2; its figures are of Stable Diffusion v2.0 on the 20 clips of DAVIS with 50 "
-        "and 100 steps. All rows share each clip's tracker; inpainted pixels are those that the whole method inpainted."
-    )
-    return Table("Beside table 2 of the paper", heads, rows, [note, *scores.notes()])
+PART_METHODS: dict[str, Method] = {_name(c): partial(changed, c) for part in PARTS.values() for c in part}
+"""The variants that ``PARTS`` compares."""
 
 
-def part_table(scores: Scoreboard) -> Table:
-    """What each part earns and takes: the mean scores with it, and how they change by it."""
-    columns = (PSNR, DELTA_E, CDC, CPU_SECONDS)
-    rows: list[Sequence[Any]] = []
-    for part, names in PARTS.items():
-        entries = [scores.entries(name) for name in names]
-        both = entries[0].keys() & entries[1].keys()
-        if both:
-            found, without = ([c.mean(e[clip] for clip in both) for c in columns] for e in entries)
-            earned = [a - b for a, b in zip(found, without, strict=True)]
-            share = earned[-1] / found[-1]
-            worth = earned[0] / (10 * share) if share > 0 else "costs nothing"
-            rows.append([part, len(both), found[0], *earned, share, worth])
-    heads = {"part": "", "clips": "", "PSNR with it": ".2f", "earned, dB": "+.2f", "ΔE00": "+.2f", "CDC": "+.6f"}
-    heads |= {"CPU s a clip": "+.1f", "of the time with it": ".1%", "dB per tenth of the time": "+.2f"}
-    note = "Each part with and without it; what belongs to the diffusion, where that is always asked."
-    return Table("Our own parts, switched one by one", heads, rows, [note, *scores.notes()])
+def table_2(rows: pd.DataFrame) -> str:
+    """Write table 2 with the paper's figures beside ours."""
+    ours = means(rows).reindex(PAPER_TABLE_2)[["psnr", "ssim", "lpips", "inpainted_psnr", "cpu_seconds"]]
+    paper = pd.DataFrame(PAPER_TABLE_2, index=["paper PSNR", "paper SSIM", "paper LPIPS"]).T
+    return report(rows, markdown(ours.join(paper).rename_axis("row"), ".3f"))
+
+
+def part_table(rows: pd.DataFrame) -> str:
+    """Write what each part earns and costs: the PSNR with it, and how the mean scores change by it."""
+    scores = {"psnr": "PSNR, dB", "ciede2000": "ΔE00", "cdc": "CDC", "cpu_seconds": "CPU s"}
+    by_method = rows.set_index(["method", "clip"])[list(scores)]
+    table = {}
+    for part, (on, off) in PARTS.items():
+        change = (by_method.loc[_name(on)] - by_method.loc[_name(off)]).dropna()
+        psnr = by_method.loc[_name(on)].loc[change.index, "psnr"].mean()
+        changes = change.mean().rename(scores).add_prefix("change of ")
+        table[part] = {"clips": len(change), "PSNR with it": psnr, **changes}
+    return report(rows, markdown(pd.DataFrame(table).T.rename_axis("part"), ".3f"))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.geometry import pixel_grid, warp
+from omnifusion.geometry import inside, pixel_grid, warp
 from omnifusion.levin import levin as fill
 
 Baseline = Callable[[Tensor, Tensor], Tensor]
@@ -36,19 +36,17 @@ def join(L: Tensor, ab: Tensor) -> np.ndarray:
 
 
 def gray(L: Tensor, ab: Tensor) -> Tensor:
-    """No color at all after the first frame."""
-    result = torch.zeros(len(L), *ab.shape)
-    result[0] = ab
-    return result
+    """Leave all frames after the first without color."""
+    return torch.cat([ab[None], torch.zeros(len(L) - 1, *ab.shape)])
 
 
 def static(L: Tensor, ab: Tensor) -> Tensor:
-    """Every frame wears the color of the first, pixel for pixel."""
+    """Give every frame the color of the first, pixel for pixel."""
     return ab.expand(len(L), *ab.shape).clone()
 
 
 def flow_warp(L: Tensor, ab: Tensor) -> Tensor:
-    """Color fetched from frame to frame along backward DIS flow (medium preset), border repeated."""
+    """Warp color from frame to frame along backward DIS flow (medium preset), border repeated."""
     gray8 = _bytes(L)
     result = [ab]
     for t in range(1, len(L)):
@@ -62,12 +60,11 @@ def levin(L: Tensor, ab: Tensor) -> Tensor:
     result = [ab]
     for t in range(1, len(L)):
         backward, forward = _dis(gray8[t], gray8[t - 1]), _dis(gray8[t - 1], gray8[t])
-        known = consistent(backward, forward)
-        result.append(fill(L[t], warp(result[-1], backward), known))
+        result.append(fill(L[t], warp(result[-1], backward), consistent(backward, forward)))
     return torch.stack(result)
 
 
-BASELINES: dict[str, Baseline] = {"gray": gray, "static": static, "flow-warp": flow_warp, "levin": levin}
+BASELINES: dict[str, Baseline] = {"flow-warp": flow_warp, "levin": levin, "static": static, "gray": gray}
 """The classical baselines by the names that tables and the command line use."""
 
 
@@ -77,12 +74,11 @@ def consistent(backward: Tensor, forward: Tensor) -> Tensor:
     A pixel p passes if p + b lies in the frame and |b + f|^2 <= 0.01 (|b|^2 + |f|^2) + 0.5, with b = ``backward`` at p
     and f = ``forward`` at p + b; both flows ``(2, H, W)``.
     """
-    _, H, W = backward.shape
     f = warp(forward, backward)
     gap = ((backward + f) ** 2).sum(0)
     bound = 0.01 * ((backward**2).sum(0) + (f**2).sum(0)) + 0.5
-    x, y = (pixel_grid(H, W) + backward.permute(1, 2, 0)).unbind(-1)
-    return (gap <= bound) & (x >= 0) & (x <= W - 1) & (y >= 0) & (y <= H - 1)
+    H, W = gap.shape
+    return (gap <= bound) & inside(pixel_grid(H, W) + backward.permute(1, 2, 0), H, W)
 
 
 def _bytes(L: Tensor) -> np.ndarray:
@@ -91,6 +87,6 @@ def _bytes(L: Tensor) -> np.ndarray:
 
 
 def _dis(source: np.ndarray, target: np.ndarray) -> Tensor:
-    """Dense inverse search flow, medium preset as created, ``(2, H, W)``: source(p) looks like target(p + flow(p))."""
+    """DIS flow, medium preset as created, ``(2, H, W)``: source(p) looks like target(p + flow(p))."""
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(source, target, None)
     return torch.from_numpy(flow).permute(2, 0, 1).contiguous()

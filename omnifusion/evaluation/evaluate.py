@@ -1,157 +1,185 @@
-"""Runs methods over a set of clips, scores them as the paper does (section 4), and keeps all that is done in a file."""
+"""Run methods over a set of clips and score them as the paper does (section 4)."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+import pandas as pd
 
 from omnifusion import metrics
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.degrade import degrade
-from omnifusion.evaluation.methods import Case, Method, Outcome
-from omnifusion.evaluation.scores import Protocol, Scoreboard
-from omnifusion.progress import Costs, InputError, Measured, Step, Steps
+from omnifusion.evaluation.methods import Method, MethodResult, Sample
+from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
+from omnifusion.prior.source import check_source
+from omnifusion.progress import Canceled, Costs, InputError, Measured, Step, StepIterator, Steps
+from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Origin
-
-REGIONS = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
-"""The parts of a clip that all methods are also scored on alone: what the first method propagated and inpainted."""
-
-
-class Scorer:
-    """All scores of a clip; LPIPS where its network can be had, else ``lpips_missing`` says why not."""
-
-    def __init__(self, weights: Path | None = None) -> None:
-        self.network: nn.Module | None = None
-        self.lpips_missing: str | None = None
-        try:
-            self.network = metrics.lpips_network(weights)
-        except InputError as error:
-            if weights is not None:
-                raise
-            self.lpips_missing = str(error)
-
-    def compare(self, result: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Every score that compares frames, each ``(T,)``, on all pixels or on those of ``where``."""
-        scores = {name: score(result, truth, where) for name, score in metrics.COMPARISONS.items()}
-        if self.network is not None:
-            scores["lpips"] = metrics.lpips(self.network, result, truth, where)
-        return scores
-
-    def score(self, truth: np.ndarray, outcome: Outcome, reference: Outcome) -> dict[str, Any]:
-        """Scores of one method on one clip; the first frame is the exemplar and is only seen by CDC.
-
-        Args:
-            truth: ``(T, 3, H, W)`` uint8.
-            reference: says which pixels are propagated and inpainted, if it knows.
-
-        Returns:
-            The figures by name, means over frames: scores, those of a region as "REGION SCORE", the share of a region
-            under its name; and "curves", those that are known per frame.
-        """
-        result, true = outcome.frames[1:], truth[1:]
-        curves = self.compare(result, true)
-        regions: dict[str, float] = {}
-        for region, origin in REGIONS.items():
-            where = reference.came_by(origin)
-            if where is not None and where[1:].any():
-                counts, scores = where[1:].sum((1, 2)), self.compare(result, true, where[1:])
-                regions |= {f"{region} {name}": pooled(name, values, counts) for name, values in scores.items()}
-            if outcome.kind is not None:
-                curves[region] = (outcome.kind[1:] == origin).mean((1, 2))
-        return {
-            **{name: float(values.mean()) for name, values in curves.items()},
-            "psnr_uint8": float(metrics.psnr_uint8(result, true).mean()),
-            "cdc": metrics.cdc(outcome.frames),
-            "flicker": metrics.flicker(outcome.frames, truth),
-            "color": float(metrics.colorfulness(result).mean() / metrics.colorfulness(true).mean()),
-            **regions,
-            "curves": {name: np.round(values, 4).tolist() for name, values in curves.items()},
-        }
-
-
-def pooled(name: str, values: np.ndarray, counts: np.ndarray) -> float:
-    """One figure for a region: frames ``(T,)`` weighted by their pixels ``(T,)``; PSNR of the mean squared error."""
-    values, weights = values[counts > 0], counts[counts > 0] / counts.sum()
-    if name == "psnr":
-        return float(-10 * np.log10((weights * 10 ** (-values / 10)).sum()))
-    return float((weights * values).sum())
+from omnifusion.visualize import stretch
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One measurement: what is measured, where its scores go, who scores, and where the heavy stages run."""
+class Protocol:
+    """What is measured and how.
 
-    protocol: Protocol
-    scores: Scoreboard
-    scorer: Scorer
-    stages: Stages = field(default_factory=Stages)
+    Attributes:
+        dataset: name of the set.
+        settings: OmniFusion's choices.
+        frames: the first so many of each clip; None = whole clips.
+        scale: frames are resized by this with area averaging, before anything else.
+        degrade: how clips are aged first ("film"), or None.
+    """
 
-    def run(self, clips: Mapping[str, Path], methods: Mapping[str, Method]) -> Steps[Scoreboard]:
-        """Run ``methods`` on every clip; returns the scores.
+    dataset: str
+    settings: Settings
+    frames: int | None = None
+    scale: float = 1.0
+    degrade: str | None = None
 
-        A clip or method that fails is noted with its reason, and the rest goes on. What is scored is not run again,
-        except that a new run of the first method takes the others along, as all are scored on the regions of the first.
-        """
-        first = next(iter(methods))
-        self.scores.lpips_missing = self.scorer.lpips_missing
-        for n, (clip, path) in enumerate(clips.items()):
-            todo = {m: run for m, run in methods.items() if clip not in self.scores.entries(m)}
-            if first in todo:
-                todo = dict(methods)
-            for step in self._measure(clip, path, todo, first) if todo else ():
-                told = step if isinstance(step, Measured) else Step("evaluate")
-                yield replace(told, message=f"{clip}: {step.message}", done=n / len(clips))
-        return self.scores
 
-    def _measure(self, clip: str, path: Path, methods: Mapping[str, Method], first: str) -> Steps[None]:
-        """Methods on one clip, into the scores."""
-        scores = self.scores
+def evaluate(
+    clips: Mapping[str, Path],
+    methods: Mapping[str, Method],
+    protocol: Protocol,
+    out: Path,
+    stages: Stages | None = None,
+    lpips_weights: Path | None = None,
+) -> Steps[pd.DataFrame]:
+    """Run every method on every clip and score what it made.
+
+    The methods of a clip run together, as they share its trackers and are all scored on what the first one inpainted.
+
+    Args:
+        out: a JSON file, written after every clip; clips that it holds without an error are not run again.
+        stages: where the heavy stages run; None = here.
+        lpips_weights: see ``metrics.load_lpips``; where torchvision's own cannot be had, there is no LPIPS.
+
+    Returns:
+        The rows, see ``read``. Scores are means over the frames after the first, which is the exemplar.
+
+    Raises:
+        InputError: ``out`` holds something else, or ``lpips_weights`` or the prior cannot be read.
+        OSError: ``out`` cannot be written.
+    """
+    check_source(protocol.settings)  # a prior that cannot be had must cost nobody a fit
+    content: dict[str, Any] = {"protocol": asdict(protocol) | {"methods": list(methods)}, "no_lpips": "", "rows": []}
+    content["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    if out.exists():
+        known = read(out)
+        if known.attrs["protocol"] != content["protocol"]:
+            raise InputError(f"{out} holds an evaluation with other choices; name another file.")
+        whole = ~known["clip"].isin(known.loc[known["error"].notna(), "clip"])
+        content["rows"] = [row.dropna().to_dict() for _, row in known[whole].iterrows()]
+    scores = metrics.COMPARISONS | {"psnr_uint8": metrics.psnr_uint8}
+    try:
+        scores["lpips"] = metrics.load_lpips(lpips_weights)
+    except InputError as error:
+        if lpips_weights is not None:
+            raise
+        content["no_lpips"] = str(error)
+    done = {row["clip"] for row in content["rows"]}
+    _save(content, out)
+    for n, clip in enumerate(clips):
+        if clip not in done:
+            for step in _measure(clips[clip], methods, protocol, stages or Stages(), scores):
+                if isinstance(step, Measured):
+                    content["rows"].append({"clip": clip} | step.row)
+                yield replace(step, message=f"{clip}: {step.message}", done=n / len(clips))
+            _save(content, out)
+    return read(out)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read an evaluation.
+
+    Returns:
+        A row for each clip and method with the scores of ``COLUMNS``, or an "error"; a clip that could not be read has
+        one row. ``attrs`` say how it was made: "protocol", "machine", "no_lpips".
+
+    Raises:
+        InputError: the file does not hold one.
+    """
+    try:
+        content = json.loads(path.read_text())
+        rows = pd.DataFrame(content.pop("rows"), columns=["clip", "method", *COLUMNS, "error"])
+        rows.attrs = {key: content[key] for key in ("protocol", "machine", "no_lpips")}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise InputError(f"{path} does not hold an evaluation; name another file.") from error
+    return rows
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(content, indent=1) + "\n")
+    draft.replace(path)
+
+
+def _measure(
+    path: Path,
+    methods: Mapping[str, Method],
+    protocol: Protocol,
+    stages: Stages,
+    scores: Mapping[str, metrics.Score],
+) -> Steps[None]:
+    """Run methods on one clip; whatever goes wrong with one, the others are still measured."""
+    try:
+        ground_truth, aged = read_clip(path, protocol.frames, protocol.scale), None
+        if protocol.degrade:
+            aged, ground_truth = degrade(ground_truth)
+    except Exception as error:
+        yield _failure("reading", error)
+        return
+    yield Measured(
+        "evaluate", f"{len(ground_truth)} frames", row={"method": GROUND_TRUTH, "cdc": metrics.cdc(ground_truth)}
+    )
+    sample, inpainted = Sample(ground_truth, protocol.settings, stages, aged), None
+    for name, method in methods.items():
+        costs = Costs()
+        work = StepIterator(costs.of(name, method(sample)))
         try:
-            truth, seen = read_clip(path, self.protocol.frames, self.protocol.scale), None
-            if self.protocol.degrade:
-                aged = degrade(truth)
-                truth, seen = aged.truth, aged.frames
-        except Exception as error:  # whatever is wrong with one clip, the others are still measured
-            scores.clips[clip] = {"error": _reason(error), "methods": {}}
-            scores.save()
-            yield Measured("evaluate", f"cannot be read: {_reason(error)}", row=scores.clips[clip])
-            return
-        entries = scores.clips.get(clip, {}).get("methods", {})
-        about = {"frames": len(truth), "size": list(truth.shape[2:]), "cdc": metrics.cdc(truth)}
-        scores.clips[clip] = about | {"methods": entries}
-        scores.keep(clip, "truth", Outcome(truth))
-        case = Case(truth, self.protocol.settings, self.stages, seen=seen)
-        for method, run in methods.items():
-            try:
-                costs = Costs()
-                with costs.during(method):
-                    outcome = yield from run(case)
-                scores.keep(clip, method, outcome)
-                known = first if method == first or clip in scores.entries(first) else "truth"  # which has no regions
-                reference = scores.outcomes(clip, [known])[known]
-                spent = np.add([costs.seconds[method], costs.cpu_seconds[method]], outcome.borrowed).round(2).tolist()
-                cost = dict(zip(("seconds", "cpu_seconds"), spent, strict=True)) | {
-                    "peak_mib": round(costs.peak_mib[method])
-                }
-                entry = self.scorer.score(truth, outcome, reference) | cost
-                message = f"{method} {entry['psnr']:.2f} dB in {entry['seconds']:.0f} s"
-            except Exception as error:  # one method's failure must not cost the others their scores
-                entry = {"error": _reason(error)}
-                message = f"{method} failed: {entry['error']}"
-            entries[method] = entry
-            scores.machine = f"{platform.machine()}, {os.cpu_count()} cores"
-            scores.save()
-            yield Measured("evaluate", message, row=entry)
+            for step in work:
+                yield Step("evaluate", f"{name}: {step.message}")
+            if work.result.kind is not None and inpainted is None:
+                inpainted = stretch(work.result.kind, ground_truth.shape[2:]) == Origin.INPAINTED
+            row = _score(work.result, ground_truth, inpainted, scores)
+        except Canceled:
+            raise
+        except Exception as error:
+            yield _failure(name, error)
+            continue
+        row |= {"seconds": costs.seconds[name], "cpu_seconds": costs.cpu_seconds[name]}
+        row |= {"method": name, "peak_mib": costs.peak_mib[name]}
+        yield Measured("evaluate", f"{name}: {row['psnr']:.2f} dB in {row['seconds']:.0f} s", row=row)
 
 
-def _reason(error: Exception) -> str:
-    """One line."""
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+def _failure(name: str, error: Exception) -> Measured:
+    sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return Measured("evaluate", f"{name} failed: {sentence}", row={"method": name, "error": sentence})
+
+
+def _score(
+    result: MethodResult,
+    ground_truth: np.ndarray,
+    inpainted: np.ndarray | None,
+    scores: Mapping[str, metrics.Score],
+) -> dict[str, Any]:
+    """Score one method on one clip; ``inpainted`` ``(T, H, W)`` bool is the region that is also scored alone."""
+    row: dict[str, Any] = {k: float(score(result.frames[1:], ground_truth[1:]).mean()) for k, score in scores.items()}
+    row["cdc"] = metrics.cdc(result.frames)
+    if result.kind is not None:
+        shares = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
+        row |= {name: float((result.kind[1:] == origin).mean()) for name, origin in shares.items()}
+    if inpainted is not None and inpainted.any():
+        squares = ((result.frames.astype(np.float32) - ground_truth) ** 2).mean(1)
+        row["inpainted_psnr"] = float(10 * np.log10(255**2 / squares[inpainted].mean()))
+    return row

@@ -20,7 +20,7 @@ the official networks, sizes, sample counts and schedule, and goes through the s
 
 - No color and no L_pho: only correspondence is used, and color is what the clip does not have.
 - * Couplings read scale and shift from bilinear grids (made from psi_i by a linear map) instead of MLPs: under 1/100
-  of the time per sample (docs/tracker.md), and the composition of five such shears bends enough.
+  of the time per sample (docs/experiments.md), and the composition of five such shears bends enough.
 - * Scales are a rational function within (1/3, 3) instead of an exponential: it cannot overflow, and needs no exp.
 - * Density is two trilinear grids instead of a GaborNet, for the same reason.
 - * K = 8 samples; in both, the last one opaque, so that weights sum to 1.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DAMAGE = (OSError, ValueError, RuntimeError, KeyError)
 """What the libraries raise where weights are missing or broken."""
 GRADIENT_SCALE = 0.2
-"""Of a prior that does not say: a step of eq. (4) moves L* about as far as the bundled prior's does (docs/gpu.md)."""
+"""Of a prior that does not say: a step of eq. (4) moves L* as far as the bundled prior's (docs/experiments.md)."""
 TEXT_GUIDANCE = 7.5
 """Classifier-free guidance scale where a prompt is given (Stable Diffusion's default)."""
 
@@ -135,7 +135,7 @@ def load_components(source: str, device: str) -> Components:
     """Load a prior from a folder or hub id, without text; the latest one is kept.
 
     On a GPU it has half precision, and what the gradient of eq. (4) needs is computed again instead of held
-    (docs/gpu.md).
+    (docs/experiments.md).
 
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.
