@@ -52,7 +52,7 @@ def test_cycles_close_as_dense_ones_do() -> None:
 def test_residuals_of_some_pixels_are_those_of_all() -> None:
     L, source = smooth(2, 1, 200.0)[..., 0], smooth(3, 1, 200.0)[..., 0]
     points = match.points_of(EVERYWHERE, W)
-    whole = match.luminance_residual(EVERYWHERE, points, L, source, confidence._WINDOW)
+    whole = match.luminance_residual(EVERYWHERE, points, L, source, confidence.RESIDUAL_WINDOW)
     dense = cv2.GaussianBlur(np.abs(L - source), (0, 0), confidence.RESIDUAL_SIGMA)
     assert np.abs(whole.reshape(H, W) - dense).max() < 1e-2 * dense.max()
     asked = np.zeros((H, W), np.uint8)
@@ -60,7 +60,7 @@ def test_residuals_of_some_pixels_are_those_of_all() -> None:
     side = 2 * match.WINDOW + 1
     around = np.flatnonzero(cv2.dilate(asked, np.ones((side, side), np.uint8)))
     some = np.zeros(H * W, np.float32)
-    some[around] = match.luminance_residual(around, points[around], L, source, confidence._WINDOW)
+    some[around] = match.luminance_residual(around, points[around], L, source, confidence.RESIDUAL_WINDOW)
     assert np.abs(some - whole)[asked.ravel() > 0].max() < 1e-4
 
 

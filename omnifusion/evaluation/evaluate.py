@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.degrade import degrade
 from omnifusion.evaluation.methods import Method, MethodResult, Sample
 from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
+from omnifusion.pool import cores
 from omnifusion.prior.source import check_source
 from omnifusion.progress import Canceled, Costs, InputError, Measured, Step, StepIterator, Steps
 from omnifusion.settings import Settings
@@ -71,7 +71,7 @@ def evaluate(
     """
     check_source(protocol.settings)  # a prior that cannot be had must cost nobody a fit
     content: dict[str, Any] = {"protocol": asdict(protocol) | {"methods": list(methods)}, "no_lpips": "", "rows": []}
-    content["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    content["machine"] = f"{platform.machine()}, {(stages := stages or Stages()).threads or cores()} threads"
     if out.exists():
         known = read(out)
         if known.attrs["protocol"] != content["protocol"]:
@@ -89,7 +89,7 @@ def evaluate(
     _save(content, out)
     for n, clip in enumerate(clips):
         if clip not in done:
-            for step in _measure(clips[clip], methods, protocol, stages or Stages(), scores):
+            for step in _measure(clips[clip], methods, protocol, stages, scores):
                 if isinstance(step, Measured):
                     content["rows"].append({"clip": clip} | step.row)
                 yield replace(step, message=f"{clip}: {step.message}", done=n / len(clips))

@@ -27,7 +27,7 @@ BIAS = 5.505
 RESIDUAL_SIGMA, SPREAD_SIGMA = 1.5, 5.0
 """Radii in pixels of the windows in which luminance is compared and chroma varies."""
 
-_WINDOW = np.exp(-0.5 * (np.arange(match.WINDOW + 1) / RESIDUAL_SIGMA) ** 2).astype(np.float32)
+RESIDUAL_WINDOW = np.exp(-0.5 * (np.arange(match.WINDOW + 1) / RESIDUAL_SIGMA) ** 2).astype(np.float32)
 
 
 def probability(residual: Array, cycle: Array, spread: Array) -> Array:
@@ -70,7 +70,7 @@ def most_likely(
         if spread is None:
             p = np.isfinite(cycle).astype(np.float32)
         else:
-            residual = match.luminance_residual(pixels, points, L, source_L, _WINDOW)
+            residual = match.luminance_residual(pixels, points, L, source_L, RESIDUAL_WINDOW)
             p = probability(residual, cycle, match.sample(spread, points))
         if best is None:
             best = points, p
