@@ -81,20 +81,6 @@ def resize(image: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), how))
 
 
-def crop(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """The part of ``image`` inside ``box`` = (left, top, right, bottom)."""
-    left, top, right, bottom = box
-    return image[top:bottom, left:right]
-
-
-def frame_box(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """``image`` with the outline of ``box`` = (left, top, right, bottom) drawn on it, two pixels thick."""
-    left, top, right, bottom = box
-    picture = Image.fromarray(image)
-    ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=(213, 94, 0), width=2)
-    return np.asarray(picture)
-
-
 def sheet(
     rows: Sequence[Sequence[np.ndarray | None]],
     row_labels: Sequence[str] = (),

@@ -15,7 +15,7 @@ import pandas as pd
 from omnifusion import metrics
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.degrade import degrade
-from omnifusion.evaluation.methods import Method, MethodResult, Sample
+from omnifusion.evaluation.methods import Method, Sample
 from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
 from omnifusion.pool import cores
 from omnifusion.prior.source import check_source
@@ -70,8 +70,9 @@ def evaluate(
         OSError: ``out`` cannot be written.
     """
     check_source(protocol.settings)  # a prior that cannot be had must cost nobody a fit
+    stages = stages or Stages()
     content: dict[str, Any] = {"protocol": asdict(protocol) | {"methods": list(methods)}, "no_lpips": "", "rows": []}
-    content["machine"] = f"{platform.machine()}, {(stages := stages or Stages()).threads or cores()} threads"
+    content["machine"] = f"{platform.machine()}, {stages.threads or cores()} threads"
     if out.exists():
         known = read(out)
         if known.attrs["protocol"] != content["protocol"]:
@@ -86,14 +87,16 @@ def evaluate(
             raise
         content["no_lpips"] = str(error)
     done = {row["clip"] for row in content["rows"]}
-    _save(content, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     for n, clip in enumerate(clips):
         if clip not in done:
             for step in _measure(clips[clip], methods, protocol, stages, scores):
                 if isinstance(step, Measured):
                     content["rows"].append({"clip": clip} | step.row)
                 yield replace(step, message=f"{clip}: {step.message}", done=n / len(clips))
-            _save(content, out)
+        draft = out.with_suffix(".part")  # whole or not at all
+        draft.write_text(json.dumps(content, indent=1) + "\n")
+        draft.replace(out)
     return read(out)
 
 
@@ -109,27 +112,15 @@ def read(path: Path) -> pd.DataFrame:
     """
     try:
         content = json.loads(path.read_text())
-        rows = pd.DataFrame(content.pop("rows"), columns=["clip", "method", *COLUMNS, "error"])
+        rows = pd.DataFrame(content["rows"], columns=["clip", "method", *COLUMNS, "error"])
         rows.attrs = {key: content[key] for key in ("protocol", "machine", "no_lpips")}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise InputError(f"{path} does not hold an evaluation; name another file.") from error
     return rows
 
 
-def _save(content: dict[str, Any], path: Path) -> None:
-    """Write a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(content, indent=1) + "\n")
-    draft.replace(path)
-
-
 def _measure(
-    path: Path,
-    methods: Mapping[str, Method],
-    protocol: Protocol,
-    stages: Stages,
-    scores: Mapping[str, metrics.Score],
+    path: Path, methods: Mapping[str, Method], protocol: Protocol, stages: Stages, scores: Mapping[str, metrics.Score]
 ) -> Steps[None]:
     """Run methods on one clip; whatever goes wrong with one, the others are still measured."""
     try:
@@ -139,47 +130,35 @@ def _measure(
     except Exception as error:
         yield _failure("reading", error)
         return
-    yield Measured(
-        "evaluate", f"{len(ground_truth)} frames", row={"method": GROUND_TRUTH, "cdc": metrics.cdc(ground_truth)}
-    )
+    row = {"method": GROUND_TRUTH, "cdc": metrics.cdc(ground_truth)}
+    yield Measured("evaluate", f"{len(ground_truth)} frames", row=row)
     sample, inpainted = Sample(ground_truth, protocol.settings, stages, aged), None
     for name, method in methods.items():
-        costs = Costs()
+        costs, row = Costs(), {"method": name}
         work = StepIterator(costs.of(name, method(sample)))
         try:
             for step in work:
                 yield Step("evaluate", f"{name}: {step.message}")
-            if work.result.kind is not None and inpainted is None:
-                inpainted = stretch(work.result.kind, ground_truth.shape[2:]) == Origin.INPAINTED
-            row = _score(work.result, ground_truth, inpainted, scores)
+            frames, kind = work.result
+            row |= {key: float(score(frames[1:], ground_truth[1:]).mean()) for key, score in scores.items()}
         except Canceled:
             raise
         except Exception as error:
             yield _failure(name, error)
             continue
-        row |= {"seconds": costs.seconds[name], "cpu_seconds": costs.cpu_seconds[name]}
-        row |= {"method": name, "peak_mib": costs.peak_mib[name]}
+        if kind is not None:
+            shares = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
+            row |= {key: float((kind[1:] == origin).mean()) for key, origin in shares.items()}
+            if inpainted is None:
+                inpainted = stretch(kind, ground_truth.shape[2:]) == Origin.INPAINTED
+        if inpainted is not None and inpainted.any():
+            squares = ((frames.astype(np.float32) - ground_truth) ** 2).mean(1)
+            row["inpainted_psnr"] = float(10 * np.log10(255**2 / squares[inpainted].mean()))
+        row |= {"cdc": metrics.cdc(frames), "seconds": costs.seconds[name], "cpu_seconds": costs.cpu_seconds[name]}
+        row["peak_mib"] = costs.peak_mib[name]
         yield Measured("evaluate", f"{name}: {row['psnr']:.2f} dB in {row['seconds']:.0f} s", row=row)
 
 
 def _failure(name: str, error: Exception) -> Measured:
     sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return Measured("evaluate", f"{name} failed: {sentence}", row={"method": name, "error": sentence})
-
-
-def _score(
-    result: MethodResult,
-    ground_truth: np.ndarray,
-    inpainted: np.ndarray | None,
-    scores: Mapping[str, metrics.Score],
-) -> dict[str, Any]:
-    """Score one method on one clip; ``inpainted`` ``(T, H, W)`` bool is the region that is also scored alone."""
-    row: dict[str, Any] = {k: float(score(result.frames[1:], ground_truth[1:]).mean()) for k, score in scores.items()}
-    row["cdc"] = metrics.cdc(result.frames)
-    if result.kind is not None:
-        shares = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
-        row |= {name: float((result.kind[1:] == origin).mean()) for name, origin in shares.items()}
-    if inpainted is not None and inpainted.any():
-        squares = ((result.frames.astype(np.float32) - ground_truth) ** 2).mean(1)
-        row["inpainted_psnr"] = float(10 * np.log10(255**2 / squares[inpainted].mean()))
-    return row

@@ -18,21 +18,8 @@ from omnifusion.evaluation.baselines import BASELINES, Baseline, join, split
 from omnifusion.progress import Fitted, InputError, Round, Step, StepIterator, Steps
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import ColorState, Exemplar, Tracker, Video
+from omnifusion.state import Exemplar, Tracker, Video
 from omnifusion.video import is_gray
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """What a method made of a clip.
-
-    Attributes:
-        frames: ``(T, 3, H, W)`` uint8.
-        kind: ``(T, h, w)`` integer at the working size, each pixel's ``Origin`` or -1 = still gray; None for baselines.
-    """
-
-    frames: np.ndarray
-    kind: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +29,8 @@ class Sample:
     Attributes:
         ground_truth: ``(T, 3, H, W)`` uint8; methods see its luminance and the color of its first frame alone.
         settings: the choices of OmniFusion.
-        stages: where the heavy stages run; shared by the clips of a run, so that the prior is loaded once.
-        aged: ``(T, 3, H, W)`` uint8 gray frames that they see instead of its luminance, or None.
+        stages: where the heavy stages run.
+        aged: ``(T, 3, H, W)`` uint8 gray frames that methods see instead of its luminance, or None.
         trackers: by the first frame of their shot; the first method that needs one fits it, and is charged for it.
     """
 
@@ -66,19 +53,15 @@ class Sample:
             return prepare(video, [], self.settings.max_side)
         return prepare(replace(video, frames=self.aged), [Exemplar(0, self.ground_truth[0])], self.settings.max_side)
 
-    def result(self, clip: Clip, state: ColorState) -> MethodResult:
-        """The colors of ``state`` with the luminance of the ground truth, at full size."""
-        clip = clip if self.aged is None else replace(clip, video=replace(clip.video, frames=self.ground_truth))
-        frames = np.stack([clip.full_size(state, t) for t in range(len(state))])
-        return MethodResult(frames, state.kind.numpy().astype(np.int8))
+
+Method = Callable[[Sample], Steps[tuple[np.ndarray, "np.ndarray | None"]]]
+"""Colors a sample: its frames ``(T, 3, H, W)`` uint8, with the luminance of the ground truth; and at the working size
+each pixel's ``Origin``, -1 = still gray, ``(T, h, w)``, or None for a baseline."""
 
 
-Method = Callable[[Sample], Steps[MethodResult]]
-
-
-def omnifusion(sample: Sample, rounds: int | None = None) -> Steps[MethodResult]:
+def omnifusion(sample: Sample, rounds: int | None = None) -> Steps[tuple[np.ndarray, np.ndarray | None]]:
     """Run Algorithm 1: the whole of it, or the first ``rounds``; what these do not reach stays gray."""
-    clip = sample.clip()
+    clip, state = sample.clip(), None
     steps = colorize(clip.L, clip.exemplar_ab(), sample.settings, clip.shots, sample.stages, sample.trackers)
     with closing(steps):
         for step in (work := StepIterator(steps)):
@@ -86,13 +69,16 @@ def omnifusion(sample: Sample, rounds: int | None = None) -> Steps[MethodResult]
                 sample.trackers[step.start] = step.tracker
             if isinstance(step, Round) and step.result.index + 1 == rounds:
                 duplicates = {t: other for shot in clip.shots for t, other in shot.duplicates.items()}
-                return sample.result(clip, step.state.repeated(duplicates))
+                state = step.state.repeated(duplicates)
+                break
             yield step
-    return sample.result(clip, work.result.state)
+    state = state or work.result.state
+    true = clip if sample.aged is None else replace(clip, video=replace(clip.video, frames=sample.ground_truth))
+    return np.stack([true.full_size(state, t) for t in range(len(state))]), state.kind.numpy()
 
 
-def inpainting_only(sample: Sample) -> Steps[MethodResult]:
-    """Run Algorithm 1 with a tracker that loses every point: the prior colors every frame after the first."""
+def inpainting_only(sample: Sample) -> Steps[tuple[np.ndarray, np.ndarray | None]]:
+    """Run Algorithm 1 with a tracker that loses every point: every frame after the first is inpainted."""
     return omnifusion(replace(sample, trackers=dict.fromkeys(range(len(sample.ground_truth)), Blind())))
 
 
@@ -104,12 +90,12 @@ class Blind:
         return torch.full_like(points, -1e6), torch.zeros(len(points), dtype=torch.bool)
 
 
-def classical(baseline: Baseline, sample: Sample) -> Steps[MethodResult]:
+def classical(baseline: Baseline, sample: Sample) -> Steps[tuple[np.ndarray, np.ndarray | None]]:
     """Run a classical baseline, at the clip's own size."""
     yield Step("baseline", baseline.__name__)
     L, ab = split(sample.ground_truth)
     visible = L if sample.aged is None else split(sample.aged)[0]
-    return MethodResult(join(L, baseline(visible, ab[0])))
+    return join(L, baseline(visible, ab[0])), None
 
 
 METHODS: dict[str, Method] = {
@@ -118,5 +104,4 @@ METHODS: dict[str, Method] = {
     "inpainting-only": inpainting_only,
     **{name: partial(classical, baseline) for name, baseline in BASELINES.items()},
 }
-"""All methods by name, OmniFusion first, as all are also scored on what it inpainted; "omnimotion-only" ends with the
-exemplar's propagation."""
+"""All methods by name; "omnimotion-only" ends with the exemplar's propagation."""
