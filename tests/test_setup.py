@@ -1,12 +1,15 @@
-"""``make setup`` takes PyTorch's CPU build where there is no NVIDIA card and PyTorch's index answers."""
+"""``make setup`` takes PyTorch's CPU build where there is no card; the requirements are what is imported."""
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,28 @@ def test_else_pypi_has_it(tmp_path: Path, index: str, case: str) -> None:
     asked = installs(tmp_path, f"TORCH_INDEX={address}", f"NVIDIA={card}", fails=fails)
     assert len(asked) == (2 if fails == "index-url" else 1)
     assert asked[-1].endswith("-r requirements.txt -r requirements-dev.txt")
+
+
+UNNAMED = {"httpx", "starlette", "safehttpx", "ray"}
+"""What comes with Gradio and speaks for it; Ray is an extra of its own."""
+UNSEEN = {"accelerate", "tabulate"}
+"""What diffusers loads large weights with, and pandas writes Markdown with."""
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_requirements_are_what_is_imported() -> None:
+    imported = set()
+    for path in [ROOT / "app.py", *(ROOT / "omnifusion").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    owners = packages_distributions()
+    used = {normal(owners.get(name, [name])[0]) for name in imported - sys.stdlib_module_names - {"omnifusion"}}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    named = {normal(re.split(r"[\[<>=]", line)[0]) for line in lines}
+    assert used - UNNAMED == named - UNSEEN
