@@ -305,7 +305,7 @@ def _measuring(
             rows = follow(evaluate(found, methods, protocol, out, Stages(threads=threads), lpips_weights))
         print(text := table(rows))
         if markdown:
-            markdown.write_text(text)
+            markdown.write_text(text, encoding="utf-8")
         return 1 if tables.failures(rows) else 0
 
     return measure
