@@ -143,12 +143,10 @@ def test_the_library_is_small() -> None:
     assert sum(map(lines, [*FILES, ROOT / "app.py"])) <= MOST_LINES
 
 
-@FINAL
 def test_no_file_is_long() -> None:
     assert not {str(p.relative_to(ROOT)): lines(p) for p in FILES if lines(p) > MOST_IN_A_FILE}
 
 
-@FINAL
 @pytest.mark.parametrize(("folder", "most"), MOST_BESIDE.items())
 def test_what_is_beside_the_library_is_small(folder: str, most: int) -> None:
     assert sum(map(lines, (ROOT / folder).rglob("*.py"))) <= most
@@ -183,7 +181,7 @@ WORDS = {
 }
 """Words that had to go, and the field's own for them."""
 
-NOT_YET = frozenset(WORDS)
+NOT_YET = frozenset(WORDS) - {"borrowed", "lonely", "manieth", "peers?", "witness\\w*"}
 """Those that are still in use somewhere: take a word from here when it is gone."""
 
 BRITISH = (
