@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import weakref
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import synthetic
 
 from omnifusion import video
+from omnifusion.clip import matching
 from omnifusion.clip.matching import find_references
 from omnifusion.clip.prepare import prepare
 from omnifusion.clip.shots import Shot
@@ -83,3 +86,32 @@ def test_real_shots_are_unlike() -> None:
     assert all(
         shot.reference_frame is None for shot in find_references(shots, (), pictures.__getitem__)
     )  # all pairs, one after another
+
+
+def test_many_shots_take_bounded_memory_and_the_nearest_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are numbers here, alike where their remainder by 6 is: every shot takes from the nearest like it."""
+    rng = np.random.default_rng(0)
+    starts = np.cumsum(rng.integers(9, 900, 300)).tolist()
+    shots = [Shot(a, b) for a, b in pairwise(starts)]
+    scene = {t: k % 6 for k, shot in enumerate(shots) for t in range(shot.start, shot.stop)}
+    monkeypatch.setattr(matching, "detail", lambda picture: picture)
+    monkeypatch.setattr(matching.features, "describe", lambda picture, most: weakly(picture))
+    monkeypatch.setattr(matching, "agreement", lambda a, b, area: 20 if a.scene == b.scene else 0)
+    alive: weakref.WeakSet = weakref.WeakSet()
+
+    class Described:
+        def __init__(self, scene: int) -> None:
+            self.scene = scene
+
+    def weakly(picture: np.ndarray) -> Described:
+        described = Described(int(picture[0, 0]))
+        alive.add(described)
+        most.append(len(alive))
+        return described
+
+    most: list[int] = []
+    done = matching.find_references(shots, {starts[0]}, lambda t: np.full((1, 1), scene[t]))
+    assert len(done) == len(shots) and max(most) <= matching.KEPT + 2
+    for shot in done:
+        assert shot.reference_frame is None or scene[shot.reference_frame] == scene[shot.start]
+    assert sum(shot.reference_frame is None for shot in done) == 6, "one of each kind is colored from nothing"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect, insort
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -22,17 +23,20 @@ AREA = 0.02
 NEAREST = 12
 """So many colored shots, nearest in time, are asked."""
 
+KEPT = 64
+"""Frames whose features are kept, half a MiB each: those of a shot and of all that are asked for it."""
+
 Features = tuple[np.ndarray, np.ndarray]
 
 
 def find_references(
     shots: Sequence[Shot], exemplars: Collection[int], luminance: Callable[[int], np.ndarray]
 ) -> list[Shot]:
-    """The shots in an order in which they can be colored, each without an exemplar with the frame that lends to it.
+    """The shots in an order in which they can be colored, each without an exemplar with its reference frame.
 
     Two shots look alike where ``AGREEING`` features of a frame of one are found in a frame of the other under one
-    turn, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first, middle
-    and last frames are looked at. A shot that is like no colored one is colored from nothing, and may lend after that.
+    turn, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first, middle and
+    last frames are looked at. A shot that is like no colored one is colored from nothing, and others may follow it.
 
     Args:
         shots: in the order of time.
@@ -40,37 +44,45 @@ def find_references(
         luminance: of a frame, L* ``(h, w)``.
     """
 
-    @cache
-    def described(frame: int) -> Features:
-        return features.describe(detail(luminance(frame)), FEATURES)
+    @lru_cache(KEPT)
+    def described(frame: int) -> tuple[Features, float]:
+        picture = detail(luminance(frame))
+        return features.describe(picture, FEATURES), AREA * picture.size
 
-    @cache
     def shown(start: int) -> list[int]:
         shot = by_start[start]
         ends = (shot.start, (shot.start + shot.stop) // 2, shot.stop - 1)
         return list(dict.fromkeys([*(e for e in exemplars if e in shot), *(shot.duplicates.get(t, t) for t in ends)]))
 
-    @cache
     def best(start: int, other: int) -> tuple[int, int]:
         """How many features agree, and in which frame of the other shot, where they are most."""
-        h, w = luminance(start).shape
-        pairs = ((described(i), described(j), j) for i in shown(start) for j in shown(other))
-        return max((agreement(here, there, AREA * h * w), j) for here, there, j in pairs)
+        pairs = ((described(i), described(j), j) for j in shown(other) for i in shown(start))
+        return max((agreement(here, there, area), j) for (here, area), (there, _), j in pairs)
 
     by_start = {shot.start: shot for shot in shots}
-    ready = [shot for shot in shots if any(e in shot for e in exemplars)]
-    waiting = [shot for shot in shots if shot not in ready]
+    ordered = [shot for shot in shots if any(e in shot for e in exemplars)]
+    colored = sorted(shot.start for shot in ordered)
+    waiting = sorted(set(by_start) - set(colored))
+    asking, compared = set(waiting), set[tuple[int, int]]()
     while waiting:
-        for shot in waiting:
-            near = sorted(ready, key=lambda other: abs(other.start - shot.start))[:NEAREST]
-            count, frame = max((best(shot.start, other.start) for other in near), default=(0, 0))
-            if count >= AGREEING:
-                break
-        else:
-            shot, frame = waiting[0], None
-        waiting.remove(shot)
-        ready.append(replace(shot, reference_frame=frame))
-    return ready
+        start, frame = min(asking, default=waiting[0]), None
+        if asking:
+            asking.remove(start)
+            place = bisect(colored, start)
+            around = sorted(colored[max(0, place - NEAREST) : place + NEAREST], key=lambda other: abs(other - start))
+            new = [other for other in around[:NEAREST] if (start, other) not in compared]
+            compared.update((start, other) for other in new)
+            count, frame = max((best(start, other) for other in new), default=(0, 0))
+            if count < AGREEING:
+                continue
+        waiting.remove(start)
+        insort(colored, start)
+        ordered.append(replace(by_start[start], reference_frame=frame))
+        place = bisect(colored, start)  # those that have it among their nearest lie between the nearest on either side
+        low, high = colored[max(0, place - 1 - NEAREST)], colored[min(len(colored), place + NEAREST) - 1]
+        first = 0 if place <= NEAREST else bisect(waiting, low)
+        asking.update(waiting[first : None if place + NEAREST > len(colored) else bisect(waiting, high)])
+    return ordered
 
 
 def agreement(a: Features, b: Features, area: float) -> int:
