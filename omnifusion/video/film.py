@@ -96,6 +96,8 @@ class Film:
                     self.errors.append(reason(error))
                     packet = None
                 ended = packet is None
+                if packet is not None and not packet.size:  # it repeats a frame; a decoder would take it for the end
+                    continue
                 try:
                     yield from self.stream.decode(packet)
                 except EOFError:  # there is nothing left

@@ -1,11 +1,12 @@
-"""``Video`` to films: PyAV encodes the frames at their exact times, imageio-ffmpeg's ffmpeg adds the sound."""
+"""``Video`` to films: PyAV encodes the frames at their exact times, imageio-ffmpeg's ffmpeg adds what else the source
+holds: sound, subtitles, chapters, titles, timecode."""
 
 from __future__ import annotations
 
 import errno
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,7 @@ class Format:
         ending, container, codec, pixels: as FFmpeg names them; the ending of the film's file comes first.
         options: of the encoder.
         copied: beginnings of the names of sound codecs that go into it as they are; others are encoded anew as AAC.
+        subtitles: how subtitles go into it, by codec; others are left out.
     """
 
     ending: str
@@ -37,23 +39,36 @@ class Format:
     pixels: str
     options: Mapping[str, str]
     copied: tuple[str, ...]
+    subtitles: Mapping[str, str]
 
 
+_TEXT = dict.fromkeys(("mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"), "mov_text")
+_MATROSKA = {"mov_text": "srt"} | dict.fromkeys(
+    ("subrip", "srt", "ass", "ssa", "webvtt", "dvd_subtitle", "hdmv_pgs_subtitle", "dvb_subtitle"), "copy"
+)
 _WEB = ("aac", "mp3", "opus", "flac")  # what MP4 carries and browsers play
 _QUICKTIME = ("aac", "mp3", "ac3", "eac3", "alac", "pcm_")
 
+_X265 = {"crf": "17", "preset": "fast", "x265-params": "log-level=error"}
+
 FORMATS = {
-    "h264": Format(".mp4", "mp4", "libx264", "yuv420p", {"crf": "15", "preset": "fast"}, _WEB),
-    "h265": Format(
-        ".mp4", "mp4", "libx265", "yuv420p", {"crf": "17", "preset": "fast", "x265-params": "log-level=error"}, _WEB
-    ),
-    "prores": Format(".mov", "mov", "prores_ks", "yuv422p10le", {"profile": "hq"}, _QUICKTIME),
-    "ffv1": Format(".mkv", "matroska", "ffv1", "bgr0", {"level": "3", "slicecrc": "1"}, ("",)),
+    "h264": Format(".mp4", "mp4", "libx264", "yuv420p", {"crf": "15", "preset": "fast"}, _WEB, _TEXT),
+    "h265": Format(".mp4", "mp4", "libx265", "yuv420p", _X265, _WEB, _TEXT),
+    "prores": Format(".mov", "mov", "prores_ks", "yuv422p10le", {"profile": "hq"}, _QUICKTIME, _TEXT),
+    "ffv1": Format(".mkv", "matroska", "ffv1", "bgr0", {"level": "3", "slicecrc": "1"}, ("",), _MATROSKA),
 }
 """The films that can be written; FFV1 alone loses nothing."""
 
-CHROMA = Format(".mkv", "matroska", "ffv1", "gbrp16le", {"level": "3", "slicecrc": "1"}, ("",))
+CHROMA = Format(".mkv", "matroska", "ffv1", "gbrp16le", {"level": "3", "slicecrc": "1"}, ("",), _MATROSKA)
 """A film of 16 bits, for ``pictures.chroma_picture``."""
+
+FIRST_TWO = "pan=stereo|c0=c0|c1=c1"
+
+LEAD = Fraction(1, 10)
+"""Seconds of sound before the first frame for which the picture is made to wait."""
+
+UNUSED = ("-map", "1:v", "-c", "copy", "-f", "null", "-")
+"""The source's own frames are read, too: ffmpeg counts the time of some films from the first track that is in use."""
 
 _BT709 = 1  # the code for primaries, transfer and matrix alike in ITU-T H.273
 
@@ -66,9 +81,12 @@ class Writer:
 
     Args:
         path: the file to write.
-        like: a clip whose frame rate or times, pixel shape and sound tracks the film takes.
+        like: a clip whose frame rate or times, pixel shape, sound and titles the film takes.
         overwrite: replace an existing file.
         format: the name of one of ``FORMATS``, or ``CHROMA``.
+
+    Attributes:
+        warnings: once it is complete, what of the source could not be taken over.
 
     Raises:
         InputError: the file exists, or the disk refuses.
@@ -84,6 +102,7 @@ class Writer:
         self._part, self._silent = (self.path.with_name(f".{self.path.name}.{end}") for end in ("part", "silent"))
         self._stream: av.VideoStream | None = None
         self._count = 0
+        self.warnings: list[str] = []
         self._time_base = 1 / like.fps if like.times is None else Fraction(1, 90_000)
         try:
             options = {} if self.format.container == "matroska" else {"movflags": "+faststart"}
@@ -103,7 +122,7 @@ class Writer:
                 self._container.mux(complete.encode(None))
             self._container.close()
             if complete:
-                os.replace(self._with_sound(self.like.source) if self.like.source else self._silent, self.path)
+                os.replace(self._joined(self.like.source) if self.like.source else self._silent, self.path)
         except (av.FFmpegError, OSError) as problem:
             raise refused(self.path, problem) from problem
         finally:
@@ -146,26 +165,61 @@ class Writer:
             context.color_range = ColorRange.MPEG
         return stream
 
-    def _with_sound(self, source: Path) -> Path:
-        """Join the silent film, untouched, with every sound track of ``source`` for as long as the film lasts."""
+    def _joined(self, source: Path) -> Path:
+        """Join the silent film, untouched, with all else of the source that the container holds."""
+        try:
+            words, tries = self._taken(source)
+        except (av.FFmpegError, OSError):  # it has gone meanwhile
+            words, tries = [], []
+        program = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-i", f"file:{self._silent}"]
+        for loss, tracks in tries:
+            command = [*program, *words, *tracks, "-f", self.format.container, f"file:{self._part}", *UNUSED]
+            run = subprocess.run(command, capture_output=True, text=True, errors="replace")
+            if not run.returncode:
+                self.warnings += [loss] if loss else []
+                return self._part
+            if os.strerror(errno.ENOSPC) in run.stderr:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.warnings.append(f"Neither sound nor titles could be taken over from {source.name}.")
+        return self._silent
+
+    def _taken(self, source: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
+        """ffmpeg's words for what is taken over; and ways to take sound and subtitles, best first, with their loss."""
         with av.open(f"file:{source}", options=OPENING, metadata_errors="replace") as container:
-            known = [(n, t.codec_context.codec) for n, t in enumerate(container.streams.audio) if t.codec_context]
-        if not known:
-            return self._silent
-        how = ["copy" if codec.canonical_name.startswith(self.format.copied) else "aac" for _, codec in known]
-        tracks = " ".join(f"-map 1:a:{n} -c:a:{k} {how[k]}" for k, (n, _) in enumerate(known))
-        seconds = self._pts(self._count - 1) * self._time_base + 1 / self.like.fps
-        start = float(self.like.start)
-        heard = f"-protocol_whitelist file -seek_timestamp 1 -ss {start:f} -t {float(seconds):f} -i"
-        faststart = "" if self.format.container == "matroska" else "-movflags +faststart"
-        kept = f"-map 0:v -c:v copy {tracks} -copypriorss 0 {faststart} -f {self.format.container}"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-i", f"file:{self._silent}"]
-        command += [*heard.split(), f"file:{source}", *kept.split(), f"file:{self._part}"]
-        run = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if run.returncode:
-            full = os.strerror(errno.ENOSPC) in run.stderr
-            raise OSError(errno.ENOSPC if full else errno.EIO, run.stderr.strip().rpartition("\n")[2])
-        return self._part
+            # the sound's channel layouts are not looked at: PyAV does not survive some of them
+            sound = [s.codec_context and s.codec_context.codec.canonical_name for s in container.streams.audio]
+            heard = [s.start_time * s.time_base for s in container.streams.audio if s.start_time is not None]
+            texts = [s.codec_context and s.codec_context.name for s in container.streams.subtitles]
+            tags = [tag for x in (container, *container.streams) for tag in x.metadata.items()]
+            begin = Fraction(container.start_time or 0, av.time_base)
+        start, stop = self.like.start, self.like.stop
+        words = [word for key, value in OPENING.items() for word in (f"-{key}", value)]
+        words += ["-itsoffset", f"{float(begin - start):f}", "-i", f"file:{source}"]  # no seeking: it would lose some
+        words += ["-map", "0:v", "-c:v", "copy", "-map_metadata", "1", "-map_chapters", "1"]
+        words += [word for key, code in tags if key.lower() == "timecode" for word in ("-timecode", code)][:2]
+        words += [] if stop is None else ["-t", f"{float(stop - start):f}"]
+        words += [] if self.format.container == "matroska" else ["-movflags", "+faststart"]
+        if min(heard, default=start) < start - LEAD:  # sound before the first frame: the picture waits for it
+            words += ["-avoid_negative_ts", "make_zero"]
+        hows = [name and ("copy" if name.startswith(self.format.copied) else "aac") for name in sound]
+        copied, anew = _mapped("a", hows), [*_mapped("a", [how and "aac" for how in hows]), "-filter:a"]
+        subtitles = _mapped("s", [self.format.subtitles.get(name or "") for name in texts])
+        if None in hows or len(subtitles) < 4 * len(texts):
+            self.warnings.append("Sound or subtitles of kinds that this film cannot hold are left out.")
+        return words, [
+            ("", [*copied, *subtitles]),
+            ("The subtitles could not be taken over.", copied),
+            ("The sound is mixed to stereo: this film cannot hold its channels.", [*anew, "aformat=cl=stereo"]),
+            ("Of the sound the first two channels are kept: which they are is unknown.", [*anew, FIRST_TWO]),
+            ("The sound could not be taken over.", []),
+        ]
+
+
+def _mapped(kind: str, codecs: Sequence[str | None]) -> list[str]:
+    """The words that take over tracks of a kind, each by a codec, None = not at all."""
+    chosen = [(n, codec) for n, codec in enumerate(codecs) if codec]
+    pairs = ((f"1:{kind}:{n}", f"-c:{kind}:{k}", codec) for k, (n, codec) in enumerate(chosen))
+    return [word for place, option, codec in pairs for word in ("-map", place, option, codec)]
 
 
 def write(path: Path | str, video: Video, overwrite: bool = False) -> None:
