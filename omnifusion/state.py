@@ -72,12 +72,10 @@ class Video:
 @dataclass(frozen=True)
 class Exemplar:
     """A colored picture of one frame, lined up with frame ``index``: ``image`` ``(3, H, W)`` uint8 sRGB, or
-    ``(4, H, W)`` with an alpha channel where it covers part of its frame: only what is opaque counts. ``named`` is
-    False where nobody said which frame it shows."""
+    ``(4, H, W)`` with an alpha channel where it covers part of its frame: only what is opaque counts."""
 
     index: int
     image: np.ndarray
-    named: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def find_references(
     """The shots in an order in which they can be colored, each without an exemplar with its reference frame.
 
     Two shots look alike where ``AGREEING`` features of a frame of one are found in a frame of the other under one
-    turn, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first, middle and
-    last frames are looked at. A shot that is like no colored one is colored from nothing, and others may follow it.
+    turn, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first, middle
+    and last frames are looked at. A shot that is like no colored one is colored from nothing, and others may follow.
 
     Args:
         shots: in the order of time.
