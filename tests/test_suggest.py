@@ -72,7 +72,7 @@ def test_a_run_is_finished_and_its_doubts_are_shown(tmp_path: Path, capsys) -> N
     run = tmp_path / "run"
     assert main(["colorize", str(tmp_path / "clip"), "--out", str(run), "--preset", "draft", "--frames", "3"]) == 0
     assert main(["finish", str(run), "--out", str(tmp_path / "chroma"), "--chroma"]) == 0
-    ab = np.stack([values.numpy() for values in open_run(run).chroma()])
+    ab = np.stack([open_run(run).colors(t)["ab"].numpy() for t in range(3)])
     read = cv2.imread(str(tmp_path / "chroma" / "00001.png"), cv2.IMREAD_UNCHANGED).astype(float)
     assert read.shape == (48, 80, 3) and (read[..., 2] == 32768).all()
     assert np.abs((read[..., 1] - 32768) / 256 - ab[1, 0]).max() < 0.01

@@ -24,9 +24,9 @@ from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint
 from omnifusion.correction.provenance import Edit, correct, roots
 from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
-from omnifusion.run.colors import colors_name, save_colors
 from omnifusion.run.export import films, mean_scores, score
 from omnifusion.run.folder import Manifest, RunFolder, link, locked, open_run, writing
+from omnifusion.run.segments import colors_name, save_colors
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
 from omnifusion.video import read, read_image, write_image
 from omnifusion.visualize import overlay, stretch
@@ -98,8 +98,8 @@ def correct_run(run: RunFolder, correction: Correction, video: Video | None = No
                 write_image(after / "frames" / f"{step.frame:05d}.png", frame)
                 save_colors(after / colors_name(step.frame), _in_file(run, step.state, step.frame))
                 yield FrameCorrected("correct", step.message, step.done, frame=step.frame, picture=frame)
-            yield from _films(run, video, work.result, after)
-            report = _report(run, correction, state, work.result, after, video)
+            notes = yield from _films(run, video, work.result, after)
+            report = _report(run, correction, state, work.result, after, video) | {"notes": notes}
             (after / "report.json").write_text(json.dumps(report, indent=2) + "\n")
             for kind, pictures in (("patch", correction.patches), ("lock", correction.locks)):
                 for t, image in pictures.items():
@@ -218,14 +218,19 @@ def _corrected(
     return np.where(changed, new, old)
 
 
-def _films(run: RunFolder, video: Video, state: ColorState, after: Path) -> Steps[None]:
-    """The films that the run has."""
-    names, kind = [path.name for path in run.folder.glob("colorized.*")], state.kind.numpy()
-    with films(after, video, names, run.report.get("format", "h264")) as add:
+def _films(run: RunFolder, video: Video, state: ColorState, after: Path) -> Steps[list[str]]:
+    """Write the films that the run has; returns the run's notes and theirs."""
+    notes, names, kind = (
+        [*run.report["notes"]],
+        [path.name for path in run.folder.glob("colorized.*")],
+        state.kind.numpy(),
+    )
+    with films(after, video, names, run.report.get("format", "h264"), notes) as add:
         for t in range(len(state)):
             frame = _frame(run, after, t)
             add(frame, overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
             yield Step("finish", "writing the film", done=(t + 1) / len(state))
+    return notes
 
 
 def _frame(run: RunFolder, after: Path, t: int) -> np.ndarray:

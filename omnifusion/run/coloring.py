@@ -1,26 +1,47 @@
-"""The segments of one run: colored here or by workers, or taken from before."""
+"""The segments of one run: colored here, by other processes, or by a Ray cluster, or taken from before."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
 from omnifusion.clip.prepare import Clip
 from omnifusion.clip.shots import Shot
-from omnifusion.progress import Colored, InputError, Round, Step, StepIterator, Steps, check_canceled
-from omnifusion.run.colors import colors_name, load_colors, load_tracker, save_colors, tracker_name
+from omnifusion.progress import (
+    Canceled,
+    Colored,
+    InputError,
+    Step,
+    Steps,
+    check_canceled,
+    is_canceled,
+    map_steps,
+    run_to_end,
+)
 from omnifusion.run.folder import Manifest, link, write_text
-from omnifusion.run.segments import Record, Segment, frame_colors
-from omnifusion.run.workers import LocalPool, RayPool
+from omnifusion.run.segments import (
+    Record,
+    Segment,
+    colors_name,
+    frame_colors,
+    load_colors,
+    load_tracker,
+    save_colors,
+    tracker_name,
+)
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import ColorState, Iteration
+from omnifusion.state import ColorState
 
 TRIES = 4
 """How often a segment is begun whose worker dies."""
@@ -49,28 +70,25 @@ class Coloring:
     def __post_init__(self) -> None:
         self.folder = self.manifest.folder
         self._earlier = {folder: _read_records(folder) for folder in (self.folder, *self.reuse)}
-        self._begun: Colored | None = None
-        self._rounds: list[Iteration] = []
         self._keys = dict[int, str]()
         self.segments = [self._segment(shot) for shot in self.shots]
         trackers = [tracker_name(shot.start) for shot in self.shots if self.settings.omnimotion != "off"]
         self.manifest.claim("segments.json", *map(colors_name, range(len(self.clip.video))), *trackers)
 
     def color_here(self, stages: Stages) -> Steps[None]:
-        """Color all segments in this process, one after another; those that are kept already cost a look."""
+        """Color all segments in this process, one after another; raises Canceled, once what is done is kept."""
         for segment in self.segments:
             if self._find(segment):
                 continue
             before, share = self.done(), len(segment.shot) / len(self.clip.video)
-            work = StepIterator(segment.color(self.folder, stages))
-            for step in work:
-                if isinstance(step, Colored):
-                    step = self._begun = replace(step, done=before + step.done * share)
-                if isinstance(step, Round):
-                    self._rounds.append(step.result)
-                yield step
-                check_canceled()
-            self._add(segment, work.result)
+
+            def in_run(step: Step, before: float = before, share: float = share) -> Step:
+                return replace(step, done=before + step.done * share) if isinstance(step, Colored) else step
+
+            record = yield from map_steps(segment.color(self.folder, stages), in_run)
+            self._add(segment, record)
+            if not record["key"]:
+                raise Canceled
 
     def color_by(self, pool: LocalPool | RayPool) -> Steps[None]:
         """Color all segments by workers: whichever is ready, as many at once as there are workers.
@@ -105,18 +123,13 @@ class Coloring:
         finally:
             pool.close()
 
-    def keep_begun(self) -> None:
-        """Write what there is of the segments that are not finished, gray where there is nothing."""
-        gray, begun = ColorState.gray(torch.zeros(1, 1, *self.clip.size)), self._begun
+    def leave_gray(self) -> None:
+        """Write the frames of the segments of which there is nothing."""
+        gray = frame_colors(ColorState.gray(torch.zeros(1, 1, *self.clip.size)), 0, [0])
         for shot in [shot for shot in self.shots if shot.start not in self.records]:
-            here = begun is not None and {shot.start, shot.stop - 1} <= {*begun.frames}
             for frame in range(shot.start, shot.stop):
-                colors = frame_colors(gray, 0, [0])
-                if begun is not None and here:
-                    colors = frame_colors(begun.state, list(begun.frames).index(frame), begun.frames)
-                save_colors(self.folder / colors_name(frame), colors)
-            rows = [asdict(row) for row in self._rounds] if here else []
-            self.records[shot.start] = {"key": "", "iterations": rows, "notes": [], "seconds": {}, "peak_mib": {}}
+                save_colors(self.folder / colors_name(frame), gray)
+            self.records[shot.start] = {"key": "", "iterations": [], "notes": [], "seconds": {}, "peak_mib": {}}
 
     def done(self) -> float:
         """The share of frames that are colored."""
@@ -155,7 +168,6 @@ class Coloring:
     def _add(self, segment: Segment, record: Record) -> None:
         """Note that a segment is colored."""
         self.records[segment.shot.start] = self._earlier[self.folder][segment.shot.start] = record
-        self._begun, self._rounds = None, []
         write_text(self.folder / "segments.json", json.dumps(self._earlier[self.folder]))
 
 
@@ -164,3 +176,63 @@ def _read_records(folder: Path) -> dict[int, Record]:
         return {int(start): record for start, record in json.loads((folder / "segments.json").read_text()).items()}
     except (OSError, ValueError, AttributeError):
         return {}
+
+
+class LocalPool:
+    """Processes on this machine, of ``threads`` threads each; ``size`` segments are colored at once."""
+
+    def __init__(self, size: int, threads: int) -> None:
+        self.size, self._context = size, multiprocessing.get_context("spawn")
+        self._known = (threads, os.getpid(), self._context.Event())
+        self._executor = ProcessPoolExecutor(size, self._context, _begin, self._known)
+
+    def submit(self, segment: Segment, folder: Path) -> Future[Record]:
+        """Begin to color a segment; where a process has died, all are started anew."""
+        try:
+            return self._executor.submit(_color, segment, folder)
+        except BrokenExecutor:
+            self._executor = ProcessPoolExecutor(self.size, self._context, _begin, self._known)
+            return self._executor.submit(_color, segment, folder)
+
+    def close(self) -> None:
+        """End what was begun; the workers stop at their next step."""
+        self._known[2].set()
+        self._executor.shutdown(cancel_futures=True)
+
+
+def _begin(threads: int, parent: int, stop: Event) -> None:
+    """Prepare a worker process: an interruption is its parent's affair, and it ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    is_canceled.set(lambda: stop.is_set() or os.getppid() != parent)
+
+
+def _color(segment: Segment, folder: Path) -> Record:
+    return run_to_end(segment.color(folder, Stages(threads=torch.get_num_threads())), lambda step: check_canceled())
+
+
+class RayPool:
+    """The machines of the Ray cluster at ``address`` ("ray://head:10001"), to which clip and run have the same paths;
+    each segment may take ``mib`` MiB.
+
+    Raises:
+        InputError: Ray is not installed, or the cluster cannot be reached.
+    """
+
+    def __init__(self, address: str, mib: float) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError("Ray is not installed; install omnifusion[ray] (or requirements-ray.txt).") from error
+        home = str(Path(__file__).parents[2])
+        try:
+            ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": home}}, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(f"The Ray cluster {address} cannot be reached ({error}).") from error
+        self._remote = ray.remote(num_cpus=1, memory=round(mib * 2**20), max_retries=3)(_color)
+        self.size = max(1, round(ray.cluster_resources().get("CPU", 1)))
+        self.close: Callable[[], None] = ray.shutdown
+
+    def submit(self, segment: Segment, folder: Path) -> Future[Record]:
+        """Begin to color a segment."""
+        return self._remote.remote(segment, folder).future()

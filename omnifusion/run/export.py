@@ -36,7 +36,7 @@ def film_names(format: str) -> list[str]:
     return [] if format == "png" else [f"colorized{FORMATS[format].ending}"]
 
 
-def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[tuple[dict[str, int], dict[str, float]]]:
+def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[dict[str, Any]]:
     """Write frames, films and iterations of a run whose segments are colored, frame by frame.
 
     Args:
@@ -44,10 +44,10 @@ def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[t
         threads: so many frames are made at once.
 
     Returns:
-        how many pixels of the working size are of each ``Origin``, by name; and the mean scores, where they are known.
+        for the report: format, "origin" (how many pixels of the working size are of each), mean scores, notes.
     """
-    manifest, kinds, rows = Manifest(run.folder), Counter[int](), []
-    names = film_names(format)
+    manifest, kinds, rows, names = Manifest(run.folder), Counter[int](), [], film_names(format)  # type: ignore[var-annotated]
+    notes = list(run.report["notes"])
 
     def jobs() -> Iterator[tuple[int, np.ndarray, ColorState, str]]:
         """The frames, decoded in the order of time."""
@@ -59,7 +59,7 @@ def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[t
                 manifest.claim(*(f"{name}_{part}.png" for part in ("before", "mask", "after")))
             yield t, decoded, state, name
 
-    with films(run.folder, clip.video, names, format) as add:
+    with films(run.folder, clip.video, names, format, notes) as add:
         for t, (picture, tinted, kind, scores) in enumerate(
             in_order(partial(_make, run.folder, clip), jobs(), threads)
         ):
@@ -67,14 +67,18 @@ def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[t
             kinds += kind
             rows += scores
             yield Step("finish", "writing the film", done=(t + 1) / len(clip.video))
-    return {origin.name.lower(): kinds[origin] for origin in Origin}, mean_scores(rows)
+    counts = {origin.name.lower(): kinds[origin] for origin in Origin}
+    return {"format": format, "origin": counts, "scores": mean_scores(rows), "notes": notes}
 
 
 @contextmanager
 def films(
-    folder: Path, like: Video, names: Sequence[str], format: str
+    folder: Path, like: Video, names: Sequence[str], format: str, notes: list[str]
 ) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """Write the films ``names`` in ``format``, and origin.mp4: what comes adds a frame and the same tinted."""
+    """Write the films ``names`` in ``format``, and origin.mp4: what comes adds a frame and the same tinted.
+
+    What the films could not take over of ``like`` is added to ``notes``.
+    """
     with ExitStack() as stack:
         colored = [stack.enter_context(Writer(folder / n, like, overwrite=True, format=format)) for n in names]
         tinted = stack.enter_context(Writer(folder / "origin.mp4", like, overwrite=True))
@@ -85,6 +89,7 @@ def films(
                 film.add(picture)
 
         yield add
+    notes += [note for film in colored or [tinted] for note in film.warnings if note not in notes]
 
 
 def in_order(work: Callable[..., T], jobs: Iterable[Sequence[Any]], threads: int) -> Iterator[T]:

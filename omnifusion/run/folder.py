@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from omnifusion.progress import InputError
-from omnifusion.run.colors import colors_name, load_colors, load_tracker
+from omnifusion.run.segments import colors_name, load_colors, load_tracker
 from omnifusion.settings import Settings
 from omnifusion.state import COLORS, ColorState, Tracker, Video
 from omnifusion.video import read, read_image

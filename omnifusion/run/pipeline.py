@@ -22,7 +22,7 @@ import numpy as np
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.pool import cores
 from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
-from omnifusion.run.coloring import Coloring
+from omnifusion.run.coloring import Coloring, LocalPool, RayPool
 from omnifusion.run.estimate import disk_mib
 from omnifusion.run.export import export, film_names, parallel_frames
 from omnifusion.run.folder import (
@@ -40,7 +40,6 @@ from omnifusion.run.folder import (
     writing,
 )  # fmt: skip
 from omnifusion.run.segments import BASE_MIB, longest, versions, windows
-from omnifusion.run.workers import LocalPool, RayPool
 from omnifusion.stages import Stages, device
 from omnifusion.state import Exemplar
 from omnifusion.video import read, read_image, write_image
@@ -204,14 +203,13 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
             yield from coloring.color_by(RayPool(workers, resources.mib))
     except (Canceled, KeyboardInterrupt):
         complete = False
-        coloring.keep_begun()
+        coloring.leave_gray()
         yield Step("finish", "stopped; writing what is colored so far")
-    report = _report(run, clip, coloring) | {"complete": complete, "format": resources.format}
+    report = _report(run, clip, coloring) | {"complete": complete}
     token = is_canceled.set(lambda: False)  # what is colored is written; who wants nothing of it closes the generator
     try:
         threads = parallel_frames(clip.video.size, resources.mib, threads)
-        written = yield from export(replace(run, report=report), clip, resources.format, threads)
-        report |= dict(zip(("origin", "scores"), written, strict=True))
+        report |= yield from export(replace(run, report=report), clip, resources.format, threads)
     finally:
         with suppress(ValueError):  # closed elsewhere than it was begun
             is_canceled.reset(token)

@@ -1,22 +1,28 @@
 """A run is colored in segments: shots, or windows of long ones, each kept under a hash of all that it depends on.
 
 So memory is bounded by the longest segment, a run that was killed goes on where it was, a changed choice or another
-exemplar redoes only what depends on it, and segments can be colored by other processes and machines (``workers``).
+exemplar redoes only what depends on it, and segments can be colored by other processes and machines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pickle
 import platform
-from collections.abc import Collection, Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,12 +30,23 @@ from omnifusion import __version__
 from omnifusion.algorithm import colorize, prior_everywhere
 from omnifusion.clip.prepare import Clip, working_chroma
 from omnifusion.clip.shots import Shot
+from omnifusion.omnimotion import OmniMotion
 from omnifusion.prior.source import prior_fingerprint
-from omnifusion.progress import Colored, Fitted, InputError, Note, Round, Step, StepIterator, Steps
-from omnifusion.run.colors import colors_name, load_colors, load_tracker, save_colors, save_tracker, tracker_name
+from omnifusion.progress import (
+    Canceled,
+    Colored,
+    Fitted,
+    InputError,
+    Note,
+    Round,
+    Step,
+    StepIterator,
+    Steps,
+    check_canceled,
+)
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
-from omnifusion.state import COLORS, ColorState
+from omnifusion.state import COLORS, ColorState, Tracker
 
 PRIOR_ONLY = frozenset({
     "prior", "diffusion", "steps", "eta", "optimizations", "color_condition", "gray_constraint", "through_denoiser",
@@ -37,15 +54,15 @@ PRIOR_ONLY = frozenset({
 })  # fmt: skip
 """Choices that nothing depends on where neither prior nor fit is asked."""
 
-BASE_MIB, FULL_BYTES, FRAME_BYTES = 1000.0, 200, 80
-"""Memory of a process, measured: MiB whatever is colored, bytes for each pixel of the input's frames, and bytes for
-each pixel of all frames of a segment at the working size."""
+BASE_MIB, FULL_BYTES, FRAME_BYTES = 1600.0, 200, 98
+"""Memory of a process, measured: MiB at rest and for the flows that are kept, bytes for each pixel of the input's
+frames, and bytes for each pixel of all frames of a segment at the working size."""
 
 FEWEST = 8
 """Frames of a segment below which colors would drift from window to window."""
 
 OTHER_ROOMS = frozenset({
-    "ui", "cli", "terminal", "commands", "evaluation", "correction", "folder", "pipeline", "workers", "export",
+    "ui", "cli", "terminal", "commands", "evaluation", "correction", "folder", "pipeline", "coloring", "export",
     "estimate", "__main__",
 })  # fmt: skip
 """Rooms and modules whose code decides no color."""
@@ -162,6 +179,8 @@ class Segment:
     def color(self, folder: Path, stages: Stages) -> Steps[Record]:
         """Color it into the folder of its run; steps name the clip's frames. A fitted tracker is kept at once.
 
+        Canceled, it keeps what is colored by then, and its record has no key.
+
         Raises:
             InputError: it is to be colored by other code, other versions or another device than are here.
         """
@@ -186,20 +205,27 @@ class Segment:
             for name in COLORS:
                 getattr(state, name)[place[frame]] = colors[name]
         tracker = load_tracker(file, self.fit_key) if self.settings.omnimotion != "off" else None
-        trackers = {} if tracker is None else {local.start: tracker}
+        trackers, key, rounds, costs = {} if tracker is None else {local.start: tracker}, self.key, [], ({}, {})  # type: ignore[var-annotated]
         work = StepIterator(colorize(state.L, exemplars, self.settings, [local], stages, trackers, state))
-        for step in work:
-            if isinstance(step, Fitted):
-                save_tracker(file, self.fit_key, step.tracker)
-            if isinstance(step, Note):
-                notes[step.message] = None
-            yield _in_clip(step, frames)
-        result = work.result
+        try:
+            for step in work:
+                if isinstance(step, Fitted):
+                    save_tracker(file, self.fit_key, step.tracker)
+                if isinstance(step, Note):
+                    notes[step.message] = None
+                step = _in_clip(step, frames)
+                if isinstance(step, Colored):
+                    state = step.state
+                if isinstance(step, Round):
+                    rounds.append(asdict(step.result))
+                yield step
+                check_canceled()
+            state, costs = work.result.state, (work.result.seconds, work.result.peak_mib)
+        except (Canceled, KeyboardInterrupt):
+            key = ""
         for k, frame in enumerate(range(shot.start, shot.stop), local.start):
-            save_colors(folder / colors_name(frame), frame_colors(result.state, k, frames), self.key)
-        iterations = [asdict(replace(done, frame=frames[done.frame])) for done in result.iterations]
-        costs = {"seconds": result.seconds, "peak_mib": result.peak_mib}
-        return {"key": self.key, "iterations": iterations, "notes": [*notes], **costs}
+            save_colors(folder / colors_name(frame), frame_colors(state, k, frames), key)
+        return {"key": key, "iterations": rounds, "notes": [*notes], "seconds": costs[0], "peak_mib": costs[1]}
 
 
 def _hash(*parts: Any) -> str:
@@ -227,3 +253,65 @@ def frame_colors(state: ColorState, place: int, frames: Sequence[int]) -> dict[s
     pixel = torch.arange(source.numel()).reshape(source.shape) + place * source.numel()
     source = source + source.numel() * (shift[(pixel + source) // source.numel()] - shift[place])
     return colors | {"source": source.where(source.abs() < 2**31, 0).int()}  # 0: too far away to be named
+
+
+DAMAGE = (
+    OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What reading a damaged file ends in."""
+
+
+def colors_name(frame: int) -> str:
+    """The file of a frame's colors in the folder of a run."""
+    return f"colors/{frame:05d}.npz"
+
+
+def tracker_name(start: int) -> str:
+    """The file of the tracker of the segment that begins at frame ``start``."""
+    return f"trackers/{start:05d}.pt"
+
+
+def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None:
+    """Write a frame's colors, each as in ``ColorState``, and the ``key`` of their segment; "" = it is not finished."""
+    with _replacing(path) as file:
+        np.savez(file, key=np.array(key), **{name: colors[name].numpy() for name in COLORS})
+
+
+def load_colors(path: Path, key: str | None = None) -> dict[str, Tensor] | None:
+    """The colors of a frame; None where the file is missing or damaged, or of another ``key``."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if key in (None, str(arrays["key"])):
+                return {name: torch.from_numpy(arrays[name]) for name in COLORS}  # checksums are compared here
+    except DAMAGE:
+        pass
+    return None
+
+
+def save_tracker(path: Path, key: str, tracker: Tracker) -> None:
+    """Write a fitted tracker and its ``key``."""
+    with _replacing(path) as file:
+        torch.save({"key": key, "state": tracker.state_dict()}, file)  # type: ignore[attr-defined]
+
+
+def load_tracker(path: Path, key: str | None = None) -> Tracker | None:
+    """A fitted tracker; None where there is none, or a damaged one, or one of another ``key``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            known = None if archive.testzip() else torch.load(path, weights_only=True)
+        return OmniMotion.from_state(known["state"], device()) if known and key in (None, known["key"]) else None
+    except DAMAGE:
+        return None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name once it is complete."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
