@@ -114,13 +114,11 @@ class Fitting(Step):
     Attributes:
         loss: mean error of the motion in pixels.
         iteration: gradient steps so far.
-        recoveries: how often the fit diverged and was reset.
         picture: ``(H, W, 3)`` uint8, the motion so far, or None.
     """
 
     loss: float
     iteration: int
-    recoveries: int
     picture: np.ndarray | None = None
 
 

@@ -16,21 +16,21 @@ import torch
 from pretend import on_gpu, pretending
 from test_prior import frame, write_prior
 
-from omnifusion import flow, omnimotion
+from omnifusion import omnimotion
 from omnifusion.color import from_uint8, rgb_to_lab
+from omnifusion.flow import dis
 from omnifusion.inpaint import ReferenceFrame, estimate_color
-from omnifusion.omnimotion import official
-from omnifusion.omnimotion.optimize import Schedule
+from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.volume import Volume
 from omnifusion.prior import diffusion, guidance
 from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.diffusion import with_text
 from omnifusion.prior.source import BUNDLED
-from omnifusion.progress import Note, Step, run_to_end
+from omnifusion.progress import Fitting, Note, Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.state import FillTask
 
-SHORT = replace(omnimotion.PRESETS["paper"], iterations=3, side=48)
+SHORT = replace(omnimotion.PRESETS["paper"], iterations=10, side=48)
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +72,14 @@ def fit() -> omnimotion.OmniMotion:
     """The paper's volume, fitted for a few steps and asked, on the pretended GPU."""
     clip = synthetic.make("two-layers", frames=3, size=(32, 48), seed=1)
     L = rgb_to_lab(from_uint8(clip.video.frames))[:, :1]
+    steps: list[Step] = []
     with pretending():
-        tracker = run_to_end(omnimotion.fit(L, "paper", device="cuda"))
-        assert on_gpu(next(tracker.volume.parameters()))
-        found, seen = tracker.volume_flow(0, 2)
-        assert np.isfinite(found).all() and np.isfinite(seen).all()
+        assert len(run_to_end(omnimotion.find_flows(L, "paper", device="cuda")).pairs) == 6  # RAFT, untrained
+        flows = run_to_end(omnimotion.find_flows(L, "draft"))
+        tracker = run_to_end(omnimotion.fit(L, "paper", flows=flows, device="cuda"), steps.append)
+        assert on_gpu(next(tracker.volume.parameters())) and isinstance(steps[-1], Fitting)
+        ((there, error),) = tracker.matches(np.arange(32 * 48), 0, 2)
+        assert np.isfinite(there).all() and np.isin(error, (0, np.inf)).all()
     return tracker
 
 
@@ -84,7 +87,7 @@ def test_the_papers_volume_learns_from_dis_where_rafts_weights_cannot_be_had(mon
     def offline(device: str) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr(flow, "raft", offline)
+    monkeypatch.setattr(dis, "raft", offline)
     L = torch.rand(3, 1, 32, 48, generator=torch.Generator().manual_seed(0)) * 100
     seen: list[Step] = []
     flows = run_to_end(omnimotion.find_flows(L, "paper", device="cuda"), seen.append)
@@ -96,12 +99,10 @@ def test_the_papers_volume_learns_from_dis_where_rafts_weights_cannot_be_had(mon
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = replace(SHORT, schedule=replace(SHORT.schedule, pairs=2, rays=16, samples=4))
-    assert isinstance(small.schedule, Schedule)
-    monkeypatch.setitem(omnimotion.PRESETS, "paper", small)
-    monkeypatch.setattr(flow, "raft", partial(flow.raft, pretrained=False))
-    for name, value in (("LAYERS", 3), ("HIDDEN", 16)):
-        monkeypatch.setattr(official.MlpNVP, name, value)
+    monkeypatch.setitem(omnimotion.PRESETS, "paper", replace(SHORT, pairs=2, rays=16))
+    monkeypatch.setattr(dis, "raft", partial(dis.raft, pretrained=False))
+    for name, value in (("LAYERS", 3), ("HIDDEN", 16), ("samples", 4)):
+        monkeypatch.setattr(OfficialVolume, name, value)
 
 
 @pytest.mark.usefixtures("short")
@@ -134,7 +135,7 @@ def test_planted_mistakes_of_the_prior_are_caught(tiny: Callable[[int], Path], m
 @pytest.mark.parametrize("planted", ["times", "composite"])
 def test_planted_mistakes_of_the_volume_are_caught(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if planted == "times":
-        monkeypatch.setattr(official, "_times", left_on_cpu(official._times))
+        monkeypatch.setattr(OfficialVolume, "_times", left_on_cpu(OfficialVolume._times))
     else:
         monkeypatch.setattr(Volume, "device", property(lambda self: torch.device("cpu")))
     with pytest.raises(RuntimeError, match=r"same device|indices"):

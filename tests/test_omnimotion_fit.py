@@ -1,7 +1,6 @@
 """Fitting, and the tracker that comes of it."""
 
 import pickle
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,18 +12,15 @@ from omnifusion import omnimotion
 from omnifusion.color import from_uint8, luminance
 from omnifusion.flow import dis as of
 from omnifusion.geometry import inside, pixel_grid
-from omnifusion.omnimotion import Flows, OmniMotion, fitting, layers
-from omnifusion.omnimotion.coordinates import to_volume
+from omnifusion.omnimotion import Flows, OmniMotion, fitting
 from omnifusion.omnimotion.fitting import PRESETS
-from omnifusion.omnimotion.flows import collect
-from omnifusion.omnimotion.grid import GridVolume
+from omnifusion.omnimotion.flows import Sampler, affine_flow, affine_starts, collect
 from omnifusion.omnimotion.official import OfficialVolume
-from omnifusion.omnimotion.optimize import Optimizer, Schedule
-from omnifusion.omnimotion.rays import Sampler
+from omnifusion.omnimotion.volume import to_volume
 from omnifusion.progress import Fitting, InputError, run_to_end
 
 SIZE = (72, 96)
-SHORT = replace(PRESETS["draft"], iterations=60, schedule=Schedule(pairs=8, rays=64))
+SHORT = replace(PRESETS["draft"], iterations=60, pairs=8, rays=64)
 """A draft that is over in a second."""
 
 
@@ -75,7 +71,8 @@ def test_answers_are_close_to_the_truth(clip, tracker):
 def test_answers_do_not_depend_on_what_was_asked_before(clip, tracker):
     fresh = OmniMotion.from_state(tracker.state_dict())
     grid = pixel_grid(*SIZE).reshape(-1, 2)[::7]
-    tracker.pairs(1, 4), tracker.pairs(0, 1)
+    everywhere = np.arange(SIZE[0] * SIZE[1])
+    tracker.matches(everywhere, 1, 4), tracker.matches(everywhere[:9], 0, 1)
     for a, b in zip(tracker.correspond(grid, 0, 3), fresh.correspond(grid, 0, 3), strict=True):
         assert torch.equal(a, b)
     some = tracker.correspond(grid[:5], 0, 3)[0]
@@ -105,17 +102,6 @@ def test_flows_found_beforehand_give_the_same_fit_and_stay_as_they_are(clip, tra
     assert np.array_equal(flows.flow, before[0]) and np.array_equal(flows.error, before[1])
 
 
-def test_a_resumed_fit_equals_an_uninterrupted_one(clip, tracker, monkeypatch):
-    monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
-    L = luminance_of(clip)
-    for step in omnimotion.fit(L, "draft"):
-        if isinstance(step, Fitting) and step.iteration >= 10:
-            state = pickle.loads(pickle.dumps(step.saved))
-            break
-    resumed = run_to_end(omnimotion.fit(L, "draft", state=state))
-    assert torch.equal(weights_of(resumed), weights_of(tracker))
-
-
 def test_steps_tell_of_progress(clip, monkeypatch):
     monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
     steps = list(omnimotion.fit(luminance_of(clip), "draft"))
@@ -127,50 +113,32 @@ def test_steps_tell_of_progress(clip, monkeypatch):
     assert [s.stage for s in steps if s.stage == "flow"] and {s.stage for s in steps} == {"flow", "fit"}
 
 
-def test_a_budget_ends_the_fit(clip, monkeypatch):
-    monkeypatch.setitem(PRESETS, "draft", replace(PRESETS["draft"], iterations=10**6))
-    steps = omnimotion.fit(luminance_of(clip), "draft", budget=4.0)
-    started = time.monotonic()
-    run_to_end(steps)
-    assert time.monotonic() - started < 30
+def test_steps_that_are_no_numbers_are_left_out(clip, monkeypatch):
+    """Rays to nowhere now and then: the volume stays sound, and learns from the others."""
+    draw, count = Sampler.draw, iter(range(10**6))
+
+    def sometimes_lost(self, *given):
+        rays = draw(self, *given)
+        return rays._replace(q=rays.q * float("nan")) if next(count) % 3 == 0 else rays
+
+    monkeypatch.setattr(Sampler, "draw", sometimes_lost)
+    losses = [s.loss for s in omnimotion.fit(luminance_of(clip), "draft") if isinstance(s, Fitting)]
+    assert np.isfinite(losses).all() and losses[-1] < 0.7 * losses[0] and next(count) == SHORT.iterations
 
 
-def small_run(clip, schedule=None):
-    images = of.to_bytes(luminance_of(clip)[:, 0])
-    flows = collect(images, [1, 2])
-    return Optimizer(GridVolume(len(images)), Sampler(flows), schedule or Schedule(pairs=8, rays=32), 0)
+def test_absurd_learning_rates_end_finite(clip, monkeypatch):
+    monkeypatch.setitem(PRESETS, "draft", replace(SHORT, rates=tuple((name, 3e3) for name, _ in SHORT.rates)))
+    assert weights_of(run_to_end(omnimotion.fit(luminance_of(clip), "draft"))).isfinite().all()
 
 
-def test_a_diverging_run_recovers(clip):
-    run = small_run(clip)
-    for k in range(60):
-        assert run.step(k / 200)
-    safe = run.loss
-    run.volume.nvp.hyper.data[0, 0] = float("nan")
-    run.volume.nvp.affine.data[1] = float("inf")
-    assert not run.step(0.3)
-    assert run.recoveries == 1
-    assert all(torch.isfinite(p).all() for p in run.volume.parameters())
-    for k in range(20):
-        assert run.step(0.3 + k / 200)
-    assert run.loss < 3 * safe + 1
-
-
-def test_absurd_learning_rates_end_finite(clip):
-    rates = tuple((name, 3e3) for name, _ in Schedule().rates)
-    run = small_run(clip, Schedule(pairs=8, rays=32, rates=rates))
-    outcomes = [run.step(k / 80) for k in range(80)]
-    assert not all(outcomes)
-    assert run.recoveries > 0
-    assert all(torch.isfinite(p).all() for p in run.volume.parameters())
-
-
-def test_the_affine_maps_stay_invertible(clip):
-    run = small_run(clip, Schedule(pairs=8, rays=32, rates=(("nvp.affine", 0.5), ("", 1e-3))))
-    for k in range(60):
-        run.step(k / 60)
-    a = run.volume.nvp.affine.detach()
-    assert (a[..., 0] * a[..., 4] - a[..., 1] * a[..., 3] >= 0.049).all()
+def test_the_number_of_threads_changes_nothing(clip, tracker):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3 - min(before, 2))
+        other = run_to_end(omnimotion.fit(luminance_of(clip), "draft"))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(weights_of(tracker), weights_of(other))
 
 
 @pytest.mark.parametrize(("frames", "size"), [(1, (64, 64)), (2, (64, 100)), (3, (64, 400)), (3, (20, 30))])
@@ -215,7 +183,7 @@ def test_layers_start_apart():
         flow[k][..., 0] = j - i
         flow[k][near] = [0, -3 * (j - i)]
     flows = Flows(pairs, flow, np.zeros(flow.shape[:3], np.float16))
-    starts = layers.affine_starts(flows, frames)
+    starts = affine_starts(flows, frames)
     assert len(starts) == 2
     unit = max(H, W) / 2
     for t in range(frames):
@@ -226,11 +194,11 @@ def test_layers_start_apart():
 def test_affine_flow_leads_to_the_same_point_of_the_middle_frame():
     rng, size = np.random.default_rng(0), (24, 32)
     maps = np.eye(2, 3) + rng.normal(0, 0.1, (2, 2, 3))
-    landed = of.grid(*size) + layers.affine_flow(maps[0], maps[1], size)
+    landed = of.grid(*size) + affine_flow(maps[0], maps[1], size)
     start, end = (to_volume(p.reshape(-1, 2), size) for p in (of.grid(*size), landed))
     there, back = (p @ m[:, :2].T + m[:, 2] for p, m in ((start, maps[0]), (end, maps[1])))
     assert np.allclose(there, back, atol=1e-5)
-    assert np.allclose(layers.affine_flow(maps[0], maps[0], size), 0, atol=1e-4)
+    assert np.allclose(affine_flow(maps[0], maps[0], size), 0, atol=1e-4)
 
 
 def test_smooth_regions_follow_the_dominant_motion():
@@ -252,12 +220,8 @@ def test_smooth_regions_follow_the_dominant_motion():
 
 
 def test_bad_input():
-    with pytest.raises(InputError, match="preset"):
-        run_to_end(omnimotion.fit(torch.zeros(2, 1, 64, 64), "fast"))
     with pytest.raises(InputError, match="larger frames"):
         run_to_end(omnimotion.fit(torch.zeros(2, 1, 8, 64), "draft"))
-    with pytest.raises(InputError, match="another clip"):
-        run_to_end(omnimotion.fit(torch.zeros(3, 1, 64, 64), "draft", state={"frames": 2, "preset": "draft"}))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -266,16 +230,28 @@ def test_a_tracker_of_the_official_networks_survives_its_state(clip, seed):
     images = of.to_bytes(luminance_of(clip)[:2, 0])
     tracker = OmniMotion(images, OfficialVolume(2, seed))
     again = OmniMotion.from_state(tracker.state_dict())
-    assert again.volume.nvp.axes == tracker.volume.nvp.axes
+    assert again.volume.axes == tracker.volume.axes
     points = np.array([[20.0, 30.0], [50.5, 40.25]], np.float32)
-    assert np.array_equal(tracker.by_volume(points, 0, 1), again.by_volume(points, 0, 1))
+    assert all(map(np.array_equal, tracker.trace(points, 0, 1), again.trace(points, 0, 1)))
 
 
-@pytest.mark.slow
-def test_paper_preset_takes_the_same_road(clip, monkeypatch):
-    paper = replace(PRESETS["paper"], side=96, iterations=2)
-    monkeypatch.setitem(PRESETS, "paper", replace(paper, schedule=replace(paper.schedule, pairs=2, rays=8, samples=4)))
-    tracker = run_to_end(omnimotion.fit(luminance_of(clip)[:3], "paper"))
+def test_the_papers_volume_is_believed_as_it_is(monkeypatch):
+    """Traced at the working size with the samples it was fitted with; transmittance alone says what is visible."""
+    for name, value in (("LAYERS", 3), ("HIDDEN", 16), ("samples", 6)):
+        monkeypatch.setattr(OfficialVolume, name, value)
+    monkeypatch.setitem(PRESETS, "paper", replace(PRESETS["paper"], iterations=3, pairs=2, rays=16))
+    size = (24, 32)
+    tracker = run_to_end(omnimotion.fit(luminance_of(synthetic.make("pan", frames=3, size=size)), "paper"))
+    asked = []
+    trace = tracker.volume.map
+    tracker.volume.map = lambda xy, i, j, z: asked.append(z.shape) or trace(xy, i, j, z)
+    grid = pixel_grid(*size).reshape(-1, 2)
+    there, seen = tracker.correspond(grid, 0, 2)
+    ((landed, error),) = tracker.matches(np.arange(len(grid)), 0, 2)
+    assert {shape[-1] for shape in asked} == {6} and sum(shape[1] for shape in asked) == 4 * len(grid)
+    at, transmittance = tracker.trace(grid.numpy(), 0, 2)
+    assert np.allclose(there, at) and np.array_equal(landed, at)
+    assert np.array_equal(np.isfinite(error), transmittance > 0.5)
+    assert torch.equal(seen, torch.from_numpy(transmittance > 0.5) & inside(there, *size))
     again = OmniMotion.from_state(tracker.state_dict())
-    grid = pixel_grid(*SIZE).reshape(-1, 2)[::11]
-    assert torch.equal(tracker.correspond(grid, 0, 2)[0], again.correspond(grid, 0, 2)[0])
+    assert torch.equal(again.correspond(grid, 0, 2)[0], there)

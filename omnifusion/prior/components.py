@@ -12,7 +12,7 @@ from torch import Tensor
 
 from omnifusion.color import lab_to_rgb, rgb_to_lab
 from omnifusion.prior.guidance import Network, PredictionType
-from omnifusion.prior.source import REMEDY, checked_folder, incomplete, read_json
+from omnifusion.prior.source import FIXES, checked_folder, incomplete, read_json
 from omnifusion.progress import InputError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def load_components(source: str, device: str) -> Components:
         vae = vae_class.from_pretrained(folder, subfolder="vae", torch_dtype=dtype).to(device)
         scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     except torch.OutOfMemoryError as error:
-        raise InputError(f"The prior {source} does not fit the GPU's memory; {REMEDY}.") from error
+        raise InputError(f"The prior {source} does not fit the GPU's memory", FIXES) from error
     except DAMAGE as error:
         raise incomplete(source, error) from error
     for module in (unet, vae):

@@ -42,7 +42,7 @@ DOWNLOADS = [
 WHOLE, BLOCKS, BLOCK = 32 << 20, 256, 64 << 10
 """Weights of up to ``WHOLE`` bytes are read completely for a fingerprint, of larger ones so many blocks."""
 
-REMEDY = "choose the bundled prior, or a complete copy of this one"
+FIXES = {"prior bundled": "choose the bundled prior", "": "give a complete copy of this one"}
 
 
 def source_of(prior: str) -> str:
@@ -116,7 +116,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 def incomplete(source: str, problem: object) -> InputError:
     """The error of a prior that lacks something or is broken."""
-    return InputError(f"The prior {source} is incomplete or damaged ({_first_line(problem)}); {REMEDY}.")
+    return InputError(f"The prior {source} is incomplete or damaged ({_first_line(problem)})", FIXES)
 
 
 def local_folder(source: str) -> Path:
@@ -129,24 +129,21 @@ def local_folder(source: str) -> Path:
     if path.is_dir():
         return path
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise InputError(f"There is no prior {source}: not a folder, nor a hub id like owner/name; {REMEDY}.")
+        raise InputError(f"There is no prior {source}: not a folder, nor a hub id like owner/name", FIXES)
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(source, allow_patterns=DOWNLOADS))
     except hub.GatedRepoError as error:
-        raise InputError(
-            f"The prior {source} is gated: accept its license on the hub and log in, or {REMEDY}."
-        ) from error
+        fixes = FIXES | {"": "accept its license on the hub and log in"}
+        raise InputError(f"The prior {source} is gated", fixes) from error
     except hub.LocalEntryNotFoundError as error:
-        raise InputError(
-            f"The prior {source} is not on this machine and the hub cannot be reached; {REMEDY}."
-        ) from error
+        raise InputError(f"The prior {source} is not on this machine and the hub cannot be reached", FIXES) from error
     except (hub.RepositoryNotFoundError, hub.HFValidationError) as error:
-        raise InputError(f"The hub has no prior {source}, or it is private; {REMEDY}.") from error
+        raise InputError(f"The hub has no prior {source}, or it is private", FIXES) from error
     except OSError as error:
-        raise InputError(f"The prior {source} cannot be downloaded ({_first_line(error)}); {REMEDY}.") from error
+        raise InputError(f"The prior {source} cannot be downloaded ({_first_line(error)})", FIXES) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -158,9 +155,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise InputError(f"The prior is incomplete: {path} is missing; {REMEDY}.") from error
+        raise InputError(f"The prior is incomplete: {path} is missing", FIXES) from error
     except ValueError as error:
-        raise InputError(f"The prior's {path} is damaged; {REMEDY}.") from error
+        raise InputError(f"The prior's {path} is damaged", FIXES) from error
 
 
 def _problem(part: Path) -> str | None:
