@@ -13,6 +13,7 @@ import typer.main
 from test_architecture import LAYERS
 
 from omnifusion import cli
+from omnifusion.run.segments import BASE_MIB, FRAME_BYTES, FULL_BYTES
 from omnifusion.settings import CHOICES, RENAMED
 
 ROOT = Path(__file__).parent.parent
@@ -159,6 +160,11 @@ def test_the_table_of_layers_is_that_of_the_imports() -> None:
         for layer in LAYERS
     ]
     assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == [layer for layer in there if layer - {"__main__"}]
+
+
+def test_the_rule_for_memory_is_that_of_the_code() -> None:
+    (row,) = re.findall(r"^\| memory \| (.*) \|", (DOCS / "usage.md").read_text(), re.MULTILINE)
+    assert [float(number) for number in re.findall(r"\d+", row)] == [BASE_MIB, FULL_BYTES, FRAME_BYTES]
 
 
 def test_docs_are_short() -> None:
