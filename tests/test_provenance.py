@@ -1,4 +1,4 @@
-"""Laws of corrections: what descends changes, nothing else does, and each correction can be undone and done again."""
+"""Laws of corrections: what shows the same changes, nothing else does, and corrections follow one another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnifusion.algorithm import colorize
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.correction.provenance import Edit, Lineage, correct, followed, roots, things
+from omnifusion.correction.provenance import ColorLineage, Edit, correct, first_sources, resolve, track_ids
 from omnifusion.geometry import pixel_grid
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
@@ -37,27 +37,27 @@ def patch(where: Tensor) -> Tensor:
 
 def changed(a: ColorState, b: ColorState) -> Tensor:
     """Where two states differ in anything but luminance."""
-    found = [getattr(a, f.name) != getattr(b, f.name) for f in fields(ColorState)]
-    return torch.stack([x.any(1) if x.ndim == 4 else x for x in found]).any(0)
+    differences = [getattr(a, f.name) != getattr(b, f.name) for f in fields(ColorState)]
+    return torch.stack([x.any(1) if x.ndim == 4 else x for x in differences]).any(0)
 
 
 @pytest.mark.parametrize("frame", [0, 4, 7])
-def test_what_descends_changes_and_nothing_else(clip, frame: int) -> None:
+def test_what_shows_the_same_changes_and_nothing_else(clip, frame: int) -> None:
     state, front = clip
     new = run_to_end(correct(state, Edit({frame: patch(front[frame])})))
-    descends = Lineage(state).descendants(frame, front[frame]) >= 0
-    assert torch.equal(changed(state, new), descends)
-    assert torch.equal(new.iteration == int(state.iteration.max()) + 1, descends)
+    same = ColorLineage(state).trace(frame, front[frame]) >= 0
+    assert torch.equal(changed(state, new), same)
+    assert torch.equal(new.iteration == int(state.iteration.max()) + 1, same)
     assert torch.equal((new.kind == Origin.EXEMPLAR)[frame], (state.kind == Origin.EXEMPLAR)[frame] | front[frame])
     assert torch.equal(new.ab[frame][:, front[frame]], patch(front[frame])[:, front[frame]])
     green = (new.ab - GREEN[:, None, None]).norm(dim=1) < 1
-    assert green[front].float().mean() > 0.9, "the thing is mended in both directions of time"
+    assert green[front].float().mean() > 0.9, "the thing is corrected in both directions of time"
     assert green[~front].float().mean() < 0.01, "nothing else is"
 
 
-def test_everything_descends_from_the_exemplar(clip) -> None:
+def test_all_colors_come_from_the_exemplar(clip) -> None:
     state, _ = clip
-    assert (roots(state) < 108 * 192).all()
+    assert (first_sources(state) < 108 * 192).all()
     assert torch.equal(
         changed(state, run_to_end(correct(state, Edit({0: patch(torch.ones(108, 192) > 0)})))), state.mask
     )
@@ -109,7 +109,7 @@ def test_what_is_locked_and_other_frames_stay(clip) -> None:
     differs = changed(state, new)
     assert not differs[[0, 1, 7]].any()
     assert not differs[4][left].any() and not differs[6][left].any()
-    thing = things(state).reshape(state.source.shape)
+    thing = track_ids(state)
     assert not torch.isin(thing[differs], thing[4][left & ~front[4]]).any(), "what is locked is locked in every frame"
     assert differs[4].any() and differs[2].any()
 
@@ -117,13 +117,13 @@ def test_what_is_locked_and_other_frames_stay(clip) -> None:
 def test_corrections_follow_one_another(clip) -> None:
     state, front = clip
     once = run_to_end(correct(state, Edit({5: patch(front[5])})))
-    assert torch.equal(things(once), things(state)) or (state.kind[5][front[5]] == Origin.INPAINTED).any()
+    assert torch.equal(track_ids(once), track_ids(state)) or (state.kind[5][front[5]] == Origin.INPAINTED).any()
     again = run_to_end(correct(once, Edit({5: torch.where(front[5], state.ab[5], torch.nan)})))
     assert torch.equal(again.ab[5][:, front[5]], state.ab[5][:, front[5]])
     assert int(again.iteration.max()) == int(once.iteration.max()) + 1
 
 
-def test_what_cannot_be_corrected_is_told(clip) -> None:
+def test_what_cannot_be_corrected_is_refused(clip) -> None:
     state, front = clip
     for edit, word in (
         (Edit({9: patch(front[4])}), "frames 0 to 7"),
@@ -137,6 +137,6 @@ def test_what_cannot_be_corrected_is_told(clip) -> None:
 
 def test_pointers_end_or_are_refused() -> None:
     chain = torch.arange(-1, 99).clamp_min(0)
-    assert torch.equal(followed(chain), torch.zeros_like(chain))
+    assert torch.equal(resolve(chain), torch.zeros_like(chain))
     with pytest.raises(InputError, match="damaged"):
-        followed(torch.tensor([1, 2, 0, 3]))
+        resolve(torch.tensor([1, 2, 0, 3]))

@@ -1,4 +1,4 @@
-"""Suggestions go where doubt is and where others can use them; finishing touches chroma alone."""
+"""Suggestions go where uncertainty is and exemplars are far; export touches chroma alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omnifusion import video
 from omnifusion.cli import main
 from omnifusion.color import from_uint8, luminance, rgb_to_lab
 from omnifusion.correction.finishing import saturated
-from omnifusion.correction.suggest import doubt, drawn, suggest
+from omnifusion.correction.suggest import drawn, suggest, uncertainty
 from omnifusion.run.folder import open_run
 from omnifusion.state import ColorState
 
@@ -28,29 +28,35 @@ def state() -> ColorState:
     return replace(gray, origin=origin, source=source, confidence=torch.ones_like(gray.confidence))
 
 
-def test_the_most_doubted_part_is_suggested_first() -> None:
+def test_an_uncertain_frame_far_from_exemplars_is_suggested_first() -> None:
     sure = state()
     confidence = sure.confidence.clone()
-    confidence[14:17, 6:, 8:] = 0.1
+    confidence[13:16, 6:, 8:] = 0.1
     confidence[3, :8, :8] = 0.3
-    unsure = replace(sure, confidence=confidence)
-    first, second = suggest(unsure, 2)
-    assert first.frame == 15 and first.region[8:, 10:].all() and not first.region[:3].any()
-    assert abs(second.frame - 3) <= 1 and first.share > second.share
-    assert doubt(ColorState.gray(sure.L)).min() == 1
+    first, second = suggest(replace(sure, confidence=confidence), 2)
+    assert 13 <= first.frame <= 15 and first.region[8:, 10:].all() and not first.region[:3].any()
+    assert abs(second.frame - first.frame) > 1 and first.share > 0.5 > second.share > 0
+    assert uncertainty(ColorState.gray(sure.L)).min() == 1
 
 
-def test_a_given_frame_is_never_suggested() -> None:
-    assert 0 not in [found.frame for found in suggest(state(), 30)]
-    assert len(suggest(state(), 30)) == 19
+def test_where_all_is_equally_uncertain_gaps_are_halved() -> None:
+    ends = state()
+    ends.origin[-1] = 0
+    assert [s.frame for s in suggest(ends, 3)] in ([9, 4, 14], [9, 14, 4], [10, 5, 15], [9, 14, 5])
 
 
-def test_doubt_is_drawn_over_its_frame() -> None:
+def test_an_exemplar_is_never_suggested() -> None:
+    frames = [suggestion.frame for suggestion in suggest(state(), 30)]
+    assert sorted(frames) == list(range(1, 20))
+    assert len(suggest(ColorState.gray(torch.zeros(1, 1, 12, 16)))) == 1, "a clip without an exemplar"
+
+
+def test_uncertainty_is_drawn_over_its_frame() -> None:
     picture = np.full((3, 24, 32), 90, np.uint8)
-    doubts = torch.zeros(12, 16)
-    doubts[:, 8:] = 1
-    shown = drawn(picture, doubts, torch.zeros(12, 16, dtype=torch.bool))
-    assert shown.shape == picture.shape and (shown[:, :, :12] == 90).all() and (shown[0, :, 20:] > 150).all()
+    unsure = torch.zeros(12, 16)
+    unsure[:, 8:] = 1
+    overlay = drawn(picture, unsure, torch.zeros(12, 16, dtype=torch.bool))
+    assert overlay.shape == picture.shape and (overlay[:, :, :12] == 90).all() and (overlay[0, :, 20:] > 150).all()
 
 
 def test_saturation_leaves_luminance_alone() -> None:
@@ -62,7 +68,7 @@ def test_saturation_leaves_luminance_alone() -> None:
     assert np.array_equal(saturated(picture, 1), picture)
 
 
-def test_a_run_is_finished_and_its_doubts_are_shown(tmp_path: Path, capsys) -> None:
+def test_a_run_is_exported_and_its_uncertainty_is_drawn(tmp_path: Path, capsys) -> None:
     import synthetic
 
     frames = synthetic.make("pan", frames=3, size=(48, 80)).video.frames

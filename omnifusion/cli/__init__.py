@@ -251,7 +251,7 @@ def suggest(
             with writing(out):
                 out.mkdir(parents=True, exist_ok=True)
                 overlay = suggestions.drawn(
-                    run.frame(found.frame).transpose(2, 0, 1), suggestions.doubt(state)[found.frame], found.region
+                    run.frame(found.frame).transpose(2, 0, 1), suggestions.uncertainty(state)[found.frame], found.region
                 )
                 write_image(out / f"{found.frame:05d}.png", overlay)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from omnifusion.clip.prepare import opaque, overlaid, working_chroma, working_luminance
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
-from omnifusion.correction.provenance import Edit, correct, roots
+from omnifusion.correction.provenance import Edit, correct, first_sources
 from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.export import films, mean_scores, score
@@ -183,7 +183,7 @@ def corrections(run: RunFolder) -> list[dict[str, Any]]:
 def provenance(state: ColorState, run: RunFolder) -> Tensor:
     """Whose color each pixel has, ``(T, h, w)``: the frame of its exemplar, or -k for the k-th correction; the frame
     that the prior invented it for where there was no exemplar."""
-    owner = roots(state) // state.L[0].numel()
+    owner = first_sources(state) // state.L[0].numel()
     for known in corrections(run):
         owner = torch.where(state.iteration == known["iteration"], -known["number"], owner)
     return owner

@@ -1,9 +1,9 @@
-"""A finished run is corrected: painted pixels, and all that descends from the things they show, get other colors.
+"""Correct a finished run: painted pixels, and all pixels that show the same, take other colors.
 
-Every pixel points at the one that its color mainly came from (``ColorState.source``). A propagated pixel shows the
-same thing as the one it points at; an inpainted one begins a thing of its own, for likeness alone is no sameness. So a
-thing is where the pointers of a painted pixel begin, and its descendants are all whose pointers pass there, in both
-directions of time. No flow is searched: pointers lead from a descendant to its thing, and from there to the paint.
+Every pixel names the one that its color mainly came from (``ColorState.source``): its provenance. A propagated pixel
+shows the same as its source; an inpainted one starts a track of its own, since what looks alike need not be the same.
+So a track starts at one pixel and holds all pixels whose sources lead there, earlier and later in the clip. No flow is
+computed: sources lead from a pixel to the start of its track, and from there to what was painted.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from omnifusion.propagate import LUMINANCE_SIGMA, MOVING_SIGMA
 from omnifusion.state import ColorState, Origin
 from omnifusion.transfer import MAX_CANDIDATES, NEIGHBORS, subset
 
-GAP = 3.0
-"""Radius in pixels of the closing of what a frame shows of a thing: pointers go to whole pixels, some are missing."""
+CLOSING_RADIUS = 3.0
+"""Radius in pixels of the closing of a traced region: sources are whole pixels, so that some are missing."""
 
-ALIKE = 3.0
-"""Distance in a*, b* and half of L* up to which what a patch's frame does not show goes with what it shows."""
+SIMILAR = 3.0
+"""Distance in a*, b* and half of L* within which pixels that a patch's frame does not show join those that it shows."""
 
-FAR = 30.0
+POSITION_WEIGHT = 30.0
 """Distance in the same that the longer side of a frame is worth."""
 
 
@@ -50,116 +50,116 @@ class Edit:
     frames: range | None = None
 
 
-def parents(state: ColorState) -> Tensor:
-    """For every pixel of a clip the number ``(N,)`` of the one that its color mainly came from; a root's own."""
+def sources(state: ColorState) -> Tensor:
+    """The number ``(N,)`` of the pixel that each pixel's color mainly came from; its own where there is none."""
     return torch.arange(state.source.numel()) + state.source.flatten()
 
 
-def followed(pointers: Tensor) -> Tensor:
-    """Where each chain of ``pointers`` ``(N,)`` ends: at one that points at itself.
+def resolve(pointers: Tensor) -> Tensor:
+    """Follow ``pointers`` ``(N,)`` to those that point at themselves.
 
     Raises:
-        InputError: some go round in a circle, which no run writes.
+        InputError: some form a circle, which no run writes.
     """
     for _ in range(len(pointers).bit_length() + 1):
         if torch.equal(further := pointers[pointers], pointers):
             return pointers
         pointers = further
-    raise InputError("The run's ab.npz is damaged: colors come from one another in a circle. Color the clip again.")
+    raise InputError("The run's colors are damaged: they come from one another in a circle. Color the clip again.")
 
 
-def roots(state: ColorState) -> Tensor:
-    """The number ``(T, h, w)`` of the pixel that each pixel's color came from in the run, before any correction."""
-    return followed(parents(state)).reshape(state.source.shape)
+def first_sources(state: ColorState) -> Tensor:
+    """The number ``(T, h, w)`` of the pixel that each pixel's color first came from, before any correction."""
+    return resolve(sources(state)).reshape(state.source.shape)
 
 
-def things(state: ColorState) -> Tensor:
-    """The number ``(N,)`` of the pixel at which what each pixel shows was colored first."""
-    begins = (state.kind == Origin.INPAINTED).flatten()
-    return followed(torch.where(begins, torch.arange(len(begins)), parents(state)))
+def track_ids(state: ColorState) -> Tensor:
+    """The number ``(T, h, w)`` of the pixel at which each pixel's track starts."""
+    start = (state.kind == Origin.INPAINTED).flatten()
+    pointers = torch.where(start, torch.arange(len(start)), sources(state))
+    return resolve(pointers).reshape(state.source.shape)
 
 
-class Lineage:
-    """Who shows what, and who descends from whom, in a finished run."""
+class ColorLineage:
+    """The tracks of a finished run, and the pixels that its colors came through."""
 
     def __init__(self, state: ColorState) -> None:
-        self.shape, self.parents, self.things = state.source.shape, parents(state), things(state)
-        self.inpainted, self.state = state.kind == Origin.INPAINTED, state
+        self.state, self.sources, self.track_ids = state, sources(state), track_ids(state)
 
-    def descendants(self, frame: int, where: Tensor) -> Tensor:
-        """For every pixel ``(T, h, w)`` that descends from what the region ``where`` ``(h, w)`` bool of a frame shows,
-        the pixel of the region that shows it, by its number in the frame; -1 for all others."""
-        told, pointers = torch.full_like(self.parents, -1), self.parents.clone()
-        for begin, shows in self._shown(frame, where):
-            told[begin], pointers[begin] = shows, begin
-        return told[followed(pointers)].reshape(self.shape)
+    def trace(self, frame: int, region: Tensor) -> Tensor:
+        """Find what shows the same as a region ``(h, w)`` bool of a frame: for every pixel of the clip ``(T, h, w)``
+        the region's pixel that shows it, by its number in the frame; -1 for all others."""
+        shows, pointers = torch.full_like(self.sources, -1), self.sources.clone()
+        for start, pixel in self._track_starts(frame, region):
+            shows[start], pointers[start] = pixel, start
+        return shows[resolve(pointers)].reshape(self.track_ids.shape)
 
-    def _shown(self, frame: int, where: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The pixels at which what a region shows was colored first, and which pixel of it shows each; the region's
-        own pixels come last. An inpainted pixel is where the nearest one that is not would have it: things are rigid
-        in the small."""
-        (h, w), inside = where.shape, where.numpy()
-        area, first = h * w, self.things.reshape(-1, h * w)[frame].numpy()
-        own = np.flatnonzero(inside)
-        found, solid = [], inside & ~self.inpainted[frame].numpy()
-        if solid.any():
-            y, x = distance_transform_edt(~solid, return_distances=False, return_indices=True)
+    def _track_starts(self, frame: int, region: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The pixels at which tracks through a region start, and the region's pixel that shows each; its own pixels
+        come last. An inpainted pixel's track starts where the nearest one that is not inpainted would have it: things
+        are rigid in the small."""
+        (h, w), inside = region.shape, region.numpy()
+        area, own = h * w, np.flatnonzero(inside)
+        starts, tracked = [], inside & (self.state.kind[frame] != Origin.INPAINTED).numpy()
+        if tracked.any():
+            y, x = distance_transform_edt(~tracked, return_distances=False, return_indices=True)
             nearest = (y * w + x).flatten()[own]
-            t, place = np.divmod(first[nearest], area)
+            t, place = np.divmod(self.track_ids[frame].flatten().numpy()[nearest], area)
             rows = place // w + own // w - nearest // w
             columns = place % w + own % w - nearest % w
-            within = (rows.clip(0, h - 1) == rows) & (columns.clip(0, w - 1) == columns)
-            passed = self._passed(frame * area + np.flatnonzero(~inside))
-            for frame_of in set(t) - {frame}:
-                here = (t == frame_of) & within
+            within = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
+            outside = self._ancestors(frame * area + np.flatnonzero(~inside))
+            for j in set(t) - {frame}:
+                here = (t == j) & within
                 shows = np.full((h, w), -1)
                 shows[rows[here], columns[here]] = own[here]
-                side = (2 * round(GAP) + 1,) * 2
-                density, rest = (cv2.blur(x.astype(np.float32), side) for x in (shows >= 0, passed[frame_of]))
-                shows = self._further(frame_of, np.where(density > rest, _closed(shows), -1), passed[frame_of])
-                begin = np.flatnonzero(shows >= 0)
-                found.append((torch.from_numpy(begin + frame_of * area), torch.from_numpy(shows.flatten()[begin])))
-        return [*found, (torch.from_numpy(own + frame * area), torch.from_numpy(own))]
+                side = (2 * round(CLOSING_RADIUS) + 1,) * 2
+                density, rest = (cv2.blur(x.astype(np.float32), side) for x in (shows >= 0, outside[j]))
+                shows = self._extended(j, np.where(density > rest, _closed(shows), -1), outside[j])
+                start = np.flatnonzero(shows >= 0)
+                starts.append((torch.from_numpy(start + j * area), torch.from_numpy(shows.flatten()[start])))
+        return [*starts, (torch.from_numpy(own + frame * area), torch.from_numpy(own))]
 
-    def _passed(self, numbers: np.ndarray) -> np.ndarray:
-        """Which pixels ``(T, h, w)`` bool the colors of those called ``numbers`` came through."""
-        passed, at = torch.zeros(self.parents.shape, dtype=torch.bool), torch.from_numpy(numbers)
-        while len(at):
-            at = self.parents[at]
-            at = at[~passed[at]].unique()
-            passed[at] = True
-        return passed.reshape(self.shape).numpy()
+    def _ancestors(self, numbers: np.ndarray) -> np.ndarray:
+        """The pixels ``(T, h, w)`` bool that the colors of those called ``numbers`` came through."""
+        passed, pixels = torch.zeros(self.sources.shape, dtype=torch.bool), torch.from_numpy(numbers)
+        while len(pixels):
+            pixels = self.sources[pixels]
+            pixels = pixels[~passed[pixels]].unique()
+            passed[pixels] = True
+        return passed.reshape(self.track_ids.shape).numpy()
 
-    def _further(self, frame: int, shows: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """``shows`` ``(h, w)``, -1 where it is none of the region's, and with it what the region's frame has no part
-        in, neither in the region nor in the ``rest``: the most alike pixels around vote."""
-        told, size = (shows >= 0) | rest, shows.shape
-        if told.all() or not (shows >= 0).any():
+    def _extended(self, frame: int, shows: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        """``shows`` ``(h, w)``, -1 where nothing of the region is, extended over what the region's frame shows neither
+        in the region nor ``outside`` it: the most similar pixels around vote."""
+        decided, size = (shows >= 0) | outside, shows.shape
+        if decided.all() or not (shows >= 0).any():
             return shows
-        place = pixel_grid(*size).permute(2, 0, 1) * FAR / max(size)
-        look = torch.cat([self.state.ab[frame], self.state.L[frame] / 2, place]).permute(1, 2, 0).numpy()
-        chosen = subset(told, MAX_CANDIDATES)
-        tree, asks, answers = cKDTree(look[chosen]), look[~told], shows[chosen]
-        distance, found = tree.query(asks, k=range(1, min(NEIGHBORS, tree.n) + 1), eps=0.5)
-        alike = np.linalg.norm((tree.data[found] - asks[:, None])[..., :3], axis=-1) < ALIKE
-        weight, mine = 1 / (distance**2 + 1e-4), alike & (answers[found] >= 0)
-        nearest = np.take_along_axis(answers[found], (weight * mine).argmax(1)[:, None], 1)[:, 0]
-        out = shows.copy()
-        out[~told] = np.where((weight * mine).sum(1) > weight.sum(1) / 2, nearest, -1)
-        return out
+        place = pixel_grid(*size).permute(2, 0, 1) * POSITION_WEIGHT / max(size)
+        features = torch.cat([self.state.ab[frame], self.state.L[frame] / 2, place]).permute(1, 2, 0).numpy()
+        chosen = subset(decided, MAX_CANDIDATES)
+        tree, queries, answers = cKDTree(features[chosen]), features[~decided], shows[chosen]
+        distance, neighbors = tree.query(queries, k=range(1, min(NEIGHBORS, tree.n) + 1), eps=0.5)
+        similar = np.linalg.norm((tree.data[neighbors] - queries[:, None])[..., :3], axis=-1) < SIMILAR
+        weight = 1 / (distance**2 + 1e-4)
+        votes = weight * (similar & (answers[neighbors] >= 0))
+        nearest = np.take_along_axis(answers[neighbors], votes.argmax(1)[:, None], 1)[:, 0]
+        shows[~decided] = np.where(votes.sum(1) > weight.sum(1) / 2, nearest, -1)
+        return shows
 
 
 def _closed(values: np.ndarray) -> np.ndarray:
-    """``values`` ``(h, w)``, -1 where there is none, with gaps of up to twice ``GAP`` pixels filled from beside."""
+    """``values`` ``(h, w)``, -1 where there is none, with gaps of up to twice ``CLOSING_RADIUS`` filled from beside."""
     if (values < 0).all():
         return values
     distance, (y, x) = distance_transform_edt(values < 0, return_indices=True)
-    filled = (distance <= GAP) & (distance_transform_edt(distance <= GAP) > GAP)
+    near = distance <= CLOSING_RADIUS
+    filled = near & (distance_transform_edt(near) > CLOSING_RADIUS)
     return np.where(filled | (values >= 0), values[y, x], -1)
 
 
 def correct(state: ColorState, edit: Edit, iteration: int | None = None) -> Steps[ColorState]:
-    """The state with the painted pixels, and all that descends from what they show, in the colors of the patches.
+    """Give painted pixels, and all that show the same, the colors of the patches.
 
     Every other pixel, and what is locked, is the same bit for bit. The corrected pixels' ``iteration`` is a new one,
     which tells them from all others; None = the next. Frames come by their distance from a patch.
@@ -168,18 +168,18 @@ def correct(state: ColorState, edit: Edit, iteration: int | None = None) -> Step
         InputError: a patch or a lock outside the clip, or nothing that is painted may change.
     """
     _check(state, edit)
-    lineage, free = Lineage(state), torch.zeros(state.source.shape, dtype=torch.bool)
+    lineage, free = ColorLineage(state), torch.zeros(state.source.shape, dtype=torch.bool)
     free[list(edit.frames or range(len(state)))] = True
-    for frame, where in edit.locks.items():
-        free &= lineage.descendants(frame, where) < 0
+    for frame, locked in edit.locks.items():
+        free &= lineage.trace(frame, locked) < 0
     painted = {i: ab[0].isfinite() for i, ab in edit.patches.items()}
-    for i, where in painted.items():  # what is painted itself changes unless its own frame is locked there
+    for i, region in painted.items():  # what is painted itself changes unless its own frame is locked there
         if edit.frames is None or i in edit.frames:
-            free[i] |= where & ~edit.locks.get(i, torch.zeros_like(where))
-    painted = {i: where & free[i] for i, where in painted.items() if bool((where & free[i]).any())}
+            free[i] |= region & ~edit.locks.get(i, torch.zeros_like(region))
+    painted = {i: region & free[i] for i, region in painted.items() if bool((region & free[i]).any())}
     if not painted:
         raise InputError("All that is painted is locked or outside the frames to be corrected; paint something else.")
-    told = {i: lineage.descendants(i, where) for i, where in painted.items()}
+    shows = {i: lineage.trace(i, region) for i, region in painted.items()}
     new = ColorState(*(getattr(state, f.name).clone() for f in fields(state)))
     number = int(state.iteration.max()) + 1 if iteration is None else iteration
     for j in sorted(range(len(state)), key=lambda j: min(abs(j - i) for i in painted)):
@@ -190,35 +190,31 @@ def correct(state: ColorState, edit: Edit, iteration: int | None = None) -> Step
             new.source[j][done & (state.kind[j] == Origin.INPAINTED)] = 0
             new.origin[j][done] = 3 * number + int(Origin.EXEMPLAR)
         for i in sorted(painted, key=lambda i: abs(i - j)):
-            where = (told[i][j] >= 0) & free[j] & ~done
-            done |= where
-            _descend(state, new, i, edit.patches[i], painted[i], j, where, told[i][j], number)
+            region = (shows[i][j] >= 0) & free[j] & ~done
+            done |= region
+            if bool(region.any()):
+                _recolor(state, new, i, edit.patches[i], painted[i], j, region, shows[i][j], number)
         if bool(done.any()):
             yield Colored("correct", f"frame {j} is corrected", 1.0, state=new, iteration=number, frame=j)
     return new
 
 
-def _descend(
-    state: ColorState, new: ColorState, i: int, patch: Tensor, painted: Tensor, j: int, where: Tensor, shows: Tensor,
+def _recolor(
+    state: ColorState, new: ColorState, i: int, patch: Tensor, painted: Tensor, j: int, region: Tensor, shows: Tensor,
     number: int,
 ) -> None:  # fmt: skip
-    """Give the pixels ``where`` of frame ``j`` the colors of what they descend from, painted in frame ``i``."""
-    if not bool(where.any()):
-        return
-    w = where.shape[1]
+    """Give a region of frame ``j`` the colors of the pixels of frame ``i`` that show it, of which some are painted."""
     _, (y, x) = distance_transform_edt(~painted.numpy(), return_indices=True)
-    paint = patch[:, y, x].contiguous()  # beyond its rim the patch goes on as it ends
-    there = shows.clamp_min(0)
-    pixels = where.flatten().nonzero()[:, 0].numpy()
-    points = match.points_of(there[where].numpy(), w)
+    paint = patch[:, y, x].numpy()  # beyond its rim the patch goes on as it ends
+    pixels, source = np.flatnonzero(region), shows.clamp_min(0)
     sigma = np.full(len(pixels), MOVING_SIGMA, np.float32)
+    points = match.points_of(source[region].numpy(), region.shape[1])
     target_L, source_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
-    colors = match.gather(pixels, points, sigma, target_L, source_L, paint.numpy(), LUMINANCE_SIGMA)
-    new.ab[j][:, where] = torch.from_numpy(colors.T)
-    of_source = state.confidence[i].flatten()[there]
-    new.confidence[j][where] = (state.confidence[j] * of_source)[where]
+    colors = match.gather(pixels, points, sigma, target_L, source_L, paint, LUMINANCE_SIGMA)
+    new.ab[j][:, region] = torch.from_numpy(colors.T)
+    new.confidence[j][region] = (state.confidence[j] * state.confidence[i].flatten()[source])[region]
     kind = torch.where(state.kind[j] == Origin.INPAINTED, int(Origin.INPAINTED), int(Origin.PROPAGATED))
-    new.origin[j][where] = (3 * number + kind).to(new.origin.dtype)[where]
+    new.origin[j][region] = (3 * number + kind).to(new.origin.dtype)[region]
 
 
 def _check(state: ColorState, edit: Edit) -> None:

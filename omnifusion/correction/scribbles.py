@@ -26,8 +26,8 @@ ALIKE = 12.0
 def spread(picture: np.ndarray, scribbles: np.ndarray, restraint: bool = True) -> np.ndarray:
     """The scribbles' colors carried along a frame's luminance by Levin's equations: ``(4, H, W)`` uint8, an exemplar.
 
-    The scribbles' say fades on the way, fast across edges: what none of them vouches for stays open (transparent), and so
-    does what has another color than they cover.
+    The scribbles' say fades on the way, fast across edges: what none of them vouches for stays open (transparent), and
+    so does what has another color than they cover.
 
     Args:
         picture: the frame, ``(3, H, W)`` uint8, gray or in the colors that are to be mended.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from omnifusion.correction.history import Correction, correct_run, corrections, undo
-from omnifusion.correction.suggest import doubt, drawn, suggest
+from omnifusion.correction.suggest import drawn, suggest, uncertainty
 from omnifusion.progress import Step, Steps
 from omnifusion.run.folder import RunFolder
 from omnifusion.ui import paint
@@ -67,7 +67,7 @@ class Mending(Going):
         run = self._run_of(visit.token)
         h, w = run.report["working_size"]
         state = run.state(torch.zeros(run.report["frames"], 1, h, w))
-        found, doubts = suggest(state), doubt(state)
+        found, doubts = suggest(state), uncertainty(state)
         if not found:
             return {self.fix.hint: "Every frame has an exemplar: nothing is left to ask for."}
         said = ", then ".join(f"frame {told.frame} would settle {told.share:.0%}" for told in found)
