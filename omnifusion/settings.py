@@ -50,7 +50,7 @@ class Settings:
         "Where the prior inpaints: always; auto = the bundled one only where no color is known at all.")
     steps: int = about(6, "Diffusion steps",
         "Denoising steps per frame that diffusion inpaints; more are slower (paper: 50).", (1, 100, 1), ge=1, le=1000)
-    eta: float = about(0.02, "Eta",
+    eta: float = about(0.004, "Eta",
         "How firmly diffusion keeps the original brightness (guidance rate of equation 4; paper: 0.02).", ge=0, le=10)
     optimizations: int = about(1, "Guidance steps",
         "Gradient steps of equation 4 per denoising step (paper: 1).", (0, 10, 1), ge=0, le=20)
@@ -135,7 +135,7 @@ PRESETS: dict[str, Settings] = {
     "draft": Settings(preset="draft", max_side=256, steps=4),
     "standard": Settings(),
     "paper": Settings(preset="paper", max_side=512, omnimotion="paper", trust_tracker=True, diffusion="always",
-                      steps=50, strength=None, order="next"),
+                      steps=50, eta=0.02, strength=None, order="next"),
 }  # fmt: skip
 
 

@@ -5,28 +5,49 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from omnifusion import omnimotion
 from omnifusion.flow.dis import to_bytes
 from omnifusion.flow.tracker import FlowTracker
 from omnifusion.omnimotion import Flows
 from omnifusion.prior.diffusion import load_prior
-from omnifusion.progress import Costs, Steps
+from omnifusion.progress import Costs, Note, Steps
 from omnifusion.settings import Settings
 from omnifusion.state import FillTask, Tracker
 
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=1)
+def usable_device() -> tuple[str, str | None]:
+    """Where heavy stages run by default, found out once by a computation there; and a warning where a card has to be
+    left alone. On a ZeroGPU Space the main process only seems to have a GPU."""
+    if os.environ.get("SPACES_ZERO_GPU") or not torch.cuda.is_available():
+        return "cpu", None
+    try:
+        image = torch.ones(1, 1, 4, 4, device="cuda")
+        if conv2d(image, image).item() != 16:
+            raise RuntimeError("it computes wrong results")
+        return "cuda", None
+    except (RuntimeError, AssertionError) as error:  # no driver, or a card that this build has no kernels for
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        return "cpu", f"The graphics card cannot be used ({reason}); everything is computed on the CPU."
+
 
 def device() -> str:
-    """Where heavy stages run by default; on a ZeroGPU Space the main process only seems to have a GPU."""
-    return "cuda" if torch.cuda.is_available() and not os.environ.get("SPACES_ZERO_GPU") else "cpu"
+    """Where heavy stages run by default."""
+    return usable_device()[0]
 
 
 def flow_here(L: Tensor, settings: Settings) -> Steps[Flows]:
     """The flows of ``L`` ``(T, 1, h, w)`` that the tracker learns from, in this process."""
-    return omnimotion.find_flows(L, settings.omnimotion, device=device())
+    return (yield from _here(omnimotion.find_flows(L, settings.omnimotion, device=device())))
 
 
 def fit_here(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
@@ -36,7 +57,15 @@ def fit_here(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
 
 def inpaint_here(tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
     """Fill frames in this process."""
-    return load_prior(settings, device()).fill(tasks)
+    return (yield from _here(load_prior(settings, device()).fill(tasks)))
+
+
+def _here(steps: Steps[T]) -> Steps[T]:
+    """Heavy work, after a warning where it has to do without the card."""
+    warning = usable_device()[1]
+    if warning is not None:
+        yield Note("load", warning)
+    return (yield from steps)
 
 
 @dataclass(frozen=True)

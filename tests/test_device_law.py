@@ -16,7 +16,8 @@ import torch
 from pretend import on_gpu, pretending
 from test_prior import frame, write_prior
 
-from omnifusion import omnimotion
+from omnifusion import omnimotion, stages
+from omnifusion.algorithm import colorize
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.flow import dis
 from omnifusion.inpaint import ReferenceFrame, estimate_color
@@ -140,3 +141,19 @@ def test_planted_mistakes_of_the_volume_are_caught(planted: str, monkeypatch: py
         monkeypatch.setattr(Volume, "device", property(lambda self: torch.device("cpu")))
     with pytest.raises(RuntimeError, match=r"same device|indices"):
         fit()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card that can be used")
+def test_a_card_that_is_named_but_cannot_be_used_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch finds no driver when it is asked to compute: the run goes on, and says so once."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    stages.usable_device.cache_clear()
+    try:
+        steps: list[Step] = []
+        L = frame()[0][None].expand(2, -1, -1, -1)
+        result = run_to_end(colorize(L, {}, choose("draft", diffusion="always", steps=1)), steps.append)
+        warnings = {step.message for step in steps if isinstance(step, Note)}
+    finally:
+        stages.usable_device.cache_clear()
+    assert len(warnings) == 1 and "card cannot be used" in warnings.pop()
+    assert all(bool(result.state.is_complete(t)) for t in range(2)) and stages.device() == "cpu"

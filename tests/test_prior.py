@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from omnifusion.inpaint import ReferenceFrame, estimate_color
-from omnifusion.inpaint import suggest
+from omnifusion.inpaint import ReferenceFrame, estimate_color, suggest
+from omnifusion.prior import diffusion
 from omnifusion.prior.diffusion import DiffusionPrior, load_prior
 from omnifusion.prior.guidance import conditional_denoising
 from omnifusion.prior.source import BUNDLED, PRIORS, check_source, prior_fingerprint
@@ -196,6 +197,23 @@ def test_every_switch_changes_the_fill(make: Make, switch: str) -> None:
     assert not torch.allclose(fill(on), fill(off), atol=1e-4)
 
 
+def test_the_papers_preset_is_guided_as_the_paper_says(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eta, N and steps as printed, from pure noise, through the denoiser, by two evaluations a step."""
+    seen: list[Any] = []
+
+    def watched(network: Any, schedule: Any, z: Tensor, *rest: Any) -> Any:
+        seen.append((schedule, *rest))
+        return conditional_denoising(network, schedule, z, *rest)
+
+    monkeypatch.setattr(diffusion, "conditional_denoising", watched)
+    prior = load_prior(choose("paper", prior=str(make())))
+    fill(DiffusionPrior(prior.components, replace(prior.settings, steps=3)))
+    (schedule, _, _, condition, constraint) = seen[0]
+    assert prior.settings.steps == 50 and schedule.times == (667, 334, 1)
+    assert (constraint.eta, constraint.optimizations) == (0.02, 1)
+    assert constraint.through_denoiser and not constraint.share and condition is not None
+
+
 def test_every_denoising_step_is_a_step(make: Make) -> None:
     L, ab, mask = frame()
     prior = load_prior(choose("paper", prior=str(make()), steps=3))
@@ -257,7 +275,7 @@ def test_the_fingerprint_is_that_of_the_weights_wherever_they_are(make: Make, tm
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
     second = prior_fingerprint(settings)
-    (folder / "model_index.json").write_text('{"gradient_scale": 0.3}')
+    (folder / "model_index.json").write_text('{"another": 0.3}')
     assert len({first, second, prior_fingerprint(settings)}) == 3
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 DAMAGE = (OSError, ValueError, RuntimeError, KeyError)
 """What the libraries raise where weights are missing or broken."""
-GRADIENT_SCALE = 0.2
-"""Of a prior that does not say: a step of eq. (4) moves L* as far as the bundled prior's (docs/experiments.md)."""
 TEXT_GUIDANCE = 7.5
 """Classifier-free guidance scale where a prompt is given (Stable Diffusion's default)."""
 
@@ -36,7 +34,6 @@ class Components:
         unet, vae, scheduler: as diffusers gives them.
         text: embeddings of the negative and the given prompt ``(2, tokens, D)``, or of the empty one alone, on the CPU;
             None for a denoiser that reads none.
-        gradient_scale: what eta is multiplied by, so that the paper's 0.02 suits this prior.
         frames: of a prior of chroma, what the frames show that it colors, the hint's ab and the doubt about it.
     """
 
@@ -44,7 +41,6 @@ class Components:
     vae: AutoencoderKL | AutoencoderTiny | ChromaCoder
     scheduler: DDIMScheduler
     text: Tensor | None
-    gradient_scale: float
     frames: tuple[list[Tensor], Tensor, Tensor] | None = None
 
     @property
@@ -159,8 +155,7 @@ def load_components(source: str, device: str) -> Components:
         module.requires_grad_(False).eval()
         if device.startswith("cuda") and vae_class.__name__ != "ChromaCoder":
             module.enable_gradient_checkpointing()
-    scale = read_json(folder / "model_index.json").get("gradient_scale", GRADIENT_SCALE)
-    return Components(unet, vae, scheduler, None, float(scale))
+    return Components(unet, vae, scheduler, None)
 
 
 def _class_of(folder: Path) -> Any:

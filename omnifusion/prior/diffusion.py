@@ -199,7 +199,7 @@ class DiffusionPrior:
                 F=lambda z_0: luminance(c.decode(z_0).clamp(1e-3, 1)) / 100,
                 x=canvas.L / 100,
                 unknown=canvas.unknown,
-                eta=s.eta * c.gradient_scale,
+                eta=s.eta,
                 optimizations=s.optimizations,
                 through_denoiser=s.through_denoiser,
                 share=self.shares,

@@ -59,7 +59,7 @@ class GrayConstraint:
         F: latents z_0 ``(B, C, h, w)`` to the gray picture ``(B, 1, H, W)``.
         x: the frame's own gray picture ``(1, 1, H, W)``.
         unknown: 1 - M ``(1, 1, H, W)``, float.
-        eta: learning rate, including the prior's own scale.
+        eta: learning rate.
         optimizations: N, gradient steps per denoising step.
         through_denoiser: whether the gradient passes the prediction of z_0 (the paper); if not, dz_0/dz_t = 1.
         share: let the gradient's evaluation of the denoiser serve as the next step's too, although eq. (4) has moved
