@@ -32,7 +32,7 @@ from omnifusion.cli import main
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, to_uint8
-from omnifusion.progress import Colored, InputError, Step, is_canceled, run_to_end
+from omnifusion.progress import Canceled, Colored, InputError, Step, is_canceled, run_to_end
 from omnifusion.run import export, pipeline, segments
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
 from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, copy_run, open_run
@@ -359,6 +359,29 @@ def test_two_workers_of_which_one_is_killed(clip: Clip, done: Coloring, tmp_path
         assert 0 <= step.done <= 1
     assert killed
     assert all(colored(coloring)[name].equal(values) for name, values in colored(done).items())
+
+
+@pytest.mark.slow
+def test_canceled_workers_keep_what_they_have(clip: Clip, done: Coloring, tmp_path: Path) -> None:
+    """A worker that is in the midst of a segment writes its part."""
+    coloring, started = coloring_of(clip, tmp_path / "run"), threading.Event()
+    token = is_canceled.set(started.is_set)
+
+    def show(step: Step) -> None:
+        if any("spawn_main" in " ".join(p.cmdline()) for p in psutil.Process().children()):
+            time.sleep(0.5)
+            started.set()
+
+    try:
+        with pytest.raises(Canceled):
+            run_to_end(coloring.color_by(LocalPool(1, 1)), show)
+    finally:
+        is_canceled.reset(token)
+    coloring.leave_gray()
+    assert set(coloring.records) == {0, FRAMES} and (colored(coloring)["origin"][FRAMES:] == -1).all()
+    again = coloring_of(clip, tmp_path / "run")
+    run_to_end(again.color_here(Stages()))
+    assert all(colored(again)[name].equal(values) for name, values in colored(done).items())
 
 
 @pytest.mark.slow

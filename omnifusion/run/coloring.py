@@ -122,6 +122,9 @@ class Coloring:
                 yield Step("propagate", done + (f"; at frames {names}" if names else ""), self.done())
         finally:
             pool.close()
+            for future, segment in running.items():
+                if future.done() and not future.cancelled() and not future.exception():
+                    self._add(segment, future.result())
 
     def leave_gray(self) -> None:
         """Write the frames of the segments of which there is nothing."""
@@ -195,7 +198,7 @@ class LocalPool:
             return self._executor.submit(_color, segment, folder)
 
     def close(self) -> None:
-        """End what was begun; the workers stop at their next step."""
+        """End what was begun, at the workers' next steps."""
         self._known[2].set()
         self._executor.shutdown(cancel_futures=True)
 
@@ -208,7 +211,7 @@ def _begin(threads: int, parent: int, stop: Event) -> None:
 
 
 def _color(segment: Segment, folder: Path) -> Record:
-    return run_to_end(segment.color(folder, Stages(threads=torch.get_num_threads())), lambda step: check_canceled())
+    return run_to_end(segment.color(folder, Stages(threads=torch.get_num_threads())))
 
 
 class RayPool:

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,6 @@ class Loaded(Step):
 
     frames: int
     size: tuple[int, int]
-    fps: Fraction
 
 
 def begin(
@@ -96,9 +94,11 @@ def begin(
         overwrite: replace a run on another clip, or a corrected one; files that no run wrote are never touched.
 
     Raises:
-        InputError: the folder holds what no run wrote, another run, or one that is going on, or what would be read; or
-            it cannot be written.
+        InputError: the folder holds what no run wrote, another run, one that is going on, or the clip; or it cannot be
+            written.
     """
+    if clip is None and request.source is None:
+        raise ValueError("a run needs a clip")
     source = Path(clip or request.source or "")
     request = replace(request, exemplars=tuple(sorted(exemplars)), source=None if clip else request.source)
     out, there = path.resolve(), source.resolve()
@@ -182,7 +182,7 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
     share = resources.mib if count == 1 else (resources.mib - BASE_MIB) / count
     try:
         clip = prepared(run, resources)
-        yield Loaded("load", "the clip is read", 1.0, frames=len(clip.video), size=clip.video.size, fps=clip.video.fps)
+        yield Loaded("load", "the clip is read", 1.0, frames=len(clip.video), size=clip.video.size)
         _require_space(run.folder, clip)
         shots = windows(clip.shots, clip.exemplars, longest(clip.size, clip.video.size, share))
         coloring = Coloring(clip, _hash_clip(run.clip), run.request.settings, shots, manifest, reuse)
