@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -123,8 +124,8 @@ class Coloring:
         finally:
             pool.close()
             for future, segment in running.items():
-                if future.done() and not future.cancelled() and not future.exception():
-                    self._add(segment, future.result())
+                with suppress(Exception):  # what has ended otherwise has nothing to keep
+                    self._add(segment, future.result(timeout=0))
 
     def leave_gray(self) -> None:
         """Write the frames of the segments of which there is nothing."""
