@@ -27,8 +27,10 @@ def main() -> int:
     except InputError as error:
         print(f"omnifusion: {error}", file=sys.stderr)
         return 2
+    service.store.keep_expiring()
+    service.go_on()
     build(service).launch(**launch_options(service, args.share, args.mcp))
-    return 0
+    os._exit(0)  # a run that goes on ends here, and goes on when the page is served again
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from mcp.client.streamable_http import streamablehttp_client
 from ui_server import ROOT, Server, serve
 
 from omnifusion.state import Video
-from omnifusion.ui.results import gray
+from omnifusion.ui.result_tab import gray_of
 from omnifusion.video import Writer, read, write_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -75,21 +76,32 @@ def test_endpoints_are_named_and_documented(client: Client) -> None:
         "exemplar": None, "exemplar_frame": 0, "prior": "bundled", "eta": None, "steps": None, "preset": "draft",
         "frames": None, "seed": 0,
     }  # fmt: skip
+    for name, endpoint in named.items():
+        assert all(p["python_type"]["description"] for p in endpoint["parameters"]), name
+        labels = [r["label"] for r in endpoint["returns"]]
+        assert labels == (["estimate"] if name == "/estimate" else ["colorized", "origin", "report"])
+    assert "brightness" in client.view_api(return_format="str", print_info=False)
+
+
+def test_an_estimate_has_named_fields(client: Client, tmp_path: Path) -> None:
+    found = client.predict(video=handle_file(str(film(tmp_path / "a.mp4", (90, 140, 200), 3))), api_name="/estimate")
+    assert set(found) == {"frames", "seconds", "mib", "fits"} and found["frames"] == 3 and found["fits"]
 
 
 def test_endpoints_are_mcp_tools_and_speak_the_same_sentences(server: Server) -> None:
-    async def ask() -> tuple[set[str], str]:
+    async def ask() -> tuple[dict[str, Any], str]:
         async with (
             streamablehttp_client(f"{server.url}/gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()
-            tools = {tool.name for tool in (await session.list_tools()).tools}
+            tools = {tool.name: tool.inputSchema["properties"] for tool in (await session.list_tools()).tools}
             answer = await session.call_tool("result", {"token": "0" * 32})
             return tools, answer.content[0].text
 
     tools, sentence = asyncio.run(ask())
-    assert {"colorize", "correct", "estimate", "result"} <= tools
+    assert {"colorize", "correct", "estimate", "result"} <= set(tools)
+    assert "diffusion steps" in tools["colorize"]["steps"]["description"]
     assert "expired" in sentence
 
 
@@ -109,7 +121,7 @@ def test_a_gray_clip_takes_the_colors_of_its_exemplar(client: Client, tmp_path: 
     color = np.asarray(read(film(tmp_path / "color.mp4", (210, 80, 60))).frames[0])
     write_image(tmp_path / "exemplar.png", color)
     with Writer(tmp_path / "gray.mp4", Video(color[None], Fraction(12))) as writer:
-        writer.add(gray(color.transpose(1, 2, 0)).transpose(2, 0, 1))
+        writer.add(gray_of(color.transpose(1, 2, 0)).transpose(2, 0, 1))
     colorized, _, report = client.predict(
         video=handle_file(str(tmp_path / "gray.mp4")),
         exemplar=handle_file(str(tmp_path / "exemplar.png")),

@@ -44,6 +44,7 @@ def serve(folder: Path, *flags: str, **environment: str) -> Iterator[Server]:
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_TEMP_DIR": str(folder / "uploads"),
         "OMNIFUSION_RESULTS": str(results),
+        "PYTHONFAULTHANDLER": "1",
         **environment,
     }
     log = (folder / "app.log").open("w")

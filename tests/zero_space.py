@@ -63,13 +63,12 @@ zero.init, zero.move = (lambda uuid: None), move
 import synthetic  # noqa: E402
 import torch  # noqa: E402
 
-from omnifusion.inpaint import Kernels  # noqa: E402
 from omnifusion.progress import run_to_end  # noqa: E402
 from omnifusion.run.folder import RunRequest  # noqa: E402
+from omnifusion.run.pipeline import begin, color  # noqa: E402
 from omnifusion.settings import choose  # noqa: E402
-from omnifusion.ui import gpu, work  # noqa: E402
-from omnifusion.ui.archive import Archive  # noqa: E402
-from omnifusion.ui.limits import Limits  # noqa: E402
+from omnifusion.ui import zerogpu  # noqa: E402
+from omnifusion.ui.store import Store  # noqa: E402
 from omnifusion.video import Writer  # noqa: E402
 
 
@@ -78,9 +77,8 @@ def visit(clip: Path, results: Path, runs: list[dict[str, Any]]) -> None:
     for changes in ({"diffusion": "always"}, {"prior": "sd15"}, {"prior": "sd15"}):
         ASKED.clear()
         settings = choose("draft", max_side=64, steps=1, **changes)
-        _, folder = Archive(results).new()
-        job = work.Job(clip, RunRequest("clip", settings), {})
-        run = run_to_end(work.run(job, folder, Limits(), stages=gpu.stages()))
+        claimed = begin(Store(results).new(), RunRequest("clip", settings), {}, clip)
+        run = run_to_end(color(claimed, stages=zerogpu.stages()))
         notes = [note for note in run.report["notes"] if "could not go on" in note]
         runs.append({"asked": list(ASKED), "complete": run.report["complete"], "notes": notes})
         if "prior" in changes:
@@ -88,7 +86,7 @@ def visit(clip: Path, results: Path, runs: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    gpu.preload()
+    zerogpu.preload()
     results, clip, runs = Path(os.environ["OMNIFUSION_RESULTS"]), Path(os.environ["HOME"]) / "clip.mp4", []
     made = synthetic.make("two-layers", frames=4, size=(48, 64)).video
     with Writer(clip, made) as film:
@@ -97,8 +95,8 @@ def main() -> None:
     visitor = threading.Thread(target=visit, args=(clip, results, runs))
     visitor.start()
     visitor.join()
-    emulated = [torch.cuda.is_available(), gpu.stages().kernels == Kernels()]
-    print(json.dumps({"offered": [name for _, name in gpu.priors()], "runs": runs, "emulated": emulated}), flush=True)
+    offered = [name for _, name in zerogpu.priors()]
+    print(json.dumps({"offered": offered, "runs": runs, "emulated": torch.cuda.is_available()}), flush=True)
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(0)

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import partial
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.utils import get_function_description
 
-from omnifusion.correction.history import Correction, correct_run
-from omnifusion.progress import InputError
+from omnifusion.correction.history import Correction
+from omnifusion.progress import Canceled, InputError
+from omnifusion.run.estimate import estimate as expect
 from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.settings import Settings, choose
-from omnifusion.ui import gpu, work
-from omnifusion.ui.estimate import fits
-from omnifusion.ui.runs import Run
-from omnifusion.ui.service import Service, listening
-from omnifusion.video import read_image
-
-HEAVY: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "heavy"}
-"""Of all that reads clips and pictures outside a run, so many at once."""
+from omnifusion.ui import zerogpu
+from omnifusion.ui.guards import listening
+from omnifusion.ui.jobs import Job
+from omnifusion.ui.parts import HEAVY
+from omnifusion.ui.service import Service
+from omnifusion.video import count_frames, read, read_image
 
 Answer = tuple[str, str, dict[str, Any]]
+
+POLL = 0.1
+"""Seconds between two looks at a run."""
 
 
 def offer(service: Service) -> None:
     """Add the endpoints to the page that is being built."""
-    with gr.Row(visible=False):
-        video, exemplar = gr.Video(label="video"), gr.Image(label="exemplar", type="filepath", image_mode=None)
-        exemplar_frame = gr.Number(0, label="exemplar_frame", precision=0)
-        prior, preset = gr.Textbox("bundled", label="prior"), gr.Textbox("draft", label="preset")
-        eta, steps = gr.Number(None, label="eta"), gr.Number(None, label="steps", precision=0)
-        frames, seed = gr.Number(None, label="frames", precision=0), gr.Number(0, label="seed", precision=0)
-        token = gr.Textbox(label="token")
-        answer = [gr.Video(label="colorized"), gr.Video(label="origin"), gr.JSON(label="report")]
-        to_run = [video, exemplar, exemplar_frame, prior, eta, steps, preset, frames, seed]
-        to_estimate = [video, preset, frames, prior, steps]
-        gr.Button().click(colorize(service), to_run, answer, api_name="colorize", concurrency_limit=None)
-        gr.Button().click(estimate(service), to_estimate, gr.JSON(), api_name="estimate", **HEAVY)
-        gr.Button().click(result(service), token, answer, api_name="result", **HEAVY)
-        lock = gr.Image(label="lock", type="filepath", image_mode=None)
-        default = {"lock_frame": 0, "first": None, "last": None}
-        numbers = [gr.Number(value, label=name, precision=0) for name, value in default.items()]
-        to_correct = [token, exemplar, exemplar_frame, lock, *numbers]
-        gr.Button().click(correct(service), to_correct, answer, api_name="correct", concurrency_limit=None)
-
-
-def colorize(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
-    """The endpoint ``/colorize``."""
+    store, limits = service.store, service.limits
 
     async def colorize(
         video: str,
@@ -67,30 +49,29 @@ def colorize(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
         """Color a clip.
 
         Args:
-            video: the clip; one in color is made gray, its first frame is the exemplar, and the result is scored.
+            video: the clip; one in color is made gray, its first frame gives the colors, and the result is scored.
             exemplar: a colored picture of one of its frames.
             exemplar_frame: which frame that is, from 0 on.
-            prior: "bundled", "sd15" or "sd20".
-            eta: learning rate of the grayscale constraint; None = the preset's.
-            steps: denoising steps; None = the preset's.
+            prior: the model that guesses what no picture shows: "bundled", "sd15" or "sd20".
+            eta: how firmly diffusion keeps the original brightness; None = the preset's.
+            steps: diffusion steps; None = the preset's.
             preset: "draft", "standard" or "paper".
             frames: how many frames to color, from the start; None = as many as this page takes.
-            seed: fixes the result.
+            seed: the same seed gives the same result.
 
         Returns:
-            The colored clip (mp4), the clip tinted by the origin of every color (mp4), and the report.
+            the colored clip (MP4)
+            the clip, tinted by where every color came from (MP4)
+            the report; its "token" opens the result again
         """
         settings = _settings(preset, prior, steps, eta=eta, seed=seed)
-        count, size = await asyncio.to_thread(work.probe, _given(video), service.limits, frames)
+        count, size = await asyncio.to_thread(probe, service, video, frames)
         pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
-        job = work.Job(Path(video), RunRequest(Path(video).name, settings, count, tuple(pictures)), pictures)
-        return await _ended(service, service.run(job, service.bound(settings, count, size), request))
-
-    return colorize
-
-
-def correct(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
-    """The endpoint ``/correct``."""
+        asked = RunRequest(Path(video).name, settings, count, tuple(pictures))
+        longest = service.longest(settings, count, size)
+        return await _ended(
+            service, await asyncio.to_thread(service.color, Path(video), asked, pictures, longest, request)
+        )
 
     async def correct(
         token: str,
@@ -111,91 +92,124 @@ def correct(service: Service) -> Callable[..., Coroutine[Any, Any, Answer]]:
             lock: a picture, opaque or bright where a frame has to stay as it is.
             lock_frame: which frame that is.
             first: first frame that may change; None = all.
-            last: last frame that may change.
+            last: last frame that may change; None = all.
 
         Returns:
-            As /colorize; "corrections" in the report tells what has changed.
+            the corrected clip (MP4)
+            the clip, tinted by where every color came from (MP4)
+            the report; "corrections" tells what has changed
         """
         if not exemplar:
             raise InputError("There is no picture; give one as exemplar.")
-        run, most = service.archive.open(token or ""), service.limits.pixels
+        run = store.open(token or "")
 
         def pictures(path: str | None, frame: int) -> dict[int, np.ndarray]:
-            return {int(frame or 0): read_image(Path(path), most, alpha=True)} if path else {}
+            return {int(frame or 0): read_image(path, limits.pixels, alpha=True)} if path else {}
 
         patches = await asyncio.to_thread(pictures, exemplar, exemplar_frame)
         locks = await asyncio.to_thread(pictures, lock, lock_frame)
-        end = run.report["frames"] - 1
-        frames = None if first is None and last is None else (int(first or 0), int(end if last is None else last))
-        asked = Correction(patches, locks, frames)
-        return await _ended(service, service.mending(run, partial(correct_run, correction=asked), request))
-
-    return correct
-
-
-def estimate(service: Service) -> Callable[..., dict[str, Any]]:
-    """The endpoint ``/estimate``."""
+        end = run.report["frames"] - 1 if last is None else last
+        frames = None if first is None and last is None else (int(first or 0), int(end))
+        return await _ended(service, service.correct(run, Correction(patches, locks, frames), request))
 
     def estimate(
-        video: str,
-        preset: str = "draft",
-        frames: int | None = None,
-        prior: str = "bundled",
-        steps: int | None = None,
+        video: str, preset: str = "draft", frames: int | None = None, prior: str = "bundled", steps: int | None = None
     ) -> dict[str, Any]:
-        """How long coloring a clip would take here, in seconds, and the memory it would need, in MiB.
+        """How long coloring a clip would take here, and the memory it would need.
 
         Args:
             video: the clip.
             preset: "draft", "standard" or "paper".
             frames: how many frames; None = as many as this page takes.
-            prior: "bundled", "sd15" or "sd20".
-            steps: denoising steps; None = the preset's.
+            prior: the model that guesses what no picture shows: "bundled", "sd15" or "sd20".
+            steps: diffusion steps; None = the preset's.
+
+        Returns:
+            "frames" that would be colored, "seconds", memory in "mib", and whether a run "fits" this machine
         """
         settings = _settings(preset, prior, steps)
-        count, size = work.probe(_given(video), service.limits, frames)
-        found = service.rates.estimate(settings, count, size)
-        fitting = fits(found, service.limits)
-        return {"frames": count, "seconds": round(found.seconds), "mib": round(found.mib), "fits": fitting}
-
-    return estimate
-
-
-def result(service: Service) -> Callable[..., Answer]:
-    """The endpoint ``/result``."""
+        count, size = probe(service, video, frames)
+        found = expect(settings, count, size)
+        numbers = {"frames": count, "seconds": round(found.seconds), "mib": round(found.mib)}
+        return {**numbers, "fits": service.fits(found)}
 
     def result(token: str) -> Answer:
         """A finished run again.
 
         Args:
             token: what follows "run=" in the link to the run, or "token" in the report of ``/colorize``.
+
+        Returns:
+            the colored clip (MP4)
+            the clip, tinted by where every color came from (MP4)
+            the report
         """
-        return _answer(service.archive.open(token or ""))
+        return _answer(store.open(token or ""))
 
-    return result
-
-
-async def _ended(service: Service, run: Run) -> Answer:
-    """What a run ends with, once its turn has come."""
-    service.runs.submit(run)
-    async for _ in run.follow(listening()):
-        pass
-    if run.result is None:
-        raise InputError(run.why or "The run was canceled.")
-    if run.why:
-        raise InputError(f"{run.why} What is colored is kept: ask /result for the token {run.result.token}.")
-    return _answer(run.result)
+    with gr.Row(visible=False):
+        for function in (colorize, estimate, result, correct):
+            _add(function, **({"concurrency_limit": None} if inspect.iscoroutinefunction(function) else HEAVY))
 
 
-def _given(video: str | None) -> Path:
+def _add(function: Callable[..., Any], **queue: Any) -> None:
+    """An endpoint: components for its parameters, of their kinds and with their defaults, each with its description."""
+    (_, about, returns), inputs = get_function_description(function), list[Any]()
+    for name, known in inspect.signature(function).parameters.items():
+        default = None if known.default is inspect.Parameter.empty else known.default
+        if name == "video":
+            inputs.append(gr.Video(label=name))
+        elif name in ("exemplar", "lock"):
+            inputs.append(gr.Image(label=name, type="filepath", image_mode=None))
+        elif known.annotation.startswith("str"):
+            inputs.append(gr.Textbox(default, label=name))
+        elif name != "request":
+            inputs.append(gr.Number(default, label=name, precision=None if "float" in known.annotation else 0))
+    films = [gr.Video(label="colorized"), gr.Video(label="origin")] if len(returns) > 1 else []
+    outputs = [*films, gr.JSON(label="report" if films else "estimate")]
+    for component, words in [*((c, about[c.label]) for c in inputs), *zip(outputs, returns, strict=True)]:
+        info = component.api_info() | {"description": words, "additional_description": words}
+        component.api_info = lambda info=info: info
+    gr.Button().click(function, inputs, outputs, api_name=function.__name__, **queue)
+
+
+def probe(service: Service, video: str | None, frames: int | None = None) -> tuple[int, tuple[int, int]]:
+    """How many frames of a clip a run would take, and their size (H, W); decodes one.
+
+    Raises:
+        InputError: there is no clip, it is too large, or not a video.
+    """
     if not video:
         raise InputError("There is no clip; give one as video.")
-    return Path(video)
+    if frames is not None and frames < 1:
+        raise InputError(f"frames is {frames}; give at least 1.")
+    path, limits = Path(video), service.limits
+    limits.check_file(path)
+    size = read(path, 1, max_pixels=limits.pixels).size
+    return count_frames(path, min(limits.frames, frames or limits.frames), limits.pixels), size
+
+
+async def _ended(service: Service, job: Job) -> Answer:
+    """What a run ends with, once its turn has come."""
+    service.jobs.submit(job)
+    try:
+        while not job.result.done():
+            if listening[job.session]:
+                job.look()
+            await asyncio.sleep(POLL)
+    except BaseException:  # the client canceled
+        job.stop(keep=False)
+        raise
+    if isinstance(job.error, Canceled):
+        raise InputError(job.why or "The run was canceled.")
+    run = job.result.result()
+    if job.why:
+        raise InputError(f"{job.why} What is colored is kept: ask /result for the token {run.token}.")
+    return _answer(run)
 
 
 def _settings(preset: str | None, prior: str | None, steps: int | None, **others: Any) -> Settings:
     prior = prior or "bundled"
-    gpu.check_prior(prior)
+    zerogpu.check_prior(prior)
     return choose(preset or "draft", prior=prior, steps=steps, **others)
 
 

@@ -1,39 +1,222 @@
-"""What reaches the server from outside is bounded before anything is made of it: bodies of requests, downloads."""
+"""What reaches the server from outside is bounded and checked first; what is refused, or fails, costs one sentence."""
 
 from __future__ import annotations
 
+import base64
+import logging
+import math
+import os
+import re
+import secrets
+from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
+import gradio as gr
 import gradio.processing_utils
 import httpx
 import safehttpx
+from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
+from PIL import Image
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from omnifusion.progress import InputError
+from omnifusion.ui.live import message
+from omnifusion.ui.parts import ASSETS, text
+
+log = logging.getLogger(__name__)
+
+PAGE_OPTIONS = {
+    "force": '"Accept any picture" under Advanced settings',
+    "frames": '"How many frames"',
+    "max-side": '"Working size" under Advanced settings',
+    "prior bundled": 'the model "built-in"',
+}
+ENDPOINT_OPTIONS = {"frames": "frames", "prior bundled": "prior bundled"}
+"""Where the page and the endpoints have the options that ``InputError.fixes`` name."""
 
 BODY_MIB = 4
 """Largest body of a request that is no upload."""
 
+STREAM = re.compile(r"/gradio_api/(?:queue/data|call/(?:v2/)?[^/]+/([^/]+))")
+"""The paths of streams of answers."""
 
-class BoundedBodies:
-    """ASGI middleware: answers 413 where a body that is no upload (those Gradio bounds by itself) is too large."""
+LOCAL = ["localhost", "127.0.0.1", "[::1]"]
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+listening: Counter[str] = Counter()
+"""How many streams of answers are open, by the session (or the event of a program) that they belong to."""
+
+
+def in_words(error: BaseException, endpoint: bool = False) -> str:
+    """An error as one sentence for the page or the endpoints, files by their names alone; a fault of our own by a
+    number that stands in the log."""
+    if not isinstance(error, InputError):
+        number = secrets.token_hex(4)
+        log.error("error %s", number, exc_info=error)
+        return f"Something went wrong on our side (error {number}). Please try again."
+    sentence = error.sentence((ENDPOINT_OPTIONS if endpoint else PAGE_OPTIONS).get)
+    return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", "", sentence)
+
+
+class Page(gr.Blocks):
+    """A page that tells every mistake in one sentence, by its ``status`` where that is among a handler's outputs."""
+
+    status: gr.HTML
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kw: Any) -> list[Any]:
+        """See ``gr.Blocks``; what is left out at the end is the default, what is not of its kind a mistake."""
+        inputs = [*inputs, *(component.value for component in block_fn.inputs[len(inputs) :])]
+        for component, value in zip(block_fn.inputs, inputs, strict=False):
+            if (kind := _wrong_kind(component, value)) is not None:
+                raise InputError(f"{component.label} is {_shown(value)}; {kind}.")
+        try:
+            return await super().preprocess_data(block_fn, inputs, *args, **kw)
+        except gr.Error:
+            raise
+        except Exception as error:
+            log.info("refused before it was read: %s", error)
+            if isinstance(error.__cause__, Image.DecompressionBombError):
+                most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+                raise InputError(f"The picture has more than {most:.0f} million pixels; make it smaller.") from error
+            raise InputError("What was given cannot be read: a file has to be whole and of a common kind, an address "
+                             "public and what it leads to no larger than an upload may be.") from error  # fmt: skip
+
+    async def call_function(self, block_fn: Any, *args: Any, **kw: Any) -> dict[str, Any]:
+        """See ``gr.Blocks``."""
+        try:
+            return await super().call_function(block_fn, *args, **kw)
+        except gr.Error:
+            raise
+        except Exception as error:
+            if self.status not in block_fn.outputs:
+                raise
+            said = {self.status: message(in_words(error), "alert")}
+            return {"prediction": said, "duration": 0.0, "is_generating": False, "iterator": None}
+
+    async def process_api(self, block_fn: Any, *args: Any, **kw: Any) -> dict[str, Any]:
+        """See ``gr.Blocks``."""
+        try:
+            return await super().process_api(block_fn, *args, **kw)
+        except gr.Error:
+            raise
+        except Exception as error:
+            known = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+            sentence = in_words(error, known.api_visibility == "public")
+            raise gr.Error(sentence, duration=12, print_exception=False) from None
+
+
+def _wrong_kind(component: Any, value: Any) -> str | None:
+    """What to give instead of something that no component of this kind would send."""
+    if value is None:
+        return None
+    if isinstance(component, gr.Number | gr.Slider):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if number and abs(value) < 1e300 and not math.isnan(value) else "give a number"
+    if isinstance(component, gr.Textbox):
+        return None if isinstance(value, str) else "give a text"
+    if isinstance(component, gr.Video | gr.Image):
+        path = value.get("path") if isinstance(value, dict) else None
+        known = isinstance(path, str) and path.startswith(("http://", "https://"))
+        if isinstance(path, str) and "\0" not in path and not known:
+            known = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+        return None if known else "give a file that was uploaded here"
+    return None
+
+
+def _shown(value: Any) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "a very long number"
+    return shown if len(shown) < 40 else shown[:36] + "..."
+
+
+class Guard:
+    """ASGI middleware: bounds bodies, tells browsers what the page is not for, counts who listens for answers, and
+    shows what the page does, color moving, until it has loaded.
+
+    Args:
+        megabytes: largest upload.
+        hosts: which names a proxy may say that it was addressed by; on a Hugging Face Space any.
+    """
+
+    def __init__(self, app: Any, megabytes: int, hosts: list[str]) -> None:
+        self.app, self.megabytes, space = app, megabytes, "SPACE_ID" in os.environ
+        self.forwarded = None if space else {host for host in hosts if host != "*"}
+        self.headers = {
+            "Content-Security-Policy": "frame-ancestors 'self'" + " https://huggingface.co" * space,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "same-origin",
+        }
+        poster = base64.b64encode((ASSETS / "first.webp").read_bytes()).decode()
+        self.splash = text("splash.html").replace("POSTER", poster).encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, counting its body."""
-        counted = 0
+        """Pass a request on."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        forwarded = MutableHeaders(scope=scope).get("x-forwarded-host", "").partition(":")[0]
+        if self.forwarded is not None and forwarded not in self.forwarded:
+            scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-host"]
+        path, get, counted = scope["path"], scope["method"] == "GET", 0
+        most = BODY_MIB + (self.megabytes if path == "/gradio_api/upload" else 0)
 
         async def bounded() -> Any:
             nonlocal counted
-            message = await receive()
-            counted += len(message.get("body", b""))
-            if counted > BODY_MIB << 20:
-                raise HTTPException(413, f"The request has more than {BODY_MIB} MiB; upload files instead.")
-            return message
+            received = await receive()
+            counted += len(received.get("body", b""))
+            if counted > most << 20:
+                raise HTTPException(413, f"The request has more than {most} MiB.")
+            return received
 
-        uploads = scope["type"] != "http" or scope["path"].endswith("/upload")
-        await self.app(scope, receive if uploads else bounded, send)
+        async def marked(sent: Any) -> None:
+            if sent["type"] == "http.response.start":
+                headers = MutableHeaders(scope=sent)
+                headers.update(self.headers)
+                if path == "/" and get and "content-length" in headers:
+                    headers["content-length"] = str(int(headers["content-length"]) + len(self.splash))
+            elif path == "/" and get:
+                sent["body"] = sent["body"].replace(b"</body>", self.splash + b"</body>")
+            await send(sent)
+
+        stream = STREAM.fullmatch(path) if get else None
+        session = stream and (stream[1] or parse_qs(scope["query_string"].decode()).get("session_hash", [""])[0])
+        listening[session or ""] += 1
+        try:
+            await self.app(scope, bounded, marked)
+        finally:
+            listening[session or ""] -= 1
+            if not listening[session or ""]:
+                del listening[session or ""]
+
+
+def middleware(megabytes: int, share: bool) -> list[Middleware]:
+    """What stands before the page. Where only this machine reaches the server, and OMNIFUSION_HOSTS names no others, it
+    may be addressed by its own names alone: any other is a foreign page's attempt to read what is here."""
+    named = os.environ.get("OMNIFUSION_HOSTS", "").replace(",", " ").split()
+    local = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in (*LOCAL, "::1") and not share
+    hosts = [*LOCAL, *named] if named or local else ["*"]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+            Middleware(Guard, megabytes=megabytes, hosts=hosts)]  # fmt: skip
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "There is no endpoint of this name."}, 404)
+
+
+async def _broken(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": in_words(error)}, 500)
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {FnIndexInferError: _unknown, Exception: _broken}
 
 
 class BoundedDownloads(httpx.AsyncBaseTransport):
@@ -49,9 +232,8 @@ class BoundedDownloads(httpx.AsyncBaseTransport):
         response = await self.fetch(address, request)
         if "content-encoding" in response.headers:
             raise httpx.DecodingError("packed answers are not taken", request=request)
-        return httpx.Response(
-            response.status_code, headers=response.headers, stream=_Counted(response.stream, self.most)
-        )
+        counted = _Counted(response.stream, self.most)
+        return httpx.Response(response.status_code, headers=response.headers, stream=counted)
 
     async def fetch(self, address: str, request: httpx.Request) -> httpx.Response:
         """Ask the host at ``address``, whatever its name means by now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -10,8 +9,18 @@ from pathlib import Path
 
 from omnifusion.progress import InputError
 
-PERSISTENT = Path("/data")
-"""Where a Hugging Face Space mounts its persistent disk."""
+VARIABLES = {
+    "megabytes": ("OMNIFUSION_MAX_MEGABYTES", 1),
+    "frames": ("OMNIFUSION_MAX_FRAMES", 1),
+    "pixels": ("OMNIFUSION_MAX_PIXELS", 1),
+    "runs": ("OMNIFUSION_RUNS", 1),
+    "queue": ("OMNIFUSION_QUEUE", 1),
+    "seconds": ("OMNIFUSION_MAX_SECONDS", 1),
+    "mib": ("OMNIFUSION_MAX_MIB", 1),
+    "vanished": ("OMNIFUSION_VANISHED", 0),
+    "days": ("OMNIFUSION_RESULT_DAYS", 0.001),
+}
+"""Limit -> its variable and the least value."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +58,19 @@ class Limits:
         Raises:
             InputError: a variable that is not a number, or too small.
         """
-        base = PERSISTENT if PERSISTENT.is_dir() and os.access(PERSISTENT, os.W_OK) else Path(tempfile.gettempdir())
-        return cls(
-            megabytes=int(_number("OMNIFUSION_MAX_MEGABYTES", cls.megabytes, 1)),
-            frames=int(_number("OMNIFUSION_MAX_FRAMES", cls.frames, 1)),
-            pixels=int(_number("OMNIFUSION_MAX_PIXELS", cls.pixels, 1)),
-            runs=int(_number("OMNIFUSION_RUNS", cls.runs, 1)),
-            queue=int(_number("OMNIFUSION_QUEUE", cls.queue, 1)),
-            seconds=_number("OMNIFUSION_MAX_SECONDS", cls.seconds, 1),
-            mib=_number("OMNIFUSION_MAX_MIB", cls.mib, 1),
-            vanished=_number("OMNIFUSION_VANISHED", cls.vanished, 0),
-            results=Path(os.environ.get("OMNIFUSION_RESULTS", base / "omnifusion-results")).resolve(),
-            days=_number("OMNIFUSION_RESULT_DAYS", cls.days, 0.001),
-        )
+        chosen: dict[str, float] = {}
+        for name, (variable, least) in VARIABLES.items():
+            if (text := os.environ.get(variable)) is not None:
+                try:
+                    chosen[name] = type(getattr(cls, name))(float(text))
+                    if not least <= chosen[name] < 1e15:
+                        raise ValueError
+                except (ValueError, OverflowError):
+                    raise InputError(f"{variable} is {text}; give a number of at least {least}.") from None
+        data = Path("/data")  # where a Hugging Face Space mounts its persistent disk
+        base = data if data.is_dir() and os.access(data, os.W_OK) else Path(tempfile.gettempdir())
+        results = Path(os.environ.get("OMNIFUSION_RESULTS", base / "omnifusion-results")).resolve()
+        return cls(**chosen, results=results)  # type: ignore[arg-type]
 
     def check_file(self, path: Path) -> None:
         """Raise InputError for a file that is too large."""
@@ -70,16 +79,3 @@ class Limits:
         size = path.stat().st_size / 2**20
         if size > self.megabytes:
             raise InputError(f"The clip has {size:.0f} MiB; this page takes at most {self.megabytes}. Trim it.")
-
-
-def _number(name: str, default: float, least: float) -> float:
-    value = os.environ.get(name)
-    if value is None:
-        return default
-    try:
-        number = float(value)
-    except ValueError:
-        raise InputError(f"{name} is {value!r}; give a number.") from None
-    if not least <= number < math.inf:
-        raise InputError(f"{name} is {value}; give a number of at least {least:g}.")
-    return number

@@ -1,133 +1,142 @@
-"""A run as the page shows it while it goes on: progress, before / mask / after, tracks and the coverage curve."""
+"""A run while it goes on: what its steps tell is noted at once, pictures are made only for who looks."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from omnifusion.color import compose, to_uint8
 from omnifusion.correction.history import FrameCorrected
-from omnifusion.flow.dis import to_bytes
 from omnifusion.progress import Colored, Fitted, Fitting, Step
-from omnifusion.state import ColorState, Origin, Tracker
-from omnifusion.visualize import TINTS, overlay, recent_tracks
+from omnifusion.state import ColorState, Origin
+from omnifusion.visualize import TINTS, overlay
 
-STAGES = {"flow": "Flow", "fit": "Track", "color": "Color", "finish": "Film"}
+STAGES = {"flow": "Flow", "fit": "Fit", "color": "Color", "finish": "Film"}
 """What a run goes through, and the word on its bar; propagation and inpainting take turns in "color"."""
 
-PAUSE = 0.4
-"""Seconds between two updates that bring no new color."""
+WORDS = {Origin.EXEMPLAR: "from your frame", Origin.PROPAGATED: "tracked", Origin.INPAINTED: "filled in"}
+"""How a color came to its pixel."""
+
+Pictures = dict[str, np.ndarray]
 
 
 @dataclass
 class Live:
-    """Follows a run; ``show`` says what changed on the page."""
+    """What a run has told so far.
 
+    Attributes:
+        number: how many steps.
+        done: share that is done of each stage seen.
+        shares: the share of pixels by origin: exemplar, propagated, inpainted.
+    """
+
+    number: int = 0
     done: dict[str, float] = field(default_factory=dict)
-    curve: list[tuple[float, float, float]] = field(default_factory=list)
-    before: ColorState | None = None
-    stage: str = ""
-    last: float = 0.0
-    began: tuple[float, int] | None = None
+    shares: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    _step: Step | None = None
+    _stage: str = ""
+    _state: ColorState | None = None
+    _before: ColorState | None = None
+    _frame: tuple[int, str] = (0, "")  # which frame of the state to show, and what it is called
+    _drawn: Pictures = field(default_factory=dict)
+    _began: tuple[float, float] = (0.0, 0.0)  # when there was color first, and how much
 
-    def show(self, step: Step) -> dict[str, object] | None:
-        """What to put where, by name: progress, coverage (HTML), tracks, before, mask, after (``(H, W, 3)`` uint8).
-
-        None where there is nothing worth sending yet.
-        """
+    def note(self, step: Step) -> None:
+        """Note a step; costs nothing to speak of, however long the clip."""
         stage = "color" if step.stage in ("propagate", "inpaint", "correct") else step.stage
-        state = step.state if isinstance(step, Colored) else None
-        drawn = step.picture if isinstance(step, Fitting | Fitted) else None
-        if isinstance(step, FrameCorrected):
-            told = progress(self.done, stage, step)
-            return {"progress": told, "after": step.picture.transpose(1, 2, 0), "caption": f"frame {step.frame}"}
-        if stage != "color" or state is not None:
+        if stage != "color" or isinstance(step, Colored | FrameCorrected):
             self.done[stage] = step.done
-        now = time.monotonic()
-        if state is None and drawn is None and stage == self.stage and now - self.last < PAUSE:
-            return None
-        self.last, self.stage = now, stage
-        if stage == "color":
-            step = replace(step, seconds_left=self._left(now, state or self.before))
-        shown: dict[str, object] = {"progress": progress(self.done, stage, step)}
         if isinstance(step, Colored):
-            self.curve.append(shares(step.state))
-            shown |= {"coverage": coverage(self.curve)} | self._compare(step)
-            self.before = step.state
-        elif drawn is not None:
-            shown["tracks"] = drawn
-        return shown
+            self._note_colors(step)
+        elif isinstance(step, FrameCorrected):
+            self._drawn = {"after": step.picture.transpose(1, 2, 0)}
+            self._frame = 0, f"frame {step.frame}"
+        elif isinstance(step, Fitting | Fitted) and step.picture is not None:
+            self._drawn = {"tracks": step.picture}
+        self._step, self._stage, self.number = step, stage, self.number + 1
 
-    def _left(self, now: float, state: ColorState | None) -> float | None:
-        """Seconds until all frames are complete, at the pace so far."""
-        if state is None or "fit" not in self.done:
-            return None
-        gray = int((~state.mask).flatten(1).any(1).sum())
-        self.began = self.began or (now, gray)
-        began, first = self.began
-        return None if gray >= first - 1 else (now - began) / (first - gray) * gray
+    def _note_colors(self, step: Colored) -> None:
+        how = Origin.PROPAGATED if step.stage == "propagate" else Origin.INPAINTED
+        how = Origin.EXEMPLAR if step.frame is None else how
+        self.shares[how] += max(0.0, step.done - sum(self.shares))
+        if not self._began[0]:
+            self._began = time.monotonic(), step.done
+        state, before = step.state, self._state
+        if before is None or len(before) != len(state):
+            before = None
+        changed = [] if before is None else [j for j in range(len(state)) if state.origin[j] is not before.origin[j]]
+        frame = changed[len(changed) // 2] if changed else step.frame or 0
+        named = step.frames[frame] if step.frames else frame
+        self._state, self._before, self._drawn = state, before, {}
+        self._frame = frame, f"frame {named}, iteration {step.iteration}"
 
-    def _compare(self, step: Colored) -> dict[str, object]:
-        state = step.state
-        before = self.before or ColorState.gray(state.L)
-        fresh = state.mask & ~before.mask
-        frame = step.frame or 0
-        if step.stage == "propagate" and bool(fresh.any()):
-            frame = int(fresh.flatten(1).sum(1).argmax())
-        elif not bool(fresh.any()):
-            return {}
-        return {
-            "before": picture(before, frame),
-            "mask": mask_picture(state, frame, fresh[frame].numpy()),
-            "after": picture(state, frame),
-            "caption": f"frame {frame}, iteration {step.iteration}",
-        }
+    def forget(self) -> None:
+        """Let go of all pictures."""
+        self._state, self._before, self._drawn = None, None, {}
+
+    @property
+    def caption(self) -> str:
+        """What the pictures show."""
+        return self._frame[1]
+
+    def pictures(self) -> Pictures:
+        """What there is to see: "before", "mask" and "after" of a frame, or "tracks", each ``(h, w, 3)`` uint8."""
+        state, before, frame = self._state, self._before, self._frame[0]
+        if not self._drawn and state is not None:
+            L, kind = state.L[frame], _kind(state.origin[frame])
+            old = torch.zeros_like(state.ab[frame]) if before is None else before.ab[frame]
+            fresh = kind if before is None else torch.where(before.origin[frame] < 0, kind, -1)
+            self._drawn = {
+                "before": _picture(L, old),
+                "mask": overlay(_picture(L, torch.zeros_like(old)), fresh.numpy(), 0.65),
+                "after": _picture(L, state.ab[frame]),
+            }
+        return self._drawn
+
+    def html(self, about: str = "") -> str:
+        """One bar per stage, and one line that says what is going on, after the words ``about``."""
+        step, bars = self._step, []
+        if step is None:
+            return ""
+        shown = [name for name in STAGES if name in self.done or name in ("color", "finish")]
+        reached = shown.index(self._stage) if self._stage in shown else -1
+        for k, name in enumerate(shown):
+            word, part = STAGES[name], 1.0 if k < reached else self.done.get(name, 0.0)
+            now = round(100 * min(1.0, max(0.0, part)))
+            bars.append(
+                f'<div class="of-stage"><span>{word}</span><div class="of-bar" role="progressbar" aria-label="{word}" '
+                f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{now}"><i style="width:{now}%"></i></div></div>'
+            )
+        left = self._seconds_left(step)
+        line = escape(about + step.message) + (f" · about {seconds(left)} left" if left is not None else "")
+        return f'<div class="of-stages">{"".join(bars)}</div>{message(line, escaped=True)}'
+
+    def _seconds_left(self, step: Step) -> float | None:
+        """Until all pixels have color, at the pace so far."""
+        if self._stage != "color" or not self._began[0]:
+            return step.seconds_left
+        (began, first), done = self._began, sum(self.shares)
+        passed = time.monotonic() - began
+        return passed * (1 - done) / (done - first) if done > first + 0.1 and passed > 2 else None
 
 
-def picture(state: ColorState, frame: int) -> np.ndarray:
-    """A frame at the working size with the colors known so far, ``(h, w, 3)`` uint8."""
-    return to_uint8(compose(state.L[frame], state.ab[frame])).permute(1, 2, 0).numpy()
+def _kind(origin: Tensor) -> Tensor:
+    return torch.where(origin < 0, origin, origin % 3)
 
 
-def mask_picture(state: ColorState, frame: int, fresh: np.ndarray | None = None) -> np.ndarray:
-    """Where a frame's colors came from, tinted over its gray picture; with ``fresh`` ``(h, w)`` only those."""
-    gray = to_uint8(compose(state.L[frame], torch.zeros_like(state.ab[frame]))).permute(1, 2, 0).numpy()
-    kind = state.kind[frame].numpy()
-    return overlay(gray, kind if fresh is None else np.where(fresh, kind, -1), 0.65)
+def _picture(L: Tensor, ab: Tensor) -> np.ndarray:
+    return to_uint8(compose(L, ab)).permute(1, 2, 0).numpy()
 
 
-def shares(state: ColorState, frame: int | None = None) -> tuple[float, float, float]:
-    """The share of pixels by origin (exemplar, propagated, inpainted), of one frame or of the whole clip."""
-    kind = state.kind if frame is None else state.kind[frame]
-    exemplar, propagated, inpainted = (float((kind == int(origin)).float().mean()) for origin in Origin)
-    return exemplar, propagated, inpainted
-
-
-def progress(done: dict[str, float], stage: str, step: Step) -> str:
-    """One bar per stage (flow and track only where a volume is fitted), and one line that says what is going on."""
-    bars = []
-    shown = [name for name in STAGES if name in done or name in ("color", "finish")]
-    reached = shown.index(stage) if stage in shown else -1
-    for k, name in enumerate(shown):
-        word, part = STAGES[name], 1.0 if k < reached else done.get(name, 0.0)
-        now = round(100 * min(1.0, max(0.0, part)))
-        bars.append(
-            f'<div class="of-stage"><span>{word}</span><div class="of-bar" role="progressbar" aria-label="{word}" '
-            f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{now}"><i style="width:{now}%"></i></div></div>'
-        )
-    left = "" if step.seconds_left is None else f" · about {seconds(step.seconds_left)} left"
-    line = f'<p aria-live="polite">{escape(step.message)}{left}</p>'
-    return f'<div class="of-progress"><div class="of-stages">{"".join(bars)}</div>{line}</div>'
-
-
-def message(text: str) -> str:
-    """A line in the place of the progress."""
-    return f'<div class="of-progress"><p role="status">{escape(text)}</p></div>'
+def message(text: str, kind: str = "status", escaped: bool = False) -> str:
+    """What the page says now: a ``kind`` "status" or "alert"."""
+    return f'<p role="{kind}" class="of-message">{text if escaped else escape(text)}</p>' if text else ""
 
 
 def seconds(value: float) -> str:
@@ -135,59 +144,14 @@ def seconds(value: float) -> str:
     return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.0f} h"
 
 
-def coverage(curve: Sequence[tuple[float, float, float]], size: tuple[int, int] = (640, 150)) -> str:
-    """How the share of colored pixels grew, stacked by origin, as an inline SVG; ``curve`` holds ``shares``."""
-    width, height = size
-    left, top, bottom = 34, 6, 22
-    values = np.cumsum(np.array([curve[0], *curve]), axis=1)
-    x = np.linspace(left, width - 4, len(values))
-
-    def y(share: np.ndarray) -> np.ndarray:
-        return top + (1 - share) * (height - top - bottom)
-
-    areas, lower = [], np.zeros(len(values))
-    for k, origin in enumerate(Origin):
-        upper = values[:, k]
-        outline = [*zip(x, y(upper), strict=True), *zip(x[::-1], y(lower)[::-1], strict=True)]
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in outline)
-        areas.append(f'<polygon points="{points}" fill="{css_color(origin)}"/>')
-        lower = upper
-    grid = "".join(
-        f'<line x1="{left}" x2="{width - 4}" y1="{y(np.float64(s)):.1f}" y2="{y(np.float64(s)):.1f}"/>'
-        f'<text x="{left - 4}" y="{y(np.float64(s)) + 4:.1f}" text-anchor="end">{100 * s:.0f}%</text>'
-        for s in (0.0, 0.5, 1.0)
-    )
-    total = 100 * float(values[-1, 2])
-    return (
-        f'<figure class="of-coverage"><svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{total:.0f} percent of all pixels have color"><g class="of-grid">{grid}</g>{"".join(areas)}'
-        f'<text x="{left}" y="{height - 5}">steps of the run</text></svg>{legend(curve[-1])}</figure>'
-    )
-
-
-def legend(parts: tuple[float, float, float]) -> str:
-    """The three origins with their tints and shares."""
-    items = (
-        f'<li><b style="background:{css_color(o)}"></b>{o.name.lower()} {100 * part:.1f} %</li>'
-        for o, part in zip(Origin, parts, strict=True)
-    )
-    return f'<ul class="of-legend">{"".join(items)}</ul>'
+def legend(parts: Sequence[float]) -> str:
+    """The share of pixels of each origin, as a bar and in words."""
+    shown = [(f"background:{css_color(o)}", WORDS[o], 100 * part) for o, part in zip(Origin, parts, strict=True)]
+    bar = "".join(f'<i style="{tint};width:{part:.2f}%"></i>' for tint, _, part in shown)
+    items = "".join(f'<li><b style="{tint}"></b>{word} {part:.1f} %</li>' for tint, word, part in shown)
+    return f'<div class="of-shares" aria-hidden="true">{bar}</div><ul class="of-legend">{items}</ul>'
 
 
 def css_color(origin: Origin) -> str:
     """The tint of an origin as CSS."""
     return "#{:02x}{:02x}{:02x}".format(*TINTS[origin])
-
-
-def tracks(tracker: Tracker, L: torch.Tensor) -> np.ndarray:
-    """The middle frame of a shot with the tracks that lead there, ``(h, w, 3)`` uint8.
-
-    Args:
-        tracker: of the shot whose luminance is ``L`` ``(T, 1, h, w)``.
-    """
-    middle = len(L) // 2
-
-    def follow(points: np.ndarray, t: int) -> np.ndarray:
-        return tracker.correspond(torch.from_numpy(points), middle, t)[0].numpy()
-
-    return recent_tracks(to_bytes(L[middle, 0]), middle, follow)

@@ -1,76 +1,64 @@
-"""What all visitors share, and how refusals and faults are told."""
+"""What all visitors share, and what their runs may take."""
 
 from __future__ import annotations
 
-import logging
-import math
-import re
-import secrets
+import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
-from gradio.context import LocalContext
-from gradio.utils import get_upload_folder
-from PIL import Image
+import psutil
 
+from omnifusion.correction.history import Correction, correct_run
 from omnifusion.geometry import fit_size
-from omnifusion.progress import InputError, Steps
-from omnifusion.run.folder import RunFolder
-from omnifusion.settings import Settings
+from omnifusion.progress import InputError, Steps, held_mib
+from omnifusion.run.estimate import Estimate, estimate
+from omnifusion.run.folder import RunFolder, RunRequest, copy_run, open_run
+from omnifusion.run.pipeline import Resources, begin, color
+from omnifusion.settings import PRESETS, Settings
 from omnifusion.stages import Stages
-from omnifusion.ui import work
-from omnifusion.ui.archive import Archive
-from omnifusion.ui.estimate import Rates, changes, fits, memory_mib, smaller
+from omnifusion.ui.jobs import Job, Jobs
 from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import seconds
-from omnifusion.ui.runs import Bound, Run, Runs, Work
-from omnifusion.ui.visit import Visit
-
-log = logging.getLogger(__name__)
+from omnifusion.ui.store import Store
+from omnifusion.video import read_image
 
 LEAST_SIDE = 16
 """Shorter side in pixels that the tracker needs at the working size."""
 
-GRACE, MARGIN, SLACK_MIB = 300.0, 5.0, 512.0
-"""A run has outgrown its estimate when it takes longer than GRACE seconds and MARGIN times what was expected, or more
-memory than half as much again and SLACK_MIB: seconds depend on how busy the machine is, memory does not."""
+GRACE, MARGIN = 300.0, 5.0
+"""A run may take GRACE seconds and MARGIN times what is expected: seconds depend on how busy the machine is."""
 
-PAGE_OPTIONS = {
-    "force": '"Accept any exemplar" under More choices',
-    "frames": '"Frames, from the clip\'s start"',
-    "max-side": '"Working size" under More choices',
-}
-ENDPOINT_OPTIONS = {"frames": "frames"}
-"""Where the page and the endpoints have the options that ``InputError.fixes`` name."""
+PROGRAM_PATIENCE = 5.0
+"""Seconds for which the run of a program goes on after that stopped listening, or without its ever having listened."""
+
+PARENT = "parent.txt"
+"""The token of the run that a run corrects, in its folder."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """What all visitors share."""
+    """What all visitors share; ``stages`` says where the heavy stages of a run are done."""
 
     limits: Limits
-    archive: Archive
-    rates: Rates
-    runs: Runs
+    store: Store
+    jobs: Jobs
     stages: Callable[[], Stages]
 
     @property
-    def visits(self) -> Path:
-        """The visitors' folders."""
-        return self.archive.folder / "visits"
+    def memory_mib(self) -> float:
+        """What the process may hold: the owner's limit, or less where the machine cannot give that now."""
+        return min(self.limits.mib, held_mib() + psutil.virtual_memory().available / 2**20)
 
-    def bound(
-        self, settings: Settings, frames: int, size: tuple[int, int], fitted: bool = False, sides: bool = False
-    ) -> Bound:
-        """What a run on ``frames`` frames of ``size`` (H, W) may take.
+    def fits(self, expected: Estimate) -> bool:
+        """Whether a run is within the owner's limits, and the machine has the memory now."""
+        return expected.seconds <= self.limits.seconds and expected.mib <= self.memory_mib
 
-        Args:
-            fitted: it has a tracker.
-            sides: whether whoever asks may choose another working size.
+    def longest(self, settings: Settings, frames: int, size: tuple[int, int]) -> float:
+        """Seconds that a run on ``frames`` frames of ``size`` (H, W) may take.
 
         Raises:
             InputError: it is expected to take more than the owner allows; says what would not.
@@ -81,139 +69,97 @@ class Service:
                 f"The clip's frames are {width} x {height}, too narrow to be tracked: at a working size of "
                 f"{settings.max_side} the shorter side has fewer than {LEAST_SIDE} pixels; crop the clip."
             )
-        found = self.rates.estimate(settings, frames, size, fitted)
-        if fits(found, self.limits):
-            mib = max(1.5 * found.mib, found.mib + SLACK_MIB) * self.limits.runs
-            return Bound(min(self.limits.seconds, max(GRACE, MARGIN * found.seconds)), mib)
-        most = f"{seconds(self.limits.seconds)} and {memory_mib(self.limits) / 1024:.1f} GiB"
+        expected, limits = estimate(settings, frames, size), self.limits
+        if self.fits(expected):
+            return min(limits.seconds, max(GRACE, MARGIN * expected.seconds))
+        other, advice = self.that_fits(settings, frames, size), "a smaller clip is needed"
+        if other is not None:
+            names = ("preset",) if other[0].preset != settings.preset else ("max_side", "steps", "optimizations")
+            changes = [f"{name} {getattr(other[0], name)}" for name in names
+                       if getattr(other[0], name) != getattr(settings, name)]  # fmt: skip
+            advice = f"it would fit with {', '.join(changes + [f'frames {other[1]}'] * (other[1] != frames))}"
         raise InputError(
-            f"This run would take about {seconds(found.seconds)} and {found.mib / 1024:.1f} GiB, more than the {most} "
-            f"that this page has for one; {self._advice(settings, frames, size, sides)}."
+            f"This run would take about {seconds(expected.seconds)} and {expected.mib / 1024:.1f} GiB, more than the "
+            f"{seconds(limits.seconds)} and {self.memory_mib / 1024:.1f} GiB that one run may take here; {advice}."
         )
 
-    def _advice(self, settings: Settings, frames: int, size: tuple[int, int], sides: bool) -> str:
-        other = self.that_fits(settings, frames, size, sides)
-        if other is None:
-            return "a smaller clip is needed"
-        named = changes(settings, other[0]) | ({"frames": other[1]} if other[1] != frames else {})
-        return "it would fit with " + ", ".join(f"{name} {value}" for name, value in named.items())
-
-    def that_fits(
-        self, settings: Settings, frames: int, size: tuple[int, int], sides: bool
-    ) -> tuple[Settings, int] | None:
-        """The least changed settings and number of frames that fit, if any do; arguments as in ``bound``."""
-        for kind, count in smaller(settings, frames, sides):
-            wide = min(fit_size(size, kind.max_side)) >= LEAST_SIDE
-            if wide and fits(self.rates.estimate(kind, count, size), self.limits):
+    def that_fits(self, settings: Settings, frames: int, size: tuple[int, int]) -> tuple[Settings, int] | None:
+        """The least changed settings and number of frames that fit, if any do: fewer steps, fewer frames (down to
+        eight), another preset."""
+        usual = PRESETS[settings.preset]
+        modest = replace(settings, steps=min(settings.steps, usual.steps), optimizations=min(settings.optimizations, 1))
+        lighter = [replace(PRESETS[name], prior=settings.prior, seed=settings.seed) for name in ("standard", "draft")]
+        for kind in (modest, *lighter):
+            count = frames
+            while not (fits := self.fits(estimate(kind, count, size))) and count > 8:
+                count = max(8, count * 3 // 4)
+            if fits:
                 return kind, count
         return None
 
-    def run(self, job: work.Job, bound: Bound, request: gr.Request, patience: float = 0.0) -> Run:
-        """A run for whoever sent ``request``, still to be submitted; see ``Run`` for ``patience``."""
-        token, path = self.archive.new()
+    def color(
+        self, clip: Path, request: RunRequest, exemplars: Mapping[int, Path], longest: float, asker: gr.Request,
+        patience: float = PROGRAM_PATIENCE, reuse: Sequence[Path] = (),
+    ) -> Job:  # fmt: skip
+        """A job that colors a clip, still to be submitted.
 
-        def begin(stopped: Callable[[], bool]) -> Steps[RunFolder]:
-            run = yield from work.run(job, path, self.limits, self.stages())
-            self.rates.learn(run.report, job.request.settings)
-            return run
+        Args:
+            exemplars: frame -> file of its colored picture.
+            longest: seconds.
+            patience: see ``Job``; a run of the page, which has more, goes on after a restart of the server.
+            reuse: folders of earlier runs on the same clip.
 
-        return _asked(begin, bound, request, patience, token, job)
+        Raises:
+            InputError: the disk is full, or a picture is gone.
+        """
+        pictures = {frame: read_image(path, alpha=True) for frame, path in exemplars.items()}
+        run = begin(self.store.new(), request, pictures, clip)
+        if patience > PROGRAM_PATIENCE:
+            self.store.attempt(run.folder)
+        return _job(run.folder, partial(self._color, run, reuse), longest, patience, asker, request.name)
 
-    def mending(
-        self, run: RunFolder, ask: Callable[[RunFolder], Steps[RunFolder]], request: gr.Request, patience: float = 0.0
-    ) -> Run:
-        """The same for a correction of a finished run; see ``work.mend``."""
-        frames, (height, width) = run.report["frames"], run.report["size"]
-        bound = self.bound(run.request.settings, frames, (height, width), fitted=True)
-        token, path = self.archive.new()
-        return _asked(lambda _: work.mend(run, path, ask), bound, request, patience, token, work.job_of(run))
+    def _color(self, run: RunFolder | Path, reuse: Sequence[Path] = ()) -> Steps[RunFolder]:
+        limits = self.limits
+        resources = Resources(mib=limits.mib / limits.runs, max_frames=limits.frames, max_pixels=limits.pixels)
+        return color(run, resources, self.stages(), [folder for folder in reuse if folder.is_dir()])
 
-    def close(self, visit: Visit) -> None:
-        """A visitor has gone, or has another clip: their folder is removed, or expires if a run still needs it."""
-        if visit.folder is not None and not self.runs.uses(visit.folder):
-            shutil.rmtree(visit.folder, ignore_errors=True)
+    def correct(
+        self, run: RunFolder, correction: Correction, asker: gr.Request, patience: float = PROGRAM_PATIENCE
+    ) -> Job:
+        """A job that corrects a copy of a run: whoever has the link of that one finds what it always showed."""
+        height, width = run.report["size"]
+        longest = self.longest(run.request.settings, run.report["frames"], (height, width))
+        folder = self.store.new()
 
+        def work() -> Steps[RunFolder]:
+            part = folder.with_suffix(".part")
+            try:
+                yield from correct_run(copy_run(run, part), correction)
+                (part / PARENT).write_text(run.token)
+                os.replace(part, folder)
+                return open_run(folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
 
-def _asked(begin: Work, bound: Bound, request: gr.Request, *known: Any) -> Run:
-    return Run(begin, bound, request.client.host if request.client else "unknown", str(request.session_hash), *known)
+        return _job(folder, work, longest, patience, asker, run.request.name, run.token)
 
+    def parent(self, run: RunFolder) -> str:
+        """The token of the run that ``run`` corrects; "" where there is none, or it is gone."""
+        token = (run.folder / PARENT).read_text() if (run.folder / PARENT).is_file() else ""
+        return token if self.store.has(token) else ""
 
-def listening() -> Callable[[], bool]:
-    """Whether somebody still waits for the answer to the request that is being handled: a question to ask later."""
-    blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-    event = blocks._queue.event_ids_to_events.get(event_id) if blocks and event_id else None
-    return lambda: event is None or event.alive
-
-
-class Page(gr.Blocks):
-    """A page whose every mistake, wherever it is found, is told in one sentence; tracebacks go to the log alone."""
-
-    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kw: Any) -> list[Any]:
-        """See ``gr.Blocks``; what is left out at the end is the default, what is not of its kind a mistake."""
-        inputs = [*inputs, *(component.value for component in block_fn.inputs[len(inputs) :])]
-        for component, value in zip(block_fn.inputs, inputs, strict=False):
-            _check_kind(component, value)
-        try:
-            return await super().preprocess_data(block_fn, inputs, *args, **kw)
-        except gr.Error:
-            raise
-        except Exception as error:
-            log.info("refused before it was read: %s", error)
-            if isinstance(error.__cause__, Image.DecompressionBombError):
-                most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-                raise InputError(f"The picture has more than {most:.0f} million pixels; make it smaller.") from error
-            raise InputError(
-                "What was given cannot be read: a file has to be whole and of a common kind, an address public and "
-                "what it leads to no larger than an upload may be."
-            ) from error
-
-    async def process_api(self, block_fn: Any, *args: Any, **kw: Any) -> dict[str, Any]:
-        """See ``gr.Blocks``."""
-        try:
-            return await super().process_api(block_fn, *args, **kw)
-        except gr.Error:
-            raise
-        except InputError as error:
-            known = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
-            raise _told(in_words(error, known.api_visibility == "public")) from None
-        except Exception as error:
-            number = secrets.token_hex(4)
-            log.exception("fault %s", number, exc_info=error)
-            raise _told(
-                f"Something went wrong on this side, not yours (fault {number}, which the owner of this page can look "
-                "up); try again."
-            ) from None
+    def go_on(self) -> None:
+        """Begin again what an earlier process did not finish."""
+        limits = self.limits
+        for run in self.store.unfinished():
+            self.store.attempt(run.folder)
+            work = partial(self._color, run.folder)
+            self.jobs.submit(Job(run.folder, work, limits.seconds, limits.vanished, name=run.request.name))
 
 
-def _told(sentence: str) -> gr.Error:
-    return gr.Error(sentence, duration=12, print_exception=False)
-
-
-def in_words(error: InputError, endpoint: bool) -> str:
-    """The sentence of an error for the page or for the endpoints, files by their names alone."""
-    sentence = error.sentence((ENDPOINT_OPTIONS if endpoint else PAGE_OPTIONS).get)
-    return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", "", sentence)
-
-
-def _check_kind(component: Any, value: Any) -> None:
-    """Raise InputError for what no component of this kind would send."""
-    if value is None:
-        return
-    if isinstance(component, gr.Number | gr.Slider):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{component.label} is {_shown(value)}; give a number.")
-    elif isinstance(component, gr.Textbox):
-        if not isinstance(value, str):
-            raise InputError(f"{component.label} is {_shown(value)}; give a text.")
-    elif isinstance(component, gr.Video | gr.Image):
-        path = value.get("path") if isinstance(value, dict) else None
-        if not isinstance(path, str):
-            raise InputError(f"{component.label} is {_shown(value)}; give a file that was uploaded here.")
-        uploads = Path(get_upload_folder()).resolve()
-        if not path.startswith(("http://", "https://")) and not Path(path).resolve().is_relative_to(uploads):
-            raise InputError(f"{component.label} is {_shown(path)}, which was not uploaded here; upload it first.")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 40 else text[:36] + "..."
+def _job(
+    folder: Path, work: Callable[[], Steps[RunFolder]], longest: float, patience: float, asker: gr.Request, name: str,
+    parent: str = "",
+) -> Job:  # fmt: skip
+    visitor, keep = asker.client.host if asker.client else "unknown", patience > PROGRAM_PATIENCE
+    return Job(folder, work, longest, patience, visitor, str(asker.session_hash), name, parent, keep)

@@ -18,7 +18,7 @@ from omnifusion.progress import run_to_end
 from omnifusion.run import pipeline
 from omnifusion.run.folder import RunRequest
 from omnifusion.settings import choose
-from omnifusion.ui.assets import EXAMPLES, FOLDER, Example
+from omnifusion.ui.parts import EXAMPLE_FOLDER, EXAMPLES, Example
 
 KEPT = ("colorized.mp4", "origin.mp4", "report.json", "request.json")
 """Small enough to ship, as the origins are; the frames and their colors are not."""
@@ -26,7 +26,7 @@ KEPT = ("colorized.mp4", "origin.mp4", "report.json", "request.json")
 
 def color(example: Example, preset: str, frames: int) -> None:
     """Run one example and replace its result."""
-    target = FOLDER / "results" / example.name
+    target = EXAMPLE_FOLDER / "results" / example.name
     with tempfile.TemporaryDirectory() as folder:
         asked = RunRequest(example.title, choose(preset), frames)
         steps = pipeline.color(pipeline.begin(Path(folder) / "run", asked, {}, example.clip))

@@ -30,7 +30,7 @@ from omnifusion.state import FillTask
 
 log = logging.getLogger(__name__)
 
-TITLES = {"bundled": "bundled", "sd15": "Stable Diffusion v1.5", "sd20": "Stable Diffusion v2.0"}
+TITLES = {"bundled": "built-in", "sd15": "Stable Diffusion v1.5", "sd20": "Stable Diffusion v2.0"}
 DOWNLOADS = {"bundled": "nothing", "sd15": "4.3 GB", "sd20": "5.2 GB"}
 """What the priors are called, and how large their weights are in single precision."""
 
@@ -124,7 +124,7 @@ class Calls:
 def _sentence(prior: str, error: Exception) -> str:
     """What a failed call means for the run; the errors of Gradio keep their text in ``message``."""
     why = str(getattr(error, "message", error)).strip().rstrip(".").replace(". ", "; ")
-    return f"{TITLES[prior]} could not go on ({why}): from there on the bundled prior filled the frames."
+    return f"{TITLES[prior]} could not go on ({why}): from there on the built-in model filled the frames."
 
 
 def stages() -> Stages:

@@ -1,0 +1,86 @@
+// A brush over a picture. props.value is {frame: strokes}, a stroke [ink, radius, [x, y, x, y, ...]] in widths of the
+// picture, an ink a color, "keep" or "erase"; props.picture, props.frame and props.palette come from the page.
+const find = (name) => element.querySelector(name);
+const image = find("img"), canvas = find("canvas"), pen = canvas.getContext("2d"), pick = find("input[type=color]");
+const tools = find(".of-tools"), swatches = find(".of-swatches");
+let ink = pick.value, line = null;
+
+const strokes = () => (props.value || {})[props.frame] || [];
+
+function draw() {
+  const width = canvas.width;
+  pen.clearRect(0, 0, width, canvas.height);
+  pen.lineCap = pen.lineJoin = "round";
+  for (const [color, radius, points] of [...strokes(), ...(line ? [line] : [])]) {
+    pen.globalCompositeOperation = color === "erase" ? "destination-out" : "source-over";
+    pen.strokeStyle = color === "erase" ? "#000" : color === "keep" ? "#fff" : color;
+    pen.lineWidth = 2 * radius * width;
+    pen.setLineDash(color === "keep" ? [pen.lineWidth / 2, 1.5 * pen.lineWidth] : []);
+    pen.beginPath();
+    pen.moveTo(points[0] * width, points[1] * width);
+    for (let k = 0; k < points.length; k += 2)
+      pen.lineTo(points[k] * width, points[k + 1] * width + (points.length === 2 ? 0.01 : 0));
+    pen.stroke();
+  }
+}
+
+function choose(chosen) {
+  ink = chosen;
+  if (ink.startsWith("#")) pick.value = ink;
+  for (const button of tools.querySelectorAll("[data-ink]"))
+    button.setAttribute("aria-pressed", button.dataset.ink === ink);
+}
+
+function show() {
+  if (props.picture && image.getAttribute("src") !== props.picture) image.src = props.picture;
+  const palette = props.palette || [];
+  if (swatches.dataset.shown !== palette.join()) {
+    swatches.dataset.shown = palette.join();
+    swatches.innerHTML = palette
+      .map((color) => `<button type="button" data-ink="${color}" aria-label="color ${color}" style="background:${color}">` +
+        "</button>").join("");
+    if (palette.length && ink !== "keep" && ink !== "erase") choose(palette[0]);
+  }
+  draw();
+}
+
+function set(list) {
+  props.value = { ...(props.value || {}), [props.frame]: list };
+  draw();
+  trigger("input");
+}
+
+function place(event) {
+  const box = canvas.getBoundingClientRect();
+  return [event.clientX - box.left, event.clientY - box.top].map((at) => Math.round((1e5 * at) / box.width) / 1e5);
+}
+
+image.onload = () => {
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  draw();
+};
+canvas.onpointerdown = (event) => {
+  canvas.setPointerCapture(event.pointerId);
+  line = [ink, find("input[type=range]").value / 1000, place(event)];
+  draw();
+};
+canvas.onpointermove = (event) => {
+  if (!line) return;
+  for (const part of event.getCoalescedEvents?.() || [event]) line[2].push(...place(part));
+  draw();
+};
+canvas.onpointerup = canvas.onpointercancel = () => {
+  if (!line) return;
+  const list = [...strokes(), line];
+  line = null;
+  set(list);
+};
+tools.onclick = (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.ink) choose(button.dataset.ink);
+  else set(button.name === "undo" ? strokes().slice(0, -1) : []);
+};
+pick.onclick = pick.oninput = () => choose(pick.value);
+watch(["value", "picture", "frame", "palette"], show);
+show();

@@ -1,0 +1,203 @@
+"""Who computes: never more runs at once than the owner allows; all others wait in one queue, whoever asked.
+
+Whoever asks (the page, an endpoint, an MCP tool) looks at a job by its token now and then. One that nobody looks at
+any more ends after its patience.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import gc
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from omnifusion.progress import Canceled, InputError, StepIterator, Steps, is_canceled
+from omnifusion.run.folder import RunFolder
+from omnifusion.ui.limits import Limits
+from omnifusion.ui.live import Live
+
+log = logging.getLogger(__name__)
+
+WAITING = 64
+"""Most jobs that wait, of all visitors together; of so many that have ended it is still known how."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One run, from its place in the queue to its end.
+
+    Attributes:
+        folder: of the run; its name is the token that the run's link carries. Removed where the run comes to nothing.
+        work: makes the run in it.
+        seconds: longest time it may compute.
+        patience: seconds for which it goes on after the last look at it.
+        keep: whether what is done by then is kept.
+        visitor, session: whose it is: an address, and the page or the program's connection that asked.
+        name: of the clip.
+        parent: token of the run that it corrects, or "".
+        why: the sentence that says why it ended before its time, or "".
+        live: what a page shows of it meanwhile.
+        result: how it ended.
+        began: when it began to compute; 0 while it waits.
+    """
+
+    folder: Path
+    work: Callable[[], Steps[RunFolder]]
+    seconds: float
+    patience: float
+    visitor: str = ""
+    session: str = ""
+    name: str = ""
+    parent: str = ""
+    keep: bool = True
+    why: str = ""
+    live: Live = field(default_factory=Live)
+    result: Future[RunFolder] = field(default_factory=Future)
+    began: float = 0.0
+    stopped: Literal["", "keep", "drop"] = ""
+    _seen: float = field(default_factory=time.monotonic)
+    _context: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+    @property
+    def token(self) -> str:
+        """What its link names."""
+        return self.folder.name
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it has come to nothing, once it has ended."""
+        try:
+            return self.result.exception()
+        except Exception:  # it never began
+            return Canceled()
+
+    def look(self) -> None:
+        """Somebody still waits for it."""
+        self._seen = time.monotonic()
+
+    def stop(self, keep: bool, why: str = "") -> None:
+        """End within seconds; ``keep`` what is done by then, or leave nothing behind."""
+        self.why, self.stopped = self.why or why, "keep" if keep and self.stopped != "drop" else "drop"
+        if self.result.cancel():
+            self.why = self.why or "It was canceled before it began."
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stopping(self) -> bool:
+        """Whether it has to end now; asked by its work, often and from any of its threads."""
+        now = time.monotonic()
+        if not self.stopped and now - self._seen > self.patience:
+            self.stop(self.keep)
+        if not self.stopped and self.began and now - self.began > self.seconds:
+            self.stop(True, f"It was stopped after {self.seconds:.0f} s, the limit for this run.")
+        return bool(self.stopped)
+
+    def compute(self) -> None:
+        """Do the work, in the context of whoever asked (a ZeroGPU Space knows its visitors by it)."""
+        self.began = time.monotonic()
+        try:
+            self.result.set_result(self._context.run(self._compute))
+        except BaseException as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.result.set_exception(error)
+
+    def _compute(self) -> RunFolder:
+        is_canceled.set(self.stopping)
+        with closing(self.work()) as steps:
+            work = StepIterator(steps)
+            for step in work:
+                self.live.note(step)
+                if self.stopped == "drop":
+                    break
+        if self.stopped == "drop":
+            raise Canceled
+        return work.result
+
+
+class Jobs:
+    """All jobs: those that compute, those that wait, and the last ones that have ended."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._pool = ThreadPoolExecutor(limits.runs, "run")
+        self._jobs: dict[str, Job] = {}
+        self._lock, self._beside = threading.RLock(), threading.BoundedSemaphore(limits.runs)
+
+    def submit(self, job: Job, alone: bool = False) -> None:
+        """Queue a job, which begins by itself when its turn has come.
+
+        Args:
+            alone: its session may have no other.
+
+        Raises:
+            InputError: this session has one already, or this visitor or all have too many.
+        """
+        with self._lock:
+            others = self.unfinished()
+            own = sum(other.visitor == job.visitor for other in others)
+            if alone and any(other.session == job.session for other in others):
+                refusal = "Your run is still going on. Cancel it first, or wait for its end."
+            elif own >= self.limits.queue:
+                refusal = f"You have {own} runs waiting here, the most for one visitor. Wait for one to end."
+            elif len(others) >= WAITING + self.limits.runs:
+                refusal = "Too many runs are waiting here. Come back later."
+            else:
+                self._jobs[job.token] = job
+                for token in [token for token, old in self._jobs.items() if old.result.done()][:-WAITING]:
+                    del self._jobs[token]
+                self._pool.submit(self._run, job)
+                return
+        job.stop(keep=False)
+        raise InputError(refusal)
+
+    def _run(self, job: Job) -> None:
+        if job.stopping() or not job.result.set_running_or_notify_cancel():
+            return
+        log.info("a run begins; %d computing", 1 + sum(other.began > 0 for other in self.unfinished()))
+        job.compute()
+        job.live.forget()
+        give_back_memory()
+        log.info("a run has ended; %d computing", sum(other.began > 0 for other in self.unfinished()))
+
+    def unfinished(self) -> list[Job]:
+        """Those that compute or wait, first come first; those that nobody waits for any more give up their places."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        return [job for job in jobs if (job.began or not job.stopping()) and not job.result.done()]
+
+    def find(self, token: str) -> Job | None:
+        """The job of a link: one that computes, waits, or has ended not long ago."""
+        return self._jobs.get(token)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """A short piece of work in the place of a run.
+
+        Raises:
+            InputError: a run is going on.
+        """
+        with self._lock:
+            if self.unfinished() or not self._beside.acquire(blocking=False):
+                raise InputError("A run is going on here, and this would have to wait for it. Try again afterwards.")
+            done = threading.Event()
+            self._pool.submit(done.wait)
+        try:
+            yield
+        finally:
+            done.set()
+            self._beside.release()
+
+
+def give_back_memory() -> None:
+    """Return to the system what the process holds without need."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # only glibc can
+        ctypes.CDLL(None).malloc_trim(0)

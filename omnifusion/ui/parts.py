@@ -1,0 +1,221 @@
+"""What the page is made of: its words and examples, pictures to choose from, films, and a brush."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from html import escape
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import cv2
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from omnifusion.correction.scribbles import spread
+from omnifusion.geometry import fit_size
+from omnifusion.progress import InputError
+from omnifusion.run.folder import RunFolder, open_run
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+EXAMPLE_FOLDER = ASSETS / "examples"
+
+Updates = dict[Any, Any]
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+HEAVY: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "heavy"}
+"""Of all that reads clips and pictures outside a run, so many at once."""
+CHANGING: dict[str, Any] = {"concurrency_limit": None}
+"""Events that cost little and change a state."""
+LATEST: dict[str, Any] = {"queue": False, "trigger_mode": "always_last"}
+"""Events that cost little and go past the queue: states that they changed would not be noticed."""
+
+
+class Shared(SimpleNamespace):
+    """The service, and all components and states of the page by name.
+
+    What was given, what runs and what is shown are states of their own: ``given`` (``session.Given``), ``running``
+    (``Running``), and ``shown``: a run's token, an example's name, or ``CLIP`` and the name of the visitor's clip.
+    ``mark`` says that ``given`` has changed; ``runs`` holds the tokens of this visit's runs.
+    """
+
+    def on(self, triggers: Any, handler: Any, inputs: Sequence[Any], outputs: Sequence[Any], **kind: Any) -> Any:
+        """Let a handler, which returns the updates of some of ``outputs`` or of the status line, answer events."""
+        return gr.on(triggers, handler, list(inputs), [*outputs, self.status], **QUIET | kind)
+
+
+class Running(NamedTuple):
+    """The run that is waited for, and the name of the clip that it was begun with; "" where there is none."""
+
+    token: str = ""
+    clip: str = ""
+
+
+CLIP = "clip/"
+
+
+@cache
+def text(name: str) -> str:
+    """A file of ``assets/`` as text."""
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip made by this project (``assets/examples/make``), its colors known."""
+
+    name: str
+    title: str
+
+    @property
+    def clip(self) -> Path:
+        """The clip, in color."""
+        return EXAMPLE_FOLDER / f"{self.name}.mp4"
+
+    @property
+    def result(self) -> RunFolder:
+        """The finished run that ships with the example."""
+        return replace(open_run(EXAMPLE_FOLDER / "results" / self.name), source=self.clip)
+
+
+EXAMPLES = (
+    Example("train", "A toy train on a table"),
+    Example("street", "A street of painted houses"),
+    Example("balloons", "Balloons over fields"),
+)
+
+
+def picture(name: str, label: str, width: int, **options: Any) -> gr.Image:
+    """A picture that is only shown."""
+    return gr.Image(
+        label=label, interactive=False, min_width=width, elem_id=name, **{"buttons": ["fullscreen"], **options}
+    )
+
+
+def slider(count: int, value: int = 0, **options: Any) -> gr.Slider:
+    """One of ``count`` things, from 0 on; still where there is but one."""
+    return gr.Slider(0, max(1, count - 1), value, step=1, interactive=count > 1, **options)
+
+
+def picker(name: str, offers: Sequence[dict[str, str]] = ()) -> gr.HTML:
+    """Pictures to choose from, by mouse, finger or key; a ``select`` event's data has the ``index``."""
+    return gr.HTML(list(offers), html_template=text("picker.html"), js_on_load=text("picker.js"), elem_id=name)
+
+
+def offer(source: Path | np.ndarray, name: str) -> dict[str, str]:
+    """A picture for a ``picker``: a file or ``(H, W, 3)`` uint8."""
+    return {"src": address(source) if isinstance(source, Path) else inline(source), "name": name}
+
+
+def address(file: Path) -> str:
+    """Where a browser finds a file of the results or the examples, anew when it is written again."""
+    return f"gradio_api/file={quote(str(file))}?{file.stat().st_mtime_ns}"
+
+
+def inline(image: np.ndarray) -> str:
+    """A picture ``(H, W, 3)`` uint8 as an address that holds it."""
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(data, "webp", quality=90)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def film(file: Path, name: str, wipe: bool) -> str:
+    """A film as HTML; with ``wipe`` it is gray to the left of a line that pointers and keys move."""
+    label = f"{name}, gray to the left of the line and in color to the right" if wipe else name
+    line, left, right = (text("wipe.html"), "<b>gray</b>", "<b>color</b>") if wipe else ("", "", "")
+    video = (
+        f'<video src="{address(file)}" aria-label="{escape(label)}" autoplay loop muted controls playsinline></video>'
+    )
+    caption = f"<figcaption>{left}<span>{escape(name)}</span>{right}</figcaption>"
+    return f'<figure class="of-film">{video}{line}{caption}</figure>'
+
+
+INKS = ["#b5483a", "#d9894a", "#d8b45c", "#6f9a4a", "#3f7f6d", "#4f86b8", "#6f9fd0", "#7a5c8f", "#d6a88f", "#8a6242"]
+"""Colors that films need, for clips of which no color is known: brick to sky, skin and wood."""
+
+INK = re.compile(r"#[0-9a-f]{6}|keep|erase", re.IGNORECASE)
+"""A color, what marks the pixels that stay as they are, or what takes scribbles away."""
+
+MOST_POINTS = 50_000
+"""Of all scribbles on a frame."""
+
+Scribbles = Sequence[tuple[str, float, Sequence[float]]]
+"""Of one frame: (ink, radius, [x, y, x, y, ...]), all lengths in widths of the frame."""
+
+
+def brush(name: str) -> gr.HTML:
+    """A brush over a picture; its value holds the scribbles of every frame that has some."""
+    template, script = text("brush.html"), text("brush.js")
+    return gr.HTML({}, html_template=template, js_on_load=script, elem_id=name, picture="", frame=0, palette=INKS)
+
+
+def on_frame(image: np.ndarray, frame: int, inks: Sequence[str], **value: Any) -> gr.HTML:
+    """The brush over frame ``frame``, ``(H, W, 3)`` uint8; the scribbles stay unless another ``value`` is given."""
+    h, w = fit_size((image.shape[0], image.shape[1]), 960)
+    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    return gr.HTML(**value, picture=inline(small), frame=frame, palette=list(inks))
+
+
+def inks_of(image: np.ndarray, count: int = 8) -> list[str]:
+    """The colors of a picture ``(H, W, 3)`` uint8, most frequent first."""
+    reduced = Image.fromarray(image).convert("RGB").resize((160, 120), Image.Resampling.NEAREST).quantize(count)
+    palette = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
+    most = np.argsort(-np.bincount(np.asarray(reduced).ravel(), minlength=count))[:count]
+    return [f"#{palette[k].tobytes().hex()}" for k in most]
+
+
+def read_scribbles(value: Any) -> dict[int, Scribbles]:
+    """The scribbles that the brush sent, by frame; those without any are left out.
+
+    Raises:
+        InputError: it is something else, or too much.
+    """
+    try:
+        frames = {
+            int(frame): [(str(ink), float(radius), [float(at) for at in points]) for ink, radius, points in strokes]
+            for frame, strokes in (value or {}).items()
+        }
+        for frame, scribbles in frames.items():
+            for ink, radius, points in scribbles:
+                sound = np.isfinite(points).all() and np.abs(points).max() < 10 and len(points) % 2 == 0
+                if frame < 0 or not sound or not 0 < radius < 1 or not INK.fullmatch(ink):
+                    raise ValueError
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        raise InputError("These are no scribbles; paint on the frame.") from None
+    if any(sum(len(points) for _, _, points in scribbles) > 2 * MOST_POINTS for scribbles in frames.values()):
+        raise InputError("That is too much paint for one frame; a few scribbles in each region are enough.")
+    return {frame: scribbles for frame, scribbles in frames.items() if scribbles}
+
+
+def painted(scribbles: Scribbles, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Scribbles on a frame of ``size`` (H, W): ``(4, H, W)`` uint8, transparent where there is no color, and ``(H, W)``
+    bool, where all stays as it is."""
+    canvas, keep = np.zeros((*size, 4), np.uint8), np.zeros(size, np.uint8)
+    for ink, radius, points in scribbles:
+        path = [np.rint(np.reshape([*points[:2], *points], (-1, 2)) * size[1] * 8).astype(np.int32)]
+        color = (*bytes.fromhex(ink[1:]), 255) if ink.startswith("#") else (0, 0, 0, 0)
+        for layer, value in ((canvas, color), (keep, (ink == "keep",))):
+            cv2.polylines(layer, path, False, tuple(map(int, value)), max(1, round(2 * radius * size[1])), shift=3)
+    return canvas.transpose(2, 0, 1), keep > 0
+
+
+def patch(frame: np.ndarray, scribbles: Scribbles) -> np.ndarray:
+    """What scribbles make of a frame ``(3, H, W)`` uint8, gray or in the colors to be corrected: ``(4, H, W)`` uint8,
+    transparent where no scribble vouches for the color."""
+    colors, keep = painted(scribbles, frame.shape[1:])
+    return spread(frame, colors, **({"keep": keep} if keep.any() else {}))  # type: ignore[arg-type]
+
+
+def preview(frame: np.ndarray, scribbles: Scribbles | None) -> np.ndarray | None:
+    """A shown frame ``(H, W, 3)`` uint8 with what scribbles on it make of it; None without scribbles."""
+    if not scribbles:
+        return None
+    colored = patch(frame.transpose(2, 0, 1), scribbles).transpose(1, 2, 0)
+    return np.where(colored[..., 3:] > 127, colored[..., :3], frame)

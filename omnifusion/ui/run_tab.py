@@ -1,0 +1,198 @@
+"""A run: the bar that begins and stops it, always in sight; what it shows until its end; and its link."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from omnifusion.progress import InputError
+from omnifusion.run.folder import open_run
+from omnifusion.ui import clip_tab, settings_tab
+from omnifusion.ui.guards import in_words
+from omnifusion.ui.jobs import Job
+from omnifusion.ui.live import legend, message, seconds
+from omnifusion.ui.parts import (
+    CHANGING,
+    CLIP,
+    EXAMPLES,
+    LATEST,
+    QUIET,
+    Running,
+    Shared,
+    Updates,
+    picture,
+    read_scribbles,
+)
+from omnifusion.ui.session import Given, receive_run
+
+POLL = 0.5
+"""Seconds between two looks at a run."""
+
+PENDING = (
+    "You have painted over the result, and that is not applied yet. Press “Fix this” to apply it, or clear the strokes "
+    "and press Colorize to run the clip anew."
+)
+STOPPING = "Stopping; what is colored so far is kept."
+
+SHOW_FILM = """() => {
+  if (new URLSearchParams(location.search).has("run")) document.getElementById("show")?.scrollIntoView();
+}"""
+"""Whoever opens a link sees the film first, wherever it is on their screen."""
+
+
+def build_bar(s: Shared) -> None:
+    """The button, the estimate, and the one place where the page speaks."""
+    with gr.Column(elem_id="bar"):
+        with gr.Row():
+            s.run = gr.Button("Colorize", variant="primary", size="lg", elem_id="run", min_width=140, scale=3)
+            s.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=80, scale=1)
+            s.fit = gr.Button("Fit to this machine", visible=False, elem_id="fit", min_width=100, scale=1)
+        s.estimate = gr.Markdown(elem_id="estimate", elem_classes="of-note")
+        s.progress = gr.HTML(elem_id="progress")
+        s.status = gr.HTML(message("Upload a clip, or click an example."), elem_id="status")
+    s.timer = gr.Timer(POLL, active=False)
+
+
+def build_show(s: Shared) -> None:
+    """The link of a run, and the run while it goes on."""
+    s.link = gr.Textbox(
+        label="Link to this run. Save it, and you can close this page.", interactive=False, buttons=["copy"],
+        elem_id="link", visible=False, max_lines=1,
+    )  # fmt: skip
+    with gr.Column(visible=False, elem_id="live") as s.live:
+        s.after = picture("after", "After this step", 200)
+        with gr.Row(elem_classes="of-pictures"):
+            s.before, s.fresh = picture("before", "Before", 120), picture("mask", "New colors", 120)
+            s.tracks = picture("tracks", "Motion", 120, visible=False)
+        s.coverage = gr.HTML(elem_id="coverage")
+
+
+def link_to(token: str, asker: gr.Request) -> str:
+    """The address of a run."""
+    return f"{(asker.headers.get('referer') or '').partition('?')[0]}?run={token}"
+
+
+def submit(s: Shared, job: Job, given: Given) -> Updates:
+    """Let a run of the page begin."""
+    s.service.jobs.submit(job, alone=True)
+    return {s.running: Running(job.token, given.name)}
+
+
+def wire(s: Shared) -> None:
+    """The handlers."""
+    service, jobs, limits = s.service, s.service.jobs, s.service.limits
+    chosen = list(s.settings.values())
+
+    def idle(yes: bool) -> Updates:
+        """Whether another run may begin."""
+        return {
+            **{button: gr.Button(interactive=yes) for button in (s.run, s.go, s.anew, s.undo)},
+            s.cancel: gr.Button(visible=not yes, interactive=True),
+            s.timer: gr.Timer(active=not yes),
+            s.progress: "",
+        }
+
+    def start(given: Given, runs: Any, strokes: Any, fixes: Any, asker: gr.Request, *chosen: Any) -> Updates:
+        """The button was pressed; colors that were painted but not taken yet count, too."""
+        clip = given.require()
+        if read_scribbles(fixes):
+            raise InputError(PENDING)
+        said = clip_tab.take_scribbles(clip, strokes)
+        painted = {**clip_tab.exemplars(s, given), s.brush: gr.HTML({}), s.spread: None} if said else {}
+        asked = settings_tab.request(s, clip, chosen)
+        longest = service.longest(asked.settings, asked.frames or 1, clip.size)
+        exemplars = {frame: clip.exemplars[frame] for frame in asked.exemplars}
+        reuse = [service.store.folder / token for token in runs]
+        job = service.color(clip.file, asked, exemplars, longest, asker, limits.vanished, reuse)
+        return {**submit(s, job, given), **painted, s.status: message(said)}
+
+    def begun(running: Running, given: Given, asker: gr.Request) -> Updates:
+        """A run has begun, or the one that was waited for has ended."""
+        if not running.token:
+            return idle(True)
+        job = jobs.find(running.token)
+        fresh = running.clip == given.name and not (job and job.parent)
+        return {
+            **idle(False),
+            s.step3: gr.Accordion(open=False),
+            s.link: gr.Textbox(link_to(running.token, asker), visible=True),
+            **({s.shown: CLIP + running.clip} if fresh else {}),
+        }
+
+    def poll(running: Running, given: Given, runs: Any, seen: int, asker: gr.Request) -> Updates:
+        """How far is it?"""
+        job, mine = jobs.find(running.token), given.name == running.clip
+        if job is None or job.result.done():
+            return ended(running, job, runs, mine, asker)
+        job.look()
+        about, live, others = "" if mine else f"{job.name}: ", job.live, jobs.unfinished()
+        if not job.began and (ahead := others.index(job) if job in others else 0):
+            said = f"{ahead} run{'s' * (ahead > 1)} ahead of yours; it starts automatically."
+            return {s.progress: message(about + said)}
+        if job.stopped:
+            return {s.progress: message(about + STOPPING)}
+        updates: Updates = {s.seen: live.number, s.progress: live.html(about)}
+        pictures = live.pictures() if mine and live.number != seen else {}
+        if pictures:
+            updates |= {s.live: gr.Column(visible=True), s.coverage: legend(live.shares)}
+            updates |= {s.before: pictures.get("before"), s.fresh: pictures.get("mask")}
+            updates[s.tracks] = gr.Image(pictures.get("tracks"), visible="tracks" in pictures)
+            updates[s.after] = gr.Image(pictures.get("after"), label=f"After this step: {live.caption}")
+        return updates
+
+    def ended(running: Running, job: Job | None, runs: Any, mine: bool, asker: gr.Request) -> Updates:
+        updates: Updates = {s.running: Running(), s.live: gr.Column(visible=False), **idle(True)}
+        if not service.store.has(running.token):
+            why = (job and job.why) or "The run came to nothing."
+            if job and isinstance(job.error, InputError):
+                why = in_words(job.error)
+            return {**updates, s.link: gr.Textbox("", visible=False), s.status: message(why, "alert")}
+        run = service.store.open(running.token)
+        updates[s.runs] = (*(token for token in runs if token != run.token), run.token)
+        if mine:
+            said = f"{_ending(run.report)} {job.why if job else ''}".strip()
+            return {**updates, s.shown: run.token, s.status: message(said)}
+        anchor = f'<a href="{escape(link_to(run.token, asker))}" target="_blank">Open its result</a>'
+        return {**updates, s.status: message(f"{escape(run.request.name)} is finished. {anchor}", escaped=True)}
+
+    def cancel(running: Running) -> Updates:
+        """Stop after the step that is going on, and keep what is done."""
+        if (job := jobs.find(running.token)) is not None:
+            job.stop(keep=True)
+        return {s.cancel: gr.Button(interactive=False), s.progress: message(STOPPING)}
+
+    def open_link(given: Given, asker: gr.Request) -> Updates:
+        """The page was opened, perhaps by a link to a run, which may still be going on."""
+        token = str(dict(asker.query_params or {}).get("run", ""))
+        if not token:
+            return {s.shown: EXAMPLES[0].name}
+        job = jobs.find(token)
+        going = job is not None and not job.result.done()
+        run = open_run(job.folder) if job and going and not job.parent else service.store.open(
+            job.parent if job and going else token
+        )  # fmt: skip
+        given.exchange(receive_run(run, limits, service.store.visits))
+        updates = {**clip_tab.view(s, given), **settings_tab.restore(s, run.request)}
+        if going:
+            return {**updates, s.running: Running(token, given.name), s.status: message("Still running.")}
+        return {**updates, s.shown: token, s.runs: (token,), s.status: message(_ending(run.report))}
+
+    bar = [s.run, s.go, s.anew, s.undo, s.cancel, s.timer, s.progress, s.link, s.shown]
+    live = [s.live, s.before, s.fresh, s.after, s.tracks, s.coverage]
+    s.on(s.run.click, start, [s.given, s.runs, s.brush, s.fixbrush, *chosen], [s.running, *s.tied])
+    s.on(s.running.change, begun, [s.running, s.given], [*bar, s.step3], **CHANGING)
+    s.on(s.timer.tick, poll, [s.running, s.given, s.runs, s.seen], [*bar, *live, s.running, s.runs, s.seen], **CHANGING)
+    s.on(s.cancel.click, cancel, [s.running], [s.cancel, s.progress], **LATEST)
+    opened = s.on(s.page.load, open_link, [s.given], [*s.steps, *chosen, s.running, s.shown, s.runs])
+    opened.then(None, js=SHOW_FILM, **QUIET)
+    s.link.change(None, s.link, js="link => showAddress(link)", **QUIET)
+
+
+def _ending(report: dict[str, Any]) -> str:
+    """What came of a run, in a sentence."""
+    if fixed := report.get("corrections"):
+        return f"Fixed in {len(fixed[-1]['changed_frames'])} frames; all other pixels are unchanged."
+    total = seconds(sum(stage["seconds"] for stage in report["stages"]))
+    return f"Finished in {total}." if report["complete"] else "Stopped. What was colored so far is kept."

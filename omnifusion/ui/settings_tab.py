@@ -1,0 +1,165 @@
+"""Step 3: the settings, what they cost, and which of them a run will use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import gradio as gr
+
+from omnifusion.algorithm import prior_everywhere
+from omnifusion.progress import InputError
+from omnifusion.run.estimate import estimate
+from omnifusion.run.folder import RunRequest
+from omnifusion.settings import CHOICES, PRESETS, Settings
+from omnifusion.ui import zerogpu
+from omnifusion.ui.live import seconds
+from omnifusion.ui.parts import LATEST, Shared, Updates
+from omnifusion.ui.session import Given, VisitorClip
+
+USUAL = (24, (240, 427))
+"""Frames and size of a clip of which nothing is known yet."""
+
+DIFFUSION = ("prior", "steps", "eta")
+"""What only diffusion uses."""
+
+LIGHTER = "Use fewer frames or a lighter preset."
+UNUSED = "Not used by this run: the colors of your frame reach everywhere without diffusion."
+
+
+def build(s: Shared) -> None:
+    """A control for every choice of ``Settings``, and "frames" and "force"."""
+    quality = "Quality (estimated time on this machine)"
+    s.settings = {"preset": _control("preset", _presets(*USUAL), label=quality, info=None)}
+    with gr.Row():
+        s.settings["prior"] = _control(
+            "prior", zerogpu.priors(), gr.Dropdown, scale=3, min_width=150, label="Model",
+            info="Guesses colors that no colored frame shows.",
+        )  # fmt: skip
+        s.settings["steps"] = _control("steps", kind=gr.Number, scale=2, min_width=130, info="More are slower.")
+        s.settings["eta"] = _control(
+            "eta", scale=2, min_width=130, info="How firmly diffusion keeps the original brightness."
+        )
+    with gr.Row(visible=False, elem_id="unused") as s.unused:
+        gr.Markdown(UNUSED, elem_classes="of-note")
+        s.everywhere = gr.Button("Use diffusion in every frame", size="sm", elem_id="everywhere", min_width=190)
+    most = s.service.limits.frames
+    s.settings["frames"] = gr.Slider(1, max(2, most), min(24, most), step=1, elem_id="frames",
+                                     label="How many frames, from the start")  # fmt: skip
+    with gr.Accordion("Advanced settings", open=False):
+        s.settings |= {name: _control(name) for name in CHOICES if name not in s.settings}
+        about = "Use a picture even if it does not seem to match its frame."
+        s.settings["force"] = gr.Checkbox(False, label="Accept any picture", info=about)
+
+
+def _control(name: str, options: Sequence[Any] = (), kind: Any = None, **looks: Any) -> Any:
+    """The control of a choice, at its draft value."""
+    choice = CHOICES[name]
+    value = choice.presets["draft"]
+    about: dict[str, Any] = {"label": choice.label, "info": choice.help, "elem_id": name, **looks}
+    if options or choice.options:
+        return (kind or gr.Radio)(list(options or choice.options), value=value, **about)
+    if choice.kind is bool:
+        return gr.Checkbox(value, **about)
+    if choice.kind is str:
+        return gr.Textbox(value, max_length=300, **about)
+    if choice.slider is not None and kind is None:
+        least, most, step = choice.slider
+        return gr.Slider(least, most, value, step=step, **about)
+    return gr.Number(value, precision=0 if choice.kind is int else None, **about)
+
+
+def _presets(frames: int, size: tuple[int, int]) -> list[tuple[str, str]]:
+    """What each preset costs here: (label, name)."""
+    return [
+        (f"{name.capitalize()}, about {seconds(estimate(settings, frames, size).seconds)}", name)
+        for name, settings in PRESETS.items()
+    ]
+
+
+def restore(s: Shared, request: RunRequest) -> Updates:
+    """The controls as they were for a request."""
+    known = asdict(request.settings) | {"frames": request.frames or s.service.limits.frames, "force": request.force}
+    return {control: known[name] for name, control in s.settings.items()}
+
+
+def request(s: Shared, clip: VisitorClip, chosen: Sequence[Any]) -> RunRequest:
+    """What the visitor asks for.
+
+    Raises:
+        InputError: a value that cannot be used.
+    """
+    named = dict(zip(s.settings, chosen, strict=True))
+    settings = Settings.from_mapping(named)
+    zerogpu.check_prior(settings.prior)
+    frames = max(1, min(int(named["frames"] or 1), clip.frames))
+    exemplars = tuple(sorted(frame for frame in clip.exemplars if frame < frames))
+    return RunRequest(clip.name, settings, frames, exemplars, bool(named["force"]))
+
+
+def lacks_colors(clip: VisitorClip, asked: RunRequest) -> bool:
+    """Whether the prior may have to invent the colors of a shot."""
+    end = asked.frames or clip.frames
+    known = asked.exemplars or ((0,) if clip.color else ())
+    shots = pairwise([0, *(cut for cut in clip.cuts if cut < end), end])
+    return any(not any(first <= frame < stop for frame in known) for first, stop in shots)
+
+
+def wire(s: Shared) -> None:
+    """The handlers."""
+    service, controls = s.service, list(s.settings.values())
+
+    def cost(given: Given, *chosen: Any) -> Updates:
+        """What the run would cost, what each preset would, and what it would not use."""
+        if (clip := given.clip) is None:
+            return {s.estimate: "", s.fit: gr.Button(visible=False), s.step3: gr.Accordion(label="3 · Settings")}
+        asked = request(s, clip, chosen)
+        settings, frames = asked.settings, asked.frames or 1
+        expected = estimate(settings, frames, clip.size)
+        mib, most, fits = expected.mib / 1024, service.memory_mib / 1024, service.fits(expected)
+        line = f"About **{seconds(expected.seconds)}**, {mib:.1f} of {most:.1f} GiB memory"
+        if not fits:
+            line += f". That is over this page's limit of {seconds(service.limits.seconds)} per run. {LIGHTER}"
+        used = prior_everywhere(settings) or lacks_colors(clip, asked)
+        return {
+            s.estimate: line,
+            s.fit: gr.Button(visible=not fits),
+            s.step3: gr.Accordion(label=f"3 · Settings: {settings.preset}, {frames} frame{'s' * (frames > 1)}"),
+            s.unused: gr.Row(visible=not used),
+            s.settings["preset"]: gr.Radio(_presets(frames, clip.size)),
+            **{s.settings[name]: type(s.settings[name])(interactive=used) for name in DIFFUSION},
+        }
+
+    def preset(name: str) -> Updates:
+        """A preset brings its own values."""
+        known = {n: c.presets for n, c in CHOICES.items() if n != "preset" and len({*c.presets.values()}) > 1}
+        return {s.settings[n]: presets[name] for n, presets in known.items()}
+
+    def fit(given: Given, *chosen: Any) -> Updates:
+        """The least changed settings that fit."""
+        clip = given.require()
+        asked = request(s, clip, chosen)
+        found = service.that_fits(asked.settings, asked.frames or 1, clip.size)
+        if found is None:
+            raise InputError("No settings make this clip fit this machine. Use a smaller clip.")
+        return {s.settings[name]: value for name, value in (asdict(found[0]) | {"frames": found[1]}).items()}
+
+    def adapt(given: Given, *chosen: Any) -> Updates:
+        """Something else is given: the slider goes as far as the clip does."""
+        most, named = (
+            given.clip.frames if given.clip else service.limits.frames,
+            dict(zip(s.settings, chosen, strict=True)),
+        )
+        named["frames"] = min(int(named["frames"] or most), most)
+        frames = gr.Slider(maximum=max(2, most), value=named["frames"], interactive=most > 1)
+        return {**cost(given, *named.values()), s.settings["frames"]: frames}
+
+    asked = [s.given, *controls]
+    price = [s.estimate, s.fit, s.step3, s.unused, *(s.settings[name] for name in ("preset", *DIFFUSION))]
+    s.on(s.settings["preset"].input, preset, [s.settings["preset"]], controls, **LATEST)
+    s.on(s.everywhere.click, lambda: {s.settings["diffusion"]: "always"}, [], [s.settings["diffusion"]], **LATEST)
+    s.on(s.fit.click, fit, asked, controls, **LATEST)
+    s.on([control.change for control in controls], cost, asked, price, **LATEST)
+    s.on(s.mark.change, adapt, asked, [*price, s.settings["frames"]], **LATEST)
