@@ -99,9 +99,10 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
         # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
         yield from run.propagate(tracker, i, targets, between=between)
     visited = {e for e in given if run.state.is_complete(e)}
-    most = run.stages.together if prior_everywhere(run.settings) else len(frames)
+    asks_prior = prior_everywhere(run.settings)
+    most, ahead = (run.stages.together, run.stages.together > 1) if asks_prior else (len(frames), False)
     while not run.is_complete(frames):  # if every frame is full colored then break
-        chosen = next_frames(run.settings.order, run.gray(frames), first, visited, most)  # i = i + 1
+        chosen = next_frames(run.settings.order, run.gray(frames), first, visited, most, ahead)  # i = i + 1
         visited.update(chosen)
         fills = yield from run.fill(tracker, chosen, frames)
         for i in chosen:
@@ -136,7 +137,12 @@ def near(i: int, frames: Sequence[int]) -> list[int]:
 
 
 def next_frames(
-    order: str, gray: Mapping[int, float], first: int, visited: Collection[int], most: int = 1
+    order: str,
+    gray: Mapping[int, float],
+    first: int,
+    visited: Collection[int],
+    most: int = 1,
+    ahead: bool = False,
 ) -> list[int]:
     """The frames that Algorithm 1 takes next; beyond the first one, only such as do not know of each other.
 
@@ -150,6 +156,7 @@ def next_frames(
         first: the first exemplar, or the frame nearest to the reference frame, or the first frame.
         visited: the frames that were taken before.
         most: at most so many.
+        ahead: whether frames beyond the next keyframe may be taken with it, where each call of the prior costs.
     """
     if order == "grayest":
         return [max(gray, key=lambda j: gray[j])]
@@ -158,14 +165,16 @@ def next_frames(
         return [next(j for way in ways for j in way if j not in visited)]
     leaders: list[int] = []
     followers: list[int] = []
+    rest: list[int] = []
     for way in ways:
         last = max((n for n, j in enumerate(way) if j in visited), default=-1)  # the keyframe reached so far
         due = [j for j in way[last + 1 :] if gray[j] > 0]
         leap = [j for j in due if abs(j - due[0]) < KEYFRAME_GAP and gray[j] <= KEYFRAME_GRAY]
         leaders += leap[-1:] or due[:1]
+        rest += due if ahead else []
         followers += [j for j in reversed(way[: last + 1]) if gray[j] > 0 and j not in visited]
     chosen: list[int] = []
-    for j in [*leaders, *followers]:
+    for j in [*leaders, *followers, *rest]:
         if len(chosen) < most and all(abs(j - i) >= KEYFRAME_GAP for i in chosen):
             chosen.append(j)
     return chosen

@@ -123,7 +123,7 @@ def test_what_is_asked_for_follows_what_is_measured(frames: int, monkeypatch: py
     """At Stable Diffusion's own sizes: a frame of 448x252 is worked on at 512x910."""
     block = SimpleNamespace(block_out_channels=(1, 1, 1, 1), sample_size=64)
     model: Any = SimpleNamespace(config=block)
-    monkeypatch.setitem(zerogpu._loaded, "sd15", Components(model, model, model, None, "masked", 1.0))
+    monkeypatch.setitem(zerogpu._loaded, "sd15", Components(model, model, model, None))
     monkeypatch.setattr(zerogpu, "_rates", {})
     tasks = [FillTask(torch.zeros(1, 252, 448), torch.zeros(2, 252, 448), torch.zeros(252, 448), None, 0)] * frames
     settings = choose("standard", prior="sd15")
@@ -137,7 +137,7 @@ def test_what_is_asked_for_follows_what_is_measured(frames: int, monkeypatch: py
 def test_frames_filled_together_are_a_gap_apart() -> None:
     gray = dict.fromkeys(range(24), 0.1) | {0: 0.0, 15: 0.0}
     assert next_frames("keyframes", gray, 0, {0}, 1) == [5]
-    assert next_frames("keyframes", gray, 0, {0}, 8) == [5, 10, 16, 21]
+    assert next_frames("keyframes", gray, 0, {0}, 8, ahead=True) == [5, 10, 16, 21]
     assert next_frames("next", gray, 0, {0}, 8) == [1]
 
 
