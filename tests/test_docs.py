@@ -167,6 +167,12 @@ def test_the_rule_for_memory_is_that_of_the_code() -> None:
     assert [float(number) for number in re.findall(r"\d+", row)] == [BASE_MIB, FULL_BYTES, FRAME_BYTES]
 
 
+def test_code_points_to_pages_that_exist() -> None:
+    for path in [ROOT / "app.py", *(ROOT / "omnifusion").rglob("*.py"), *(ROOT / "tests").rglob("test_*.py")]:
+        for name in re.findall(r"\bdocs/[\w.]+\.(?:md|py)\b", path.read_text()):
+            assert (ROOT / name).is_file(), f"{path.name}: {name}"
+
+
 def test_docs_are_short() -> None:
     assert sum(len(page.read_text().split()) for page in REFERENCE) <= MOST_WORDS
     assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_LINES_OF_README
