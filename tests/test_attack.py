@@ -1,6 +1,6 @@
 """The page under attack: bounded requests to a server of our own on this machine, and a table of what came of them.
 
-``pytest tests/test_attack.py -s`` prints the table that stands in ``docs/security.md``.
+``pytest tests/test_attack.py -s`` prints what came of each; ``docs/deploy.md`` says what is promised.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ START = 3.0
 SPARE = 1.5
 """A call asks for so many times the seconds that its work is expected to take."""
 RATE = 0.5
-"""Seconds of one guided evaluation of one megapixel, before any call has been measured (docs/gpu.md)."""
+"""Seconds of one guided evaluation of one megapixel, before any call has been measured (docs/experiments.md)."""
 TOGETHER = 8
 """Most frames that are filled at once."""
 
