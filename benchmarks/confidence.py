@@ -33,7 +33,7 @@ FRAMES, EVERY = 24, 37
 """Length of the clips, and of the pixels every n-th is taken."""
 
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Figures ``(N, F)`` that a logistic judges by, the probability ``(N,)`` in use, and whether a color is right."""
+"""Figures ``(N, F)`` that a logistic weighs, the probability ``(N,)`` in use, and whether a color is right."""
 
 
 def right(ab: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -54,10 +54,10 @@ def warped(frames: np.ndarray) -> Samples:
         residual = match.luminance_residual(everywhere, points, L[j, 0].numpy(), source.L, confidence.RESIDUAL_WINDOW)
         figures = np.stack([residual, cycle, match.sample(source.spread, points)], 1)
         estimate, _ = warp(tracker, state, source, j, 0)
-        judged = right(estimate.ab.flatten(1).numpy(), ab[j].flatten(1).numpy())
+        labels = right(estimate.ab.flatten(1).numpy(), ab[j].flatten(1).numpy())
         chosen = np.flatnonzero(np.isfinite(cycle))[::EVERY]
         p = estimate.confidence.flatten().numpy()
-        samples.append((np.log(figures[chosen] + confidence.FLOOR), p[chosen], judged[chosen]))
+        samples.append((np.log(figures[chosen] + confidence.FLOOR), p[chosen], labels[chosen]))
     return join(samples)
 
 
@@ -69,21 +69,21 @@ def transferred(frames: np.ndarray) -> Samples:
     for j in range(4, len(lab), 6):
         features = gray_features(lab[j, 0].numpy()).reshape(everywhere.numel(), -1)[::EVERY]
         transfer = answer(features)
-        judged = right(transfer.ab.T, lab[j, 1:].flatten(1).numpy()[:, ::EVERY])
+        labels = right(transfer.ab.T, lab[j, 1:].flatten(1).numpy()[:, ::EVERY])
         p = np.clip(transfer.confidence, 1e-6, 1 - 1e-6)
-        samples.append((np.log(p / (1 - p))[:, None], p, judged))
+        samples.append((np.log(p / (1 - p))[:, None], p, labels))
     return join(samples)
 
 
 def join(samples: list[Samples]) -> Samples:
     """Several as one."""
-    figures, p, judged = (np.concatenate(part) for part in zip(*samples, strict=True))
-    return figures, p, judged
+    figures, p, labels = (np.concatenate(part) for part in zip(*samples, strict=True))
+    return figures, p, labels
 
 
-def logistic(figures: np.ndarray, judged: np.ndarray) -> np.ndarray:
+def logistic(figures: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Weights and bias ``(F + 1,)`` of the likeliest logistic."""
-    x, sign = np.column_stack([figures, np.ones(len(figures))]).astype(np.float64), np.where(judged, -1.0, 1.0)
+    x, sign = np.column_stack([figures, np.ones(len(figures))]).astype(np.float64), np.where(labels, -1.0, 1.0)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         z = sign * (x @ w)
@@ -92,10 +92,10 @@ def logistic(figures: np.ndarray, judged: np.ndarray) -> np.ndarray:
     return scipy.optimize.minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
 
 
-def reliability(p: np.ndarray, judged: np.ndarray) -> pd.DataFrame:
+def reliability(p: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """Tenths of a probability: how many pixels, its mean, and the share that is right."""
     tenth = np.minimum((10 * p).astype(int), 9) / 10
-    table = pd.DataFrame({"from": tenth, "pixels": 1, "mean": p, "right": judged}).groupby("from")
+    table = pd.DataFrame({"from": tenth, "pixels": 1, "mean": p, "right": labels}).groupby("from")
     return table.agg({"pixels": "sum", "mean": "mean", "right": "mean"})
 
 
@@ -103,9 +103,9 @@ def calibrate(
     fitted: Mapping[str, np.ndarray], tested: Mapping[str, np.ndarray], sample: Callable[[np.ndarray], Samples]
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Fit on some clips; returns weights and bias, and how reliable the probability in use is on others."""
-    figures, _, judged = join([sample(frames) for frames in fitted.values()])
-    _, p, judged_elsewhere = join([sample(frames) for frames in tested.values()])
-    return logistic(figures, judged), reliability(p, judged_elsewhere)
+    figures, _, labels = join([sample(frames) for frames in fitted.values()])
+    _, p, labels_elsewhere = join([sample(frames) for frames in tested.values()])
+    return logistic(figures, labels), reliability(p, labels_elsewhere)
 
 
 def main() -> None:

@@ -24,12 +24,12 @@ def test_a_logistic_and_its_reliability_are_found_again() -> None:
     random = np.random.default_rng(0)
     figures = random.normal(size=(20_000, 2))
     p = 1 / (1 + np.exp(-(figures @ [1.5, -0.7] + 0.4)))
-    judged = random.random(len(p)) < p
-    assert confidence.logistic(figures, judged) == pytest.approx([1.5, -0.7, 0.4], abs=0.1)
-    table = confidence.reliability(p, judged)
+    labels = random.random(len(p)) < p
+    assert confidence.logistic(figures, labels) == pytest.approx([1.5, -0.7, 0.4], abs=0.1)
+    table = confidence.reliability(p, labels)
     assert table["pixels"].sum() == len(p) and list(table.index) == pytest.approx(np.arange(10) / 10)
     assert np.abs(table["mean"] - table["right"]).max() < 0.06
-    modest = confidence.reliability(p**3, judged)
+    modest = confidence.reliability(p**3, labels)
     assert (modest["right"] - modest["mean"]).max() > 0.2
 
 

@@ -1,4 +1,4 @@
-"""The made clips' truth: exact, consistent with itself, and what the pictures show."""
+"""The made clips' ground truth: exact, consistent with itself, and what the pictures show."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def test_truth_of_every_scene(name: str) -> None:
     assert geometry.inside(there[seen], *SIZE).all()
     assert (there - points)[seen].norm(dim=1).mean() > 1  # it does move
 
-    fetched = geometry.sample(frames[12], there[seen])
-    along = (fetched - frames[0].reshape(3, -1)[:, seen]).abs().mean()
+    warped = geometry.sample(frames[12], there[seen])
+    along = (warped - frames[0].reshape(3, -1)[:, seen]).abs().mean()
     still = (frames[12] - frames[0]).reshape(3, -1)[:, seen].abs().mean()
-    assert along < 0.5 * still  # color follows the truth
+    assert along < 0.5 * still  # color follows the ground truth
 
 
 def test_a_hidden_layer_returns() -> None:

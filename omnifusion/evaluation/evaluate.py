@@ -33,7 +33,7 @@ class Protocol:
     Attributes:
         dataset: name of the set.
         settings: OmniFusion's choices.
-        frames: the first so many of each clip; None = whole clips.
+        frames: the first n of each clip; None = whole clips.
         scale: frames are resized by this with area averaging, before anything else.
         degrade: how clips are aged first ("film"), or None.
     """
@@ -74,11 +74,11 @@ def evaluate(
     content: dict[str, Any] = {"protocol": asdict(protocol) | {"methods": list(methods)}, "no_lpips": "", "rows": []}
     content["machine"] = f"{platform.machine()}, {stages.threads or cores()} threads"
     if out.exists():
-        known = read(out)
-        if known.attrs["protocol"] != content["protocol"]:
+        earlier = read(out)
+        if earlier.attrs["protocol"] != content["protocol"]:
             raise InputError(f"{out} holds an evaluation with other choices; name another file.")
-        whole = ~known["clip"].isin(known.loc[known["error"].notna(), "clip"])
-        content["rows"] = [row.dropna().to_dict() for _, row in known[whole].iterrows()]
+        whole = ~earlier["clip"].isin(earlier.loc[earlier["error"].notna(), "clip"])
+        content["rows"] = [row.dropna().to_dict() for _, row in earlier[whole].iterrows()]
     scores = metrics.COMPARISONS | {"psnr_uint8": metrics.psnr_uint8}
     try:
         scores["lpips"] = metrics.load_lpips(lpips_weights)

@@ -1,4 +1,4 @@
-"""Rendering a scene, and asking it for the truth."""
+"""Rendering a scene, and asking it for the ground truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXELS = 1.5  # per pixel: fine enough to keep a frame sharp, coarse enough not 
 
 @dataclass(frozen=True)
 class MadeClip:
-    """A made clip and its truth; ``layers`` run from the nearest to the farthest (which covers every pixel)."""
+    """A made clip and its ground truth; ``layers`` run from the nearest to the farthest (which covers every pixel)."""
 
     video: Video
     layers: tuple[Layer, ...]
