@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,10 @@ from omnifusion.progress import check_canceled
 
 J = TypeVar("J")
 R = TypeVar("R")
+
+M_ARENA_MAX = -8
+with suppress(OSError, AttributeError):  # glibc alone: it gives each thread an arena, which keeps what is freed in it
+    ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
 
 _threads: ContextVar[int] = ContextVar("threads", default=0)
 """Threads that the work of this context may use; 0 = as many as the process may."""

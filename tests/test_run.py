@@ -122,9 +122,9 @@ def test_windows_cover_the_shots_and_go_on_from_what_is_done(longest: int, exemp
 
 
 def test_memory_bounds_a_segment() -> None:
-    assert segments.longest((252, 448), (720, 1280), 4096) == pytest.approx(200, rel=0.5)
+    assert segments.longest((252, 448), (720, 1280), 4096) == pytest.approx(340, rel=0.2)
     with pytest.raises(InputError, match="--memory"):
-        segments.longest((252, 448), (720, 1280), 1000)
+        segments.longest((252, 448), (720, 1280), 900)
 
 
 # --- what segments find -----------------------------------------------------------------------------------------------

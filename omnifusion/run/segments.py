@@ -54,8 +54,8 @@ PRIOR_ONLY = frozenset({
 })  # fmt: skip
 """Choices that nothing depends on where neither prior nor fit is asked."""
 
-BASE_MIB, FULL_BYTES, FRAME_BYTES = 1600.0, 200, 98
-"""Memory of a process, measured: MiB at rest and for the flows that are kept, bytes for each pixel of the input's
+BASE_MIB, FULL_BYTES, FRAME_BYTES = 1000.0, 200, 80
+"""Memory of a process, measured: MiB whatever is colored, bytes for each pixel of the input's
 frames, and bytes for each pixel of all frames of a segment at the working size."""
 
 FEWEST = 8

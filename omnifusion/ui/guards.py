@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import gradio as gr
 import gradio.processing_utils
@@ -38,7 +38,7 @@ PAGE_OPTIONS = {
     "force": '"Accept any picture" under Advanced settings',
     "frames": '"How many frames"',
     "max-side": '"Working size" under Advanced settings',
-    "prior bundled": 'the model "built-in"',
+    "prior bundled": '"Model"',
 }
 ENDPOINT_OPTIONS = {"frames": "frames", "prior bundled": "prior bundled"}
 """Where the page and the endpoints have the options that ``InputError.fixes`` name."""
@@ -71,14 +71,18 @@ class Page(gr.Blocks):
 
     status: gr.HTML
 
-    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kw: Any) -> list[Any]:
-        """See ``gr.Blocks``; what is left out at the end is the default, what is not of its kind a mistake."""
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, *args: Any, **kw: Any) -> list[Any]:
+        """See ``gr.Blocks``; what is left out at the end is the default, what is not of its kind a mistake, and a
+        slider that was moved before it got other ends is at one of these."""
         inputs = [*inputs, *(component.value for component in block_fn.inputs[len(inputs) :])]
-        for component, value in zip(block_fn.inputs, inputs, strict=False):
+        for k, (component, value) in enumerate(zip(block_fn.inputs, inputs, strict=False)):
             if (kind := _wrong_kind(component, value)) is not None:
                 raise InputError(f"{component.label} is {_shown(value)}; {kind}.")
+            if isinstance(component, gr.Slider) and value is not None:
+                now = state[component._id] if state is not None and component._id in state else component
+                inputs[k] = min(max(value, now.minimum), now.maximum)
         try:
-            return await super().preprocess_data(block_fn, inputs, *args, **kw)
+            return await super().preprocess_data(block_fn, inputs, state, *args, **kw)
         except gr.Error:
             raise
         except Exception as error:
@@ -167,6 +171,8 @@ class Guard:
         if self.forwarded is not None and forwarded not in self.forwarded:
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-host"]
         path, get, counted = scope["path"], scope["method"] == "GET", 0
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        (as_name,) = query.get("as", [""])[:1]
         most = BODY_MIB + (self.megabytes if path == "/gradio_api/upload" else 0)
 
         async def bounded() -> Any:
@@ -181,6 +187,8 @@ class Guard:
             if sent["type"] == "http.response.start":
                 headers = MutableHeaders(scope=sent)
                 headers.update(self.headers)
+                if as_name and path.startswith("/gradio_api/file="):
+                    headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(as_name)}"
                 if path == "/" and get and "content-length" in headers:
                     headers["content-length"] = str(int(headers["content-length"]) + len(self.splash))
             elif path == "/" and get:
@@ -188,7 +196,7 @@ class Guard:
             await send(sent)
 
         stream = STREAM.fullmatch(path) if get else None
-        session = stream and (stream[1] or parse_qs(scope["query_string"].decode()).get("session_hash", [""])[0])
+        session = stream and (stream[1] or query.get("session_hash", [""])[0])
         listening[session or ""] += 1
         try:
             await self.app(scope, bounded, marked)

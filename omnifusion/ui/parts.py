@@ -116,7 +116,7 @@ def offer(source: Path | np.ndarray, name: str) -> dict[str, str]:
 
 def address(file: Path) -> str:
     """Where a browser finds a file of the results or the examples, anew when it is written again."""
-    return f"gradio_api/file={quote(str(file))}?{file.stat().st_mtime_ns}"
+    return f"gradio_api/file={quote(str(file))}?of={file.stat().st_mtime_ns}"
 
 
 def inline(image: np.ndarray) -> str:

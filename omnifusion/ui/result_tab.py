@@ -6,6 +6,7 @@ import re
 import zipfile
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 import numpy as np
@@ -115,7 +116,7 @@ def downloads(run: RunFolder) -> str:
     """Links to what there is, the files named after the clip."""
     stem = re.sub(r"[^\w. -]", "_", run.request.name.rpartition(".")[0] or run.request.name)
     links = [
-        f'<a href="{address(run.folder / file)}" download="{escape(stem)}_{file}">{word}</a>'
+        f'<a href="{address(run.folder / file)}&as={quote(stem)}_{file}" download="{escape(stem)}_{file}">{word}</a>'
         for file, word in DOWNLOADS.items()
         if (run.folder / file).is_file()
     ]
