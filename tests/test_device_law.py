@@ -24,7 +24,7 @@ from omnifusion.inpaint import ReferenceFrame, estimate_color
 from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.volume import Volume
 from omnifusion.prior import diffusion, guidance
-from omnifusion.prior.components import Components, embed, load_components
+from omnifusion.prior.components import Components, StableDiffusion, embed, load_components
 from omnifusion.prior.diffusion import with_text
 from omnifusion.prior.source import BUNDLED
 from omnifusion.progress import Fitting, Note, Step, run_to_end
@@ -50,8 +50,9 @@ def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
             components = load_components(str(folder), "cuda")
         finally:
             load_components.cache_clear()
-        for module in (components.unet, components.vae):
-            module.float().disable_gradient_checkpointing()  # a recomputed tensor carries no mark
+        if isinstance(components, StableDiffusion):
+            for module in (components.unet, components.vae):
+                module.float().disable_gradient_checkpointing()  # a recomputed tensor carries no mark
         prior = with_text(components, text, choose("draft", steps=2, **changes))
         found = [run_to_end(prior.fill([FillTask(L, ab, mask, h, n) for n in (0, 1)])) for h in (hint, None)]
     return components, [a for batch in found for a in batch]
@@ -61,7 +62,7 @@ def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
 @pytest.mark.parametrize("start", [0.3, None])
 def test_stable_diffusion_fills_on_the_gpu(tiny: Callable[[int], Path], channels: int, start: float | None) -> None:
     components, found = fill(tiny(channels), strength=start)
-    assert all(on_gpu(p) for p in components.unet.parameters())
+    assert isinstance(components, StableDiffusion) and all(on_gpu(p) for p in components.unet.parameters())
     assert all(not on_gpu(a) and a.isfinite().all() for a in found)
 
 
@@ -127,7 +128,7 @@ def test_planted_mistakes_of_the_prior_are_caught(tiny: Callable[[int], Path], m
         with pytest.raises((RuntimeError, TypeError), match=r"device|numpy"):
             fill(tiny(4))
     monkeypatch.undo()
-    monkeypatch.setattr(Components, "encode", left_on_cpu(Components.encode))
+    monkeypatch.setattr(StableDiffusion, "encode", left_on_cpu(StableDiffusion.encode))
     with pytest.raises(RuntimeError, match="same device"):
         fill(tiny(9))
 

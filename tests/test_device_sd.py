@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from omnifusion.color import luminance
 from omnifusion.inpaint import ReferenceFrame, estimate_color
-from omnifusion.prior.components import Components, load_components
+from omnifusion.prior.components import StableDiffusion, load_components
 from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.guidance import GrayConstraint, optimize
 from omnifusion.progress import Note, run_to_end
@@ -89,10 +89,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_prior(tmp_path_factory.mktemp("prior") / "tiny")
 
 
-def twin(folder: Path, dtype: torch.dtype, channels: int = 4) -> Components:
+def twin(folder: Path, dtype: torch.dtype, channels: int = 4) -> StableDiffusion:
     """The tiny twin in another precision, with checkpointing as on a GPU."""
     load_components.cache_clear()
     parts = load_components(str(folder), "cpu")
+    assert isinstance(parts, StableDiffusion)
     load_components.cache_clear()
     for module in (parts.unet, parts.vae):
         module.to(dtype).enable_gradient_checkpointing()
@@ -100,7 +101,7 @@ def twin(folder: Path, dtype: torch.dtype, channels: int = 4) -> Components:
     return parts
 
 
-def gradient(parts: Components, z: torch.Tensor, checkpointing: bool = True) -> torch.Tensor:
+def gradient(parts: StableDiffusion, z: torch.Tensor, checkpointing: bool = True) -> torch.Tensor:
     if not checkpointing:
         parts.unet.disable_gradient_checkpointing(), parts.vae.disable_gradient_checkpointing()
     constraint = GrayConstraint(

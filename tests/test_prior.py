@@ -338,7 +338,7 @@ def test_the_bundled_prior_is_small_and_described() -> None:
     card = (BUNDLED / "README.md").read_text()
     for word in (
         "license",
-        "train-prior",
+        "python -m training",
         "Caltech-101",
         "BSDS500",
         "ImageNet",

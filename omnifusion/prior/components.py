@@ -1,24 +1,27 @@
-"""The parts of a latent diffusion model, loaded from a folder or the hub in diffusers layout."""
+"""What a prior is made of, on one device: Stable Diffusion's parts in diffusers layout, or the bundled network.
+
+Both kinds offer the same: sizes, noise levels, and ``bind``, which gives the network for certain frames.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from omnifusion.color import lab_to_rgb, rgb_to_lab
+from omnifusion.color import compose, lab_to_rgb, rgb_to_lab
+from omnifusion.prior import chroma
 from omnifusion.prior.guidance import Network, PredictionType
-from omnifusion.prior.source import FIXES, checked_folder, incomplete, read_json
+from omnifusion.prior.source import CHROMA, FIXES, checked_folder, class_of, incomplete
 from omnifusion.progress import InputError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel, UNet2DModel
-
-    from omnifusion.prior.chroma import ChromaCoder
 
 DAMAGE = (OSError, ValueError, RuntimeError, KeyError)
 """What the libraries raise where weights are missing or broken."""
@@ -26,35 +29,51 @@ TEXT_GUIDANCE = 7.5
 """Classifier-free guidance scale where a prompt is given (Stable Diffusion's default)."""
 
 
-@dataclass
-class Components:
-    """A denoiser, an autoencoder and a noise schedule, in one device's memory.
+class Canvas(NamedTuple):
+    """Frames at a prior's working size, one a row.
 
     Attributes:
-        unet, vae, scheduler: as diffusers gives them.
+        L: ``(B, 1, H, W)``; ab: ``(B, 2, H, W)``, the colors that are known or estimated.
+        unknown: ``(B, 1, H, W)``, 1 where the color is unknown; uncertainty: 1 - the estimate's confidence.
+    """
+
+    L: Tensor
+    ab: Tensor
+    unknown: Tensor
+    uncertainty: Tensor
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A prior for certain frames.
+
+    Attributes:
+        network: the denoiser.
+        z_known: latents of the canvas.
+        decode: latents z_0 to sRGB ``(B, 3, H, W)``, about [0, 1], differentiable.
+        known_ab: the colors of the canvas as the prior itself would say them.
+    """
+
+    network: Network
+    z_known: Tensor
+    decode: Callable[[Tensor], Tensor]
+    known_ab: Tensor
+
+
+@dataclass
+class StableDiffusion:
+    """A denoiser, an autoencoder and a noise schedule, as diffusers gives them.
+
+    Attributes:
         text: embeddings of the negative and the given prompt ``(2, tokens, D)``, or of the empty one alone, on the CPU;
             None for a denoiser that reads none.
-        frames: of a prior of chroma, what the frames show that it colors, the hint's ab and the doubt about it.
     """
 
     unet: UNet2DModel | UNet2DConditionModel
-    vae: AutoencoderKL | AutoencoderTiny | ChromaCoder
+    vae: AutoencoderKL | AutoencoderTiny
     scheduler: DDIMScheduler
-    text: Tensor | None
-    frames: tuple[list[Tensor], Tensor, Tensor] | None = None
-
-    @property
-    def chromatic(self) -> bool:
-        """Whether latents are chroma alone, beside a luminance that is given (the bundled prior)."""
-        return type(self.vae).__name__ == "ChromaCoder"
-
-    @torch.no_grad()
-    def at(self, L: Tensor, ab: Tensor, doubt: Tensor) -> Components:
-        """The same for these frames, ``(B, C, H, W)`` each; only priors of chroma look at them."""
-        if not self.chromatic:
-            return self
-        L, ab, doubt = (x.to(self.vae.dtype) for x in (L, ab, doubt))
-        return replace(self, frames=(self.vae.look(L), ab, doubt))
+    text: Tensor | None = None
+    chromatic, largest = False, 1.5
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +83,7 @@ class Components:
     @property
     def factor(self) -> int:
         """Pixels per latent cell, along each side."""
-        return self.vae.factor if self.chromatic else 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def multiple(self) -> int:
@@ -78,74 +97,143 @@ class Components:
         return self.factor * (size if isinstance(size, int) else min(size))
 
     @property
-    def input_channels(self) -> int:
-        """4, or 9 for an inpainting denoiser."""
-        return self.unet.config.in_channels
-
-    @property
     def prediction_type(self) -> PredictionType:
         """What the denoiser's output is."""
         return self.scheduler.config.prediction_type
 
+    @property
+    def levels(self) -> Tensor:
+        """alpha-bar at every time."""
+        return self.scheduler.alphas_cumprod
+
+    def times(self, steps: int) -> tuple[list[int], float]:
+        """The scheduler's own times from pure noise, and alpha-bar where the last step ends."""
+        self.scheduler.set_timesteps(steps)
+        times = [int(t) for t in self.scheduler.timesteps]
+        end = times[-1] - len(self.levels) // steps
+        return times, float(self.levels[end] if end >= 0 else self.scheduler.final_alpha_cumprod)
+
+    @torch.no_grad()
     def encode(self, rgb: Tensor) -> Tensor:
         """sRGB ``(B, 3, H, W)`` in [0, 1] to latents, float32."""
-        if self.chromatic:
-            return self.vae.encode(rgb_to_lab(rgb)[:, 1:])
         encoded = self.vae.encode((2 * rgb - 1).to(self.vae.dtype))
         z_0 = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         return z_0.float() * self.vae.config.scaling_factor
 
     def decode(self, z_0: Tensor) -> Tensor:
-        """Latents to sRGB ``(B, 3, H, W)``, about [0, 1], differentiable."""
-        if self.frames is not None:
-            L, ab = self.frames[0][-1].float() * 50 + 50, self.vae.decode(z_0.to(self.vae.dtype), *self.frames).float()
-            return lab_to_rgb(torch.cat([L, ab], dim=1))
+        """See ``Bound``."""
         latent: Any = self.vae
         return latent.decode((z_0 / latent.config.scaling_factor).to(latent.dtype)).sample.float() / 2 + 0.5
 
+    def bind(self, canvas: Canvas, color_condition: bool) -> Bound:
+        """The prior for these frames; an inpainting denoiser's extra channels are 1 = to be filled, and the latents of
+        the rest, which without ``color_condition`` is gray."""
+        z_known, extra = self.encode(compose(canvas.L, canvas.ab)), None
+        if self.unet.config.in_channels != z_known.shape[1]:
+            hole = F.max_pool2d(canvas.unknown, self.factor)
+            if not color_condition:
+                gray = torch.cat([canvas.L, torch.zeros_like(canvas.ab)], dim=1)
+                extra = torch.cat([torch.ones_like(hole), self.encode(lab_to_rgb(gray))], dim=1)
+            else:
+                extra = torch.cat([hole, z_known], dim=1)
+        with torch.no_grad():
+            known_ab = rgb_to_lab(self.decode(z_known).clamp(0, 1))[:, 1:]
+        return Bound(self.network(extra), z_known, self.decode, known_ab)
+
     def network(self, extra: Tensor | None) -> Network:
         """The denoiser with its extra channels ``(B, C, h, w)`` and text in place: raw output, float32."""
-
         text = None if self.text is None else self.text.to(self.device, self.unet.dtype)
 
         def network(z: Tensor, t: int) -> Tensor:
             inputs = z if extra is None else torch.cat([z, extra.expand(len(z), -1, -1, -1)], dim=1)
             inputs = inputs.to(self.unet.dtype)
             if text is None:
-                output = self.unet(inputs, t).sample.float()
-            else:
-                words = text.repeat_interleave(len(z), 0)
-                output = self.unet(torch.cat([inputs] * len(text)), t, encoder_hidden_states=words).sample.float()
-                if len(text) == 2:
-                    negative, given = output.chunk(2)
-                    output = negative + TEXT_GUIDANCE * (given - negative)
-            if extra is not None and self.chromatic:  # it predicts what the hint lacks
-                output = output + (1 - extra[:, :1]) * extra[:, 1:3]
+                return self.unet(inputs, t).sample.float()
+            words = text.repeat_interleave(len(z), 0)
+            output = self.unet(torch.cat([inputs] * len(text)), t, encoder_hidden_states=words).sample.float()
+            if len(text) == 2:
+                negative, positive = output.chunk(2)
+                output = negative + TEXT_GUIDANCE * (positive - negative)
             return output
 
         return network
+
+
+@dataclass
+class Chroma:
+    """The bundled network: latents are chroma alone, beside a luminance that is given."""
+
+    net: chroma.ChromaNet
+    text = None
+    chromatic, largest = True, 2.0
+    factor, multiple, training_size = chroma.FACTOR, 4 * chroma.FACTOR, 128
+    prediction_type: PredictionType = "sample"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.net.last.weight.device
+
+    @property
+    def levels(self) -> Tensor:
+        """alpha-bar at every time."""
+        return chroma.noise_levels()
+
+    def times(self, steps: int) -> tuple[list[int], float]:
+        """Times from pure noise, evenly down, and alpha-bar where the last step ends."""
+        return [round(chroma.STEPS * (1 - k / steps)) - 1 for k in range(steps)], 1.0
+
+    @torch.no_grad()
+    def bind(self, canvas: Canvas, color_condition: bool) -> Bound:
+        """The prior for these frames; without ``color_condition`` it reads nothing of their colors."""
+        frames = self.net.frames(canvas.L, canvas.ab, canvas.uncertainty)
+        read = frames
+        if not color_condition:
+            read = self.net.frames(canvas.L, torch.zeros_like(canvas.ab), torch.ones_like(canvas.uncertainty))
+
+        def network(z: Tensor, t: int) -> Tensor:
+            return self.net.denoise(z, torch.full((len(z),), t, device=z.device), read)
+
+        def decode(z_0: Tensor) -> Tensor:
+            return lab_to_rgb(torch.cat([canvas.L, self.net.decode(z_0, frames)[0]], dim=1))
+
+        return Bound(network, self.net.encode(canvas.ab), decode, canvas.ab)
+
+
+Components = StableDiffusion | Chroma
 
 
 @lru_cache(maxsize=1)
 def load_components(source: str, device: str) -> Components:
     """Load a prior from a folder or hub id, without text; the latest one is kept.
 
-    On a GPU it has half precision, and what the gradient of eq. (4) needs is computed again instead of held
-    (docs/experiments.md).
+    On a GPU, Stable Diffusion has half precision, and what the gradient of eq. (4) needs is computed again instead of
+    held.
 
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.
     """
     folder = checked_folder(source)
-
-    import diffusers  # seconds of start-up
-
-    diffusers.utils.logging.set_verbosity_error()  # it warns of config entries that it writes itself
-    dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    unet_class, vae_class = (_class_of(folder / part) for part in ("unet", "vae"))
     try:
-        unet = unet_class.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(device)
-        vae = vae_class.from_pretrained(folder, subfolder="vae", torch_dtype=dtype).to(device)
+        if class_of(folder, "") == CHROMA:
+            from safetensors.torch import load_file
+
+            net = chroma.ChromaNet()
+            net.load_state_dict(
+                {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+            )
+            return Chroma(net.to(device).requires_grad_(False).eval())
+
+        import diffusers  # seconds of start-up
+
+        diffusers.utils.logging.set_verbosity_error()  # it warns of config entries that it writes itself
+        dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        unet, vae = (
+            getattr(diffusers, str(class_of(folder, part)))
+            .from_pretrained(folder, subfolder=part, torch_dtype=dtype)
+            .to(device)
+            for part in ("unet", "vae")
+        )
         scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     except torch.OutOfMemoryError as error:
         raise InputError(f"The prior {source} does not fit the GPU's memory", FIXES) from error
@@ -153,19 +241,9 @@ def load_components(source: str, device: str) -> Components:
         raise incomplete(source, error) from error
     for module in (unet, vae):
         module.requires_grad_(False).eval()
-        if device.startswith("cuda") and vae_class.__name__ != "ChromaCoder":
+        if device.startswith("cuda"):
             module.enable_gradient_checkpointing()
-    return Components(unet, vae, scheduler, None)
-
-
-def _class_of(folder: Path) -> Any:
-    """The class of diffusers that a part says it is."""
-    import diffusers
-
-    name = read_json(folder / "config.json")["_class_name"]
-    if name == "ChromaCoder":
-        from omnifusion.prior import chroma as diffusers
-    return getattr(diffusers, name)
+    return StableDiffusion(unet, vae, scheduler)
 
 
 @lru_cache(maxsize=8)
@@ -178,7 +256,7 @@ def embed(source: str, prompt: str, negative_prompt: str) -> Tensor | None:
         InputError: as ``load_components``.
     """
     folder = checked_folder(source)
-    if read_json(folder / "unet" / "config.json")["_class_name"] != "UNet2DConditionModel":
+    if class_of(folder, "") == CHROMA or class_of(folder, "unet") != "UNet2DConditionModel":
         return None
 
     from transformers import CLIPTextModel, CLIPTokenizer  # seconds of start-up

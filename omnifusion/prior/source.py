@@ -22,11 +22,10 @@ PRIORS: dict[str, tuple[str, str]] = {
 }
 """The priors by name: a folder or hub id, and the environment variable that overrides it."""
 
-CLASSES = {
-    "unet": ("UNet2DModel", "UNet2DConditionModel"),
-    "vae": ("AutoencoderKL", "AutoencoderTiny", "ChromaCoder"),
-}
-"""The parts that every prior has, and the classes that can be used."""
+CHROMA = "OmniFusionPrior"
+"""The kind of the bundled prior, whose weights are one file; all others are in diffusers layout."""
+CLASSES = {"unet": ("UNet2DModel", "UNet2DConditionModel"), "vae": ("AutoencoderKL", "AutoencoderTiny")}
+"""The parts that they have, and the classes that can be used."""
 
 DOWNLOADS = [
     "model_index.json",
@@ -64,28 +63,34 @@ def check_source(settings: Settings) -> None:
 def checked_folder(source: str) -> Path:
     """The folder of a prior that can be used; see ``check_source``."""
     folder = local_folder(source)
-    read_json(folder / "model_index.json")
+    if class_of(folder, "") == CHROMA:
+        if problem := _problem(folder):
+            raise incomplete(source, problem)
+        return folder
     read_json(folder / "scheduler" / "scheduler_config.json")
-    unet, vae = (read_json(folder / part / "config.json") for part in CLASSES)
-    for (part, allowed), config in zip(CLASSES.items(), (unet, vae), strict=True):
-        if (name := config.get("_class_name")) not in allowed:
+    parts = list(CLASSES)
+    for part, allowed in CLASSES.items():
+        if (name := class_of(folder, part)) not in allowed:
             raise InputError(f"The part {folder / part} is a {name}; only {' and '.join(allowed)} can be used.")
-    reads_text = unet["_class_name"] == "UNet2DConditionModel"
-    if reads_text:
+    if class_of(folder, "unet") == "UNet2DConditionModel":
+        parts.append("text_encoder")
         read_json(folder / "text_encoder" / "config.json")
         if not {"vocab.json", "tokenizer.json"} & {path.name for path in (folder / "tokenizer").glob("*")}:
             raise incomplete(source, "its tokenizer is missing")
-    for part in [*CLASSES, *(["text_encoder"] if reads_text else [])]:
+    for part in parts:
         if problem := _problem(folder / part):
             raise incomplete(source, problem)
+    unet, vae = (read_json(folder / part / "config.json") for part in CLASSES)
     latent, channels = vae.get("latent_channels", 4), unet.get("in_channels", 4)
-    if vae["_class_name"] != "ChromaCoder" and (
-        channels not in (latent, 2 * latent + 1) or unet.get("out_channels", 4) != latent
-    ):
-        raise InputError(
-            f"The denoiser in {source} reads {channels} channels; a color prior reads {latent} or {2 * latent + 1}."
-        )
+    if channels not in (latent, 2 * latent + 1) or unet.get("out_channels", 4) != latent:
+        fits = f"{latent} or {2 * latent + 1}"
+        raise InputError(f"The denoiser in {source} reads {channels} channels; a color prior reads {fits}.")
     return folder
+
+
+def class_of(folder: Path, part: str) -> str | None:
+    """The class that a part of a prior says it is; "" = the whole."""
+    return read_json(folder / part / ("config.json" if part else "model_index.json")).get("_class_name")
 
 
 def prior_fingerprint(settings: Settings) -> str:

@@ -1,0 +1,1 @@
+"""Training and evaluation of the bundled prior; not part of the app. ``python -m training -h``"""
