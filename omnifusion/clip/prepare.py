@@ -20,8 +20,11 @@ from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_u
 from omnifusion.geometry import fit_size, resize
 from omnifusion.progress import InputError, check_canceled
 from omnifusion.state import ColorState, Exemplar, Video
-from omnifusion.video import is_gray
+from omnifusion.video import GRAY_SPREAD
 from omnifusion.visualize import stretch
+
+PAINTED = 0.75
+"""Share that is opaque under which a picture is painted over its frame; of others, a part is missing."""
 
 SHOWN_SIDE = 448
 """Longest side in pixels of the frames in which shots are compared."""
@@ -41,6 +44,8 @@ class Clip:
         shots: cover the clip, in an order in which they can be colored.
         truth: whether ``video`` holds the true colors, so that the result can be scored.
         notes: sentences that the user should read before the run.
+        colored: the shots of a clip that is gray else which are in color, and keep it.
+        overlay: where a gray clip bears color all the same, such as a logo, which it keeps; ``(h, w)`` bool.
     """
 
     video: Video
@@ -51,6 +56,8 @@ class Clip:
     shots: list[Shot]
     truth: bool
     notes: tuple[str, ...]
+    colored: tuple[Shot, ...] = ()
+    overlay: np.ndarray | None = None
 
     @cached_property
     def L(self) -> Tensor:
@@ -96,17 +103,36 @@ class Clip:
 
     def full_size(self, state: ColorState, frame: int, first: int = 0, decoded: np.ndarray | None = None) -> np.ndarray:
         """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colors of ``state``,
-        which begins with frame ``first``; ``decoded``, where it is at hand.
+        which begins with frame ``first``; ``decoded``, where it is at hand. What is in color already stays as it is.
 
         Chroma is brought to full size by bicubic interpolation (guided filters measured worse, docs/experiments.md);
         an exemplar gives its frame its chroma at full size, unsoftened.
         """
-        L = luminance_of(self.video.frames[frame] if decoded is None else decoded)
-        duplicates = next(shot.duplicates for shot in self.shots if frame in shot)
-        ab = resize(state.ab[frame - first][None], self.video.size)[0]
-        if (exemplar := self.exemplars.get(duplicates.get(frame, frame))) is not None:
+        decoded = self.video.frames[frame] if decoded is None else decoded
+        if any(frame in shot for shot in self.colored):
+            return np.array(decoded)
+        L, shot = luminance_of(decoded), next(shot for shot in self.shots if frame in shot)
+        ab = resize(state.ab[frame - first][None], self.video.size)[0] * self._fade(L, frame, shot)
+        if (exemplar := self.exemplars.get(shot.duplicates.get(frame, frame))) is not None:
             ab = torch.where(torch.from_numpy(opaque(exemplar)), _ab(exemplar), ab)
+        if self.overlay is not None:
+            own = _ab(decoded)
+            kept = torch.from_numpy(stretch(self.overlay, self.video.size)) & (own.norm(dim=0) > GRAY_SPREAD)
+            ab = torch.where(kept, own, ab)
         return to_uint8(compose(L, ab)).numpy()
+
+    def _fade(self, L: Tensor, frame: int, shot: Shot) -> Tensor | float:
+        """The share of chroma that a frame of L* ``L`` keeps if it has less light than where its colors come from.
+
+        CIELAB's chroma grows with the cube root of light, as L* + 16 does; in the dark with light, as L* does.
+        """
+        known = [e for e in self.exemplars if e in shot]
+        lit = min(known, key=lambda e: abs(e - frame)) if known else self.film.brightest(shot)
+        if (share := self.film.fade(frame, lit)) == 1:
+            return 1.0
+        in_full_light = (L + 16) * share ** (-1 / 3) - 16
+        ours, theirs = (torch.where(x > 8, x + 16, 3 * x) for x in (L, in_full_light))
+        return (ours / theirs.clamp_min(1)).clamp_max(1)
 
 
 def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: bool = False) -> Clip:
@@ -124,30 +150,42 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
     Raises:
         InputError: an exemplar that does not fit its frame, or an interlaced clip.
     """
-    notes, truth, placed, fits = [], not is_gray(video), {}, {}
+    notes, placed, fits = list(video.warnings), dict[int, np.ndarray](), {}
     for given in exemplars:
         if not 0 <= given.index < len(video):
             raise InputError(
                 f"The exemplar is for frame {given.index}, but the clip has frames 0 to {len(video) - 1}; pick one."
             )
-        if len(given.image) == 4:
-            placed[given.index] = overlaid(given.image, video.size)
+        if given.index in placed:
+            raise InputError(f"Two exemplars are for the same frame, {given.index}; name the frame that each shows.")
+        if opaque(given.image).mean() < PAINTED:
+            placed[given.index] = overlaid(given.image, video.size, float(video.pixel_aspect))
             continue
-        registered = register(given.image, without_color(video.frames[given.index]), force=force)
+        frame = without_color(video.frames[given.index])
+        registered = register(given.image, frame, force, float(video.pixel_aspect))
         placed[given.index], fits[given.index] = registered.image, (registered.before, registered.after)
         if registered.warning:
             notes.append(f"Exemplar of frame {given.index}: {registered.warning}")
-    if not placed and truth:
+    film, shown = inspect(video, fit_size(video.size, max_side)), fit_size(video.size, SHOWN_SIDE)
+    if film.interlaced >= INTERLACED and not force:
+        raise InputError(
+            "The clip is interlaced, its frames hold two moments in alternate lines",
+            {"": "make whole frames of them first, such as with ffmpeg -i CLIP -vf bwdif OUT.mp4 (telecined film: -vf "
+             "fieldmatch,decimate)", "force": "use it as it is"},
+        )  # fmt: skip
+    colored, overlay = film.colors()
+    truth = len(colored) == len(film.shots)
+    own = () if truth else tuple(colored)
+    for shot in own:
+        notes.append(f"Frames {shot.start} to {shot.stop - 1} are in color and keep their own colors.")
+        placed.setdefault(shot.frames[0], np.asarray(video.frames[shot.frames[0]]))
+    if not truth and overlay.any():
+        notes.append("A part of the gray clip, such as a logo, is in color and keeps its own colors.")
+    if truth and not placed:
         placed[0] = np.asarray(video.frames[0])
         notes.append("The clip is in color: it is made gray, its first frame is the exemplar, the result is scored.")
     elif not placed:
         notes.append("No exemplar was given: the prior invents the colors of the first frame.")
-    film, shown = inspect(video, fit_size(video.size, max_side)), fit_size(video.size, SHOWN_SIDE)
-    if film.combed >= INTERLACED and not force:
-        raise InputError(
-            "The clip is interlaced: its frames hold two moments in alternate lines; make whole frames of them first, "
-            "such as with ffmpeg -i CLIP -vf bwdif OUT.mp4 (telecined film: -vf fieldmatch,decimate)."
-        )
     notes += film.notes()
     shots = find_references(
         [shot.with_processed(placed) for shot in film.shots],
@@ -158,7 +196,8 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         cuts = ", ".join(str(start) for start in sorted(shot.start for shot in shots)[1:])
         notes.append(f"The clip has cuts at frame {cuts}: each shot is colored by itself.")
         notes += [note for shot in shots if (note := _note(shot, placed))]
-    return Clip(video, fit_size(video.size, max_side), placed, fits, film, shots, truth, tuple(notes))
+    kept = overlay if overlay.any() and not truth else None
+    return Clip(video, fit_size(video.size, max_side), placed, fits, film, shots, truth, tuple(notes), own, kept)
 
 
 def _note(shot: Shot, exemplars: Collection[int]) -> str:
@@ -186,14 +225,15 @@ def working_luminance(
     return torch.cat([small(frame, gain) for frame, gain in zip(frames, gains, strict=False)])
 
 
-def overlaid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def overlaid(image: np.ndarray, size: tuple[int, int], pixel_aspect: float = 1.0) -> np.ndarray:
     """A picture that was painted over a frame, ``(4, h, w)`` uint8, at the frame's ``size`` (H, W).
 
     Raises:
         InputError: it is of another shape, or nothing of it is opaque.
     """
     (h, w), (H, W) = image.shape[1:], size
-    if abs(w * H / (h * W) - 1) > LARGEST_ASPECT_ERROR:
+    shape = w * H / (h * W)
+    if min(abs(shape - 1), abs(shape / pixel_aspect - 1)) > LARGEST_ASPECT_ERROR:
         raise InputError(f"The painted picture is {w}x{h}, the clip {W}x{H}: paint over a frame of the clip.")
     image = stretch(image, size)
     if not opaque(image).any():

@@ -7,13 +7,15 @@ then by what dense flow (DIS) is sure of. All of it on luminance from which loca
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 
-from omnifusion.color import from_uint8, luminance, to_uint8
+from omnifusion.color import from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.flow import dis as of
 from omnifusion.flow import features
 from omnifusion.geometry import fit_size, resize
@@ -29,6 +31,9 @@ AGREEING = 12  # matches that must agree on an affine map
 WORKING_SIDE = 720  # px, longest side at which the movement is sought
 LEAST_ALIKE = 0.2  # correlation of detail around a pixel from which its match counts
 FLAT = 600.0  # variance of detail under which surroundings are flat, and match anything
+NO_CHROMA = 3.0  # of the most colorful thousandth: under it a picture has no color
+EVEN_BAR = 12  # gray levels between the darkest and the lightest of a line of a bar
+BETTER, TURNED = 0.1, 0.5  # gain in correlation for which a picture is laid otherwise, and from which turned
 REACH = 0.03  # of the longer side: how far flow may move what the affine map left
 
 
@@ -41,7 +46,7 @@ class Registered:
             picture was found to match, where there is such a part.
         before: correlation of its luminance with the frame's, in [-1, 1], as it was given.
         after: the same in its place.
-        warning: one sentence where ``before`` is under 0.9, else None.
+        warning: one sentence where the user should look, else None.
     """
 
     image: np.ndarray
@@ -50,36 +55,40 @@ class Registered:
     warning: str | None
 
 
-def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Registered:
+def register(image: np.ndarray, frame: np.ndarray, force: bool = False, pixel_aspect: float = 1.0) -> Registered:
     """Lay a colored picture over the gray frame it shows.
 
     One that lines up already is only resized, and not even that at equal size.
 
     Args:
-        image: ``(3, h, w)`` uint8 sRGB, the colored picture.
-        frame: ``(3, H, W)`` uint8 sRGB, of which only the luminance counts.
-        force: accept a picture that does not seem to show the frame.
+        image: ``(3, h, w)`` uint8 sRGB, the colored picture; ``(4, h, w)`` where some of it is transparent.
+        frame: ``(3, H, W)`` uint8 sRGB, gray.
+        force: accept a picture that has no color, or does not seem to show the frame.
+        pixel_aspect: width of the frame's pixels by their height; the picture may have the shape that players show.
 
     Raises:
         InputError: the picture is gray, of another aspect ratio (by more than 3 %, and not a crop of the frame), or
             does not show the frame (correlation under 0.5 even after an affine movement).
     """
-    h, w = image.shape[1:]
-    H, W = frame.shape[1:]
-    if color_spread(image) < GRAY_SPREAD:
-        raise InputError("The exemplar is gray or of a single tint; give a picture in color.")
-    if (h, w) != (H, W):
-        image = to_uint8(resize(from_uint8(image)[None], (H, W)))[0].numpy()
-    source, target = _luminance(image), _luminance(frame)
+    (h, w), (H, W) = image.shape[1:], frame.shape[1:]
+    words = _check_color(image[:3], force)
+    target = _luminance(frame)
+    image, stretch, changes = _lay(image, frame, target, pixel_aspect)
+    words += changes
+    opaque, picture = np.ones((H, W), bool), image[:3]
+    if len(image) == 4:
+        opaque, picture = image[3] >= 128, np.where(image[3] >= 128, image[:3], frame)
+    source = _luminance(picture)
     before = correlation(source, target)
     size = fit_size((H, W), WORKING_SIDE)
     details = detail(_resize(source, size)), detail(_resize(target, size))
     move = _affine(*details)
     seen = _resize(_inside(move).astype(np.uint8), (H, W)) > 0
-    shown, stretch = max(before, correlation(_moved(source, move)[seen], target[seen])), abs(np.log(w * H / (h * W)))
+    shown = max(before, correlation(_moved(source, move)[seen], target[seen]))
     if stretch > np.log(1 + (LARGEST_ASPECT_ERROR if shown < GOOD_CORRELATION else STRETCH)):
         raise InputError(
-            f"The exemplar is {w}x{h}, the clip {W}x{H}: their aspect ratios differ by over 3 %; crop the exemplar."
+            f"The exemplar is {w}x{h}, the clip {W}x{H}: their aspect ratios differ by over 3 %; crop the exemplar to "
+            "what its frame shows, bars included."
         )
     if shown < LEAST_CORRELATION and not force:
         raise InputError(
@@ -87,15 +96,93 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False) -> Regis
             "least)",
             {"": "check the frame index", "force": "use it anyway"},
         )
-    move = _add_flow(*details, move)
-    if np.percentile(np.linalg.norm(move, axis=-1), 95) < IN_PLACE:
-        return Registered(image, before, before, _warning(before, before))
-    placed = np.stack([_moved(c, move) for c in image])
-    moved, found = _moved(source, move), _found(*details, move, (H, W))
-    after = correlation(moved[found], target[found])
-    if not found.all():
-        placed = np.concatenate([placed, 255 * found[None].astype(np.uint8)])
-    return Registered(placed, before, after, _warning(before, after))
+    move, after = _add_flow(*details, move), before
+    if np.percentile(np.linalg.norm(move, axis=-1), 95) >= IN_PLACE:
+        opaque = _found(*details, move, (H, W)) & (_moved(opaque.astype(np.float32), move) > 0.5)
+        after = correlation(_moved(source, move)[opaque], target[opaque])
+        picture = np.stack([_moved(channel, move) for channel in picture])
+    if not opaque.all():
+        picture = np.concatenate([picture, 255 * opaque[None].astype(np.uint8)])
+    if before < GOOD_CORRELATION:
+        moved = f"it was moved into place ({after:.2f} now)" if after > before else "no movement makes it fit better"
+        words.append(f"its luminance correlates with the frame's at {before:.2f} only; {moved}")
+    return Registered(picture, before, after, "; ".join(words) + "." if words else None)
+
+
+def _check_color(image: np.ndarray, force: bool) -> list[str]:
+    """Refuse a picture ``(3, h, w)`` without color; what is to be said of one with little."""
+    ab = rgb_to_lab(resize(from_uint8(image)[None], fit_size(image.shape[1:], 128)))[0, 1:].numpy()
+    if np.percentile(np.hypot(*ab), 99.9) < NO_CHROMA and not force:
+        raise InputError(
+            "The exemplar is gray throughout and cannot show its frame's colors",
+            {"": "give a picture in color", "force": "use it anyway"},
+        )
+    muted = color_spread(image) < GRAY_SPREAD
+    return ["it has little color, or a single tint, and can give no more"] if muted else []
+
+
+def _lay(
+    image: np.ndarray, frame: np.ndarray, target: np.ndarray, pixel_aspect: float
+) -> tuple[np.ndarray, float, list[str]]:
+    """A picture ``(3 or 4, h, w)`` at the size of its frame, whose L* is ``target``; how far it is stretched, as a
+    logarithm; and what was done to it.
+
+    As a whole or without bars of its own, over the frame or between the frame's bars: as its shape allows, and where it
+    shows the frame best. Turned, only where it shows the frame in no other way.
+    """
+    H, W = frame.shape[1:]
+    stretched = abs(np.log(image.shape[2] * H / (image.shape[1] * W)))
+    best, most = (_over(image, frame, (0, H, 0, W)), stretched, list[str]()), -1.0
+    for turn in (0, 1, 3, 2):
+        turned = np.rot90(image, turn, (1, 2))
+        for crop, box in _shapes(turned, frame):
+            (top, bottom, left, right), (y, y2, x, x2) = crop, box
+            stretch = np.log((right - left) * (y2 - y) / ((bottom - top) * (x2 - x)))
+            if min(abs(stretch), abs(stretch - np.log(pixel_aspect))) > np.log(1 + LARGEST_ASPECT_ERROR):
+                continue
+            laid = _over(turned[:, top:bottom, left:right], frame, box)
+            fit = correlation(_luminance(laid[:3]), target)
+            if fit > (max(most, TURNED) if turn else most) + BETTER:
+                words = {f"it was turned by {90 * turn} degrees": turn, "it was laid between the frame's bars": y or x,
+                         "its bars were cut off": crop != (0, turned.shape[1], 0, turned.shape[2])}  # fmt: skip
+                best, most = (laid, 0.0, [word for word, true in words.items() if true]), fit
+            if most >= LEAST_CORRELATION:
+                return best
+    return best
+
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""A part of a picture: top, bottom, left, right."""
+
+
+def _shapes(image: np.ndarray, frame: np.ndarray) -> Iterator[tuple[Box, Box]]:
+    """What of a picture may be laid over what of a frame: all over all, then each without its bars."""
+    crop, box = ((0, x.shape[1], 0, x.shape[2]) for x in (image, frame))
+    yield crop, box
+    yield from list(product(dict.fromkeys([crop, _content(image)]), dict.fromkeys([box, _content(frame)])))[1:]
+
+
+def _over(image: np.ndarray, frame: np.ndarray, box: Box) -> np.ndarray:
+    """``frame`` with a picture laid over a part of it."""
+    top, bottom, left, right = box
+    if image.shape[1:] != (bottom - top, right - left):
+        image = to_uint8(resize(from_uint8(image)[None], (bottom - top, right - left)))[0].numpy()
+    if image.shape[1:] == frame.shape[1:]:
+        return np.ascontiguousarray(image)
+    laid = np.concatenate([frame, np.full_like(frame[:1], 255)])[: len(image)]
+    laid[:, top:bottom, left:right] = image
+    return laid
+
+
+def _content(image: np.ndarray) -> Box:
+    """What of a picture ``(3 or 4, h, w)`` lies between its bars."""
+    values = np.where(image[3] >= 128, image[1], 0) if len(image) == 4 else image[1]
+    box = []
+    for lines in (values, values.T):
+        darkest, lightest = np.percentile(lines, (2, 98), axis=1)
+        uneven = np.flatnonzero(lightest - darkest > EVEN_BAR)
+        box += [int(uneven[0]), int(uneven[-1]) + 1] if len(uneven) > len(lines) / 4 else [0, len(lines)]
+    return box[0], box[1], box[2], box[3]
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -103,13 +190,6 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
     flat = a.std() < 0.1, b.std() < 0.1
     return float(all(flat)) if any(flat) else float((a * b).mean() / (a.std() * b.std()))
-
-
-def _warning(before: float, after: float) -> str | None:
-    if before >= GOOD_CORRELATION:
-        return None
-    moved = f"it was moved into place ({after:.2f} now)" if after > before else "no movement makes it fit better"
-    return f"its luminance correlates with the frame's at {before:.2f} only; {moved}."
 
 
 def _luminance(image: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -17,6 +18,8 @@ SHORTEST = 5  # frames between two cuts: of those that are nearer, the clearest 
 WINDOW = 5  # changes that are looked at together
 LEAST_CHANGE = 15.0  # gray levels of 255
 STANDS_OUT = 3.0  # times the mean of the window's other changes
+FLASH = 5  # frames that a flash lasts at most
+RETURN = 0.3  # of a flash's change: what is left of it between the frames before and after
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,36 @@ class Shot:
 
 def find_shots(video: Video) -> list[Shot]:
     """The shots of a clip."""
-    return cut([float(change(a, b)[1].mean()) for a, b in pairwise(map(thumbnail, video.frames))])
+    changes, flashes, recent = list[float](), set[int](), deque[np.ndarray](maxlen=FLASH + 1)
+    for small in map(thumbnail, video.frames):
+        if recent:
+            changes.append(float(change(recent[-1], small)[1].mean()))
+            flashes |= flash(changes, recent, small)
+        recent.append(small)
+    return cut(changes, flashes)
 
 
-def cut(changes: Sequence[float]) -> list[Shot]:
+def flash(changes: Sequence[float], recent: Sequence[np.ndarray], small: np.ndarray) -> set[int]:
+    """Which of the last changes are no cuts, for with the thumbnail ``small`` returns what was seen before them."""
+    for lag in range(2, len(recent) + 1):
+        between = range(len(changes) - lag, len(changes))
+        peak = min(sorted(changes[k] for k in between)[-2:])  # there and back
+        if peak >= LEAST_CHANGE and change(recent[-lag], small)[1].mean() < RETURN * peak:
+            return set(between)
+    return set()
+
+
+def cut(changes: Sequence[float], flashes: Collection[int] = ()) -> list[Shot]:
     """The shots of a clip, which follow one another and cover it, by the mean change from each frame to the next.
 
     A cut is a mean change of luminance that stands out from the two on either side; where the clip begins or ends, from
     the nearest four, twice as clearly. Fast motion, fades and dissolves are none. (The same as AdaptiveDetector of
     PySceneDetect, with its constants, but for the ends; that package brings a desktop's OpenCV along.)
+
+    Args:
+        flashes: changes that are no cuts.
     """
-    found = [k for k in range(len(changes)) if _stands_out(changes, k)]
+    found = [k for k in range(len(changes)) if k not in flashes and _stands_out(changes, k)]
     rivals = {k: [changes[i] for i in found if abs(i - k) < SHORTEST] for k in found}
     cuts = [k + 1 for k in found if changes[k] == max(rivals[k])]
     return [Shot(a, b) for a, b in pairwise([0, *cuts, len(changes) + 1])]

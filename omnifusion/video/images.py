@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,9 @@ SEQUENCES = frozenset({"TIFF", "WEBP", "PNG"})
 
 SHRINKABLE = 3
 """Times the limit that an exemplar may have; it is made smaller."""
+
+LARGEST_OVERLAY, NEUTRAL = 0.12, 3.0
+"""Share of a gray clip that a logo or a timecode takes at most, and a*, b* that the rest then has at most."""
 
 GRAY_SPREAD = 10.0
 """Below this ``color_spread`` a picture counts as gray. Measured: a gray film under sepia toning, chroma noise of 12 or
@@ -164,21 +167,40 @@ def write_chroma(path: Path, ab: np.ndarray) -> None:
         raise refused(path, error) from error
 
 
-def color_spread(image: np.ndarray) -> float:
-    """How far the colors of a picture ``(3, H, W)`` uint8 lie from one tone scale, in units of a*, b*.
+def color_deviation(image: np.ndarray) -> np.ndarray:
+    """How far the colors of a picture ``(3, H, W)`` uint8 lie from one tone scale, ``(h, w)`` in units of a*, b*.
 
-    A tinted or toned picture has one color for each lightness. So: the 99th percentile of the distance between a
-    pixel's ab and the median ab of its lightness, at a size at which noise averages out.
+    A tinted or toned picture has one color for each lightness. So: the distance between a pixel's ab and the median ab
+    of its lightness, at a size (128 px) at which noise averages out.
     """
-    rgb = from_uint8(image)[None]
-    lab = rgb_to_lab(resize(rgb, fit_size(image.shape[1:], 128)))[0].reshape(3, -1).numpy()
-    lab = lab[:, np.argsort(lab[0])]
-    knots = np.stack([np.median(part, axis=1) for part in np.array_split(lab, min(24, lab.shape[1]), axis=1)], axis=1)
+    lab = rgb_to_lab(resize(from_uint8(image)[None], fit_size(image.shape[1:], 128)))[0].numpy()
+    flat = lab.reshape(3, -1)
+    parts = np.array_split(flat[:, np.argsort(flat[0])], min(24, flat.shape[1]), axis=1)
+    knots = np.stack([np.median(part, axis=1) for part in parts], axis=1)
     tone = np.stack([np.interp(lab[0], knots[0], knots[channel]) for channel in (1, 2)])
-    return float(np.percentile(np.hypot(*(lab[1:] - tone)), 99))
+    return np.hypot(*(lab[1:] - tone))
+
+
+def color_spread(image: np.ndarray) -> float:
+    """How far the colors of a picture ``(3, H, W)`` uint8 lie from one tone scale: the 99th percentile."""
+    return float(np.percentile(color_deviation(image), 99))
+
+
+def overlay_of(deviations: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Where a gray clip bears color all the same, such as a logo, ``(h, w)`` bool; None where it is in color.
+
+    Args:
+        deviations: ``color_deviation`` of some of its frames.
+    """
+    stack = np.stack(deviations)
+    if np.percentile(stack, 99, axis=(1, 2)).max() < GRAY_SPREAD:
+        return np.zeros(stack.shape[1:], bool)
+    overlay = cv2.dilate((stack > GRAY_SPREAD).any(0).astype(np.uint8), np.ones((5, 5))) > 0
+    small = overlay.mean() < LARGEST_OVERLAY and np.percentile(stack[:, ~overlay], 95) < NEUTRAL
+    return overlay if small else None
 
 
 def is_gray(video: Video) -> bool:
-    """Whether a clip has no colors of its own: gray, sepia, tinted, or with slight chroma noise (``GRAY_SPREAD``)."""
+    """Whether a clip has no colors of its own: gray, sepia, tinted, with chroma noise, or with a colored logo."""
     frames = np.unique(np.linspace(0, len(video) - 1, 12).round().astype(int))
-    return all(color_spread(video.frames[i]) < GRAY_SPREAD for i in frames)
+    return overlay_of([color_deviation(video.frames[i]) for i in frames]) is not None
