@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "an exemplar that is not there": ({"exemplar": "nothing.png"}, "no file|no picture|uploaded"),
     "a broken picture as exemplar": ({"exemplar": "broken.png"}, "broken.png"),
     "a picture of 13,000 x 13,000 pixels as exemplar": ({"exemplar": "huge.png"}, "million pixels"),
-    "a gray exemplar": ({"exemplar": "gray.png"}, "gray or of a single tint"),
+    "a gray exemplar": ({"exemplar": "gray.png"}, "gray throughout"),
     "an exemplar of another shape": ({"exemplar": "wide.png"}, "aspect ratios"),
     "an exemplar that does not show its frame": ({"exemplar": "noise.png"}, "does not seem to show its frame"),
     "an unknown preset": ({"preset": "fast"}, "no preset 'fast'"),
