@@ -8,7 +8,7 @@ NVIDIA := $(wildcard /proc/driver/nvidia/version /usr/lib/wsl/lib/nvidia-smi)
 CPU_ONLY = test "$$(uname)$(NVIDIA)" = Linux && \
 	timeout 8 $(PYTHON) -c 'import urllib.request; urllib.request.urlopen("$(TORCH_INDEX)/torch/", timeout=5)' 2>/dev/null
 
-.PHONY: setup demo test app lint fast gpu-check gpu-carry
+.PHONY: setup demo test app lint fast
 
 setup: $(STAMP)
 
@@ -37,16 +37,3 @@ lint: $(STAMP)
 
 app: $(STAMP)
 	$(BIN)/python app.py
-
-# On a machine with a GPU. One that has PyTorch and nothing else, and no network: `make gpu-carry` elsewhere, with the same
-# version of Python, take the folder along, and there `make gpu-check GPU_PYTHON=python3`.
-GPU_PYTHON ?= $(BIN)/python
-CARRIED := diffusers huggingface_hub safetensors pillow pyyaml regex requests httpx2 httpcore2 truststore h11 anyio \
-	idna certifi charset_normalizer urllib3 tqdm packaging filelock importlib_metadata zipp fsspec psutil \
-	opencv-python-headless scipy numba llvmlite
-
-gpu-check:
-	PYTHONPATH=.:build/carry $(GPU_PYTHON) benchmarks/gpu.py
-
-gpu-carry: $(STAMP)
-	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/carry $(CARRIED)

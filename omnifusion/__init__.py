@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
 
 # Idle threads sleep instead of spinning (read when torch is loaded): on busy cores a fill took 2.7 s, not 8.7 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
