@@ -5,3 +5,13 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported, and for the processes that tests start
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _the_device_is_found_out_anew() -> None:
+    """A test that pretends a graphics card leaves no other test with it."""
+    import omnifusion.stages
+
+    omnifusion.stages.usable_device.cache_clear()

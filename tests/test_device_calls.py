@@ -20,7 +20,7 @@ from test_prior import write_prior
 
 from omnifusion.algorithm import Result, colorize, next_frames
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.prior.components import Components, load_components
+from omnifusion.prior.components import StableDiffusion, load_components
 from omnifusion.progress import InputError, Note, Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
@@ -123,7 +123,7 @@ def test_what_is_asked_for_follows_what_is_measured(frames: int, monkeypatch: py
     """At Stable Diffusion's own sizes: a frame of 448x252 is worked on at 512x910."""
     block = SimpleNamespace(block_out_channels=(1, 1, 1, 1), sample_size=64)
     model: Any = SimpleNamespace(config=block)
-    monkeypatch.setitem(zerogpu._loaded, "sd15", Components(model, model, model, None))
+    monkeypatch.setitem(zerogpu._loaded, "sd15", StableDiffusion(model, model, model, None))
     monkeypatch.setattr(zerogpu, "_rates", {})
     tasks = [FillTask(torch.zeros(1, 252, 448), torch.zeros(2, 252, 448), torch.zeros(252, 448), None, 0)] * frames
     settings = choose("standard", prior="sd15")
