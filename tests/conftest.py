@@ -6,7 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported, and for the processes that tests start
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(autouse=True)
