@@ -126,7 +126,7 @@ def colorize(page: sync_api.Page, until: str = "Finished in") -> str:
     """Press the button, and wait for the end; returns the token that the address bar has from the start."""
     before = token_of(page)
     page.click("#run")
-    page.wait_for_function("before => !location.search.includes(before || '-') && location.search", arg=before)
+    page.wait_for_function("before => !location.search.includes(before || ' ') && location.search", arg=before)
     token = token_of(page)
     expect(status(page)).to_contain_text(until, timeout=RUN)
     expect(page.locator("#run")).to_be_enabled()
