@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from omnifusion.progress import InputError
+from omnifusion.progress import Canceled, InputError
 from omnifusion.run.folder import open_run
 from omnifusion.ui import clip_tab, settings_tab
 from omnifusion.ui.guards import in_words
@@ -146,7 +146,7 @@ def wire(s: Shared) -> None:
         updates: Updates = {s.running: Running(), s.live: gr.Column(visible=False), **idle(True)}
         if not service.store.has(running.token):
             why = (job and job.why) or "The run came to nothing."
-            if job and isinstance(job.error, InputError):
+            if job and job.error and not isinstance(job.error, Canceled):
                 why = in_words(job.error)
             return {**updates, s.link: gr.Textbox("", visible=False), s.status: message(why, "alert")}
         run = service.store.open(running.token)
