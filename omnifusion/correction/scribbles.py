@@ -120,8 +120,9 @@ def spread(picture: Array, scribbles: Array, keep: Array | None = None) -> Array
     ab = lab[1:].clone()
     for code in np.unique(winner[winner >= 0]):
         color = torch.tensor([code >> 16, code >> 8 & 255, code & 255], dtype=torch.uint8)[:, None, None]
-        shade = (lab[0] + 16) / (lab[0, codes == code].mean() + 16)
-        ab = torch.where(torch.from_numpy(winner == code), rgb_to_lab(from_uint8(color))[1:] * shade.clamp_max(1), ab)
+        L, *chroma = rgb_to_lab(from_uint8(color))
+        shade = ((lab[0] + 16) / (L + 16)).clamp_max(1)  # a shadow scales L* + 16, a* and b* alike
+        ab = torch.where(torch.from_numpy(winner == code), torch.stack(chroma) * shade, ab)
     alpha = np.where(winner >= 0, 255, 0).astype(np.uint8)
     return np.concatenate([to_uint8(compose(lab[:1], ab)).numpy(), alpha[None]])
 
@@ -134,7 +135,8 @@ def _reach(look: Appearance, codes: Array) -> Array:
     strokes = [_covered(numbers == k, size) for k in largest]
     names = codes[numbers > 0][first][largest - 1]
     rivals = {name: _covered((codes != OPEN) & (codes != name), size) for name in names}
-    pairs = [(stroke, rivals[name] & ~stroke) for name, stroke in zip(names, strokes, strict=True)]
+    allies = {name: _covered(codes == name, size) for name in names}
+    pairs = [(stroke, allies[name], rivals[name] & ~stroke) for name, stroke in zip(names, strokes, strict=True)]
     odds = np.stack([np.zeros(size), *parallel(lambda pair: cut_out(look, *pair), pairs)])
     return np.array([OPEN, *names])[odds.argmax(0)]
 
@@ -145,14 +147,14 @@ def _covered(mask: Array, size: tuple[int, int]) -> Array:
     return (share > 0.5 * share.max()) & (share > 0)
 
 
-def cut_out(look: Appearance, stroke: Array, others: Array) -> Array:
+def cut_out(look: Appearance, stroke: Array, same: Array, others: Array) -> Array:
     """Log odds ``(h, w)``, at least a little over 0 where a pixel belongs to ``stroke``, -inf where it does not."""
     ys, xs = np.nonzero(stroke)
     diameter = np.hypot(np.ptp(ys), np.ptp(xs)) + 0.03 * max(stroke.shape)
-    hull = cv2.fillConvexPoly(stroke.astype(np.uint8), cv2.convexHull(np.stack([xs, ys], 1)), 1)
+    hull = cv2.fillConvexPoly(stroke.astype(np.uint8), cv2.convexHull(np.stack([xs, ys], 1).astype(np.int32)), 1)
     masks = stroke.astype(np.uint8), hull
     far, beyond = (cv2.distanceTransform(1 - x, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / diameter for x in masks)
-    inside, outside = stroke.astype(np.float64), np.minimum(far, 1).astype(np.float64)
+    inside, outside = stroke.astype(np.float64), np.minimum(far, 1).astype(np.float64) * ~same
     outside += others * outside.sum() / max(1, others.sum())
     for _ in range(ROUNDS):
         pixels, cells = (_likeness(x, inside, outside, stroke.shape) for x in (look.pixels, look.cells))
