@@ -19,6 +19,7 @@ from scipy.ndimage import uniform_filter1d
 from torch import Tensor, from_numpy
 
 from omnifusion.clip.shots import FLASH, LEAST_CHANGE, Shot, change, cut, flash, thumbnail
+from omnifusion.clip.text import Text, TextFinder
 from omnifusion.color import luminance_of
 from omnifusion.flow import dis as of
 from omnifusion.geometry import resize
@@ -83,6 +84,7 @@ class Film:
         interlaced: the same, where they hold two moments for certain: movement explains the lines.
         light: ``(T, 4)`` light of the darker, middle, lighter and lightest parts of the frames, 1 = white.
         deviations: frame -> ``video.color_deviation`` of some frames, at least one of each shot.
+        texts: burned-in text that comes on in the middle of a shot; pixels of the working size.
     """
 
     shots: list[Shot]
@@ -93,6 +95,7 @@ class Film:
     interlaced: float
     light: Array
     deviations: dict[int, Array]
+    texts: list[Text]
 
     @property
     def old(self) -> bool:
@@ -173,19 +176,21 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
     """Look at a clip that is worked on at ``size`` (h, w)."""
     changes, worst, gains, light = list[float](), list[float](), list[float](), list[Array]()
     noise, combed, deviations, flashes = list[float](), list[tuple[bool, bool]](), dict[int, Array](), set[int]()
-    step, recent, before = max(2, len(video) // SAMPLES), deque[Array](maxlen=FLASH + 1), None
+    step, recent, finder = max(2, len(video) // SAMPLES), deque[Array](maxlen=FLASH + 1), TextFinder()
+    before = np.zeros(size, np.float32)
     for t, frame in enumerate(video.frames):
         check_canceled()
         small = thumbnail(frame)
         light.append(np.percentile((small / 255) ** 2.2, PARTS))
-        large = resize(luminance_of(frame)[None], size)[0, 0].numpy() if t % step < 2 else None
+        large = resize(luminance_of(frame)[None], size)[0, 0].numpy()
+        finder.add(t, large)
         if recent:
             gain, changed = change(recent[-1], small)
             gains.append(gain)
             changes.append(float(changed.mean()))
             worst.append(float(cv2.blur(changed, (BLOCK, BLOCK)).max()))
             flashes |= flash(changes, recent, small)
-            if large is not None and before is not None and changes[-1] > 0:
+            if t % step == 1 and changes[-1] > 0:
                 noise.append(_noise(before, large))
         if t % step == 0:
             combed.append(_combed(frame[1]))
@@ -198,8 +203,9 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
     if grain > GRAIN:  # or texture that moves with the scene
         grain = min(grain, _grain(video, size))
     lines, moments = (float(share) for share in np.mean(combed, axis=0))
-    factors = _even(np.array(gains), shots)
-    return Film(shots, factors, _flicker(gains), grain, lines, moments, np.array(light), deviations)
+    factors, begins = _even(np.array(gains), shots), {shot.start for shot in shots}
+    texts = [text for text in finder.texts if text.start not in begins]
+    return Film(shots, factors, _flicker(gains), grain, lines, moments, np.array(light), deviations, texts)
 
 
 def _with_duplicates(shot: Shot, changes: Array, worst: Array) -> Shot:

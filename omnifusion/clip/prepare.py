@@ -115,11 +115,19 @@ class Clip:
         ab = resize(state.ab[frame - first][None], self.video.size)[0] * self._fade(L, frame, shot)
         if (exemplar := self.exemplars.get(shot.duplicates.get(frame, frame))) is not None:
             ab = torch.where(torch.from_numpy(opaque(exemplar)), _ab(exemplar), ab)
+        for text in self.film.texts:
+            if text.start <= frame < text.stop:
+                ab = ab * (1 - self._covered(text.pixels))
         if self.overlay is not None:
             own = _ab(decoded)
             kept = torch.from_numpy(stretch(self.overlay, self.video.size)) & (own.norm(dim=0) > GRAY_SPREAD)
             ab = torch.where(kept, own, ab)
         return to_uint8(compose(L, ab)).numpy()
+
+    def _covered(self, pixels: np.ndarray) -> Tensor:
+        """How far pixels of the working size cover those of the frame, ``(H, W)`` in [0, 1]."""
+        mask = torch.zeros(self.size).view(-1).index_fill(0, torch.from_numpy(pixels), 1.0)
+        return resize(mask.view(1, 1, *self.size), self.video.size)[0, 0].clamp(0, 1)
 
     def _fade(self, L: Tensor, frame: int, shot: Shot) -> Tensor | float:
         """The share of chroma that a frame of L* ``L`` keeps if it has less light than where its colors come from.

@@ -1,0 +1,64 @@
+"""Burned-in text that comes on in the middle of a shot: nothing before it has its color, and it is white."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+Array = np.ndarray
+
+STROKE = 1 / 20
+"""Of the frame's height: strokes are narrower."""
+
+STANDS_OUT, LIGHT, JUMP = 20, 70, 20
+"""L* by which a stroke is lighter than its surroundings, that it has at least, and by which it comes on at once."""
+
+CALM, STILL = 5, 6
+"""L* by which the rest changes meanwhile at most, in the median, and by which a stroke may change later."""
+
+SETTLED = 2
+"""Frames that a stroke must stay."""
+
+NEVER = -1000
+
+SMALLEST = 2e-4
+"""Least share of the picture."""
+
+
+@dataclass
+class Text:
+    """Strokes that frames ``start`` to ``stop`` - 1 show: the ``pixels`` of the flattened frame."""
+
+    start: int
+    stop: int
+    pixels: Array
+
+
+class TextFinder:
+    """Finds ``texts`` in frames that are added one after another."""
+
+    def __init__(self) -> None:
+        self.texts: list[Text] = []
+        self._before: Array | None = None
+
+    def add(self, t: int, L: Array) -> None:
+        """Look at frame ``t``, L* ``(h, w)`` float32."""
+        if self._before is None:
+            self._born, self._level = np.full(L.shape, NEVER), L
+        else:
+            side = 2 * round(L.shape[0] * STROKE / 2) + 1
+            strokes = (L - cv2.morphologyEx(L, cv2.MORPH_OPEN, np.ones((side, side))) > STANDS_OUT) & (L > LIGHT)
+            change = L - self._before
+            self._born[np.abs(L - self._level) > STILL] = NEVER
+            if np.median(np.abs(change)) < CALM:
+                new = strokes & (change > JUMP)
+                self._born[new], self._level = t, np.where(new, L, self._level)
+            settled = np.flatnonzero(self._born == t - SETTLED)
+            if len(settled) > SMALLEST * L.size:
+                self.texts.append(Text(t - SETTLED, t, settled))
+            for text in reversed(self.texts):
+                if text.stop == t and (self._born.ravel()[text.pixels] == text.start).mean() > 0.5:
+                    text.stop = t + 1
+        self._before = L
