@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import synthetic
@@ -13,7 +14,7 @@ import torch
 from omnifusion import video
 from omnifusion.algorithm import colorize
 from omnifusion.clip.film import inspect
-from omnifusion.clip.prepare import prepare, working_luminance
+from omnifusion.clip.prepare import Clip, prepare, working_luminance
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, luminance, to_uint8
 from omnifusion.evaluation.degrade import DUPLICATE_EVERY, degrade
@@ -140,3 +141,88 @@ def test_real_clips() -> None:
     assert 60 < sum(len(shot.duplicates) for shot in film.shots) < 73, (
         "24 frames a second, shown at 29: one in five or six"
     )
+
+
+def test_texture_that_moves_with_the_scene_is_no_grain() -> None:
+    """Grass: blades of one or two pixels everywhere, nothing of the frame is flat, and the camera moves."""
+    rng = np.random.default_rng(0)
+    blades = cv2.GaussianBlur(rng.normal(0, 1, (240, 400)).astype(np.float32), (0, 0), sigmaX=0.9, sigmaY=1.6)
+    picture = 120 + 25 * blades / blades.std()
+    moves = [np.array([[1, 0, -2.3 * t], [0, 1, -0.7 * t]], np.float32) for t in range(14)]
+    grass = np.stack([cv2.warpAffine(picture, move, (300, 160), flags=cv2.INTER_CUBIC) for move in moves])[:, None]
+    for strength in (0, 6, 10):
+        noisy = (grass + rng.normal(0, strength, grass.shape)).clip(0, 255).astype(np.uint8).repeat(3, 1)
+        found = inspect(Video(noisy), (160, 300))
+        assert found.old == (strength > 0) and (found.grain < 0.6 if strength == 0 else found.grain > 1)
+
+
+@pytest.mark.parametrize("move", [0, 2])
+@pytest.mark.parametrize("lines", ["blind", "tube"])
+def test_stripes_are_not_interlacing(lines: str, move: int) -> None:
+    picture = synthetic.make("demo", frames=1, size=(200, 360)).video.frames[0, 1].astype(np.float32)
+    if lines == "blind":
+        picture[40:140:2, 90:240] += 35
+    else:
+        picture[::2] *= 0.8
+    frames = np.stack([picture[:180, move * t : 300 + move * t] for t in range(10)])
+    clip = prepare(Video(frames.clip(0, 255).astype(np.uint8)[:, None].repeat(3, 1)), [], 160)
+    assert clip.film.combed > 0.9 and clip.film.interlaced == 0
+    assert any("Lines alternate" in note for note in clip.notes)
+
+
+def color_of(frames: np.ndarray) -> np.ndarray:
+    """Distance of each pixel from gray, ``(T, H, W)``."""
+    return np.ptp(np.asarray(frames).astype(int), axis=1)
+
+
+def without_color(frames: np.ndarray) -> np.ndarray:
+    return to_uint8(gray(from_uint8(frames))).numpy()
+
+
+def finished(frames: np.ndarray, exemplars: dict[int, np.ndarray]) -> tuple[Clip, np.ndarray]:
+    """A clip, prepared and colored, and its frames."""
+    clip = prepare(Video(frames), [Exemplar(t, picture) for t, picture in exemplars.items()], 96)
+    state = run_to_end(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
+    return clip, np.stack([clip.full_size(state, t) for t in range(len(frames))])
+
+
+def test_a_colored_logo_makes_no_color_film_and_stays(clean: np.ndarray) -> None:
+    frames = without_color(clean[:5])
+    frames[:, :, 6:18, 160:180] = np.array([220, 30, 40], np.uint8)[:, None, None]
+    clip, made = finished(frames, {0: clean[0]})
+    assert not clip.truth and any("logo" in note for note in clip.notes)
+    assert np.abs(made[:, :, 8:16, 162:178].astype(int) - frames[:, :, 8:16, 162:178]).max() < 6
+    assert color_of(made[2:, :, 30:]).mean() > 0.7 * color_of(clean[2:5, :, 30:]).mean()
+
+
+def test_shots_in_color_keep_it_beside_gray_ones(clean: np.ndarray) -> None:
+    other = np.asarray(synthetic.make("three-layers", frames=6, size=SIZE).video.frames)
+    frames = np.concatenate([without_color(clean[:6]), other])
+    clip, made = finished(frames, {0: clean[0]})
+    assert not clip.truth and any("Frames 6 to 11 are in color" in note for note in clip.notes)
+    assert np.array_equal(made[6:], other) and color_of(made[:6]).mean() > 0.7 * color_of(clean[:6]).mean()
+    assert prepare(Video(np.concatenate([clean[:6], other])), [], 96).truth, "in color as a whole: it is scored"
+
+
+def test_a_fade_from_black_takes_chroma_with_it(clean: np.ndarray) -> None:
+    share = (np.linspace(0, 1, 8) ** 1.2).reshape(-1, 1, 1, 1)
+    faded = np.rint(clean[:8] * share).astype(np.uint8)
+    _, made = finished(without_color(faded), {7: faded[7]})
+    ours, theirs = color_of(made).mean((1, 2)), color_of(faded).mean((1, 2))
+    assert (ours < 1.3 * theirs + 3).all() and (ours[3:] > 0.6 * theirs[3:]).all()
+
+
+def test_text_that_comes_on_in_the_middle_stays_white(clean: np.ndarray) -> None:
+    frames, text = without_color(clean[:9]), np.zeros(SIZE, np.uint8)
+    cv2.putText(text, "BURNED IN", (20, 98), cv2.FONT_HERSHEY_SIMPLEX, 0.9, 255, 2)
+    frames[4:, :, text > 0] = 228
+    clip, made = finished(frames, {0: clean[0]})
+    assert [(found.start, found.stop) for found in clip.film.texts] == [(4, 9)]
+    inner = cv2.erode(text, np.ones((2, 2))) > 0
+    assert color_of(made[4:])[:, inner].mean() < 3 and color_of(made[4:]).mean() > 0.6 * color_of(clean[4:9]).mean()
+    assert not inspect(Video(clean), SIZE).texts
+
+
+def test_two_exemplars_for_one_frame_are_not_taken_for_one(clean: np.ndarray) -> None:
+    with pytest.raises(InputError, match="same frame, 0"):
+        prepare(Video(without_color(clean)), [Exemplar(0, clean[0]), Exemplar(0, clean[1])], 96)

@@ -106,3 +106,53 @@ def test_real_references() -> None:
     for path in sorted((folder / "references").iterdir()):
         placed = register(video.read_image(path), film.frames[int(path.name[:7]) - 869])
         assert 0.65 < placed.before < 0.76 and placed.after > 0.99 and placed.warning
+
+
+def enlarged(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    return cv2.resize(picture.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_CUBIC).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_picture_saved_sideways_is_turned(picture: np.ndarray, frame: np.ndarray, turn: int) -> None:
+    found = register(np.rot90(picture, turn, (1, 2)), frame)
+    assert np.array_equal(found.image, picture) and found.warning is not None and "turned" in found.warning
+
+
+def test_bars_of_either_side_are_no_matter(picture: np.ndarray, frame: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    boxed = np.repeat(rng.integers(2, 7, (1, 200, 256), dtype=np.uint8), 3, 0)
+    boxed[:, 28:172] = frame
+    within = register(enlarged(picture, 512, 288), boxed)
+    error = np.abs(within.image[:3, 30:170].astype(int) - picture[:, 2:142])
+    assert error.mean() < 6 and within.warning is not None and "between the frame's bars" in within.warning
+    assert not np.ptp(within.image[:3, :28], axis=0).any(), "the bars have no color"
+    canvas = np.full((3, 256, 256), 255, np.uint8)
+    canvas[:, 56:200] = picture
+    assert np.abs(register(canvas, frame).image[:3].astype(int) - picture).mean() < 3
+
+
+def test_a_picture_in_the_shape_that_players_show_fits(picture: np.ndarray) -> None:
+    squeezed = enlarged(picture, 180, 144)  # PAL, 16:9
+    thin = to_uint8(gray(from_uint8(squeezed))).numpy()
+    found = register(enlarged(picture, 1024, 576), thin, pixel_aspect=64 / 45)
+    assert np.abs(found.image[:3].astype(int) - squeezed).mean() < 6 and found.after > 0.98
+
+
+def test_what_is_transparent_is_left_open_and_the_rest_put_in_place(picture: np.ndarray, frame: np.ndarray) -> None:
+    moved = displaced(picture, 0.0)
+    alpha = np.full((1, *SIZE), 255, np.uint8)
+    alpha[:, 0] = 254
+    nearly, plain = register(np.concatenate([moved, alpha]), frame), register(moved, frame)
+    assert np.array_equal(nearly.image, plain.image) and nearly.after == plain.after
+    alpha[:, :, :40] = 0
+    partly = register(np.concatenate([moved, alpha]), frame)
+    assert partly.after > 0.95 and not partly.image[3, :, :30].any() and partly.image[3, 60:100, 80:200].mean() > 200
+
+
+def test_little_color_is_enough_with_a_word(picture: np.ndarray, frame: np.ndarray) -> None:
+    muted = np.clip(frame + 0.2 * (picture.astype(float) - frame), 0, 255).astype(np.uint8)
+    found = register(muted, frame)
+    assert np.array_equal(found.image, muted) and found.warning is not None and "little color" in found.warning
+    with pytest.raises(InputError, match=r"gray throughout.*--force"):
+        register(frame, frame)
+    assert register(frame, frame, force=True).before > 0.99

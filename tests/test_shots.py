@@ -57,3 +57,14 @@ def test_real_film() -> None:
     assert [shot.start for shot in find_shots(film)] == [0, 44, 134, 299]
     for name in ("motocross-jump", "scooter-black", "libby"):
         assert len(find_shots(video.read(clips / "davis" / name))) == 1
+
+
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("light", [(3.0, 60), (0.0, 0)], ids=["flash", "black"])
+def test_a_flash_is_no_cut(length: int, light: tuple[float, int]) -> None:
+    frames = np.array(synthetic.make("pan", frames=16, size=(54, 96)).video.frames)
+    burst = frames[6 : 6 + length] * light[0] + light[1]
+    frames[6 : 6 + length] = burst.clip(0, 255)
+    assert find_shots(Video(frames)) == [Shot(0, 16)]
+    other = synthetic.make("nonrigid", frames=8, size=(54, 96)).video.frames
+    assert find_shots(Video(np.concatenate([frames, other]))) == [Shot(0, 16), Shot(16, 24)]

@@ -29,6 +29,9 @@ IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", "
 SEQUENCES = frozenset({"TIFF", "WEBP", "PNG"})
 """Formats in which one file may hold a clip (that of a JPEG or HEIC file is a preview or a second view)."""
 
+ORIENTATION = 0x0112
+"""The EXIF tag; from 5 on a picture lies on its side."""
+
 SHRINKABLE = 3
 """Times the limit that an exemplar may have; it is made smaller."""
 
@@ -124,8 +127,8 @@ def pages(path: Path, max_pixels: int) -> tuple[list[int], list[Fraction], tuple
     with open_image(path, max_pixels) as image:
         size = (image.height, image.width)
         if image.format not in SEQUENCES or getattr(image, "n_frames", 1) == 1:
-            upright = ImageOps.exif_transpose(image)
-            return [0], [Fraction(0)], (upright.height, upright.width)
+            sideways = image.getexif().get(ORIENTATION, 1) >= 5
+            return [0], [Fraction(0)], size[:: -1 if sideways else 1]
         numbers, seconds = [], []
         for k in range(bool(getattr(image, "default_image", False)), getattr(image, "n_frames", 1)):
             image.seek(k)

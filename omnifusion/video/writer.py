@@ -30,7 +30,7 @@ class Format:
         ending, container, codec, pixels: as FFmpeg names them; the ending of the film's file comes first.
         options: of the encoder.
         copied: beginnings of the names of sound codecs that go into it as they are; others are encoded anew as AAC.
-        subtitles: how subtitles go into it, by codec; others are left out.
+        text: the codec of subtitles that cannot go into it as they are.
     """
 
     ending: str
@@ -39,27 +39,23 @@ class Format:
     pixels: str
     options: Mapping[str, str]
     copied: tuple[str, ...]
-    subtitles: Mapping[str, str]
+    text: str
 
 
-_TEXT = dict.fromkeys(("mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"), "mov_text")
-_MATROSKA = {"mov_text": "srt"} | dict.fromkeys(
-    ("subrip", "srt", "ass", "ssa", "webvtt", "dvd_subtitle", "hdmv_pgs_subtitle", "dvb_subtitle"), "copy"
-)
 _WEB = ("aac", "mp3", "opus", "flac")  # what MP4 carries and browsers play
 _QUICKTIME = ("aac", "mp3", "ac3", "eac3", "alac", "pcm_")
 
 _X265 = {"crf": "17", "preset": "fast", "x265-params": "log-level=error"}
 
 FORMATS = {
-    "h264": Format(".mp4", "mp4", "libx264", "yuv420p", {"crf": "15", "preset": "fast"}, _WEB, _TEXT),
-    "h265": Format(".mp4", "mp4", "libx265", "yuv420p", _X265, _WEB, _TEXT),
-    "prores": Format(".mov", "mov", "prores_ks", "yuv422p10le", {"profile": "hq"}, _QUICKTIME, _TEXT),
-    "ffv1": Format(".mkv", "matroska", "ffv1", "bgr0", {"level": "3", "slicecrc": "1"}, ("",), _MATROSKA),
+    "h264": Format(".mp4", "mp4", "libx264", "yuv420p", {"crf": "15", "preset": "fast"}, _WEB, "mov_text"),
+    "h265": Format(".mp4", "mp4", "libx265", "yuv420p", _X265, _WEB, "mov_text"),
+    "prores": Format(".mov", "mov", "prores_ks", "yuv422p10le", {"profile": "hq"}, _QUICKTIME, "mov_text"),
+    "ffv1": Format(".mkv", "matroska", "ffv1", "bgr0", {"level": "3", "slicecrc": "1"}, ("",), "srt"),
 }
 """The films that can be written; FFV1 alone loses nothing."""
 
-CHROMA = Format(".mkv", "matroska", "ffv1", "gbrp16le", {"level": "3", "slicecrc": "1"}, ("",), _MATROSKA)
+CHROMA = Format(".mkv", "matroska", "ffv1", "gbrp16le", {"level": "3", "slicecrc": "1"}, ("",), "srt")
 """A film of 16 bits, for ``pictures.chroma_picture``."""
 
 FIRST_TWO = "pan=stereo|c0=c0|c1=c1"
@@ -189,7 +185,6 @@ class Writer:
             # the sound's channel layouts are not looked at: PyAV does not survive some of them
             sound = [s.codec_context and s.codec_context.codec.canonical_name for s in container.streams.audio]
             heard = [s.start_time * s.time_base for s in container.streams.audio if s.start_time is not None]
-            texts = [s.codec_context and s.codec_context.name for s in container.streams.subtitles]
             tags = [tag for x in (container, *container.streams) for tag in x.metadata.items()]
             begin = Fraction(container.start_time or 0, av.time_base)
         start, stop = self.like.start, self.like.stop
@@ -202,12 +197,11 @@ class Writer:
         if min(heard, default=start) < start - LEAD:  # sound before the first frame: the picture waits for it
             words += ["-avoid_negative_ts", "make_zero"]
         hows = [name and ("copy" if name.startswith(self.format.copied) else "aac") for name in sound]
-        copied, anew = _mapped("a", hows), [*_mapped("a", [how and "aac" for how in hows]), "-filter:a"]
-        subtitles = _mapped("s", [self.format.subtitles.get(name or "") for name in texts])
-        if None in hows or len(subtitles) < 4 * len(texts):
-            self.warnings.append("Sound or subtitles of kinds that this film cannot hold are left out.")
+        copied, anew = _mapped(hows), [*_mapped([how and "aac" for how in hows]), "-filter:a"]
+        self.warnings += ["Sound of a kind that nobody can decode is left out."] if None in hows else []
         return words, [
-            ("", [*copied, *subtitles]),
+            ("", [*copied, "-map", "1:s?", "-c:s", "copy"]),
+            ("", [*copied, "-map", "1:s?", "-c:s", self.format.text]),
             ("The subtitles could not be taken over.", copied),
             ("The sound is mixed to stereo: this film cannot hold its channels.", [*anew, "aformat=cl=stereo"]),
             ("Of the sound the first two channels are kept: which they are is unknown.", [*anew, FIRST_TWO]),
@@ -215,11 +209,10 @@ class Writer:
         ]
 
 
-def _mapped(kind: str, codecs: Sequence[str | None]) -> list[str]:
-    """The words that take over tracks of a kind, each by a codec, None = not at all."""
-    chosen = [(n, codec) for n, codec in enumerate(codecs) if codec]
-    pairs = ((f"1:{kind}:{n}", f"-c:{kind}:{k}", codec) for k, (n, codec) in enumerate(chosen))
-    return [word for place, option, codec in pairs for word in ("-map", place, option, codec)]
+def _mapped(codecs: Sequence[str | None]) -> list[str]:
+    """The words that take over sound tracks, each by a codec, None = not at all."""
+    chosen = enumerate((n, codec) for n, codec in enumerate(codecs) if codec)
+    return [word for k, (n, codec) in chosen for word in ("-map", f"1:a:{n}", f"-c:a:{k}", codec)]
 
 
 def write(path: Path | str, video: Video, overwrite: bool = False) -> None:
