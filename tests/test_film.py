@@ -179,9 +179,9 @@ def without_color(frames: np.ndarray) -> np.ndarray:
     return to_uint8(gray(from_uint8(frames))).numpy()
 
 
-def finished(frames: np.ndarray, exemplars: dict[int, np.ndarray]) -> tuple[Clip, np.ndarray]:
+def finished(frames: np.ndarray, exemplars: dict[int, np.ndarray], side: int = 96) -> tuple[Clip, np.ndarray]:
     """A clip, prepared and colored, and its frames."""
-    clip = prepare(Video(frames), [Exemplar(t, picture) for t, picture in exemplars.items()], 96)
+    clip = prepare(Video(frames), [Exemplar(t, picture) for t, picture in exemplars.items()], side)
     state = run_to_end(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
     return clip, np.stack([clip.full_size(state, t) for t in range(len(frames))])
 
@@ -216,7 +216,7 @@ def test_text_that_comes_on_in_the_middle_stays_white(clean: np.ndarray) -> None
     frames, text = without_color(clean[:9]), np.zeros(SIZE, np.uint8)
     cv2.putText(text, "BURNED IN", (20, 98), cv2.FONT_HERSHEY_SIMPLEX, 0.9, 255, 2)
     frames[4:, :, text > 0] = 228
-    clip, made = finished(frames, {0: clean[0]})
+    clip, made = finished(frames, {0: clean[0]}, SIZE[1])
     assert [(found.start, found.stop) for found in clip.film.texts] == [(4, 9)]
     inner = cv2.erode(text, np.ones((2, 2))) > 0
     assert color_of(made[4:])[:, inner].mean() < 3 and color_of(made[4:]).mean() > 0.6 * color_of(clean[4:9]).mean()

@@ -150,7 +150,7 @@ def test_what_is_transparent_is_left_open_and_the_rest_put_in_place(picture: np.
 
 
 def test_little_color_is_enough_with_a_word(picture: np.ndarray, frame: np.ndarray) -> None:
-    muted = np.clip(frame + 0.2 * (picture.astype(float) - frame), 0, 255).astype(np.uint8)
+    muted = np.clip(frame + 0.06 * (picture.astype(float) - frame), 0, 255).astype(np.uint8)
     found = register(muted, frame)
     assert np.array_equal(found.image, muted) and found.warning is not None and "little color" in found.warning
     with pytest.raises(InputError, match=r"gray throughout.*--force"):

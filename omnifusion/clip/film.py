@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter1d
 from torch import Tensor, from_numpy
 
 from omnifusion.clip.shots import FLASH, LEAST_CHANGE, Shot, change, cut, flash, thumbnail
-from omnifusion.clip.text import Text, TextFinder
+from omnifusion.clip.text import SHORTEST, Text, TextFinder
 from omnifusion.color import luminance_of
 from omnifusion.flow import dis as of
 from omnifusion.geometry import resize
@@ -182,8 +182,8 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
         check_canceled()
         small = thumbnail(frame)
         light.append(np.percentile((small / 255) ** 2.2, PARTS))
-        large = resize(luminance_of(frame)[None], size)[0, 0].numpy()
-        finder.add(t, large)
+        finder.add(t, cv2.resize(np.ascontiguousarray(frame[1]), size[::-1], interpolation=cv2.INTER_AREA))
+        large = resize(luminance_of(frame)[None], size)[0, 0].numpy() if t % step < 2 else before
         if recent:
             gain, changed = change(recent[-1], small)
             gains.append(gain)
@@ -204,7 +204,8 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
         grain = min(grain, _grain(video, size))
     lines, moments = (float(share) for share in np.mean(combed, axis=0))
     factors, begins = _even(np.array(gains), shots), {shot.start for shot in shots}
-    texts = [text for text in finder.texts if text.start not in begins]
+    ends = begins | {len(video)}
+    texts = [x for x in finder.texts if x.start not in begins and (x.stop - x.start >= SHORTEST or x.stop in ends)]
     return Film(shots, factors, _flicker(gains), grain, lines, moments, np.array(light), deviations, texts)
 
 

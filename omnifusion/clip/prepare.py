@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import repeat
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from omnifusion.clip.film import INTERLACED, Film, inspect
 from omnifusion.clip.matching import find_references
 from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
 from omnifusion.clip.shots import Shot
+from omnifusion.clip.text import MARGIN
 from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.progress import InputError, check_canceled
@@ -117,17 +119,18 @@ class Clip:
             ab = torch.where(torch.from_numpy(opaque(exemplar)), _ab(exemplar), ab)
         for text in self.film.texts:
             if text.start <= frame < text.stop:
-                ab = ab * (1 - self._covered(text.pixels))
+                ab = ab * ~self._covered(text.pixels, torch.from_numpy(np.asarray(decoded[1]) > text.level - MARGIN))
         if self.overlay is not None:
             own = _ab(decoded)
             kept = torch.from_numpy(stretch(self.overlay, self.video.size)) & (own.norm(dim=0) > GRAY_SPREAD)
             ab = torch.where(kept, own, ab)
         return to_uint8(compose(L, ab)).numpy()
 
-    def _covered(self, pixels: np.ndarray) -> Tensor:
-        """How far pixels of the working size cover those of the frame, ``(H, W)`` in [0, 1]."""
-        mask = torch.zeros(self.size).view(-1).index_fill(0, torch.from_numpy(pixels), 1.0)
-        return resize(mask.view(1, 1, *self.size), self.video.size)[0, 0].clamp(0, 1)
+    def _covered(self, pixels: np.ndarray, light: Tensor) -> Tensor:
+        """Which of the frame's pixels that are ``light`` lie on or beside some of the working size, ``(H, W)`` bool."""
+        mask = np.zeros(self.size, np.uint8)
+        mask.flat[pixels] = 1
+        return torch.from_numpy(stretch(cv2.dilate(mask, np.ones((3, 3))), self.video.size) > 0) & light
 
     def _fade(self, L: Tensor, frame: int, shot: Shot) -> Tensor | float:
         """The share of chroma that a frame of L* ``L`` keeps if it has less light than where its colors come from.

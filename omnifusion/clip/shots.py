@@ -94,8 +94,9 @@ def flash(changes: Sequence[float], recent: Sequence[np.ndarray], small: np.ndar
     """Which of the last changes are no cuts, for with the thumbnail ``small`` returns what was seen before them."""
     for lag in range(2, len(recent) + 1):
         between = range(len(changes) - lag, len(changes))
-        peak = min(sorted(changes[k] for k in between)[-2:])  # there and back
-        if peak >= LEAST_CHANGE and change(recent[-lag], small)[1].mean() < RETURN * peak:
+        peak, usual = max(changes[k] for k in between), float(np.median(changes[-4 * FLASH :]))
+        left = RETURN * peak if lag * usual < RETURN * peak else 2 * RETURN * peak  # what moves meanwhile is no cut
+        if peak >= LEAST_CHANGE and change(recent[-lag], small)[1].mean() < left:
             return set(between)
     return set()
 

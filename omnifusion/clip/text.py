@@ -12,28 +12,30 @@ Array = np.ndarray
 STROKE = 1 / 20
 """Of the frame's height: strokes are narrower."""
 
-STANDS_OUT, LIGHT, JUMP = 20, 70, 20
-"""L* by which a stroke is lighter than its surroundings, that it has at least, and by which it comes on at once."""
+STANDS_OUT, LIGHT, JUMP = 50, 170, 50
+"""Gray levels by which a stroke is lighter than what is around, that it has at least, and by which it comes on."""
 
-CALM, STILL = 5, 6
-"""L* by which the rest changes meanwhile at most, in the median, and by which a stroke may change later."""
+CALM, STILL, MARGIN = 12, 15, 30
+"""Those by which the rest changes meanwhile at most, in the median, by which a stroke may change later, and by which its
+edges are darker."""
 
 SETTLED = 2
 """Frames that a stroke must stay."""
 
 NEVER = -1000
 
-SMALLEST = 2e-4
-"""Least share of the picture."""
+SMALLEST, EVEN, SHORTEST = 3e-3, 15, 8
+"""Least share of the picture that comes on at once, gray levels by which it differs, and frames that it stays."""
 
 
 @dataclass
 class Text:
-    """Strokes that frames ``start`` to ``stop`` - 1 show: the ``pixels`` of the flattened frame."""
+    """Strokes that frames ``start`` to ``stop`` - 1 show: the ``pixels`` of the flattened frame, and their gray."""
 
     start: int
     stop: int
     pixels: Array
+    level: float
 
 
 class TextFinder:
@@ -43,8 +45,9 @@ class TextFinder:
         self.texts: list[Text] = []
         self._before: Array | None = None
 
-    def add(self, t: int, L: Array) -> None:
-        """Look at frame ``t``, L* ``(h, w)`` float32."""
+    def add(self, t: int, picture: Array) -> None:
+        """Look at frame ``t``, ``(h, w)`` uint8."""
+        L = picture.astype(np.float32)
         if self._before is None:
             self._born, self._level = np.full(L.shape, NEVER), L
         else:
@@ -56,8 +59,8 @@ class TextFinder:
                 new = strokes & (change > JUMP)
                 self._born[new], self._level = t, np.where(new, L, self._level)
             settled = np.flatnonzero(self._born == t - SETTLED)
-            if len(settled) > SMALLEST * L.size:
-                self.texts.append(Text(t - SETTLED, t, settled))
+            if len(settled) > SMALLEST * L.size and np.ptp(np.percentile(L.ravel()[settled], (10, 90))) < EVEN:
+                self.texts.append(Text(t - SETTLED, t, settled, float(np.median(L.ravel()[settled]))))
             for text in reversed(self.texts):
                 if text.stop == t and (self._born.ravel()[text.pixels] == text.start).mean() > 0.5:
                     text.stop = t + 1

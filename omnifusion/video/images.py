@@ -128,7 +128,7 @@ def pages(path: Path, max_pixels: int) -> tuple[list[int], list[Fraction], tuple
         size = (image.height, image.width)
         if image.format not in SEQUENCES or getattr(image, "n_frames", 1) == 1:
             sideways = image.getexif().get(ORIENTATION, 1) >= 5
-            return [0], [Fraction(0)], size[:: -1 if sideways else 1]
+            return [0], [Fraction(0)], (image.width, image.height) if sideways else size
         numbers, seconds = [], []
         for k in range(bool(getattr(image, "default_image", False)), getattr(image, "n_frames", 1)):
             image.seek(k)
