@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
 import zlib
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -416,3 +418,292 @@ def test_a_picture_keeps_its_alpha_where_that_is_asked_for(tmp_path: Path) -> No
     painted[3] = 255
     video.write_image(tmp_path / "whole.png", painted)
     assert np.array_equal(video.read_image(tmp_path / "whole.png", alpha=True), painted[:3])
+
+
+# --- what is said of a film is a hint ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"reel1:take2", b"-y", b'it\'s "one"', b"caf\xe9", b"%03d [x]", "映画".encode()])
+@pytest.mark.skipif(sys.platform == "win32", reason="names of bytes")
+def test_any_name_that_the_system_allows(
+    tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, picture = Path(os.fsdecode(name + b".mp4")), Path(os.fsdecode(name + b".png"))
+    shutil.copy(film, path)
+    clip = video.read(path)
+    video.write_image(picture, clip.frames[0])
+    assert np.array_equal(video.read_image(picture), clip.frames[0])
+    with video.Writer(Path(os.fsdecode(name + b"2.mp4")), clip) as writer:
+        writer.add(clip.frames[0])
+    assert not writer.warnings and video.read(writer.path).frames.shape[1:] == clip.frames.shape[1:]
+    folder = Path(os.fsdecode(name))
+    folder.mkdir()
+    picture.rename(folder / picture)
+    assert len(video.read(folder)) == 1
+
+
+def test_tags_that_are_not_text_and_lengths_that_are_not_true(tmp_path: Path) -> None:
+    title = made(tmp_path / "a.avi", "-c:v", "mpeg4", "-metadata", "title=QQQQQQQQ", "-metadata", "artist=WWWWWWWW")
+    title.write_bytes(
+        title.read_bytes().replace(b"QQQQQQQQ", b"Caf\xe9\xff\xfe\x01.").replace(b"WWWWWWWW", b"\x80" * 8)
+    )
+    clip = video.read(title)
+    assert len(clip) == 50 and not clip.warnings
+    video.write(tmp_path / "b.mp4", clip)
+    stale = made(tmp_path / "a.mkv", "-c:a", "libvorbis", sound=True)
+    for duration in (b"99:00:00.000000000", b"no number at all!!", b"1:2:3:4:5.........", b"\xff" * 18):
+        data = stale.read_bytes()
+        at = data.index(b"DURATION") + 8
+        at = data.index(b"00:00:0" if b"00:00:0" in data[at:] else duration[:4], at) if b"00:00:0" in data[at:] else -1
+        if at >= 0:
+            stale.write_bytes(data[:at] + duration + data[at + 18 :])
+        assert len(video.read(stale)) == 50
+
+
+def test_random_bytes_cost_a_sentence_at_most(tmp_path: Path, film: Path) -> None:
+    """In a process of its own, for a crash would take this one along: heads, tags and bodies with random bytes."""
+    for ending in ("mkv", "avi", "ts", "webm", "mov"):
+        made(tmp_path / f"a.{ending}", "-t", "0.4", "-metadata", "title=A title", "-metadata", "comment=A comment")
+    shutil.copy(film, tmp_path / "a.mp4")
+    pages = [Image.fromarray(np.full((9, 12, 3), 30 * k, np.uint8)) for k in range(3)]
+    for ending in ("png", "webp", "tif", "gif"):
+        pages[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=pages[1:], duration=40)
+    pages[0].save(tmp_path / "a.jpg")
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from omnifusion import video
+from omnifusion.progress import InputError
+rng, told = np.random.default_rng(0), []
+for path in sorted(Path(sys.argv[1]).glob("a.*")):
+    good = np.frombuffer(path.read_bytes(), np.uint8)
+    for round in range(12):
+        bad = good.copy()
+        reach = (200, 2000, len(bad))[round % 3]
+        for at in rng.integers(0, min(reach, len(bad)), rng.integers(1, 40)):
+            bad[at] = rng.integers(0, 256)
+        bad = bad[: rng.integers(1, len(bad)) if round % 4 == 3 else None]
+        file = path.with_name(f"bad{path.suffix}")
+        file.write_bytes(bad.tobytes())
+        try:
+            clip = video.read(file, 20, max_pixels=10**6)
+            video.count_frames(file, 20, max_pixels=10**6)
+            with video.Writer(file.with_name("out.mp4"), clip, overwrite=True) as film:
+                for frame in clip.frames:
+                    film.add(frame)
+        except InputError as error:
+            told.append(str(error))
+print(len(told), all(text.endswith(".") and "\\n" not in text for text in told))
+"""
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    count, right = run.stdout.split() if not run.returncode else (0, run.stderr[-900:])
+    assert right == "True" and 20 < int(count) < 130, right
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rec.mp4", "ffconcat version 1.0\nfile rec.mp4\n"),
+        ("a.ffconcat", "ffconcat version 1.0\nfile film.mp4\n"),
+        ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfilm.mp4\n#EXT-X-ENDLIST\n"),
+        ("a.mpd", '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>'),
+        ("a.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+        ("%03d.mp4", "not a numbered picture"),
+    ],
+)
+def test_what_names_other_files_is_not_opened(tmp_path: Path, film: Path, name: str, text: str) -> None:
+    shutil.copy(film, tmp_path / "film.mp4")
+    (tmp_path / name).write_text(text)
+    before = len(os.listdir("/proc/self/fd"))
+    refused(tmp_path / name, "cannot be read as a video")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    refused(tmp_path / "pipe.mp4", "neither a file nor a folder")
+    for name in ("a\0b.mp4", "x" * 5000):
+        with pytest.raises(InputError):
+            video.read(name)
+
+
+# --- light ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", ["-display_hflip", "-display_vflip", "-display_rotation 90 -display_hflip"])
+def test_mirrored_films_are_seen_as_players_show_them(tmp_path: Path, film: Path, turn: str) -> None:
+    ffmpeg(*turn.split(), "-i", film, "-c", "copy", tmp_path / "t.mp4")
+    ffmpeg("-i", tmp_path / "t.mp4", "-frames:v", "1", tmp_path / "shown.png")
+    shown = video.read_image(tmp_path / "shown.png").astype(int)
+    clip = video.read(tmp_path / "t.mp4", 1)
+    assert clip.frames[0].shape == shown.shape and np.abs(clip.frames[0] - shown).mean() < 12
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
+@pytest.mark.parametrize("levels", ["tv", "pc"])
+def test_light_alone_has_its_range(tmp_path: Path, pixels: str, levels: str) -> None:
+    ramp = "color=black:size=256x32:rate=25:duration=0.1,format=gray,geq=lum='X'"
+    kept = f"scale=out_range={levels},format={pixels},extractplanes=y,setparams=range={levels}"
+    path = made(tmp_path / "a.mkv", "-vf", kept, "-c:v", "ffv1", source=ramp)
+    assert np.abs(video.read(path).frames[0][1, 0].astype(int) - np.arange(256)).max() <= 2
+
+
+@pytest.mark.parametrize(("transfer", "kind", "white"), [("smpte2084", "PQ", 0.58), ("arib-std-b67", "HLG", 0.75)])
+def test_hdr_is_mapped_and_said(tmp_path: Path, transfer: str, kind: str, white: float) -> None:
+    """White of 203 nits, by ITU-R BT.2408, in a picture."""
+    plain = f"color=gray:size=64x64:rate=25:duration=0.1,format=yuv420p10le,geq=lum='64+876*{white}':cb=512:cr=512"
+    params = f"log-level=error:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=limited"
+    path = made(tmp_path / "a.mp4", "-c:v", "libx265", "-crf", "4", "-x265-params", params, source=plain)
+    clip = video.read(path)
+    assert np.abs(clip.frames[0].astype(int) - 250).max() < 12 and f"HDR ({kind})" in clip.warnings[0]
+
+
+def test_floats_are_read_right_or_not_at_all(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "a.tif")
+    assert np.array_equal(video.read_image(tmp_path / "a.tif")[0].ravel(), np.arange(256))
+    Image.fromarray(ramp * 4000).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="beyond 1"):
+        video.read_image(tmp_path / "a.tif")
+
+
+def test_exemplars_beyond_the_limit_are_made_smaller(tmp_path: Path) -> None:
+    picture = np.zeros((40, 60, 4), np.uint8)
+    picture[:, :30], picture[:, 30:] = (200, 40, 40, 255), (40, 200, 40, 90)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    found = video.read_image(tmp_path / "a.png", max_pixels=1000, alpha=True)
+    assert found.shape[0] == 4 and 900 < found[0].size <= 1000 and (found[0, :, 2] > 180).all()
+    for limit, alpha in ((1000, False), (700, True)):
+        with pytest.raises(InputError, match="make it smaller"):
+            video.read_image(tmp_path / "a.png", limit, alpha)
+    Image.fromarray(picture[..., :3]).save(tmp_path / "a.jpg")
+    assert video.read_image(tmp_path / "a.jpg", max_pixels=100, alpha=True)[0].size <= 100
+
+
+# --- many pictures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png"])
+def test_a_file_of_several_pictures_is_a_clip(tmp_path: Path, name: str) -> None:
+    pages = [Image.fromarray(np.full((8, 12, 3), 40 * k, np.uint8)) for k in range(5)]
+    options = {"lossless": True} if name.endswith("webp") else {}
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], duration=[40, 40, 120, 40, 40], **options)
+    clip = video.read(tmp_path / name)
+    assert [int(clip.frames[k][0, 0, 0]) for k in (4, 0, 1, 3, 2)] == [160, 0, 40, 120, 80]
+    assert len(pickle.loads(pickle.dumps(clip)).frames) == 5 and video.count_frames(tmp_path / name, 3) == 3
+    if not name.endswith("tif"):
+        assert clip.times is not None and [float(t) for t in clip.times] == pytest.approx([0, 0.04, 0.08, 0.2, 0.24])
+
+
+def test_previews_are_no_frames(tmp_path: Path) -> None:
+    pages = [Image.new("L", size, 90) for size in ((12, 8), (6, 4), (12, 8))]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert len(video.read(tmp_path / "a.tif")) == 2
+    pages[0].save(tmp_path / "b.jpg", "MPO", save_all=True, append_images=pages[1:])
+    assert len(video.read(tmp_path / "b.jpg")) == 1
+
+
+def test_a_folder_says_what_it_holds_and_what_is_missing(tmp_path: Path) -> None:
+    for number in (86400, 86401, 86402, 86405):
+        video.write_image(tmp_path / f"shot_{number:08d}.png", np.full((3, 4, 4), number - 86400, np.uint8))
+        Image.new("L", (4, 4)).save(tmp_path / f"shot_{number:08d}.jpg")
+    clip = video.read(tmp_path)
+    assert clip.frames[:][:, 0, 0, 0].tolist() == [0, 1, 2, 5], "each frame once"
+    assert ".png is read" in clip.warnings[0] and "missing" in clip.warnings[1] and "86402" in clip.warnings[1]
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for k in range(3):
+        (scans / f"{k}.dpx").write_bytes(b"SDPX")
+    refused(scans, r"3 \.dpx")
+
+
+# --- damage, and all that is not frames -------------------------------------------------------------------------------
+
+
+def test_a_dropout_leaves_a_gap_in_order_of_time(tmp_path: Path) -> None:
+    path = made(tmp_path / "a.ts", "-c:v", "libx264", "-g", "5", "-bf", "2")
+    good = video.read(path)
+    data, count = bytearray(path.read_bytes()), len(path.read_bytes()) // 188
+    rng = np.random.default_rng(1)
+    for place in (0.02, 0.3, 0.6):
+        start = int(place * count) * 188 + 40
+        data[start : start + 500] = rng.integers(0, 256, 500, dtype=np.uint8).tobytes()
+    path.write_bytes(bytes(data))
+    clip = video.read(path)
+    times = clip.times or tuple(k / clip.fps for k in range(len(clip)))
+    assert 30 < len(clip) <= 50 and "damaged" in clip.warnings[0]
+    assert times[0] == 0 and all(b > a for a, b in pairwise(times)) and abs(float(times[-1]) - 49 / 25) < 0.1
+    exact = [round(float(t + clip.start - good.start) * 25) for t in times]
+    off = [np.abs(clip.frames[k].astype(int) - good.frames[t]).mean() for k, t in enumerate(exact)]
+    assert np.median(off) < 1, "what is whole is at its own time"
+    again = video.read(path)
+    for k in (len(clip) - 1, 3, 20, 4):
+        assert np.array_equal(again.frames[k], clip.frames[k])
+
+
+@pytest.mark.parametrize(("delay", "name"), [("0.5", "a.ts"), ("0.5", "a.mkv"), ("-0.5", "a.mp4"), ("0", "a.mpg")])
+def test_sound_is_whole_and_in_time(tmp_path: Path, delay: str, name: str) -> None:
+    """A beep while the picture is white, and sound before the first frame or after the last one."""
+    black = "color=black:size=64x48:rate=25:duration=2,drawbox=color=white:t=fill:enable='between(t,0.99,1.19)'"
+    beep = "aevalsrc='if(between(t\\,1\\,1.2)\\,sin(6000*t)\\,0.01*sin(300*t))':s=48000:d=2.4"
+    inputs = ["-f", "lavfi", "-itsoffset", delay, "-i", black, "-f", "lavfi", "-i", beep, "-map", "0", "-map", "1"]
+    ffmpeg(*inputs, *(["-c:a", "mp2"] if name.endswith(("ts", "mpg")) else []), tmp_path / name)
+    video.write(tmp_path / "b.mp4", video.read(tmp_path / name))
+
+    def heard_and_seen(path: Path) -> tuple[float, float]:
+        with av.open(str(path)) as container:
+            sound = [(f.time, np.abs(f.to_ndarray()).max(), f.samples / f.rate) for f in container.decode(audio=0)]
+        with av.open(str(path)) as container:
+            white = [f.time for f in container.decode(video=0) if f.to_ndarray(format="gray").mean() > 128]
+        largest = max(level for _, level, _ in sound)
+        loud = [time for time, level, _ in sound if level > 0.5 * largest]
+        return loud[0] - white[0], sum(length for *_, length in sound)
+
+    (before, length), (after, kept) = heard_and_seen(tmp_path / name), heard_and_seen(tmp_path / "b.mp4")
+    assert abs(after - before) < 0.05 and abs(kept - length) < 0.06
+
+
+def test_many_channels_cost_no_film(tmp_path: Path) -> None:
+    many = "|".join(f"0.1*sin({400 + 40 * k}*t)" for k in range(16))
+    sound = ["-f", "lavfi", "-i", f"aevalsrc={many}:d=2:s=48000"]
+    clip = video.read(made(tmp_path / "a.mov", *sound, "-c:a", "pcm_s24le", "-map", "0", "-map", "1"), 10)
+    for name in ("h264", "prores"):
+        path = tmp_path / f"b{video.FORMATS[name].ending}"
+        with video.Writer(path, clip, format=name) as film:
+            for frame in clip.frames:
+                film.add(frame)
+        assert loudness(path)[1] > 0.01 and bool(film.warnings) == (name == "h264")
+    frame = clip.frames[0]
+    (tmp_path / "a.mov").unlink()
+    with video.Writer(tmp_path / "c.mp4", clip) as film:
+        film.add(frame)
+    assert len(video.read(tmp_path / "c.mp4")) == 1 and "sound" in film.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["h264", "prores", "ffv1"])
+def test_titles_chapters_subtitles_and_timecode_are_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / "meta.txt").write_text(
+        ";FFMETADATA1\ntitle=Reel 2\n[CHAPTER]\nTIMEBASE=1/25\nSTART=0\nEND=20\ntitle=Quay\n"
+    )
+    (tmp_path / "words.srt").write_text("1\n00:00:00,500 --> 00:00:01,000\nA boat.\n")
+    made(tmp_path / "a0.mov", "-map", "0", "-map", "1", sound=True)
+    ffmpeg(
+        *("-i", tmp_path / "a0.mov", "-i", tmp_path / "words.srt", "-i", tmp_path / "meta.txt", "-map", "0:v"),
+        *("-map", "0:a", "-map", "1", "-map_metadata", "2", "-c", "copy", "-c:s", "mov_text"),
+        *("-metadata:s:a:0", "language=fra", "-timecode", "10:00:00:12", tmp_path / "a.mov"),
+    )
+    clip, path = video.read(tmp_path / "a.mov"), tmp_path / f"b{video.FORMATS[name].ending}"
+    with video.Writer(path, clip, format=name) as film:
+        for frame in clip.frames:
+            film.add(frame)
+    with av.open(str(path)) as container:
+        tags = {key.lower(): value for x in (container, *container.streams) for key, value in x.metadata.items()}
+        chapters = [chapter["metadata"]["title"] for chapter in container.chapters()]
+        language = container.streams.audio[0].language
+        words = [packet for packet in container.demux(subtitles=0) if b"A boat." in bytes(packet)]
+        seconds = float(words[0].pts * words[0].time_base)
+    assert tags["title"] == "Reel 2" and tags["timecode"] == "10:00:00:12" and chapters == ["Quay"]
+    assert not film.warnings and language == "fra" and seconds == pytest.approx(0.5, abs=0.01)

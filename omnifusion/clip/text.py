@@ -13,10 +13,10 @@ STROKE = 1 / 20
 """Of the frame's height: strokes are narrower."""
 
 STANDS_OUT, LIGHT, JUMP = 50, 170, 50
-"""Gray levels by which a stroke is lighter than what is around, that it has at least, and by which it comes on."""
+"""Gray levels by which a stroke is lighter than what is around, that it has at least, by which it comes on at once."""
 
-CALM, STILL, MARGIN = 12, 15, 30
-"""Those by which the rest changes meanwhile at most, in the median, by which a stroke may change later, and by which its
+CALM, STILL, MARGIN = 25, 15, 30
+"""Those by which the rest changes meanwhile at most, in the median, by which it may change later, and by which its
 edges are darker."""
 
 SETTLED = 2

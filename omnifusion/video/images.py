@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.geometry import fit_size, resize
-from omnifusion.progress import InputError
+from omnifusion.progress import Canceled, InputError
 from omnifusion.state import Video
 from omnifusion.video.common import MAX_PIXELS, check_size, refused, too_large
 
@@ -66,22 +66,30 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = Fal
 
 @contextmanager
 def open_image(path: Path, max_pixels: int, shrink: bool = False) -> Iterator[Image.Image]:
-    """A picture whose head is read and whose size is checked; all that fails with it inside is told in a sentence.
+    """A picture whose head is read and whose size is checked, see ``decoding``.
 
     Args:
         shrink: allow ``SHRINKABLE`` times as many pixels, or any number where the format can be decoded smaller.
     """
+    if not path.is_file():
+        raise InputError(f"There is no picture {path}; check the name.")
+    with decoding(path, max_pixels), Image.open(path) as image:
+        if shrink and image.width * image.height > max_pixels:
+            image.draft(image.mode, fit_size((image.width, image.height), int(max_pixels**0.5)))  # JPEG alone can
+        check_size(path, *image.size, max_pixels * (SHRINKABLE if shrink else 1))
+        yield image
+
+
+@contextmanager
+def decoding(path: Path, max_pixels: int) -> Iterator[None]:
+    """Tell in a sentence what fails inside."""
     try:
-        if not path.is_file():
-            raise InputError(f"There is no picture {path}; check the name.")
-        with Image.open(path) as image:
-            if shrink and image.width * image.height > max_pixels:
-                image.draft(image.mode, fit_size((image.width, image.height), int(max_pixels**0.5)))  # JPEG alone can
-            check_size(path, *image.size, max_pixels * (SHRINKABLE if shrink else 1))
-            yield image
+        yield
+    except (InputError, Canceled):
+        raise
     except Image.DecompressionBombError as error:  # so many that Pillow does not even tell how many
         raise too_large(path, "has far", max_pixels) from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    except Exception as error:  # Pillow's readers raise all kinds for a damaged file
         raise InputError(f"{path} cannot be read as a picture; save it as PNG or JPEG.") from error
 
 

@@ -17,7 +17,7 @@ from omnifusion.state import Video
 from omnifusion.video.common import MAX_PIXELS, reason
 from omnifusion.video.film import FilmFrames, count_packets
 from omnifusion.video.frames import Frames
-from omnifusion.video.images import IMAGES, pages, read_image, to_array
+from omnifusion.video.images import IMAGES, decoding, pages, read_image, to_array
 
 RATE = Fraction(24)
 """Frames a second of what does not know its own: folders and scans."""
@@ -105,10 +105,13 @@ class _Pages(Frames):
     def _frame(self, i: int) -> np.ndarray:
         if self.numbers == [0]:
             return read_image(self.path, self.max_pixels)
-        if self._opened is None:
-            self._opened = Image.open(self.path)  # kept open: an animation is decoded from frame to frame
-        self._opened.seek(self.numbers[i])
-        return to_array(self._opened, self.path)
+        with decoding(self.path, self.max_pixels):
+            if self._opened is None or self._opened.tell() > self.numbers[i]:
+                self._opened = Image.open(self.path)  # kept open: an animation is decoded from frame to frame
+            for k in range(self._opened.tell(), self.numbers[i] + 1):
+                self._opened.seek(k)
+                self._opened.load()
+            return to_array(self._opened, self.path)
 
 
 def _pages(path: Path, max_frames: int | None, max_pixels: int) -> Video:
