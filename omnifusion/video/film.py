@@ -84,6 +84,7 @@ class Film:
         self.promised = self._promised()
         self.errors: list[str] = []
         self.begins_damaged = self.out_of_order = self.joined = False
+        self.missing = 0
 
     def decoded(self) -> Iterator[av.VideoFrame]:
         """Every frame that can be decoded from here on; what cannot leaves a word in ``errors``."""
@@ -98,6 +99,8 @@ class Film:
                 ended = packet is None
                 if packet is not None and not packet.size:  # it repeats a frame; a decoder would take it for the end
                     continue
+                if packet is not None and packet.is_corrupt:
+                    self.errors.append("a damaged packet")
                 try:
                     yield from self.stream.decode(packet)
                 except EOFError:  # there is nothing left
@@ -110,8 +113,7 @@ class Film:
         first, stamps = None, list[int | None]()
         for frame in islice(self.decoded(), most):
             check_canceled()
-            if first is None:
-                first, self.begins_damaged = frame, bool(self.errors)
+            first = first or frame
             if (frame.width, frame.height) != (first.width, first.height):
                 raise InputError(f"{self.path} changes its frame size at frame {len(stamps)}; convert it first.")
             if frame.is_corrupt:
@@ -142,14 +144,19 @@ class Film:
         for rate in self.rates:
             if all(abs(time - k / rate) <= self.time_base for k, time in enumerate(times)):
                 return rate, None
+        off = [abs(time * self.rates[0] - round(time * self.rates[0])) for time in times]
+        if max(off) <= self.time_base * self.rates[0]:  # a decoder may lose frames without a word
+            self.missing = round(times[-1] * self.rates[0]) + 1 - len(times)
         return ((len(times) - 1) / times[-1]).limit_denominator(100_000), tuple(times)
 
     def warnings(self, first: av.VideoFrame, end: Fraction | None) -> Iterator[str]:
         """What is to be said of it, once it is scanned; it ends at ``end`` seconds, None = it was not read so far."""
-        if self.errors or self.out_of_order or self.joined:
+        if self.errors or self.out_of_order or self.joined or self.missing:
+            lost = f" ({self.missing} frames)" if self.missing else ""
+            first_too = ", the first frame also for what is lost before it" if self.begins_damaged else ""
             yield (
-                "The film is damaged: what cannot be decoded is left out, and all else is shown at its own time"
-                f"{', the first frame also for what is lost before it' if self.begins_damaged else ''}."
+                f"The film is damaged: what cannot be decoded{lost} is left out, and all else is shown at its own time"
+                f"{first_too}."
             )
         if end is not None and end < self.promised * Fraction(99, 100) - 2 / self.rates[0]:
             yield f"The film may be cut short: it ends after {float(end):.1f} of {float(self.promised):.1f} s."
@@ -197,8 +204,8 @@ class FilmFrames(Frames):
         self._order, times = order[:max_frames], times[:max_frames]
         self._stamps = [] if known is None or film.errors or film.joined else known[:max_frames]
         self._codec = film.codec
-        if film.begins_damaged and film.begin is not None:
-            times[0] = min(times[0], film.begin)
+        if film.errors and film.begin is not None and film.begin < times[0]:
+            times[0], film.begins_damaged = film.begin, True
         self.start = times[0]
         self.fps, self.times = film.timing([time - self.start for time in times])
         self.pixel_aspect = 1 / film.pixel_aspect if _turns(first)[0] else film.pixel_aspect
