@@ -26,7 +26,7 @@ from omnifusion.geometry import resize
 from omnifusion.pool import parallel
 from omnifusion.progress import check_canceled
 from omnifusion.state import Video
-from omnifusion.video import GRAY_SPREAD, color_deviation, overlay_of
+from omnifusion.video.images import GRAY_SPREAD, color_deviation, overlay_of
 
 Array = np.ndarray
 

@@ -20,7 +20,7 @@ from omnifusion.flow import dis as of
 from omnifusion.flow import features
 from omnifusion.geometry import fit_size, resize
 from omnifusion.progress import InputError
-from omnifusion.video import GRAY_SPREAD, color_spread
+from omnifusion.video.images import GRAY_SPREAD, color_spread
 
 LARGEST_ASPECT_ERROR = 0.03
 LEAST_CORRELATION, GOOD_CORRELATION = 0.5, 0.9

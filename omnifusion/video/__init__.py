@@ -5,36 +5,9 @@ pictures go through Pillow. Sizes are read before pixels are decoded, and a fram
 clip may be longer than the memory is large.
 """
 
-from omnifusion.video.images import (
-    GRAY_SPREAD,
-    IMAGES,
-    chroma_picture,
-    color_deviation,
-    color_spread,
-    is_gray,
-    overlay_of,
-    read_image,
-    write_chroma,
-    write_image,
-)
+from omnifusion.video.images import GRAY_SPREAD, IMAGES, chroma_picture, is_gray, read_image, write_chroma, write_image
 from omnifusion.video.reader import count_frames, read
 from omnifusion.video.writer import CHROMA, FORMATS, Writer, write
 
-__all__ = [
-    "CHROMA",
-    "FORMATS",
-    "GRAY_SPREAD",
-    "IMAGES",
-    "Writer",
-    "chroma_picture",
-    "color_deviation",
-    "color_spread",
-    "count_frames",
-    "is_gray",
-    "overlay_of",
-    "read",
-    "read_image",
-    "write",
-    "write_chroma",
-    "write_image",
-]
+__all__ = ["CHROMA", "FORMATS", "GRAY_SPREAD", "IMAGES", "Writer", "chroma_picture", "count_frames", "is_gray", "read"]
+__all__ += ["read_image", "write", "write_chroma", "write_image"]
