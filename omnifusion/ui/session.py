@@ -155,7 +155,8 @@ def attach_picture(clip: VisitorClip, frame: int, path: str | Path, limits: Limi
     image = read_image(path, limits.pixels, alpha=True)
     if len(image) == 4:
         return attach(clip, frame, image, "Where your picture is opaque, it gives the colors.")
-    found = register(image, without_color(clip.frame(frame)), force=force)
+    video = read(clip.file)
+    found = register(image, without_color(np.array(video.frames[frame])), force, float(video.pixel_aspect))
     words = "very well" if found.after >= 0.95 else "well" if found.after >= 0.8 else "only roughly"
     said = f"The picture matches the frame {words} ({found.after:.2f})."
     return attach(clip, frame, image, f"{said} {found.warning or ''}")
