@@ -15,7 +15,7 @@ from omnifusion.flow.tracker import FlowTracker
 from omnifusion.inpaint import ColorCandidates
 from omnifusion.pool import bounded, parallel
 from omnifusion.progress import Colored, Costs, Fitted, Round, Step, Steps
-from omnifusion.propagate import SourceFrame, blend_exemplars, matches, warp
+from omnifusion.propagate import SourceFrame, blend_exemplars, warp
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import ColorEstimate, ColorState, FillTask, Iteration, Origin, Tracker
@@ -191,11 +191,10 @@ class ShotTracker:
 
     tracker: Tracker
     frames: Mapping[int, int]
-    size: tuple[int, int]
 
     def matches(self, pixels: Array, i: int, j: int) -> list[tuple[Array, Array]]:
-        """See ``propagate.matches``."""
-        return matches(self.tracker, pixels, self.frames[i], self.frames[j], self.size)
+        """See ``state.Tracker``."""
+        return self.tracker.matches(pixels, self.frames[i], self.frames[j])
 
     def reach(self, exemplar: int, frames: Iterable[int]) -> None:
         """Let a tracker that searches flows do so, from an exemplar to ``frames``."""
@@ -247,7 +246,7 @@ class Run:
                 self.trackers[shot.start] = tracker
                 yield Fitted("fit", "the tracker is fitted", 1.0, start=shot.start, tracker=tracker)
         numbers = {frame: k for k, frame in enumerate(shot.tracker_frames)}
-        return ShotTracker(tracker, numbers, (self.state.L.shape[2], self.state.L.shape[3]))
+        return ShotTracker(tracker, numbers)
 
     def propagate(
         self,

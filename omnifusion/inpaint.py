@@ -22,7 +22,7 @@ from omnifusion.levin import levin
 from omnifusion.pool import parallel
 from omnifusion.progress import Steps
 from omnifusion.propagate import SourceFrame, warp
-from omnifusion.state import ColorEstimate, ColorState, FillTask, Matcher, pixel_numbers
+from omnifusion.state import ColorEstimate, ColorState, FillTask, Tracker, pixel_numbers
 from omnifusion.transfer import MAX_CANDIDATES, MAX_QUERIES, Candidates, Transferrer, gray_features, subset
 
 Array = np.ndarray
@@ -158,7 +158,7 @@ class ColorCandidates:
     _features: dict[int, Array] = field(default_factory=dict)
 
     def estimates(
-        self, state: ColorState, chosen: Sequence[int], tracker: Matcher, frames: Sequence[int]
+        self, state: ColorState, chosen: Sequence[int], tracker: Tracker, frames: Sequence[int]
     ) -> list[ColorEstimate]:
         """Color estimates for the ``chosen`` frames, which do not know of each other; the tracker knows the frames of
         this shot, ``frames``, and the exemplars."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from omnifusion.flow import confidence, match
-from omnifusion.state import ColorEstimate, ColorState, Matcher, Origin, Tracker
+from omnifusion.state import ColorEstimate, ColorState, Tracker
 
 Array = np.ndarray
 
@@ -73,19 +73,8 @@ def gather_sigma(motion: Array, spread: Array) -> Array:
     return (STILL_SIGMA + (moving - STILL_SIGMA) * share).astype(np.float32)
 
 
-def matches(
-    tracker: Tracker | Matcher, pixels: Array, i: int, j: int, size: tuple[int, int]
-) -> list[tuple[Array, Array]]:
-    """The tracker's answers for ``pixels`` ``(N,)`` of frame ``i`` in frame ``j``, as ``confidence.most_likely`` takes
-    them; a tracker that knows only points and whether they are visible is asked for these."""
-    if hasattr(tracker, "matches"):
-        return tracker.matches(pixels, i, j)
-    points, visible = tracker.correspond(torch.from_numpy(match.points_of(pixels, size[1])), i, j)
-    return [(points.numpy(), np.where(visible.numpy(), np.float32(0), np.float32(np.inf)))]
-
-
 def warp(
-    tracker: Tracker | Matcher, state: ColorState, source: SourceFrame, i: int, j: int, trust_tracker: bool = False
+    tracker: Tracker, state: ColorState, source: SourceFrame, i: int, j: int, trust_tracker: bool = False
 ) -> tuple[ColorEstimate, Tensor]:
     """The colors that frame ``j`` has for the gray pixels of frame ``i``, eq. (1).
 
@@ -104,7 +93,7 @@ def warp(
     compared = gray if trust_tracker else cv2.dilate(gray.view(np.uint8), np.ones((side, side), np.uint8)) > 0
     marked = np.flatnonzero(compared)
     target_L = state.L[i, 0].numpy()
-    answers = matches(tracker, marked, i, j, (H, W))
+    answers = tracker.matches(marked, i, j)
     spread = None if trust_tracker else source.spread
     points, p = confidence.most_likely(marked, answers, target_L, source.L, spread)
     asked = gray.ravel()[marked]
@@ -138,31 +127,3 @@ def blend_exemplars(
     return ColorEstimate(
         a.ab.lerp(b.ab, share), a.confidence.lerp(b.confidence, share), source
     ), accepted_a | accepted_b
-
-
-def propagate(
-    tracker: Tracker,
-    state: ColorState,
-    i: int,
-    iteration: int,
-    frames: list[int] | None = None,
-    trust_tracker: bool = False,
-) -> ColorState:
-    """X, M = InterFramePropagationStep(x_i, X, M, i): color the gray pixels that are visible in frame ``i``.
-
-    A departure from the paper, which trusts the tracker alone (``trust_tracker``): a pixel is colored for good, so a
-    match must also be likely right (``flow.confidence``).
-
-    Args:
-        tracker: correspondence at the working size.
-        state: what is gray in frame ``i`` colors nothing.
-        i: the exemplar frame.
-        iteration: Algorithm 1's iteration.
-        frames: those that may be colored; None = all.
-    """
-    source = SourceFrame.of(state, i)
-    for j in range(len(state)) if frames is None else frames:
-        if j != i and not state.is_complete(j):
-            colors, accepted = warp(tracker, state, source, j, i, trust_tracker)
-            state = state.paint(j, accepted, colors, iteration, Origin.PROPAGATED)
-    return state

@@ -248,24 +248,10 @@ class Prior(Protocol):
         ...
 
 
-class Matcher(Protocol):
-    """What knows how far its correspondence can be trusted."""
+class Tracker(Protocol):
+    """Point correspondence through a clip at the working size, in ``geometry``'s pixel coordinates."""
 
     def matches(self, pixels: np.ndarray, i: int, j: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where ``pixels`` ``(N,)`` of frame ``i`` are in ``j``: at least one answer, each points ``(N, 2)`` and their
         forward-backward errors ``(N,)`` in pixels, inf = not visible."""
-        ...
-
-
-class Tracker(Protocol):
-    """Point correspondence through a clip; at the working size, in ``geometry``'s pixel coordinates.
-
-    One that is a ``Matcher``, too, is asked as such.
-    """
-
-    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """Where ``points`` ``(N, 2)`` of frame ``i`` are in ``j``, and whether they are seen there, ``(N,)`` bool.
-
-        For i = j the identity; the answer may lie outside the frame and is then not visible.
-        """
         ...

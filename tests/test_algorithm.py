@@ -15,7 +15,7 @@ from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.flow import match
 from omnifusion.flow.confidence import probability
 from omnifusion.progress import Colored, Round, Step, run_to_end
-from omnifusion.propagate import LUMINANCE_SIGMA, gather_sigma, propagate
+from omnifusion.propagate import LUMINANCE_SIGMA, SourceFrame, gather_sigma, warp
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
 from omnifusion.state import ColorState, Origin
@@ -45,6 +45,12 @@ def exact(made: synthetic.MadeClip) -> Stages:
         return made
 
     return Stages(no_flow, fit, paint_known)
+
+
+def propagated(made: synthetic.MadeClip, state: ColorState, frame: int, trust_tracker: bool = False) -> ColorState:
+    """One frame after frame 0 has given it its color."""
+    colors, accepted = warp(made, state, SourceFrame.of(state, 0), frame, 0, trust_tracker)
+    return state.paint(frame, accepted, colors, 0, Origin.PROPAGATED)
 
 
 def run(clip, exemplars=(0,), shots=None, **changes) -> tuple[Result, list[Step]]:
@@ -116,9 +122,9 @@ def test_shots_are_tracked_apart(clip) -> None:
     made, _ = clip
 
     class Spy:
-        def correspond(self, points, i, j):
+        def matches(self, pixels, i, j):
             asked.append((i, j))
-            return made.correspond(points, i, j)
+            return made.matches(pixels, i, j)
 
     def fit(L, flows, settings):
         yield Step("fit")
@@ -212,7 +218,10 @@ def test_what_is_gray_colors_nothing(clip) -> None:
     half[:, :, :40] = torch.nan
     state = ColorState.of_exemplars(lab[:, :1], {0: half})
     assert torch.equal(state.colored(0), half[0].isfinite())
-    found = propagate(made, state, 0, 0).stacked()
+    found = state
+    for j in range(1, len(state)):
+        found = propagated(made, found, j)
+    found = found.stacked()
     came = (torch.arange(found.source.numel()).reshape(found.source.shape) + found.source)[found.kind == 1]
     assert len(came) and state.mask.flatten()[came].all(), "each pixel points at the one that gave it its color"
     assert found.mask[3].any() and not found.mask[3].all()
@@ -296,9 +305,7 @@ def test_a_literal_run_takes_what_the_tracker_brings(clip) -> None:
     made, lab = clip
     dark = replace(ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:]}), L=lab[:, :1].clone())
     dark.L[1:] *= 0.4  # looks unlike, and is seen
-    judged, literal = (
-        propagate(made, dark, 0, 0, [1], trust_tracker=word).colored(1).float().mean() for word in (False, True)
-    )
+    judged, literal = (propagated(made, dark, 1, word).colored(1).float().mean() for word in (False, True))
     assert literal > 0.8 > 2 * judged
 
 
@@ -306,7 +313,7 @@ def test_confidence_is_that_of_the_source_and_the_match(clip) -> None:
     made, lab = clip
     sure = ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:]}).stacked()
     unsure = replace(sure, confidence=sure.confidence * 0.5)
-    first, second = (propagate(made, state, 0, 0, [1]).confidence[1].float() for state in (sure, unsure))
+    first, second = (propagated(made, state, 1).confidence[1].float() for state in (sure, unsure))
     torch.testing.assert_close(second, 0.5 * first, atol=2e-3, rtol=0.0)
     assert 0.9 < first.max() <= 1
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from omnifusion import inpaint
+from omnifusion.flow import match
 from omnifusion.inpaint import ColorCandidates, ReferenceFrame, estimate_color
 from omnifusion.levin import levin
 from omnifusion.propagate import SourceFrame
@@ -186,9 +187,9 @@ def test_references_may_have_another_size() -> None:
 class Shift:
     """A tracker for a picture that moves 2 px to the right per frame; it sees nothing of frame 2 from elsewhere."""
 
-    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        moved = points + torch.tensor([2.0 * (j - i), 0.0])
-        return moved, torch.full((len(points),), j != 2)
+    def matches(self, pixels: np.ndarray, i: int, j: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        moved = match.points_of(pixels, 48) + np.array([2.0 * (j - i), 0.0], np.float32)
+        return [(moved, np.full(len(pixels), np.float32(np.inf if j == 2 else 0)))]
 
 
 def moving(frames: int, colored: tuple[int, ...]) -> tuple[ColorState, Tensor]:

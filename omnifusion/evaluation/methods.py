@@ -9,8 +9,6 @@ from fractions import Fraction
 from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import Clip, prepare
@@ -85,9 +83,9 @@ def inpainting_only(sample: Sample) -> Steps[tuple[np.ndarray, np.ndarray | None
 class Blind:
     """A tracker that loses every point."""
 
-    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """All points leave the frame."""
-        return torch.full_like(points, -1e6), torch.zeros(len(points), dtype=torch.bool)
+    def matches(self, pixels: np.ndarray, i: int, j: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See ``state.Tracker``."""
+        return [(np.zeros((len(pixels), 2), np.float32), np.full(len(pixels), np.float32(np.inf)))]
 
 
 def classical(baseline: Baseline, sample: Sample) -> Steps[tuple[np.ndarray, np.ndarray | None]]:

@@ -6,12 +6,9 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from omnifusion.flow import dis as of
 from omnifusion.flow import match
-from omnifusion.flow.confidence import most_likely
 from omnifusion.pool import parallel
 
 Array = np.ndarray
@@ -19,12 +16,6 @@ Array = np.ndarray
 STRIDE = 4
 """Frames between anchors: direct searches start at the flow to the last anchor, so that those between are independent
 of each other."""
-
-SPREAD = 5.0
-"""The chroma spread that match confidence assumes where there is no color: about that of a photograph."""
-
-VISIBLE_THRESHOLD = 0.7
-"""Probability from which a point counts as visible, where a yes or no is asked for."""
 
 
 class FlowTracker:
@@ -115,23 +106,3 @@ class FlowTracker:
     def _way(self, i: int, j: int) -> tuple[Array, int, int, int]:
         direct = self._direct.get((i, j))
         return self._steps(i, j) if direct is None else (direct[None], 0, 1, 1)
-
-    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """See ``state.Tracker``; a point moves as the pixel nearest to it does.
-
-        Raises:
-            IndexError: a frame outside the clip.
-        """
-        T, H, W = self.images.shape
-        if not (0 <= i < T and 0 <= j < T):
-            raise IndexError(f"frames {i} and {j} are not both in a clip of {T}")
-        here = points.numpy().astype(np.float32)
-        inside = (here >= -0.5).all(1) & (here <= np.array([W, H]) - 0.5).all(1)
-        if i == j:
-            return points.clone(), torch.from_numpy(inside)
-        everywhere, asked = np.arange(H * W), match.nearest(here, H, W)
-        L, source_L = (self.images[t] / np.float32(2.55) for t in (i, j))
-        spread = np.full((H, W), SPREAD, np.float32)
-        landed, p = most_likely(everywhere, self.matches(everywhere, i, j), L, source_L, spread)
-        there = here + (landed - match.points_of(everywhere, W))[asked]
-        return torch.from_numpy(there), torch.from_numpy(inside & (p[asked] > VISIBLE_THRESHOLD))

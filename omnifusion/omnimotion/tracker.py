@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from omnifusion.flow import match
 from omnifusion.flow.tracker import FlowTracker
-from omnifusion.geometry import inside
 from omnifusion.omnimotion.grid import GridVolume
 from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.volume import Kind, Volume, to_pixels, to_volume
@@ -46,7 +44,7 @@ class OmniMotion(FlowTracker):
         return self.volume.kind == "mlp"
 
     def matches(self, pixels: Array, i: int, j: int) -> list[tuple[Array, Array]]:
-        """See ``state.Matcher``; a point that the volume hides is not visible. Alone, the volume knows of no error."""
+        """See ``state.Tracker``; a point that the volume hides is not visible. Alone, the volume knows of no error."""
         H, W = self.images.shape[1:]
         points = match.points_of(pixels, W)
         landed, transmittance = self.trace(points, i, j)
@@ -55,14 +53,6 @@ class OmniMotion(FlowTracker):
             error = match.cycle_error(points, landed, self.trace(landed, j, i)[0], H, W)
         answer = landed, np.where(transmittance > VISIBLE_TRANSMITTANCE, error, np.float32(np.inf))
         return [answer] if self.alone else [*super().matches(pixels, i, j), answer]
-
-    def correspond(self, points: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """See ``state.Tracker``; alone, the volume's transmittance says what is visible."""
-        if not self.alone or i == j:
-            return super().correspond(points, i, j)
-        H, W = self.images.shape[1:]
-        there, transmittance = (torch.from_numpy(v) for v in self.trace(points.float().numpy(), i, j))
-        return there, (transmittance > VISIBLE_TRANSMITTANCE) & inside(there, H, W) & inside(points, H, W)
 
     def trace(self, points: Array, i: int, j: int) -> tuple[Array, Array]:
         """Where the volume alone sees ``points`` ``(N, 2)`` px of frame ``i`` in ``j``; their transmittance there."""

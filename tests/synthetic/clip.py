@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from omnifusion import geometry
+from omnifusion.flow import match
 from omnifusion.state import Video
 from synthetic.layers import Layer
 from synthetic.scenes import SCENES
@@ -50,6 +51,12 @@ class MadeClip:
             there = points.double()
         visible = geometry.inside(there, H, W) & (self.layer_of(there, j) == owner)
         return there.to(points.dtype), visible
+
+    def matches(self, pixels: np.ndarray, i: int, j: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The same as a ``state.Tracker``."""
+        points = torch.from_numpy(match.points_of(pixels, self.video.size[1]))
+        there, visible = self.correspond(points, i, j)
+        return [(there.numpy(), np.where(visible.numpy(), np.float32(0), np.float32(np.inf)))]
 
 
 def make(
