@@ -122,8 +122,9 @@ def test_the_budget_of_a_run_and_of_a_call_holds(clip: Clip, monkeypatch: pytest
 def test_what_is_asked_for_follows_what_is_measured(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At Stable Diffusion's own sizes: a frame of 448x252 is worked on at 512x910."""
     block = SimpleNamespace(block_out_channels=(1, 1, 1, 1), sample_size=64)
-    model: Any = SimpleNamespace(config=block)
-    monkeypatch.setitem(zerogpu._loaded, "sd15", StableDiffusion(model, model, model, None))
+    model: Any = SimpleNamespace(config=block, device="cpu")
+    noise = SimpleNamespace(config=SimpleNamespace(prediction_type="epsilon"), alphas_cumprod=torch.ones(1))
+    monkeypatch.setitem(zerogpu._loaded, "sd15", StableDiffusion(model, model, noise))
     monkeypatch.setattr(zerogpu, "_rates", {})
     tasks = [FillTask(torch.zeros(1, 252, 448), torch.zeros(2, 252, 448), torch.zeros(252, 448), None, 0)] * frames
     settings = choose("standard", prior="sd15")

@@ -25,7 +25,7 @@ from omnifusion.omnimotion.official import OfficialVolume
 from omnifusion.omnimotion.volume import Volume
 from omnifusion.prior import diffusion, guidance
 from omnifusion.prior.components import Components, StableDiffusion, embed, load_components
-from omnifusion.prior.diffusion import with_text
+from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.source import BUNDLED
 from omnifusion.progress import Fitting, Note, Step, run_to_end
 from omnifusion.settings import choose
@@ -53,7 +53,7 @@ def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
         if isinstance(components, StableDiffusion):
             for module in (components.unet, components.vae):
                 module.float().disable_gradient_checkpointing()  # a recomputed tensor carries no mark
-        prior = with_text(components, text, choose("draft", steps=2, **changes))
+        prior = DiffusionPrior(components, choose("draft", steps=2, **changes), text)
         found = [run_to_end(prior.fill([FillTask(L, ab, mask, h, n) for n in (0, 1)])) for h in (hint, None)]
     return components, [a for batch in found for a in batch]
 

@@ -178,8 +178,3 @@ def test_conditions_can_be_switched_off_one_by_one() -> None:
     results = [run(Net(), **o) for o in options]
     assert all(not torch.allclose(a, b) for i, a in enumerate(results) for b in results[:i])
     assert torch.equal(results[0], run(Net(), constraint=constraint(eta=0.0)))
-
-
-def test_schedules_need_one_level_more_than_times() -> None:
-    with pytest.raises(ValueError):
-        NoiseSchedule((3, 2), (0.5, 0.7))

@@ -79,7 +79,7 @@ class Encoder(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two convolutions beside a shortcut, told the time."""
+    """Two convolutions beside a shortcut, shifted by the code of time."""
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
@@ -154,13 +154,8 @@ class Denoiser(nn.Module):
 
 
 class Frames(NamedTuple):
-    """What is known of frames that are to be colored.
-
-    Attributes:
-        features: see ``ChromaNet.features``; ab, uncertainty: the color estimate ``(B, 2, H, W)`` and ``(B, 1, H, W)``:
-            0 = the color is known, 1 = nothing to go by.
-        extra: what the denoiser reads beside the noised latents, ``(B, C, h, w)``.
-    """
+    """Frames that are to be colored: their ``features``, the color estimate ``(B, 2, H, W)`` with its uncertainty
+    ``(B, 1, H, W)`` (0 = the color is known), and what the denoiser reads beside noised latents, ``(B, C, h, w)``."""
 
     features: list[Tensor]
     ab: Tensor
@@ -197,11 +192,7 @@ class ChromaNet(nn.Module):
     def frames(
         self, L: Tensor, ab: Tensor, uncertainty: Tensor, references: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
     ) -> Frames:
-        """Frames with their color estimate.
-
-        Args:
-            references: colored frames of any size: L, ab, and ``(B, 1, h, w)``, 1 where the color is known.
-        """
+        """Frames with their color estimate; references are colored frames of any size: L, ab, 1 where ab is known."""
         features = self.features(L)
         sources = [(features[0], ab, (1 - 2 * uncertainty).clamp_min(0))]
         sources += [(self.features(L)[0], ab, known) for L, ab, known in references]
@@ -237,14 +228,14 @@ class ChromaNet(nn.Module):
 
     def decode(self, z_0: Tensor, frames: Frames) -> tuple[Tensor, Tensor]:
         """Latents to ab, and the log-odds ``(B, 1, H, W)`` that it is right (``flow.confidence.RIGHT``)."""
-        told = torch.cat([frames.ab / SCALE, frames.uncertainty], dim=1)
+        estimate = torch.cat([frames.ab / SCALE, frames.uncertainty], dim=1)
         x = z_0
         for layer, features in zip(self.levels, frames.features, strict=True):
             size = features.shape[-2:]
-            x = F.silu(layer(torch.cat([_resized(x, size), features, F.adaptive_avg_pool2d(told, size)], dim=1)))
+            x = F.silu(layer(torch.cat([_resized(x, size), features, F.adaptive_avg_pool2d(estimate, size)], dim=1)))
         change, gate, sure = self.last(x).split((2, 1, 1), dim=1)
         trust = ((1 - frames.uncertainty) * (1 + gate)).clamp(0, 1)
-        color = SCALE * (_resized(z_0, told.shape[-2:]) + change)
+        color = SCALE * (_resized(z_0, estimate.shape[-2:]) + change)
         return trust * frames.ab + (1 - trust) * color, sure
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,11 @@ from torch import Tensor
 from omnifusion.color import compose, lab_to_rgb, rgb_to_lab
 from omnifusion.prior import chroma
 from omnifusion.prior.guidance import Network, PredictionType
-from omnifusion.prior.source import CHROMA, FIXES, checked_folder, class_of, incomplete
+from omnifusion.prior.source import FIXES, checked_folder, incomplete, is_chroma
 from omnifusion.progress import InputError
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel, UNet2DModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 DAMAGE = (OSError, ValueError, RuntimeError, KeyError)
 """What the libraries raise where weights are missing or broken."""
@@ -43,8 +43,7 @@ class Canvas(NamedTuple):
     uncertainty: Tensor
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(NamedTuple):
     """A prior for certain frames.
 
     Attributes:
@@ -66,45 +65,27 @@ class StableDiffusion:
 
     Attributes:
         text: embeddings of the negative and the given prompt ``(2, tokens, D)``, or of the empty one alone, on the CPU;
-            None for a denoiser that reads none.
+            None until a run is known.
+        chromatic: whether latents are chroma alone; largest: working size, at most, by the training's.
+        factor: pixels per latent cell along each side; multiple: what the sides of a frame must be a multiple of;
+            training_size: the side of the pictures that it was trained on.
+        levels: alpha-bar at every time; prediction_type: what the denoiser's output is.
     """
 
-    unet: UNet2DModel | UNet2DConditionModel
-    vae: AutoencoderKL | AutoencoderTiny
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
     scheduler: DDIMScheduler
     text: Tensor | None = None
     chromatic, largest = False, 1.5
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parts are."""
-        return self.vae.device
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent cell, along each side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def multiple(self) -> int:
-        """What the sides of a frame must be a multiple of."""
-        return self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
-
-    @property
-    def training_size(self) -> int:
-        """The side of the pictures that the prior was trained on."""
+    def __post_init__(self) -> None:
         size = self.unet.config.sample_size
-        return self.factor * (size if isinstance(size, int) else min(size))
-
-    @property
-    def prediction_type(self) -> PredictionType:
-        """What the denoiser's output is."""
-        return self.scheduler.config.prediction_type
-
-    @property
-    def levels(self) -> Tensor:
-        """alpha-bar at every time."""
-        return self.scheduler.alphas_cumprod
+        self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        self.training_size: int = self.factor * (size if isinstance(size, int) else min(size))
+        self.levels: Tensor = self.scheduler.alphas_cumprod
+        self.prediction_type: PredictionType = self.scheduler.config.prediction_type
+        self.device = self.vae.device
 
     def times(self, steps: int) -> tuple[list[int], float]:
         """The scheduler's own times from pure noise, and alpha-bar where the last step ends."""
@@ -116,8 +97,7 @@ class StableDiffusion:
     @torch.no_grad()
     def encode(self, rgb: Tensor) -> Tensor:
         """sRGB ``(B, 3, H, W)`` in [0, 1] to latents, float32."""
-        encoded = self.vae.encode((2 * rgb - 1).to(self.vae.dtype))
-        z_0 = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        z_0 = self.vae.encode((2 * rgb - 1).to(self.vae.dtype)).latent_dist.mode()
         return z_0.float() * self.vae.config.scaling_factor
 
     def decode(self, z_0: Tensor) -> Tensor:
@@ -142,15 +122,14 @@ class StableDiffusion:
 
     def network(self, extra: Tensor | None) -> Network:
         """The denoiser with its extra channels ``(B, C, h, w)`` and text in place: raw output, float32."""
-        text = None if self.text is None else self.text.to(self.device, self.unet.dtype)
+        assert self.text is not None
+        text = self.text.to(self.device, self.unet.dtype)
 
         def network(z: Tensor, t: int) -> Tensor:
             inputs = z if extra is None else torch.cat([z, extra.expand(len(z), -1, -1, -1)], dim=1)
-            inputs = inputs.to(self.unet.dtype)
-            if text is None:
-                return self.unet(inputs, t).sample.float()
+            inputs = torch.cat([inputs.to(self.unet.dtype)] * len(text))
             words = text.repeat_interleave(len(z), 0)
-            output = self.unet(torch.cat([inputs] * len(text)), t, encoder_hidden_states=words).sample.float()
+            output = self.unet(inputs, t, encoder_hidden_states=words).sample.float()
             if len(text) == 2:
                 negative, positive = output.chunk(2)
                 output = negative + TEXT_GUIDANCE * (positive - negative)
@@ -161,23 +140,17 @@ class StableDiffusion:
 
 @dataclass
 class Chroma:
-    """The bundled network: latents are chroma alone, beside a luminance that is given."""
+    """The bundled network: latents are chroma alone, beside a luminance that is given; see ``StableDiffusion``."""
 
     net: chroma.ChromaNet
     text = None
     chromatic, largest = True, 2.0
     factor, multiple, training_size = chroma.FACTOR, 4 * chroma.FACTOR, 128
-    prediction_type: PredictionType = "sample"
+    levels = chroma.noise_levels()
+    prediction_type: ClassVar[PredictionType] = "sample"
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.net.last.weight.device
-
-    @property
-    def levels(self) -> Tensor:
-        """alpha-bar at every time."""
-        return chroma.noise_levels()
+    def __post_init__(self) -> None:
+        self.device = self.net.last.weight.device
 
     def times(self, steps: int) -> tuple[list[int], float]:
         """Times from pure noise, evenly down, and alpha-bar where the last step ends."""
@@ -215,26 +188,21 @@ def load_components(source: str, device: str) -> Components:
     """
     folder = checked_folder(source)
     try:
-        if class_of(folder, "") == CHROMA:
-            from safetensors.torch import load_file
+        if is_chroma(folder):
+            from safetensors.torch import load_model
 
             net = chroma.ChromaNet()
-            net.load_state_dict(
-                {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
-            )
+            load_model(net, folder / "model.safetensors")  # from half to single precision
             return Chroma(net.to(device).requires_grad_(False).eval())
 
-        import diffusers  # seconds of start-up
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # seconds of start-up
+        from diffusers.utils.logging import set_verbosity_error
 
-        diffusers.utils.logging.set_verbosity_error()  # it warns of config entries that it writes itself
-        dtype = torch.float16 if device.startswith("cuda") else torch.float32
-        unet, vae = (
-            getattr(diffusers, str(class_of(folder, part)))
-            .from_pretrained(folder, subfolder=part, torch_dtype=dtype)
-            .to(device)
-            for part in ("unet", "vae")
-        )
-        scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+        set_verbosity_error()  # it warns of config entries that it writes itself
+        options = {"torch_dtype": torch.float16 if device.startswith("cuda") else torch.float32}
+        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options).to(device)
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **options).to(device)
+        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     except torch.OutOfMemoryError as error:
         raise InputError(f"The prior {source} does not fit the GPU's memory", FIXES) from error
     except DAMAGE as error:
@@ -250,13 +218,13 @@ def load_components(source: str, device: str) -> Components:
 @torch.no_grad()
 def embed(source: str, prompt: str, negative_prompt: str) -> Tensor | None:
     """Embeddings of the negative and the given prompt, ``(2, tokens, D)``, of the empty one alone without them; None
-    where the denoiser of ``source`` reads none. The text encoder is dropped when it has spoken.
+    for the bundled prior, which reads none. The text encoder is not kept.
 
     Raises:
         InputError: as ``load_components``.
     """
     folder = checked_folder(source)
-    if class_of(folder, "") == CHROMA or class_of(folder, "unet") != "UNet2DConditionModel":
+    if is_chroma(folder):
         return None
 
     from transformers import CLIPTextModel, CLIPTokenizer  # seconds of start-up

@@ -1,14 +1,13 @@
-"""Color priors: latent diffusion models in diffusers layout that complete the color of one frame.
+"""A prior at work: it completes the color of frames by the paper's conditional denoising (``guidance``).
 
-One loader for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local folder or hub id in that layout, with
-4-channel denoisers or 9-channel inpainting ones. Nothing else in the package imports diffusers, but for training.
+One way for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local folder or hub id in that layout, with
+4-channel denoisers or 9-channel inpainting ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 
 import cv2
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from omnifusion.color import into_gamut, luminance, rgb_to_lab
 from omnifusion.geometry import pad_to_multiple, resize
-from omnifusion.prior.components import Bound, Canvas, Components, embed, load_components
+from omnifusion.prior.components import Canvas, Components, embed, load_components
 from omnifusion.prior.guidance import (
     ColorCondition,
     GrayConstraint,
@@ -27,7 +26,7 @@ from omnifusion.prior.guidance import (
     noise,
 )
 from omnifusion.prior.source import source_of
-from omnifusion.progress import Note, Step, Steps, map_steps
+from omnifusion.progress import Note, Step, Steps
 from omnifusion.settings import Settings
 from omnifusion.state import ColorEstimate, FillTask
 
@@ -48,19 +47,14 @@ def load_prior(settings: Settings, device: str = "cpu") -> DiffusionPrior:
     """
     source = source_of(settings.prior)
     text = embed(source, settings.prompt, settings.negative_prompt)
-    return with_text(load_components(source, device), text, settings)
-
-
-def with_text(components: Components, text: Tensor | None, settings: Settings) -> DiffusionPrior:
-    """A prior of loaded components and the embeddings of its prompt."""
-    return DiffusionPrior(components if text is None else replace(components, text=text), settings)
+    return DiffusionPrior(load_components(source, device), settings, text)
 
 
 class DiffusionPrior:
-    """A latent diffusion model as a ``state.Prior``."""
+    """A latent diffusion model as a ``state.Prior``; ``text``: the embeddings of its prompt, see ``embed``."""
 
-    def __init__(self, components: Components, settings: Settings) -> None:
-        self.components, self.settings = components, settings
+    def __init__(self, components: Components, settings: Settings, text: Tensor | None = None) -> None:
+        self.components, self.settings = components if text is None else replace(components, text=text), settings
 
     @property
     def shares(self) -> bool:
@@ -74,52 +68,70 @@ class DiffusionPrior:
         where it is uncertain. A prior of chroma gives the mean of all likely colors in one step, and where there is no
         estimate a seed makes it more vivid and warmer or cooler; only from pure noise (the paper) does it draw samples.
         """
-        filled: dict[int, Tensor] = {}
+        filled = [task.ab.clone() for task in tasks]
         kinds: dict[tuple[bool, bool], list[int]] = {}
         for n, task in enumerate(tasks):
-            if bool(task.mask.all()):
-                filled[n] = task.ab.clone()
-            else:
-                estimated = task.estimate is not None and bool((task.estimate.confidence > 0).any())
-                mean = self.components.chromatic and (task.estimate is not None or self.settings.strength is not None)
+            estimated = task.estimate is not None and bool((task.estimate.confidence > 0).any())
+            mean = self.components.chromatic and (task.estimate is not None or self.settings.strength is not None)
+            if not task.mask.all():
                 kinds.setdefault((estimated, mean), []).append(n)
         for kind, chosen in kinds.items():
             colors = yield from self._fill([tasks[n] for n in chosen], *kind)
-            filled |= dict(zip(chosen, colors, strict=True))
-        return [filled[n] for n in range(len(tasks))]
+            for n, ab in zip(chosen, colors, strict=True):
+                filled[n] = ab
+        return filled
 
     def _fill(self, tasks: Sequence[FillTask], estimated: bool, mean: bool) -> Steps[list[Tensor]]:
         """Frames that all start at an estimate, or all at noise; whose colors are no numbers keep their estimate."""
-        size = (tasks[0].L.shape[-2], tasks[0].L.shape[-1])
-        inner = self.working_size(size)
-        rows = [self.canvas(task, task.estimate if estimated else None, inner) for task in tasks]
-        canvas = Canvas(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
-        done, total = count(1), 1 if mean else self.settings.steps
-
-        def step(z: Tensor) -> Step:
-            n = next(done)
-            return Step("inpaint", f"denoising {n}/{total}", n / total)
-
-        lost: list[int] = []
-        bound = self.components.bind(canvas, self.settings.color_condition)
-        generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
-        z_0 = yield from map_steps(self.latents(bound, canvas, estimated, generators, lost, mean), step)
-        colors = _decode_ab(bound, z_0)
-        colors = colors - bound.known_ab if estimated else colors * (MEAN_SHRINKAGE if mean else 1)
-        colors = resize(colors[..., : inner[0], : inner[1]], size).cpu()
-        if lost:
-            yield Note("inpaint", f"Eq. (4) was left out of {len(lost)} denoising steps, its gradient was no number.")
-        results = []
+        filled = []
+        colors = yield from self.colors(tasks, estimated, mean)
         for task, ab in zip(tasks, colors, strict=True):
             if mean and task.estimate is None:
                 ab = _variant(ab, task)
-            if not bool(ab.isfinite().all()):
+            if not ab.isfinite().all():
                 yield Note("inpaint", "The prior's colors of a frame were no numbers: it keeps the estimated colors.")
                 ab = torch.zeros_like(ab)
             if estimated and task.estimate is not None:
                 ab = task.estimate.ab + _share(task.estimate.confidence, task.mask) * ab
-            results.append(torch.where(task.mask, task.ab, ab))
-        return results
+            filled.append(torch.where(task.mask, task.ab, ab))
+        return filled
+
+    def colors(self, tasks: Sequence[FillTask], estimated: bool, mean: bool) -> Steps[Tensor]:
+        """The prior's ab ``(B, 2, H, W)``: what it changes in an estimate, or its own; ``mean``: in one step from no
+        noise at all."""
+        s, c, size = self.settings, self.components, (tasks[0].L.shape[-2], tasks[0].L.shape[-1])
+        inner = self.working_size(size)
+        rows = [self.canvas(task, task.estimate if estimated else None, inner) for task in tasks]
+        canvas = Canvas(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
+        bound = c.bind(canvas, s.color_condition)
+        condition = constraint = None
+        if s.color_condition:  # a latent cell mixes all its pixels: known only where all are
+            condition = ColorCondition(bound.z_known, 1 - F.max_pool2d(canvas.unknown, c.factor))
+        if s.gray_constraint and s.optimizations > 0:
+            constraint = GrayConstraint(
+                F=lambda z_0: luminance(bound.decode(z_0).clamp(1e-3, 1)) / 100,
+                x=canvas.L / 100,
+                unknown=canvas.unknown,
+                eta=s.eta,
+                optimizations=s.optimizations,
+                through_denoiser=s.through_denoiser,
+                share=self.shares,
+            )
+        strength = s.strength if estimated and not mean else None
+        schedule = self.schedule(strength, 1 if mean else s.steps)
+        generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
+        z = gaussian_like(bound.z_known, generators) * (not mean)
+        z = z if strength is None else noise(bound.z_known, schedule.alphas[0], z)
+        steps = conditional_denoising(bound.network, schedule, z, generators, c.prediction_type, condition, constraint)
+        for n, latents in enumerate(steps, 1):
+            z = latents
+            yield Step("inpaint", f"denoising {n}/{len(schedule.times)}", n / len(schedule.times))
+        if constraint is not None and (lost := len(constraint.lost)):
+            yield Note("inpaint", f"Eq. (4) was left out of {lost} denoising steps, its gradient was no number.")
+        with torch.no_grad():
+            colors = rgb_to_lab(bound.decode(z).clamp(0, 1))[:, 1:]
+        colors = colors - bound.known_ab if estimated else colors * (MEAN_SHRINKAGE if mean else 1)
+        return resize(colors[..., : inner[0], : inner[1]], size).cpu()
 
     def canvas(self, task: FillTask, estimate: ColorEstimate | None, size: tuple[int, int]) -> Canvas:
         """Scale so that the short side suits the prior, and pad by reflection; never squash."""
@@ -140,38 +152,6 @@ class DiffusionPrior:
         scale = min(max(short, least), self.components.largest * least) / short
         return round(size[0] * scale), round(size[1] * scale)
 
-    def latents(
-        self,
-        bound: Bound,
-        canvas: Canvas,
-        estimated: bool,
-        generators: Sequence[torch.Generator],
-        lost: list[int],
-        mean: bool = False,
-    ) -> Generator[Tensor, None, Tensor]:
-        """The latents z_0 of a fill; yields those after every denoising step. ``lost``: see ``GrayConstraint``;
-        ``mean``: one step from no noise at all."""
-        s, c, z_known = self.settings, self.components, bound.z_known
-        from_estimate = s.strength is not None and estimated and not mean
-        schedule = self.schedule(s.strength if from_estimate else None, 1 if mean else s.steps)
-        epsilon = gaussian_like(z_known, generators)
-        z = noise(z_known, schedule.alphas[0], epsilon) if from_estimate else epsilon * (not mean)
-        m = 1 - F.max_pool2d(canvas.unknown, c.factor)  # a latent cell mixes all its pixels: known only where all are
-        condition = ColorCondition(z_known, m) if s.color_condition else None
-        constraint = None
-        if s.gray_constraint and s.optimizations > 0:
-            constraint = GrayConstraint(
-                F=lambda z_0: luminance(bound.decode(z_0).clamp(1e-3, 1)) / 100,
-                x=canvas.L / 100,
-                unknown=canvas.unknown,
-                eta=s.eta,
-                optimizations=s.optimizations,
-                through_denoiser=s.through_denoiser,
-                share=self.shares,
-                lost=lost,
-            )
-        return conditional_denoising(bound.network, schedule, z, generators, c.prediction_type, condition, constraint)
-
     def schedule(self, strength: float | None, steps: int) -> NoiseSchedule:
         """The times of the denoising steps: the prior's own from pure noise, or evenly down from the strength."""
         levels = self.components.levels
@@ -181,11 +161,6 @@ class DiffusionPrior:
             total = len(levels)
             times, final = [max(0, round(strength * total * (steps - k) / steps) - 1) for k in range(steps)], 1.0
         return NoiseSchedule(tuple(times), (*(float(levels[t]) for t in times), final))
-
-
-@torch.no_grad()
-def _decode_ab(bound: Bound, z_0: Tensor) -> Tensor:
-    return rgb_to_lab(bound.decode(z_0).clamp(0, 1))[:, 1:]
 
 
 def _variant(ab: Tensor, task: FillTask) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +27,7 @@ SCALED_DOWN = 2.0**-10
 """By how much the loss of eq. (3) is scaled where its gradient overflows."""
 
 
-@dataclass(frozen=True)
-class NoiseSchedule:
+class NoiseSchedule(NamedTuple):
     """The times at which the denoiser is asked, from noise to picture.
 
     Attributes:
@@ -38,13 +38,8 @@ class NoiseSchedule:
     times: tuple[int, ...]
     alphas: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        if len(self.alphas) != len(self.times) + 1:
-            raise ValueError("alphas must hold one entry per time and one for the end")
 
-
-@dataclass(frozen=True)
-class ColorCondition:
+class ColorCondition(NamedTuple):
     """Eq. (2): ``z_0`` ``(B, C, h, w)``, of the semi-colored frame, holds where ``m`` ``(1, 1, h, w)`` is 1."""
 
     z_0: Tensor
@@ -63,7 +58,7 @@ class GrayConstraint:
         optimizations: N, gradient steps per denoising step.
         through_denoiser: whether the gradient passes the prediction of z_0 (the paper); if not, dz_0/dz_t = 1.
         share: let the gradient's evaluation of the denoiser serve as the next step's too, although eq. (4) has moved
-            z since: one evaluation a step instead of two. An approximation, for N = 1 only.
+            z since: one evaluation a step less. An approximation.
         lost: takes the times at which the gradient was not finite, and the step was left out.
     """
 
@@ -115,21 +110,18 @@ def gray_loss(z_0: Tensor, constraint: GrayConstraint) -> Tensor:
 def optimize(
     z: Tensor, network: Network | None, t: int, alpha: float, kind: PredictionType, constraint: GrayConstraint
 ) -> tuple[Tensor, Tensor | None]:
-    """Eq. (4), once: z - eta dL_gray/dz for z at time ``t``.
+    """Eq. (4), once: z - eta dL_gray/dz for z at time ``t``; ``network`` is None where z is already z_0 (at the end).
 
     A gradient that is not finite is taken again of the loss scaled down, as half precision overflows at 65504; rows
     that are still not finite stay where they are.
-
-    Args:
-        network: the denoiser, or None where z is already z_0 (after the last step).
 
     Returns:
         the new z, and what the denoiser said of the old one.
     """
     for scale in (1.0, SCALED_DOWN):
-        slope, output = gradient(z, network, t, alpha, kind, constraint, scale)
+        slope, output = _gradient(z, network, t, alpha, kind, constraint, scale)
         finite = slope.isfinite().flatten(1).all(1)
-        if bool(finite.all()):
+        if finite.all():
             break
     else:
         constraint.lost.append(t)
@@ -137,29 +129,28 @@ def optimize(
     return z.detach() - constraint.eta * slope, output
 
 
-def gradient(
+@torch.enable_grad()
+def _gradient(
     z: Tensor,
     network: Network | None,
     t: int,
     alpha: float,
     kind: PredictionType,
     constraint: GrayConstraint,
-    scale: float = 1.0,
+    scale: float,
 ) -> tuple[Tensor, Tensor | None]:
     """dL_gray/dz, through the loss times ``scale``; and what the denoiser said."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_(constraint.through_denoiser or network is None)
-        output = None
-        z_0 = z
-        if network is not None:
-            with torch.set_grad_enabled(constraint.through_denoiser):
-                output = network(z, t)
-                z_0, _ = predict(output, z, alpha, kind)
-        if not z_0.requires_grad:
-            z_0 = z_0.detach().requires_grad_()
-        leaf = z if z.requires_grad else z_0
-        (slope,) = torch.autograd.grad(gray_loss(z_0, constraint) * scale, leaf)
-    return slope / scale, None if output is None else output.detach()
+    z_0 = variable = z.detach().requires_grad_()
+    output = None
+    if network is not None:
+        with torch.set_grad_enabled(constraint.through_denoiser):
+            output = network(variable, t)
+            z_0 = predict(output, variable, alpha, kind)[0]
+        output = output.detach()
+    if not z_0.requires_grad:  # dz_0/dz = 1
+        variable = z_0.requires_grad_()
+    (slope,) = torch.autograd.grad(gray_loss(z_0, constraint) * scale, variable)
+    return slope / scale, output
 
 
 def conditional_denoising(
@@ -174,27 +165,25 @@ def conditional_denoising(
     """Denoise ``z`` ``(B, C, h, w)``, which is at the first time's noise level; yields after every step, returns z_0.
 
     One step from t to t - 1 is Denoise, then eq. (2), then N times eq. (3)-(4) on the blended latent: 1 + N evaluations
-    of the denoiser, 1 at the last step, whose result needs no prediction of z_0; with ``share``, 1 at every step.
+    of the denoiser, 1 at the last step, whose result needs no prediction of z_0; with ``share``, one less.
 
     Args:
         generators: each latent's own source of noise, so that it comes out the same alone and beside others.
     """
-    ahead: Tensor | None = None
-    for k, t in enumerate(schedule.times):
-        alpha, alpha_next = schedule.alphas[k], schedule.alphas[k + 1]
-        last = k + 1 == len(schedule.times)
+    output: Tensor | None = None
+    for k, (t, (alpha, alpha_next)) in enumerate(zip(schedule.times, pairwise(schedule.alphas), strict=True), 1):
+        following, guide = (t, None) if k == len(schedule.times) else (schedule.times[k], network)
         with torch.no_grad():
-            output = network(z, t) if ahead is None else ahead
+            output = network(z, t) if output is None else output
             z = denoise(output, z, alpha, alpha_next, kind)
             if condition is not None:
                 z = blend(condition, z, alpha_next, gaussian_like(z, generators))
-        ahead = None
+        output = None
         if constraint is not None and constraint.eta > 0:
             for _ in range(constraint.optimizations):
                 check_canceled()
-                following = t if last else schedule.times[k + 1]
-                z, seen = optimize(z, None if last else network, following, alpha_next, kind, constraint)
-                ahead = seen if constraint.share and constraint.optimizations == 1 else None
+                z, output = optimize(z, guide, following, alpha_next, kind, constraint)
+            output = output if constraint.share else None
         yield z
     return z
 

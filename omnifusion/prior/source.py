@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from omnifusion.progress import InputError
 from omnifusion.settings import Settings
 
@@ -24,8 +26,8 @@ PRIORS: dict[str, tuple[str, str]] = {
 
 CHROMA = "OmniFusionPrior"
 """The kind of the bundled prior, whose weights are one file; all others are in diffusers layout."""
-CLASSES = {"unet": ("UNet2DModel", "UNet2DConditionModel"), "vae": ("AutoencoderKL", "AutoencoderTiny")}
-"""The parts that they have, and the classes that can be used."""
+CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+"""The classes of the parts that the others have beside text encoder, tokenizer and scheduler."""
 
 DOWNLOADS = [
     "model_index.json",
@@ -38,8 +40,8 @@ DOWNLOADS = [
 ]
 """What is taken from the hub."""
 
-WHOLE, BLOCKS, BLOCK = 32 << 20, 256, 64 << 10
-"""Weights of up to ``WHOLE`` bytes are read completely for a fingerprint, of larger ones so many blocks."""
+BLOCKS, BLOCK = 256, 64 << 10
+"""At most so many blocks of so many bytes of a file are read for a fingerprint, spread over it."""
 
 FIXES = {"prior bundled": "choose the bundled prior", "": "give a complete copy of this one"}
 
@@ -62,46 +64,39 @@ def check_source(settings: Settings) -> None:
 
 def checked_folder(source: str) -> Path:
     """The folder of a prior that can be used; see ``check_source``."""
-    folder = local_folder(source)
-    if class_of(folder, "") == CHROMA:
-        if problem := _problem(folder):
-            raise incomplete(source, problem)
+    folder = _local_folder(source)
+    if is_chroma(folder):
+        _check_weights(source, folder)
         return folder
-    read_json(folder / "scheduler" / "scheduler_config.json")
-    parts = list(CLASSES)
-    for part, allowed in CLASSES.items():
-        if (name := class_of(folder, part)) not in allowed:
-            raise InputError(f"The part {folder / part} is a {name}; only {' and '.join(allowed)} can be used.")
-    if class_of(folder, "unet") == "UNet2DConditionModel":
-        parts.append("text_encoder")
-        read_json(folder / "text_encoder" / "config.json")
-        if not {"vocab.json", "tokenizer.json"} & {path.name for path in (folder / "tokenizer").glob("*")}:
-            raise incomplete(source, "its tokenizer is missing")
-    for part in parts:
-        if problem := _problem(folder / part):
-            raise incomplete(source, problem)
-    unet, vae = (read_json(folder / part / "config.json") for part in CLASSES)
-    latent, channels = vae.get("latent_channels", 4), unet.get("in_channels", 4)
-    if channels not in (latent, 2 * latent + 1) or unet.get("out_channels", 4) != latent:
+    configs = {part: _read_json(folder / part / "config.json") for part in (*CLASSES, "text_encoder")}
+    _read_json(folder / "scheduler" / "scheduler_config.json")
+    for part, usable in CLASSES.items():
+        if (name := configs[part].get("_class_name")) != usable:
+            raise InputError(f"The part {folder / part} is a {name}; only {usable} can be used.")
+    for part in configs:
+        _check_weights(source, folder / part)
+    if not {"vocab.json", "tokenizer.json"} & {path.name for path in (folder / "tokenizer").glob("*")}:
+        raise incomplete(source, "its tokenizer is missing")
+    latent, channels = configs["vae"].get("latent_channels", 4), configs["unet"].get("in_channels", 4)
+    if channels not in (latent, 2 * latent + 1) or configs["unet"].get("out_channels", 4) != latent:
         fits = f"{latent} or {2 * latent + 1}"
         raise InputError(f"The denoiser in {source} reads {channels} channels; a color prior reads {fits}.")
     return folder
 
 
-def class_of(folder: Path, part: str) -> str | None:
-    """The class that a part of a prior says it is; "" = the whole."""
-    return read_json(folder / part / ("config.json" if part else "model_index.json")).get("_class_name")
+def is_chroma(folder: Path) -> bool:
+    """Whether a prior is of the bundled kind."""
+    return _read_json(folder / "model_index.json").get("_class_name") == CHROMA
 
 
 def prior_fingerprint(settings: Settings) -> str:
-    """What the prior of ``settings`` is, in 64 hexadecimal digits: of its configurations and weights, wherever they
-    lie. Of files over 32 MiB, 256 blocks spread over the file count.
+    """What the prior of ``settings`` is, in 64 hexadecimal digits of its configurations and weights, wherever it lies.
 
     Raises:
         InputError: see ``check_source``.
     """
     folder, digest = checked_folder(source_of(settings.prior)), hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin")):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
         digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
         for block in _blocks(path):
             digest.update(block)
@@ -109,14 +104,14 @@ def prior_fingerprint(settings: Settings) -> str:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
+    """All of a file of at most ``BLOCKS`` blocks; of a larger one so many, the first and the last among them."""
+    last = max(0, path.stat().st_size - BLOCK)
     with path.open("rb") as file:
-        if size <= WHOLE:
-            yield file.read()
-            return
-        for k in range(BLOCKS):
-            file.seek((size - BLOCK) * k // (BLOCKS - 1))
+        for start in range(0, last + 1, max(BLOCK, last // (BLOCKS - 1))):
+            file.seek(start)
             yield file.read(BLOCK)
+        file.seek(last)
+        yield file.read()
 
 
 def incomplete(source: str, problem: object) -> InputError:
@@ -124,39 +119,30 @@ def incomplete(source: str, problem: object) -> InputError:
     return InputError(f"The prior {source} is incomplete or damaged ({_first_line(problem)})", FIXES)
 
 
-def local_folder(source: str) -> Path:
-    """The local folder of ``source``, downloaded (or found in the hub's cache) if it is a hub id.
-
-    Raises:
-        InputError: there is none.
-    """
+def _local_folder(source: str) -> Path:
+    """The folder of ``source``, downloaded (or found in the hub's cache) if it is a hub id."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise InputError(f"There is no prior {source}: not a folder, nor a hub id like owner/name", FIXES)
-    from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(source, allow_patterns=DOWNLOADS))
-    except hub.GatedRepoError as error:
-        fixes = FIXES | {"": "accept its license on the hub and log in"}
-        raise InputError(f"The prior {source} is gated", fixes) from error
-    except hub.LocalEntryNotFoundError as error:
-        raise InputError(f"The prior {source} is not on this machine and the hub cannot be reached", FIXES) from error
-    except (hub.RepositoryNotFoundError, hub.HFValidationError) as error:
-        raise InputError(f"The hub has no prior {source}, or it is private", FIXES) from error
-    except OSError as error:
-        raise InputError(f"The prior {source} cannot be downloaded ({_first_line(error)})", FIXES) from error
+    except (OSError, errors.HFValidationError) as error:
+        problems: list[tuple[type[Exception], str]] = [
+            (errors.GatedRepoError, "is gated: accept its license on the hub and log in"),
+            (errors.LocalEntryNotFoundError, "is not on this machine and the hub cannot be reached"),
+            (errors.RepositoryNotFoundError, "is not on the hub, or is private"),
+            (errors.HFValidationError, "has a name that no hub id has"),
+            (OSError, f"cannot be downloaded ({_first_line(error)})"),
+        ]
+        problem = next(words for kind, words in problems if isinstance(error, kind))
+        raise InputError(f"The prior {source} {problem}", FIXES) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A configuration of a prior.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -165,23 +151,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"The prior's {path} is damaged", FIXES) from error
 
 
-def _problem(part: Path) -> str | None:
-    """What is wrong with the weights in a folder: none are there, or a file has not the length that it says."""
-    files = [p for p in part.glob("*") if p.suffix in (".safetensors", ".bin")]
+def _check_weights(source: str, part: Path) -> None:
+    """See that the files of weights in a folder are there, and as long as their heads say."""
+    files = list(part.glob("*.safetensors"))
     if not files:
-        return f"the weights of its {part.name} are missing"
+        raise incomplete(source, f"the safetensors weights of its {part.name} are missing")
     for path in files:
-        if path.suffix == ".safetensors":
-            try:
-                with path.open("rb") as file:
-                    length = int.from_bytes(file.read(8), "little")
-                    header = json.loads(file.read(min(length, WHOLE)))
-                ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-            except (ValueError, KeyError, TypeError, AttributeError):
-                return f"{part.name}/{path.name} holds no weights"
-            if path.stat().st_size != 8 + length + max(ends, default=0):
-                return f"{part.name}/{path.name} is cut short"
-    return None
+        try:
+            with safe_open(path, "np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise incomplete(source, f"{part.name}/{path.name}: {error}") from error
 
 
 def _first_line(problem: object) -> str:

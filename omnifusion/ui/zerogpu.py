@@ -21,7 +21,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from omnifusion.prior.components import Components, embed, load_components
-from omnifusion.prior.diffusion import with_text
+from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.source import PRIORS, source_of
 from omnifusion.progress import Canceled, InputError, Note, Steps, map_steps
 from omnifusion.settings import Settings
@@ -59,7 +59,7 @@ def asked(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None = N
 
 def _work(tasks: Sequence[FillTask], settings: Settings) -> float:
     """Guided evaluations of the denoiser, times megapixels at the prior's size."""
-    prior = with_text(_loaded[settings.prior], None, settings)
+    prior = DiffusionPrior(_loaded[settings.prior], settings)
     pixels = sum(math.prod(prior.working_size((t.L.shape[-2], t.L.shape[-1]))) for t in tasks)
     texts = 2 if settings.prompt or settings.negative_prompt else 1
     return pixels / 1e6 * texts * settings.steps * (1 + settings.optimizations - prior.shares)
@@ -69,7 +69,7 @@ def _work(tasks: Sequence[FillTask], settings: Settings) -> float:
 def fill(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None) -> Iterator[Message]:
     """Frames filled by a prior that was loaded at start-up: Steps, then the frames' ab and the seconds it took."""
     began = time.monotonic()
-    steps = with_text(_loaded[settings.prior], text, settings).fill(tasks)
+    steps = DiffusionPrior(_loaded[settings.prior], settings, text).fill(tasks)
     found = yield from map_steps(steps, lambda step: ("step", step))
     yield "result", (found, time.monotonic() - began)
 
