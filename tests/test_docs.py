@@ -13,7 +13,7 @@ import typer.main
 from test_architecture import LAYERS
 
 from omnifusion import cli
-from omnifusion.run.segments import BASE_MIB, FRAME_BYTES, FULL_BYTES
+from omnifusion.run.estimate import BASE_MIB, FRAME_BYTES, FULL_BYTES
 from omnifusion.settings import CHOICES, RENAMED
 
 ROOT = Path(__file__).parent.parent

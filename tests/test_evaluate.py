@@ -16,8 +16,8 @@ import torch
 from omnifusion import metrics
 from omnifusion.cli import main
 from omnifusion.color import from_uint8, gray, to_uint8
-from omnifusion.evaluation import ablation, baselines, dataset, tables
-from omnifusion.evaluation.degrade import degrade
+from omnifusion.evaluation import baselines, dataset, methods, tables
+from omnifusion.evaluation.dataset import degrade
 from omnifusion.evaluation.evaluate import Protocol, evaluate, read
 from omnifusion.evaluation.methods import METHODS, Method, Sample, omnifusion
 from omnifusion.progress import Canceled, InputError, Step, run_to_end
@@ -250,8 +250,8 @@ def test_means_are_over_clips_and_peaks_the_largest() -> None:
 @pytest.mark.slow
 def test_ablation_changes_what_it_says(made, clips, tmp_path: Path) -> None:
     exact = Exact(made)
-    methods, short = ablation.TABLE_2_METHODS, replace(PROTOCOL, frames=3)
-    rows = measure({"whole": clips["whole"]}, methods, tmp_path / "s.json", exact.stages, short)
+    variants, short = methods.TABLE_2_METHODS, replace(PROTOCOL, frames=3)
+    rows = measure({"whole": clips["whole"]}, variants, tmp_path / "s.json", exact.stages, short)
     assert exact.fits == 1, "the rows share the clip's tracker"
     asked = [(s.steps, s.optimizations, s.color_condition, s.gray_constraint) for s in exact.settings]
     S = SETTINGS.steps
@@ -263,15 +263,15 @@ def test_ablation_changes_what_it_says(made, clips, tmp_path: Path) -> None:
         (S, 1, True, False),
         (S, 1, False, False),
     ]
-    text = ablation.table_2(rows)
-    assert all(f"| {name} " in text for name in ablation.TABLE_2) and "25.37" in text
+    text = tables.table_2(rows)
+    assert all(f"| {name} " in text for name in methods.TABLE_2) and "25.37" in text
 
 
 @pytest.mark.slow
 def test_each_part_is_measured_with_and_without_it(made, clips, tmp_path: Path) -> None:
     exact, asked = Exact(made), {}
     settings = choose("draft", max_side=80)
-    for name, method in ablation.PART_METHODS.items():
+    for name, method in methods.PART_METHODS.items():
         run_to_end(method(Sample(made.video.frames[:3], settings, exact.stages)))
         asked[name], exact.settings = exact.settings, []
     assert exact.fits == 1 and not asked["omnimotion=draft"], "the fitted volume is asked for in one variant alone"
@@ -286,7 +286,7 @@ def test_what_a_part_earns_and_costs() -> None:
         ("as chosen", "a"): (32.0, 100.0), ("omnimotion=draft", "a"): (33.0, 200.0), ("order=next", "a"): (32.5, 100.0),
         ("as chosen", "b"): (30.0, 60.0), ("omnimotion=draft", "b"): (31.0, 120.0),
     }  # fmt: skip
-    names = {ablation._name(changes) for part in ablation.PARTS.values() for changes in part}
+    names = {methods.variant_name(changes) for part in methods.PARTS.values() for changes in part}
     rows = pd.DataFrame([(m, c) for m in sorted(names) for c in "ab"], columns=["method", "clip"])
     for n, column in enumerate(("psnr", "cpu_seconds")):
         rows[column] = [
@@ -296,9 +296,7 @@ def test_what_a_part_earns_and_costs() -> None:
     protocol = {"dataset": "set", "frames": None, "scale": 1.0, "degrade": None}
     rows.attrs = {"protocol": protocol | {"settings": {"preset": "draft", "prior": "bundled"}}, "no_lpips": ""}
     rows.attrs["machine"] = "a machine"
-    cells = [
-        [c.strip() for c in line.split("|")[1:-1]] for line in ablation.part_table(rows).splitlines() if "|" in line
-    ]
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in tables.part_table(rows).splitlines() if "|" in line]
     table = {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
     volume, order = table["fitted volume"], table["keyframes first"]
     assert float(volume["PSNR with it"]) == 32 and float(volume["change of PSNR, dB"]) == 1

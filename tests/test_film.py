@@ -17,7 +17,7 @@ from omnifusion.clip.film import inspect
 from omnifusion.clip.prepare import Clip, prepare, working_luminance
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, luminance, to_uint8
-from omnifusion.evaluation.degrade import DUPLICATE_EVERY, degrade
+from omnifusion.evaluation.dataset import DUPLICATE_EVERY, degrade
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
 from omnifusion.state import Exemplar, Video

@@ -16,11 +16,9 @@ from omnifusion.correction import history as corrections
 from omnifusion.correction.history import (
     Correction,
     FrameCorrected,
-    clip_of,
     correct_run,
     provenance,
     recover,
-    state_of,
     undo,
 )
 from omnifusion.geometry import pixel_grid
@@ -65,15 +63,15 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def states(run: RunFolder) -> tuple[torch.Tensor, ...]:
-    state = state_of(run, clip_of(run))
+    state = run.state()
     return state.ab, state.origin, state.confidence, state.source
 
 
 def test_frames_change_where_the_state_does_and_nowhere_else(run: RunFolder, asked: Correction) -> None:
-    before, old = state_of(run, clip_of(run)), [run.frame(t) for t in range(FRAMES)]
+    before, old = run.state(), [run.frame(t) for t in range(FRAMES)]
     steps: list[FrameCorrected] = []
     new = run_to_end(correct_run(run, asked), lambda s: steps.append(s) if isinstance(s, FrameCorrected) else None)
-    after = state_of(new, clip_of(new))
+    after = new.state()
     changed = after.origin != before.origin
     for t in range(FRAMES):
         here = stretch(changed[t].numpy(), SIZE) | ((asked.patches[3][3] > 0) & (t == 3))

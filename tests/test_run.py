@@ -33,11 +33,12 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, to_uint8
 from omnifusion.progress import Canceled, Colored, InputError, Step, is_canceled, run_to_end
-from omnifusion.run import export, pipeline, segments
+from omnifusion.run import estimate, export, pipeline, segments
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
+from omnifusion.run.files import save_colors
 from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, copy_run, open_run
 from omnifusion.run.pipeline import Resources, begin, color
-from omnifusion.run.segments import Segment, save_colors, windows
+from omnifusion.run.segments import Segment, windows
 from omnifusion.settings import Settings, choose
 from omnifusion.stages import Stages
 from omnifusion.state import COLORS, Exemplar, Video
@@ -65,7 +66,7 @@ def coloring_of(clip: Clip, folder: Path, longest: int = 99, settings: Settings 
 
 
 def colored(coloring: Coloring) -> dict[str, torch.Tensor]:
-    run = RunFolder(coloring.folder, RunRequest("", DRAFT), pipeline._segments(coloring))
+    run = RunFolder(coloring.folder, RunRequest("", DRAFT), coloring.report())
     rows = [run.colors(t) for t in range(len(coloring.clip.video))]
     return {name: torch.stack([row[name] for row in rows]) for name in COLORS}
 
@@ -122,9 +123,9 @@ def test_windows_cover_the_shots_and_go_on_from_what_is_done(longest: int, exemp
 
 
 def test_memory_bounds_a_segment() -> None:
-    assert segments.longest((252, 448), (720, 1280), 4096) == pytest.approx(340, rel=0.2)
+    assert estimate.longest((252, 448), (720, 1280), 4096) == pytest.approx(340, rel=0.2)
     with pytest.raises(InputError, match="--memory"):
-        segments.longest((252, 448), (720, 1280), 900)
+        estimate.longest((252, 448), (720, 1280), 900)
 
 
 # --- what segments find -----------------------------------------------------------------------------------------------
@@ -134,13 +135,13 @@ def test_segments_find_what_the_whole_run_finds(clip: Clip, done: Coloring) -> N
     whole = run_to_end(colorize(clip.L, clip.exemplar_ab(), DRAFT, clip.shots))
     found = colored(done)
     assert all(torch.equal(found[name], getattr(whole.state, name).to(found[name].dtype)) for name in COLORS)
-    ours = pipeline._segments(done)["iterations"]
+    ours = done.report()["iterations"]
     assert [row | {"remaining": 0} for row in ours] == [vars(row) | {"remaining": 0} for row in whole.iterations]
 
 
 def test_windows_carry_the_colors_on(clip: Clip, done: Coloring, tmp_path: Path) -> None:
     parted = coloring_of(clip, tmp_path, longest=4)
-    assert len(parted.shots) == 10
+    assert len(parted.segments) == 10
     run_to_end(parted.color_here(Stages()))
     ab, whole = colored(parted)["ab"], colored(done)["ab"]
     assert colored(parted)["origin"].min() >= 0
@@ -235,7 +236,7 @@ def run_in(folder: Path, source: Path, exemplars: dict[int, np.ndarray], **known
 def results(run: Path, report: dict[str, Any] | None = None) -> dict[str, bytes]:
     """What a run leaves, but for times and its bookkeeping."""
     report = report or json.loads((run / "report.json").read_text())
-    kept = ("complete", "origin", "iterations", "shots", "segments", "notes", "scores")
+    kept = ("complete", "origin", "iterations", "shots", "segments", "warnings", "scores")
     files = [p for name in ("frames", "iterations", "colors") for p in (run / name).iterdir()]
     arrays = {
         f"{p.name}/{name}": values.tobytes()
@@ -378,7 +379,7 @@ def test_canceled_workers_keep_what_they_have(clip: Clip, done: Coloring, tmp_pa
     finally:
         is_canceled.reset(token)
     coloring.leave_gray()
-    assert set(coloring.records) == {0, FRAMES} and (colored(coloring)["origin"][FRAMES:] == -1).all()
+    assert set(coloring.records) <= {0} and (colored(coloring)["origin"][FRAMES:] == -1).all()
     again = coloring_of(clip, tmp_path / "run")
     run_to_end(again.color_here(Stages()))
     assert all(colored(again)[name].equal(values) for name, values in colored(done).items())
@@ -456,7 +457,7 @@ def test_what_a_film_could_not_take_over_is_told(
 
     monkeypatch.setattr(export, "Writer", Deaf)
     run = begin(tmp_path / "out", replace(request_of(gray_folder), frames=2), {0: TRUTH[0]})
-    assert run_to_end(color(run)).report["notes"].count("The sound is lost.") == 1
+    assert run_to_end(color(run)).report["warnings"].count("The sound is lost.") == 1
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -494,8 +495,8 @@ def test_no_more_is_begun_than_there_are_threads_and_errors_are_told() -> None:
 
 
 def test_memory_bounds_what_is_made_at_once() -> None:
-    assert export.parallel_frames((4320, 7680), 4096, 16) == 1
-    assert export.parallel_frames((72, 128), 1e6, 16) == 16
+    assert estimate.parallel_frames((4320, 7680), 4096, 16) == 1
+    assert estimate.parallel_frames((72, 128), 1e6, 16) == 16
 
 
 # --- nobody else's files ----------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ import torch
 from omnifusion import video
 from omnifusion.cli import main
 from omnifusion.color import from_uint8, luminance, rgb_to_lab
-from omnifusion.correction.finishing import saturated
 from omnifusion.correction.suggest import drawn, suggest, uncertainty
+from omnifusion.run.export import saturated
 from omnifusion.run.folder import open_run
 from omnifusion.state import ColorState
 

@@ -79,7 +79,7 @@ def visit(clip: Path, results: Path, runs: list[dict[str, Any]]) -> None:
         settings = choose("draft", max_side=64, steps=1, **changes)
         claimed = begin(Store(results).new(), RunRequest("clip", settings), {}, clip)
         run = run_to_end(color(claimed, stages=zerogpu.stages()))
-        notes = [note for note in run.report["notes"] if "could not go on" in note]
+        notes = [note for note in run.report["warnings"] if "could not go on" in note]
         runs.append({"asked": list(ASKED), "complete": run.report["complete"], "notes": notes})
         if "prior" in changes:
             REFUSE.set()

@@ -129,8 +129,8 @@ def _color(
         report = follow(map_steps(color(run, most), announce)).report
     (height, width), (h, w), origin = report["size"], report["working_size"], report["origin"]
     shares = ", ".join(f"{name} {100 * n / (report['frames'] * h * w):.1f} %" for name, n in origin.items())
-    for note in report["notes"]:
-        print(note)
+    for warning in report["warnings"]:
+        print(warning)
     print(f"{report['frames']} frames, {width}x{height}, colored at {w}x{h}")
     print(f"{len(report['iterations'])} iterations; {shares}")
     print("seconds:", ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in report["stages"]))
@@ -233,14 +233,14 @@ def suggest(
 ) -> None:
     """Name the frames of a finished run that are worth coloring next, and where in them."""
     from omnifusion.correction import suggest as suggestions
-    from omnifusion.correction.history import clip_of, state_of
-    from omnifusion.run.folder import open_run, writing
+    from omnifusion.run.files import writing
+    from omnifusion.run.folder import open_run
     from omnifusion.video import write_image
 
     if out is not None and out.exists():
         raise InputError(f"{out} exists; name a new folder.")
     run = open_run(folder)
-    state = state_of(run, clip_of(run))
+    state = run.state()
     for found in suggestions.suggest(state, most):
         rows, columns = (found.region.any(1 - axis).nonzero()[:, 0].tolist() for axis in (0, 1))
         h, w = found.region.shape
@@ -266,10 +266,10 @@ def export(
         "write a*, b* at 16 bits (0 = 32768, 256 a unit): PNG, or FFV1 in X.mkv", "--chroma")] = False,
 ) -> None:  # fmt: skip
     """Write a finished run with more or less saturation, or its chroma alone, for grading."""
-    from omnifusion.correction import finishing
+    from omnifusion.run.export import export_chroma, export_saturated
     from omnifusion.run.folder import open_run
 
-    follow((finishing.export_chroma if chroma else finishing.finish)(open_run(folder), out, saturation))
+    follow((export_chroma if chroma else export_saturated)(open_run(folder), out, saturation))
     print(f"Results: {out}")
 
 
@@ -335,8 +335,8 @@ def ablate(
     parts: Annotated[bool, option(None, "switch our own parts one by one, instead of table 2", "--parts")] = False,
 ) -> int:
     """Score the method without some of its parts: the paper's table 2, or what each part of our own earns."""
-    from omnifusion.evaluation import ablation
+    from omnifusion.evaluation import methods, tables
 
     if parts:
-        return measure(ablation.PART_METHODS, ablation.part_table)
-    return measure(ablation.TABLE_2_METHODS, ablation.table_2)
+        return measure(methods.PART_METHODS, tables.part_table)
+    return measure(methods.TABLE_2_METHODS, tables.table_2)

@@ -1,1 +1,1 @@
-"""Mending a finished run: scribbles, what descends from what, doubt, and finishing."""
+"""Correcting a finished run: scribbles, provenance of colors, uncertainty, and the history of corrections."""

@@ -7,7 +7,6 @@ interrupted, the run is the old one or the new one.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.clip.prepare import opaque, overlaid, working_chroma, working_luminance
+from omnifusion.clip.prepare import opaque, overlaid, working_chroma
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.correction.provenance import Edit, correct, first_sources
 from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.export import films, mean_scores, score
-from omnifusion.run.folder import Manifest, RunFolder, link, locked, open_run, writing
-from omnifusion.run.segments import colors_name, save_colors
+from omnifusion.run.files import colors_name, link, save_colors, write_report
+from omnifusion.run.folder import Manifest, RunFolder, locked, open_run
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
-from omnifusion.video import read, read_image, write_image
-from omnifusion.visualize import overlay, stretch
+from omnifusion.video import read_image, write_image
+from omnifusion.visualize import stretch
 
 ENTRIES = "corrections/[0-9][0-9][0-9][0-9]"
 
@@ -63,18 +62,7 @@ class FrameCorrected(Step):
     picture: np.ndarray
 
 
-def clip_of(run: RunFolder) -> Video:
-    """The clip that a run colored, decoded as it is asked for."""
-    return read(run.clip, run.report["frames"])
-
-
-def state_of(run: RunFolder, video: Video) -> ColorState:
-    """A run's colors at its working size."""
-    h, w = run.report["working_size"]
-    return run.state(working_luminance(video.frames, (h, w)))
-
-
-def correct_run(run: RunFolder, correction: Correction, video: Video | None = None) -> Steps[RunFolder]:
+def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
     """Correct a run in its folder; each corrected frame comes as a ``FrameCorrected`` step as soon as it is known.
 
     Raises:
@@ -82,12 +70,12 @@ def correct_run(run: RunFolder, correction: Correction, video: Video | None = No
     """
     if not run.can_correct:
         raise InputError(f"{run.folder} is not finished, or ships without what a correction needs; run it first.")
-    video = video or clip_of(run)
-    state, entry = state_of(run, video), run.folder / "corrections" / f"{len(corrections(run)) + 1:04d}"
+    video = run.video()
+    state, entry = run.state(), run.folder / "corrections" / f"{len(corrections(run)) + 1:04d}"
     part, after = entry.with_name(f".{entry.name}.part"), entry.with_name(f".{entry.name}.part") / "after"
     edit = correction.at(video, tuple(run.report["working_size"]))
     work = StepIterator(correct(state, edit, len(run.report["iterations"])))
-    with writing(run.folder), locked(run.folder):
+    with locked(run.folder):
         shutil.rmtree(part, ignore_errors=True)
         for folder in ("frames", "colors"):
             (after / folder).mkdir(parents=True)
@@ -98,9 +86,8 @@ def correct_run(run: RunFolder, correction: Correction, video: Video | None = No
                 write_image(after / "frames" / f"{step.frame:05d}.png", frame)
                 save_colors(after / colors_name(step.frame), _in_file(run, step.state, step.frame))
                 yield FrameCorrected("correct", step.message, step.done, frame=step.frame, picture=frame)
-            notes = yield from _films(run, video, work.result, after)
-            report = _report(run, correction, state, work.result, after, video) | {"notes": notes}
-            (after / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+            warnings = yield from _films(run, video, work.result, after)
+            write_report(after, _report(run, correction, state, work.result, after, video) | {"warnings": warnings})
             for kind, pictures in (("patch", correction.patches), ("lock", correction.locks)):
                 for t, image in pictures.items():
                     write_image(part / f"{kind}_{t:05d}.png", image)
@@ -118,7 +105,7 @@ def correct_run(run: RunFolder, correction: Correction, video: Video | None = No
 def recover(folder: Path) -> RunFolder:
     """The run in a folder, once what an interrupted correction has left to do is done; InputError if it is in use."""
     if any(folder.glob(f"{ENTRIES}/after")):
-        with writing(folder), locked(folder):
+        with locked(folder):
             _settle(folder)
     return open_run(folder)
 
@@ -132,7 +119,7 @@ def undo(run: RunFolder) -> RunFolder:
     entries = sorted(run.folder.glob(ENTRIES))
     if not entries:
         raise InputError(f"{run.folder} holds no correction that could be undone.")
-    with writing(run.folder), locked(run.folder):
+    with locked(run.folder):
         os.replace(entries[-1] / "before", entries[-1] / "after")
         _settle(run.folder)
     return open_run(run.folder)
@@ -219,18 +206,13 @@ def _corrected(
 
 
 def _films(run: RunFolder, video: Video, state: ColorState, after: Path) -> Steps[list[str]]:
-    """Write the films that the run has; returns the run's notes and theirs."""
-    notes, names, kind = (
-        [*run.report["notes"]],
-        [path.name for path in run.folder.glob("colorized.*")],
-        state.kind.numpy(),
-    )
-    with films(after, video, names, run.report.get("format", "h264"), notes) as add:
+    """Write the films that the run has; returns the run's warnings and theirs."""
+    warnings, kind = list(run.report.get("warnings", run.report.get("notes", ()))), state.kind.numpy()
+    with films(after, video, run.report.get("format", "h264"), warnings) as add_frame:
         for t in range(len(state)):
-            frame = _frame(run, after, t)
-            add(frame, overlay(frame.transpose(1, 2, 0), kind[t]).transpose(2, 0, 1))
+            add_frame(_frame(run, after, t), kind[t])
             yield Step("finish", "writing the film", done=(t + 1) / len(state))
-    return notes
+    return warnings
 
 
 def _frame(run: RunFolder, after: Path, t: int) -> np.ndarray:

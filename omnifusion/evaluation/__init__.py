@@ -1,1 +1,1 @@
-"""Measuring: data sets, classical baselines, the method by parts, tables, figures, reports and benchmarks."""
+"""Measuring: data sets, classical baselines, the method by parts, and tables."""

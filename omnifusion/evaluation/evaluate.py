@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from omnifusion import metrics
-from omnifusion.evaluation.dataset import read_clip
-from omnifusion.evaluation.degrade import degrade
+from omnifusion.evaluation.dataset import degrade, read_clip
 from omnifusion.evaluation.methods import Method, Sample
 from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
 from omnifusion.pool import cores
 from omnifusion.prior.source import check_source
 from omnifusion.progress import Canceled, Costs, InputError, Measured, Step, StepIterator, Steps
+from omnifusion.run.files import write_text
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Origin
@@ -53,17 +53,14 @@ def evaluate(
     stages: Stages | None = None,
     lpips_weights: Path | None = None,
 ) -> Steps[pd.DataFrame]:
-    """Run every method on every clip and score what it made.
+    """Run every method on every clip and score what it made; returns the rows, see ``read``.
 
     The methods of a clip run together, as they share its trackers and are all scored on what the first one inpainted.
+    Scores are means over the frames after the first, which is the exemplar.
 
     Args:
         out: a JSON file, written after every clip; clips that it holds without an error are not run again.
-        stages: where the heavy stages run; None = here.
         lpips_weights: see ``metrics.load_lpips``; where torchvision's own cannot be had, there is no LPIPS.
-
-    Returns:
-        The rows, see ``read``. Scores are means over the frames after the first, which is the exemplar.
 
     Raises:
         InputError: ``out`` holds something else, or ``lpips_weights`` or the prior cannot be read.
@@ -94,18 +91,13 @@ def evaluate(
                 if isinstance(step, Measured):
                     content["rows"].append({"clip": clip} | step.row)
                 yield replace(step, message=f"{clip}: {step.message}", done=n / len(clips))
-        draft = out.with_suffix(".part")  # whole or not at all
-        draft.write_text(json.dumps(content, indent=1) + "\n")
-        draft.replace(out)
+        write_text(out, json.dumps(content, indent=1) + "\n")
     return read(out)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read an evaluation.
-
-    Returns:
-        A row for each clip and method with the scores of ``COLUMNS``, or an "error"; a clip that could not be read has
-        one row. ``attrs`` say how it was made: "protocol", "machine", "no_lpips".
+    """Read an evaluation: a row for each clip and method with the scores of ``COLUMNS``, or an "error"; a clip that
+    could not be read has one row. ``attrs`` say how it was made: "protocol", "machine", "no_lpips".
 
     Raises:
         InputError: the file does not hold one.
@@ -147,15 +139,15 @@ def _measure(
             yield _failure(name, error)
             continue
         if kind is not None:
-            shares = {"propagated": Origin.PROPAGATED, "inpainted": Origin.INPAINTED}
-            row |= {key: float((kind[1:] == origin).mean()) for key, origin in shares.items()}
+            row["propagated"] = float((kind[1:] == Origin.PROPAGATED).mean())
+            row["inpainted"] = float((kind[1:] == Origin.INPAINTED).mean())
             if inpainted is None:
                 inpainted = stretch(kind, ground_truth.shape[2:]) == Origin.INPAINTED
         if inpainted is not None and inpainted.any():
             squares = ((frames.astype(np.float32) - ground_truth) ** 2).mean(1)
             row["inpainted_psnr"] = float(10 * np.log10(255**2 / squares[inpainted].mean()))
-        row |= {"cdc": metrics.cdc(frames), "seconds": costs.seconds[name], "cpu_seconds": costs.cpu_seconds[name]}
-        row["peak_mib"] = costs.peak_mib[name]
+        row |= {key: getattr(costs, key)[name] for key in ("seconds", "cpu_seconds", "peak_mib")}
+        row["cdc"] = metrics.cdc(frames)
         yield Measured("evaluate", f"{name}: {row['psnr']:.2f} dB in {row['seconds']:.0f} s", row=row)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from omnifusion.evaluation.methods import PARTS, TABLE_2, variant_name
+
 COLUMNS = {
     "psnr": ("PSNR, dB ↑", ".2f"),
     "psnr_uint8": ("uint8 PSNR ↑", ".2f"),
@@ -73,3 +75,24 @@ def evaluation(rows: pd.DataFrame) -> str:
     """Write the means of the scores beside the paper's table 1, and the PSNR on every clip."""
     both = pd.concat([means(rows), pd.DataFrame(PAPER_TABLE_1).T]).rename_axis("method")
     return report(rows, markdown(both[list(COLUMNS)]), markdown(by_clip(rows).rename_axis("PSNR, dB")), NOTE)
+
+
+def table_2(rows: pd.DataFrame) -> str:
+    """Write table 2 with the paper's figures beside ours."""
+    ours = means(rows).reindex(TABLE_2)[["psnr", "ssim", "lpips", "inpainted_psnr", "cpu_seconds"]]
+    scores = ["paper PSNR", "paper SSIM", "paper LPIPS"]
+    paper = pd.DataFrame({name: row for name, (_, row) in TABLE_2.items()}, index=scores).T
+    return report(rows, markdown(ours.join(paper).rename_axis("row"), ".3f"))
+
+
+def part_table(rows: pd.DataFrame) -> str:
+    """Write what each part earns and costs: the PSNR with it, and how the mean scores change by it."""
+    scores = {"psnr": "PSNR, dB", "ciede2000": "ΔE00", "cdc": "CDC", "cpu_seconds": "CPU s"}
+    by_method = rows.set_index(["method", "clip"])[list(scores)]
+    table = {}
+    for part, (on, off) in PARTS.items():
+        change = (by_method.loc[variant_name(on)] - by_method.loc[variant_name(off)]).dropna()
+        psnr = by_method.loc[variant_name(on)].loc[change.index, "psnr"].mean()
+        changes = change.mean().rename(scores).add_prefix("change of ")
+        table[part] = {"clips": len(change), "PSNR with it": psnr, **changes}
+    return report(rows, markdown(pd.DataFrame(table).T.rename_axis("part"), ".3f"))

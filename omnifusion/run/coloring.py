@@ -6,13 +6,13 @@ import json
 import multiprocessing
 import os
 import signal
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,104 +23,81 @@ from omnifusion.progress import (
     Colored,
     InputError,
     Step,
+    StepIterator,
     Steps,
     check_canceled,
     is_canceled,
-    map_steps,
     run_to_end,
 )
-from omnifusion.run.folder import Manifest, link, write_text
-from omnifusion.run.segments import (
-    Record,
-    Segment,
-    colors_name,
-    frame_colors,
-    load_colors,
-    load_tracker,
-    save_colors,
-    tracker_name,
-)
+from omnifusion.run.files import colors_name, link, load_colors, load_tracker, save_colors, tracker_name, write_text
+from omnifusion.run.folder import Manifest
+from omnifusion.run.segments import Record, Segment, frame_colors
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import ColorState
 
-TRIES = 4
-"""How often a segment is begun whose worker dies."""
+MOST_DEATHS = 4
+"""Deaths of workers after which a run is given up."""
 
 
-@dataclass
 class Coloring:
-    """The segments of a run.
+    """The segments of a run, and the ``records`` of those that are colored by their first frames.
 
-    Attributes:
-        clip, clip_hash, settings: what is asked; the hash is of the clip's content.
+    Args:
+        clip_hash: of the clip's content.
         shots: the segments in an order in which they can be colored (``windows``).
         manifest: of the run's folder.
         reuse: folders of other runs on the same clip.
-        records: of the segments that are colored, by their first frames.
     """
 
-    clip: Clip
-    clip_hash: str
-    settings: Settings
-    shots: Sequence[Shot]
-    manifest: Manifest
-    reuse: Sequence[Path] = ()
-    records: dict[int, Record] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.folder = self.manifest.folder
-        self._earlier = {folder: _read_records(folder) for folder in (self.folder, *self.reuse)}
-        self._keys = dict[int, str]()
-        self.segments = [self._segment(shot) for shot in self.shots]
-        trackers = [tracker_name(shot.start) for shot in self.shots if self.settings.omnimotion != "off"]
-        self.manifest.claim("segments.json", *map(colors_name, range(len(self.clip.video))), *trackers)
+    def __init__(
+        self, clip: Clip, clip_hash: str, settings: Settings, shots: Sequence[Shot], manifest: Manifest,
+        reuse: Sequence[Path] = (),
+    ) -> None:  # fmt: skip
+        self.clip, self.folder, self.records = clip, manifest.folder, dict[int, Record]()
+        self._earlier = {folder: _read_records(folder) for folder in (self.folder, *reuse)}
+        self.segments, keys = list[Segment](), dict[int, str]()
+        for shot in shots:
+            segment = Segment.of(clip, clip_hash, shot, settings, [keys[frame] for frame in shot.external_frames])
+            keys |= dict.fromkeys(range(shot.start, shot.stop), segment.key)
+            self.segments.append(segment)
+        trackers = [tracker_name(shot.start) for shot in shots if settings.omnimotion != "off"]
+        manifest.claim("segments.json", *map(colors_name, range(len(clip.video))), *trackers)
 
     def color_here(self, stages: Stages) -> Steps[None]:
         """Color all segments in this process, one after another; raises Canceled, once what is done is kept."""
         for segment in self.segments:
-            if self._find(segment):
-                continue
-            before, share = self.done(), len(segment.shot) / len(self.clip.video)
-
-            def in_run(step: Step, before: float = before, share: float = share) -> Step:
-                return replace(step, done=before + step.done * share) if isinstance(step, Colored) else step
-
-            record = yield from map_steps(segment.color(self.folder, stages), in_run)
-            self._add(segment, record)
-            if not record["key"]:
-                raise Canceled
+            if not self._take(segment):
+                before, share = self.done(), len(segment.shot) / len(self.clip.video)
+                work = StepIterator(segment.color(self.folder, stages))
+                for step in work:
+                    yield replace(step, done=before + step.done * share) if isinstance(step, Colored) else step
+                self._add(segment, work.result)
 
     def color_by(self, pool: LocalPool | RayPool) -> Steps[None]:
         """Color all segments by workers: whichever is ready, as many at once as there are workers.
 
         Raises:
-            InputError: as ``Segment.color``; or a segment's workers died, again and again.
+            InputError: as ``Segment.color``; or workers died, again and again.
         """
-        waiting, running, deaths = list(self.segments), {}, Counter[int]()  # type: ignore[var-annotated]
+        waiting, running = list(self.segments), dict[Future[Record], Segment]()
         try:
             while waiting or running:
-                while len(running) < pool.size and (segment := next(filter(self._ready, waiting), None)):
+                while len(running) < pool.size and (segment := next(filter(self._is_ready, waiting), None)):
                     waiting.remove(segment)
-                    if not self._find(segment):
+                    if not self._take(segment):
                         running[pool.submit(segment, self.folder)] = segment
                 finished, _ = wait(running, 0.5, FIRST_COMPLETED)
                 check_canceled()
                 for future in finished:
-                    segment, shot = running[future], running.pop(future).shot
+                    segment = running.pop(future)
                     try:
                         self._add(segment, future.result())
-                    except BrokenExecutor as error:
+                    except BrokenExecutor:
                         waiting.insert(0, segment)
-                        deaths[shot.start] += 1
-                        if deaths[shot.start] == TRIES:
-                            raise InputError(
-                                f"A worker died {TRIES} times at frames {shot.start} to {shot.stop - 1}, often for "
-                                "lack of memory; run again with fewer workers or less memory."
-                            ) from error
                 names = ", ".join(f"{s.shot.start} to {s.shot.stop - 1}" for s in running.values())
-                done = f"{len(self.records)} of {len(self.shots)} parts are colored"
-                yield Step("propagate", done + (f"; at frames {names}" if names else ""), self.done())
+                message = f"{len(self.records)} of {len(self.segments)} parts are colored"
+                yield Step("propagate", message + (f"; at frames {names}" if names else ""), self.done())
         finally:
             pool.close()
             for future, segment in running.items():
@@ -130,49 +107,59 @@ class Coloring:
     def leave_gray(self) -> None:
         """Write the frames of the segments of which there is nothing."""
         gray = frame_colors(ColorState.gray(torch.zeros(1, 1, *self.clip.size)), 0, [0])
-        for shot in [shot for shot in self.shots if shot.start not in self.records]:
+        for shot in [segment.shot for segment in self.segments if segment.shot.start not in self.records]:
             for frame in range(shot.start, shot.stop):
                 save_colors(self.folder / colors_name(frame), gray)
-            self.records[shot.start] = {"key": "", "iterations": [], "notes": [], "seconds": {}, "peak_mib": {}}
 
     def done(self) -> float:
         """The share of frames that are colored."""
-        return sum(len(shot) for shot in self.shots if shot.start in self.records) / len(self.clip.video)
+        return sum(len(s.shot) for s in self.segments if s.shot.start in self.records) / len(self.clip.video)
 
-    def _segment(self, shot: Shot) -> Segment:
-        external = [self._keys[frame] for frame in shot.external_frames]
-        segment = Segment.of(self.clip, self.clip_hash, shot, self.settings, external)
-        self._keys |= dict.fromkeys(range(shot.start, shot.stop), segment.key)
-        return segment
+    def report(self) -> dict[str, Any]:
+        """What the segments say together: iterations counted through the clip, and what the stages took."""
+        iterations, warnings, first, seconds, peak_mib = [], [], {}, {}, {}  # type: ignore[var-annotated]
+        for segment in self.segments:
+            first[segment.shot.start] = len(iterations)
+            if record := self.records.get(segment.shot.start):
+                iterations += [row | {"index": len(iterations) + k} for k, row in enumerate(record["iterations"])]
+                warnings += record["warnings"]
+                for stage, mib in record["peak_mib"].items():
+                    seconds[stage] = seconds.get(stage, 0.0) + record["seconds"][stage]
+                    peak_mib[stage] = max(peak_mib.get(stage, 0.0), mib)
+        shots = sorted((segment.shot for segment in self.segments), key=lambda shot: shot.start)
+        return {
+            "segments": [{"start": s.start, "stop": s.stop, "first_iteration": first[s.start]} for s in shots],
+            "iterations": iterations,
+            "stages": [{"name": n, "seconds": round(s, 2), "peak_mib": round(peak_mib[n])} for n, s in seconds.items()],
+            "warnings": warnings,
+        }
 
-    def _ready(self, segment: Segment) -> bool:
-        colored = {record["key"] for record in self.records.values()}
-        return all(self._keys[frame] in colored for frame in segment.shot.external_frames)
+    def _is_ready(self, segment: Segment) -> bool:
+        colored = [other.shot for other in self.segments if other.shot.start in self.records]
+        return all(any(frame in shot for shot in colored) for frame in segment.shot.external_frames)
 
-    def _find(self, segment: Segment) -> bool:
+    def _take(self, segment: Segment) -> bool:
         """Take a segment from before, from this run or another, if it is the same; else its tracker if that is."""
         start, tracker = segment.shot.start, tracker_name(segment.shot.start)
         names = [colors_name(frame) for frame in range(start, segment.shot.stop)]
-        same = [
-            folder
-            for folder, records in self._earlier.items()
-            if records.get(start, {}).get("key") == segment.key
-            and all(load_colors(folder / name, segment.key) for name in names)
-        ]
-        fits = self.settings.omnimotion != "off"
-        fitted = [folder for folder in self._earlier if fits and load_tracker(folder / tracker, segment.fit_key)]
-        for folders, taken in ((same, names), (fitted, [tracker])):
-            for name in taken if folders and folders[0] != self.folder else []:
-                (self.folder / name).unlink(missing_ok=True)
-                link(folders[0] / name, self.folder / name)
-        if same:
-            self._add(segment, self._earlier[same[0]][start])
-        return bool(same)
+        for folder, records in self._earlier.items():
+            same = records.get(start, {}).get("key") == segment.key
+            same = same and all(load_colors(folder / name, segment.key) for name in names)
+            fits = load_tracker(folder / tracker, segment.fit_key) is not None
+            taken = (names if same else []) + ([tracker] if fits else [])
+            for name in taken if folder != self.folder else []:
+                link(folder / name, self.folder / name)
+            if same:
+                self._add(segment, records[start])
+                return True
+        return False
 
     def _add(self, segment: Segment, record: Record) -> None:
-        """Note that a segment is colored."""
+        """Note that a segment is colored; raises Canceled if only a part of it is."""
         self.records[segment.shot.start] = self._earlier[self.folder][segment.shot.start] = record
         write_text(self.folder / "segments.json", json.dumps(self._earlier[self.folder]))
+        if not record["key"]:
+            raise Canceled
 
 
 def _read_records(folder: Path) -> dict[int, Record]:
@@ -186,21 +173,32 @@ class LocalPool:
     """Processes on this machine, of ``threads`` threads each; ``size`` segments are colored at once."""
 
     def __init__(self, size: int, threads: int) -> None:
-        self.size, self._context = size, multiprocessing.get_context("spawn")
-        self._known = (threads, os.getpid(), self._context.Event())
-        self._executor = ProcessPoolExecutor(size, self._context, _begin, self._known)
+        self.size, self._deaths, context = size, 0, multiprocessing.get_context("spawn")
+        self._stop = context.Event()
+        self._start = lambda: ProcessPoolExecutor(size, context, _begin, (threads, os.getpid(), self._stop))
+        self._executor = self._start()
 
     def submit(self, segment: Segment, folder: Path) -> Future[Record]:
-        """Begin to color a segment; where a process has died, all are started anew."""
+        """Begin to color a segment; where a process has died, all are started anew.
+
+        Raises:
+            InputError: ``MOST_DEATHS`` have died.
+        """
         try:
             return self._executor.submit(_color, segment, folder)
-        except BrokenExecutor:
-            self._executor = ProcessPoolExecutor(self.size, self._context, _begin, self._known)
+        except BrokenExecutor as error:
+            self._deaths += 1
+            if self._deaths == MOST_DEATHS:
+                raise InputError(
+                    f"{MOST_DEATHS} workers have died, often for lack of memory; run again with fewer workers or less "
+                    "memory."
+                ) from error
+            self._executor = self._start()
             return self._executor.submit(_color, segment, folder)
 
     def close(self) -> None:
         """End what was begun, at the workers' next steps."""
-        self._known[2].set()
+        self._stop.set()
         self._executor.shutdown(cancel_futures=True)
 
 
@@ -238,5 +236,5 @@ class RayPool:
         self.close: Callable[[], None] = ray.shutdown
 
     def submit(self, segment: Segment, folder: Path) -> Future[Record]:
-        """Begin to color a segment."""
+        """Begin to color a segment; where its worker dies, Ray begins anew."""
         return self._remote.remote(segment, folder).future()

@@ -1,4 +1,4 @@
-"""What a run will take: seconds by simple rules that no run can teach nonsense, memory and disk by those of a run."""
+"""What a run takes: memory and disk by measured rules, seconds by simple ones that no run can teach nonsense."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from dataclasses import dataclass
 
 from omnifusion.algorithm import prior_everywhere
 from omnifusion.geometry import fit_size
-from omnifusion.run.segments import BASE_MIB, FRAME_BYTES, FULL_BYTES
+from omnifusion.progress import InputError
 from omnifusion.settings import Settings
 from omnifusion.stages import device
+
+BASE_MIB, FULL_BYTES, FRAME_BYTES = 1000.0, 200, 80
+"""Memory of a process: MiB whatever is colored, bytes for each pixel of the input's frames, and bytes for each pixel
+of all frames of a segment at the working size."""
+
+FEWEST = 8
+"""Frames of a segment below which colors would drift from window to window."""
 
 SECONDS_PER_FRAME, SECONDS_PER_WORKING_MEGAPIXEL, SECONDS_PER_FULL_MEGAPIXEL = 0.02, 7.0, 0.4
 """On two CPU cores: for each frame, for each megapixel of it at the working size, and at its own."""
@@ -25,18 +32,21 @@ PRIOR_SIDES, PRIOR_MIB = {"bundled": (128, 256), "other": (512, 768)}, {"bundled
 PNG_SHARE, COLOR_BYTES = 0.8, 18
 """Disk: of the bytes of frames as PNG at most, and for each pixel at the working size."""
 
+Size = tuple[int, int]
+"""(H, W), or (h, w) at the working size."""
+
 
 @dataclass(frozen=True)
 class Estimate:
     """What a run is expected to take: seconds of work on two cores, MiB of memory where nothing bounds it (a run that
-    is given less works in shorter windows), and MiB of disk."""
+    has less works in shorter windows), and MiB of disk."""
 
     seconds: float
     mib: float
     disk_mib: int
 
 
-def estimate(settings: Settings, frames: int, size: tuple[int, int]) -> Estimate:
+def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
     """What a run on ``frames`` frames of ``size`` (H, W) will take."""
     working, prior = fit_size(size, settings.max_side), "bundled" if settings.prior == "bundled" else "other"
     small, full = working[0] * working[1] / 1e6, size[0] * size[1] / 1e6
@@ -51,6 +61,28 @@ def estimate(settings: Settings, frames: int, size: tuple[int, int]) -> Estimate
     return Estimate(once + (each + seconds) * frames, mib, disk_mib(frames, size, working))
 
 
-def disk_mib(frames: int, size: tuple[int, int], working: tuple[int, int]) -> int:
-    """What the results take, MiB: frames as PNG, and the colors at the ``working`` size; sizes are (h, w)."""
+def disk_mib(frames: int, size: Size, working: Size) -> int:
+    """What the results take, MiB: frames as PNG, and the colors at the ``working`` size."""
     return 1 + int(frames * (PNG_SHARE * 3 * size[0] * size[1] + COLOR_BYTES * working[0] * working[1])) // 2**20
+
+
+def longest(working: Size, size: Size, mib: float) -> int:
+    """How many frames a segment may have in a process of ``mib`` MiB.
+
+    Raises:
+        InputError: not even a few.
+    """
+    free = (mib - BASE_MIB) * 2**20 - FULL_BYTES * size[0] * size[1]
+    frames = int(free / (FRAME_BYTES * working[0] * working[1]))
+    if frames < FEWEST:
+        raise InputError(
+            f"{mib:.0f} MiB of memory are too little for frames of {size[1]}x{size[0]}, colored at "
+            f"{working[1]}x{working[0]}",
+            {"memory": "allow more", "workers": "use fewer processes", "max-side": "choose a smaller working size"},
+        )
+    return frames
+
+
+def parallel_frames(size: Size, mib: float, threads: int) -> int:
+    """How many frames may be made side by side in ``mib`` MiB by at most ``threads``."""
+    return max(1, min(threads, int((mib - BASE_MIB) * 2**20 / (FULL_BYTES * size[0] * size[1]))))

@@ -2,94 +2,85 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from omnifusion.clip.prepare import Clip, working_luminance
-from omnifusion.color import compose, to_uint8
-from omnifusion.progress import Step, Steps
+from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
+from omnifusion.geometry import resize
+from omnifusion.progress import InputError, Step, Steps
+from omnifusion.run.files import writing
 from omnifusion.run.folder import Manifest, RunFolder
-from omnifusion.run.segments import BASE_MIB, FULL_BYTES
 from omnifusion.state import ColorState, Origin, Video
-from omnifusion.video import FORMATS, Writer, write_image
+from omnifusion.video import CHROMA, FORMATS, Writer, chroma_picture, write_chroma, write_image
 from omnifusion.visualize import overlay
 
 T = TypeVar("T")
 
 
-def parallel_frames(size: tuple[int, int], mib: float, threads: int) -> int:
-    """How many frames of ``size`` (H, W) may be made side by side in ``mib`` MiB by at most ``threads``."""
-    return max(1, min(threads, int((mib - BASE_MIB) * 2**20 / (FULL_BYTES * size[0] * size[1]))))
-
-
 def film_names(format: str) -> list[str]:
-    """The file of the colored film in a format, see ``export``."""
+    """The file of the colored film in a format: one of ``video.FORMATS``; or "png", the frames alone."""
     return [] if format == "png" else [f"colorized{FORMATS[format].ending}"]
 
 
 def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[dict[str, Any]]:
-    """Write frames, films and iterations of a run whose segments are colored, frame by frame.
-
-    Args:
-        format: the film's, one of ``video.FORMATS``; or "png": the frames alone.
-        threads: so many frames are made at once.
+    """Write frames, films and iterations of a run whose segments are colored, frame by frame, ``threads`` at once.
 
     Returns:
-        for the report: format, "origin" (how many pixels of the working size are of each), mean scores, notes.
+        for the report: format, "origin" (how many pixels of the working size are of each), mean scores, warnings.
     """
-    manifest, kinds, rows, names = Manifest(run.folder), Counter[int](), [], film_names(format)  # type: ignore[var-annotated]
-    notes = list(run.report["notes"])
+    manifest, kinds, scores = Manifest(run.folder), Counter[int](), list[dict[str, float]]()
+    warnings = list(run.report["warnings"])
 
     def jobs() -> Iterator[tuple[int, np.ndarray, ColorState, str]]:
         """The frames, decoded in the order of time."""
         for t, decoded in enumerate(clip.video.frames):
             state = ColorState(torch.empty(1, 1, *clip.size), **{k: v[None] for k, v in run.colors(t).items()})
-            filled, name = state.kind[0] == Origin.INPAINTED, ""
-            if bool(filled.any()):
-                name = f"iterations/{int(state.iteration[0][filled][0]):04d}_frame{t:05d}"
+            inpainted, name = state.kind[0] == Origin.INPAINTED, ""
+            if bool(inpainted.any()):
+                name = f"iterations/{int(state.iteration[0][inpainted][0]):04d}_frame{t:05d}"
                 manifest.claim(*(f"{name}_{part}.png" for part in ("before", "mask", "after")))
             yield t, decoded, state, name
 
-    with films(run.folder, clip.video, names, format, notes) as add:
-        for t, (picture, tinted, kind, scores) in enumerate(
-            in_order(partial(_make, run.folder, clip), jobs(), threads)
-        ):
-            add(picture, tinted)
-            kinds += kind
-            rows += scores
+    with films(run.folder, clip.video, format, warnings) as add_frame:
+        for t, (picture, kind, score) in enumerate(in_order(partial(_make, run.folder, clip), jobs(), threads)):
+            add_frame(picture, kind)
+            kinds.update(kind.ravel().tolist())
+            scores += score
             yield Step("finish", "writing the film", done=(t + 1) / len(clip.video))
     counts = {origin.name.lower(): kinds[origin] for origin in Origin}
-    return {"format": format, "origin": counts, "scores": mean_scores(rows), "notes": notes}
+    return {"format": format, "origin": counts, "scores": mean_scores(scores), "warnings": warnings}
 
 
 @contextmanager
 def films(
-    folder: Path, like: Video, names: Sequence[str], format: str, notes: list[str]
+    folder: Path, like: Video, format: str, warnings: list[str]
 ) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """Write the films ``names`` in ``format``, and origin.mp4: what comes adds a frame and the same tinted.
+    """Write the film in ``format``, and origin.mp4; what comes adds a frame and its pixels' ``Origin`` ``(h, w)``.
 
-    What the films could not take over of ``like`` is added to ``notes``.
+    What the films could not take over of ``like`` is added to ``warnings``.
     """
     with ExitStack() as stack:
-        colored = [stack.enter_context(Writer(folder / n, like, overwrite=True, format=format)) for n in names]
+        colored = [stack.enter_context(Writer(folder / n, like, True, format=format)) for n in film_names(format)]
         tinted = stack.enter_context(Writer(folder / "origin.mp4", like, overwrite=True))
 
-        def add(picture: np.ndarray, by_origin: np.ndarray) -> None:
-            tinted.add(by_origin)
+        def add_frame(picture: np.ndarray, kind: np.ndarray) -> None:
+            tinted.add(overlay(picture.transpose(1, 2, 0), kind).transpose(2, 0, 1))
             for film in colored:
                 film.add(picture)
 
-        yield add
-    notes += [note for film in colored or [tinted] for note in film.warnings if note not in notes]
+        yield add_frame
+    warnings += [warning for film in colored or [tinted] for warning in film.warnings if warning not in warnings]
 
 
 def in_order(work: Callable[..., T], jobs: Iterable[Sequence[Any]], threads: int) -> Iterator[T]:
@@ -110,38 +101,85 @@ def in_order(work: Callable[..., T], jobs: Iterable[Sequence[Any]], threads: int
 
 def _make(
     folder: Path, clip: Clip, t: int, decoded: np.ndarray, state: ColorState, iteration: str
-) -> tuple[np.ndarray, np.ndarray, Counter[int], list[list[float]]]:
-    """Frame ``t`` of the result, written: ``(3, H, W)`` uint8, the same tinted, its pixels by origin, and its scores.
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
+    """Frame ``t`` of the result, written: ``(3, H, W)`` uint8, its pixels' ``Origin``, and its scores if it has any.
 
     Where it was inpainted, it is written before and after its ``iteration``, too.
     """
     kind, picture = state.kind[0].numpy(), clip.full_size(state, t, t, decoded)
     write_image(folder / "frames" / f"{t:05d}.png", picture)
     if iteration:
-        filled, L, ab = kind == Origin.INPAINTED, working_luminance([decoded], clip.size)[0], state.ab[0]
-        write_image(folder / f"{iteration}_before.png", _small(L, ab * ~torch.from_numpy(filled)))
-        write_image(folder / f"{iteration}_after.png", _small(L, ab))
-        write_image(folder / f"{iteration}_mask.png", filled[None].repeat(3, 0) * np.uint8(255))
-    tinted = overlay(picture.transpose(1, 2, 0), kind).transpose(2, 0, 1)
-    scores = [score(picture, decoded)] if clip.truth and t not in clip.exemplars else []
-    return picture, tinted, Counter(kind.ravel().tolist()), scores
+        inpainted, L, ab = kind == Origin.INPAINTED, working_luminance([decoded], clip.size)[0], state.ab[0]
+        for part, colors in (("before", ab * ~torch.from_numpy(inpainted)), ("after", ab)):
+            write_image(folder / f"{iteration}_{part}.png", to_uint8(compose(L, colors)).numpy())
+        write_image(folder / f"{iteration}_mask.png", inpainted[None].repeat(3, 0) * np.uint8(255))
+    return picture, kind, [score(picture, decoded)] if clip.truth and t not in clip.exemplars else []
 
 
-def _small(L: Tensor, ab: Tensor) -> np.ndarray:
-    return to_uint8(compose(L, ab)).numpy()
-
-
-def score(frame: np.ndarray, truth: np.ndarray) -> list[float]:
+def score(frame: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """How close a frame ``(3, H, W)`` uint8 is to the ground truth, by ``COMPARISONS``."""
     from omnifusion.metrics import COMPARISONS  # more than a second of start-up, for clips in color only
 
-    return [float(metric(frame[None], np.asarray(truth)[None])[0]) for metric in COMPARISONS.values()]
+    return {name: float(metric(frame[None], np.asarray(truth)[None])[0]) for name, metric in COMPARISONS.items()}
 
 
-def mean_scores(rows: Sequence[list[float]]) -> dict[str, float]:
-    """The means of the frames' scores by name; nothing of nothing."""
-    if not rows:
-        return {}
-    from omnifusion.metrics import COMPARISONS
+def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The means of the frames' scores; nothing of nothing."""
+    return {name: round(fmean(row[name] for row in scores), 4) for name in scores[0]} if scores else {}
 
-    return dict(zip(COMPARISONS, np.mean(rows, axis=0).round(4).tolist(), strict=True))
+
+# -- a finished run again
+
+
+def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
+    """A picture ``(3, H, W)`` uint8 with its chroma times ``factor``, its luminance kept."""
+    if factor == 1:
+        return picture
+    lab = rgb_to_lab(from_uint8(picture))
+    return to_uint8(compose(lab[:1], lab[1:] * factor)).numpy()
+
+
+def export_saturated(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
+    """Write the frames and the film of a run at another saturation into the new folder ``out``.
+
+    Raises:
+        InputError: the folder exists or cannot be written.
+    """
+    video = run.video()
+    with _new(out), Writer(out / "colorized.mp4", video) as film:
+        (out / "frames").mkdir()
+        for t in range(len(video)):
+            picture = saturated(run.frame(t).transpose(2, 0, 1), saturation)
+            write_image(out / "frames" / f"{t:05d}.png", picture)
+            film.add(picture)
+            yield Step("finish", "writing frames", done=(t + 1) / len(video))
+
+
+def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
+    """Write a run's chroma at full size, see ``chroma_picture``: the new film ``out`` if that ends in .mkv, else
+    pictures into the new folder ``out``.
+
+    Raises:
+        InputError: the run does not hold it; ``out`` exists or cannot be written.
+    """
+    run.colors(0)  # before anything is written
+    film = out.suffix == CHROMA.ending
+    with Writer(out, run.video(), format=CHROMA) if film else _new(out) as writer:
+        for t in range(count := run.report["frames"]):
+            ab = saturation * resize(run.colors(t)["ab"][None], tuple(run.report["size"]))[0].numpy()
+            writer.add(chroma_picture(ab)) if writer else write_chroma(out / f"{t:05d}.png", ab)
+            yield Step("finish", "writing chroma", done=(t + 1) / count)
+
+
+@contextmanager
+def _new(out: Path) -> Iterator[None]:
+    """A folder that is not there yet, and is gone again if what is done fails."""
+    if out.exists():
+        raise InputError(f"{out} exists; name a new folder.")
+    with writing(out):
+        out.mkdir(parents=True)
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise

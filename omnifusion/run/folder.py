@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,28 +17,23 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from omnifusion.clip.prepare import working_luminance
 from omnifusion.progress import InputError
-from omnifusion.run.segments import colors_name, load_colors, load_tracker
+from omnifusion.run.files import colors_name, link, load_colors, write_text, writing
 from omnifusion.settings import Settings
-from omnifusion.state import COLORS, ColorState, Tracker, Video
+from omnifusion.state import COLORS, ColorState, Video
 from omnifusion.video import read, read_image
 
 RESULTS = ("report.json", "frames/*", "iterations/*", "colorized.*", "origin.mp4")
-"""What the end of a run writes, as patterns; the report first: without it a run is not finished."""
+PARTS = (*RESULTS, "request.json", "exemplar_*.png", "colors/*", "trackers/*", "segments.json", "corrections/*")
+"""Patterns of what the end of a run writes, and of all that a run writes but for the copy of its clip."""
 
-PARTS = (
-    *RESULTS, "request.json", "exemplar_*.png", "colors/*", "trackers/*", "segments.json", "corrections/*",
-    "manifest.txt", "run.lock",
-)  # fmt: skip
-"""All that a run writes, but for the copy of its clip."""
-
-OWN = ("manifest.txt", "run.lock")
 HEADER = "Files that OmniFusion wrote here, which a later run may replace or remove:"
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What was asked for; enough, with the clip and its exemplars, to run it again.
+    """What a run was asked for; enough, with the clip and its exemplars, to run it again.
 
     Attributes:
         name: the clip's name as people know it; only ever shown, never used as a path.
@@ -49,6 +42,7 @@ class RunRequest:
         exemplars: the frames for which a picture was given.
         force: whether pictures that do not seem to show their frame are accepted.
         source: the clip's file or folder where the run's folder does not hold it.
+        clip_hash, pictures_hash: of the content of the clip and of the pictures; ``pipeline.begin`` sets them.
     """
 
     name: str
@@ -57,6 +51,8 @@ class RunRequest:
     exemplars: tuple[int, ...] = ()
     force: bool = False
     source: str | None = None
+    clip_hash: str = field(default="", compare=False)
+    pictures_hash: str = field(default="", compare=False)
 
 
 class Manifest:
@@ -66,15 +62,20 @@ class Manifest:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path, self.names = folder, folder / "manifest.txt", set[str]()
-        if self.path.is_file():
-            header, *names = self.path.read_text(errors="replace").splitlines() or [""]
-            self.names = {name for name in names if header == HEADER and is_part(name, *PARTS, "clip.*")}
+        self.folder, self.path = folder, folder / "manifest.txt"
+        header, *names = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else [""]
+        self.is_ours = header == HEADER
+        self.names = {name for name in names if self.is_ours and _matches(name, *PARTS, "clip.*")}
 
-    def check_foreign(self) -> None:
-        """Raise InputError where a folder without a run has a file that is called as those of a run are."""
-        files = sorted(path for part in PARTS for path in self.folder.glob(part) if not path.name.startswith("."))
-        if files and not self.names:
+    def check(self, source: Path) -> None:
+        """Raise InputError where results would replace the clip ``source``, or files that no run wrote."""
+        if source.resolve().is_relative_to(self.folder.resolve()):
+            inside = source.resolve().relative_to(self.folder.resolve()).as_posix()
+            if inside == "." or _matches(inside, *PARTS) or _matches(f"{inside}/", *PARTS):
+                raise InputError(f"{source} lies where the results would be written; name another folder for them.")
+        parts = () if self.is_ours else (*PARTS, "manifest.txt", "run.lock")
+        files = sorted(path for part in parts for path in self.folder.glob(part) if not path.name.startswith("."))
+        if files:
             raise InputError(
                 f"{files[0]} was not written by a run and would be in the way of its results; move it, or name another "
                 "folder."
@@ -87,64 +88,64 @@ class Manifest:
             InputError: one exists that no run wrote.
         """
         new = [name for name in dict.fromkeys(names) if name not in self.names]
-        if other := next((name for name in new if os.path.lexists(self.folder / name)), None):
-            raise InputError(f"{self.folder / other} was not written by a run; move it and run again.")
+        for name in new:
+            if os.path.lexists(self.folder / name):
+                raise InputError(f"{self.folder / name} was not written by a run; move it and run again.")
         for folder in {name.split("/")[0] for name in names if "/" in name}:
             (self.folder / folder).mkdir(exist_ok=True)
-        if new:
-            lines = new if self.names else [HEADER, *OWN, *new]
-            with open(self.path, "a") as file:
-                file.write("".join(f"{line}\n" for line in lines))
-            self.names.update(OWN, new)
+        with open(self.path, "a") as file:
+            file.writelines(f"{line}\n" for line in ([] if self.is_ours else [HEADER]) + new)
+        self.is_ours = True
+        self.names.update(new)
 
-    def remove(self, *parts: str) -> None:
-        """Remove the run's files under the patterns ``parts``, the report first, and folders that are empty then."""
-        names = [name for name in self.names if is_part(name, *parts) and name not in OWN]
+    def remove(self, *patterns: str) -> None:
+        """Remove the run's files under ``patterns``, the report first, and folders that are empty then."""
+        names = {name for name in self.names if _matches(name, *patterns)}
         for name in sorted(names, key="report.json".__ne__):
-            if (self.folder / name).parent.resolve().is_relative_to(self.folder.resolve()):
-                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / name).unlink(missing_ok=True)
         for folder in sorted({str(parent) for name in names for parent in PurePath(name).parents}, reverse=True):
             with suppress(OSError):  # it holds what no run wrote
-                (self.folder / folder).rmdir() if folder != "." else None
-        self.names -= set(names)
+                (self.folder / folder).rmdir()
+        self.names -= names
+        self.is_ours = True
         write_text(self.path, "\n".join([HEADER, *sorted(self.names), ""]))
 
     def discard(self) -> None:
         """Remove all that runs wrote, this file included, and the folder if nothing else is in it."""
         self.remove("*")
-        for name in OWN:
+        for name in ("manifest.txt", "run.lock"):
             (self.folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
 
 
-def is_part(name: str, *parts: str) -> bool:
-    """Whether a name, relative to a folder, is under one of the patterns ``parts``, and in no other folder."""
-    return ".." not in PurePath(name).parts and any(fnmatchcase(name, p) or fnmatchcase(name, f"{p}/") for p in parts)
+def _matches(name: str, *patterns: str) -> bool:
+    return ".." not in PurePath(name).parts and any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def lock(folder: Path) -> FileLock:
-    """Claim a folder for whoever holds what it returns, until it is released or the process ends.
+    """Claim a folder for whoever holds the result, until it is released or the process ends.
 
     Raises:
         InputError: a run is using it.
     """
-    held = FileLock(folder / "run.lock", timeout=0, thread_local=False)
+    file_lock = FileLock(folder / "run.lock", timeout=0, thread_local=False)
     try:
-        held.acquire()
+        file_lock.acquire()
     except Timeout as error:
         raise InputError(f"{folder} is in use by another run; wait for its end, or name another folder.") from error
-    return held
+    return file_lock
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold ``lock`` for what is done inside."""
-    held = lock(folder)
-    try:
-        yield
-    finally:
-        held.release()
+def locked(folder: Path, file_lock: FileLock | None = None) -> Iterator[None]:
+    """Hold the lock of a folder, ``file_lock`` if that is held already, while its files are written."""
+    with writing(folder):
+        file_lock = file_lock if file_lock is not None and file_lock.is_locked else lock(folder)
+        try:
+            yield
+        finally:
+            file_lock.release()
 
 
 @dataclass(frozen=True)
@@ -177,15 +178,19 @@ class RunFolder:
     @property
     def clip(self) -> Path:
         """The clip as it was given; InputError where the folder has lost it."""
-        known = self.source or self.request.source or next(self.folder.glob("clip.*"), None)
-        if known is None:
+        path = self.source or self.request.source or next(self.folder.glob("clip.*"), None)
+        if path is None:
             raise InputError(f"{self.folder} does not hold its clip any more; run it anew.")
-        return Path(known)
+        return Path(path)
 
     @property
     def can_correct(self) -> bool:
         """Whether it holds what a correction needs; the shipped examples are without."""
         return self.finished and (self.folder / colors_name(0)).is_file()
+
+    def video(self) -> Video:
+        """The clip as far as it was colored, decoded as it is asked for."""
+        return read(self.clip, self.report["frames"])
 
     def exemplar(self, frame: int) -> Path:
         """The picture that was given for a frame."""
@@ -219,15 +224,12 @@ class RunFolder:
                 return np.array(arrays["origin"])
         return np.stack([self.colors(t)["origin"].numpy() for t in range(self.report["frames"])])
 
-    def state(self, L: Tensor) -> ColorState:
-        """The colors of the whole clip; ``L`` ``(T, 1, h, w)`` is its luminance at the working size."""
+    def state(self, L: Tensor | None = None) -> ColorState:
+        """The colors of the whole clip; ``L`` ``(T, 1, h, w)`` is its luminance at the working size, if at hand."""
+        if L is None:
+            L = working_luminance(self.video().frames, tuple(self.report["working_size"]))
         rows = [self.colors(t) for t in range(self.report["frames"])]
         return ColorState(L, **{name: torch.stack([row[name] for row in rows]) for name in COLORS})
-
-    def trackers(self) -> dict[int, Tracker]:
-        """The fitted trackers by the first frame of their segment."""
-        found = {int(path.stem): load_tracker(path) for path in sorted(self.folder.glob("trackers/*.pt"))}
-        return {start: tracker for start, tracker in found.items() if tracker is not None}
 
 
 def open_run(folder: Path) -> RunFolder:
@@ -237,11 +239,9 @@ def open_run(folder: Path) -> RunFolder:
         InputError: there is none, or a correction of it was interrupted.
     """
     try:
-        known = json.loads((folder / "request.json").read_text())
-        settings, exemplars = Settings.from_mapping(known.pop("settings")), tuple(known.pop("exemplars"))
-        known = {name: value for name, value in known.items() if not name.endswith("_hash")}
-        request, report = RunRequest(settings=settings, exemplars=exemplars, **known), folder / "report.json"
-        run = RunFolder(folder, request, json.loads(report.read_text()) if report.is_file() else {})
+        values, report = json.loads((folder / "request.json").read_text()), folder / "report.json"
+        values["settings"], values["exemplars"] = Settings.from_mapping(values["settings"]), tuple(values["exemplars"])
+        run = RunFolder(folder, RunRequest(**values), json.loads(report.read_text()) if report.is_file() else {})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
         raise InputError(f"{folder} does not hold a run that can be opened again; run it anew.") from error
     if any(folder.glob("corrections/[0-9]*/after")):
@@ -253,27 +253,12 @@ def copy_run(run: RunFolder, path: Path) -> RunFolder:
     """A copy of a run's own files in the new folder ``path``; InputError where the disk refuses."""
     with writing(path):
         path.mkdir(parents=True)
-        names = [n for n in sorted(Manifest(run.folder).names) if n not in OWN and (run.folder / n).is_file()]
+        names = [name for name in sorted(Manifest(run.folder).names) if (run.folder / name).is_file()]
         Manifest(path).claim(*names)
         for name in names:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             link(run.folder / name, path / name)
     return open_run(path)
-
-
-def link(source: Path, target: Path) -> None:
-    """A second name for a file that is only ever replaced, never written to; a copy where the disk has none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file at once."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def exemplar_name(frame: int) -> str:
@@ -284,14 +269,3 @@ def exemplar_name(frame: int) -> str:
 @lru_cache(maxsize=4)
 def _film(path: Path) -> Video:
     return read(path)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise InputError(f"The disk that holds {path} is full; make room and run again.") from error
-        raise InputError(f"Cannot write to {path}: {error.strerror or error}; name another folder.") from error

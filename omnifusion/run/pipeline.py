@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,23 +21,11 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.pool import cores
 from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
-from omnifusion.run.estimate import disk_mib
-from omnifusion.run.export import export, film_names, parallel_frames
-from omnifusion.run.folder import (
-    PARTS,
-    RESULTS,
-    Manifest,
-    RunFolder,
-    RunRequest,
-    exemplar_name,
-    is_part,
-    link,
-    lock,
-    open_run,
-    write_text,
-    writing,
-)  # fmt: skip
-from omnifusion.run.segments import BASE_MIB, longest, versions, windows
+from omnifusion.run.estimate import BASE_MIB, disk_mib, longest, parallel_frames
+from omnifusion.run.export import export, film_names
+from omnifusion.run.files import link, write_report, write_text, writing
+from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, exemplar_name, lock, locked, open_run
+from omnifusion.run.segments import versions, windows
 from omnifusion.stages import Stages, device
 from omnifusion.state import Exemplar
 from omnifusion.video import read, read_image, write_image
@@ -76,19 +63,16 @@ class Loaded(Step):
 
 
 def begin(
-    path: Path,
-    request: RunRequest,
-    exemplars: Mapping[int, np.ndarray],
-    clip: Path | None = None,
+    path: Path, request: RunRequest, exemplars: Mapping[int, np.ndarray], clip: Path | None = None,
     overwrite: bool = False,
-) -> RunFolder:
+) -> RunFolder:  # fmt: skip
     """Claim a folder for a run and write what is asked, before any work; the folder is locked for ``color``.
 
     A run on the same clip in the folder goes on, or is replaced by what is asked now as far as that differs.
 
     Args:
         path: empty, not there yet, or the folder of an earlier run.
-        request: its ``exemplars`` need not be told.
+        request: without ``exemplars`` and hashes, which are found here.
         exemplars: frame -> picture ``(3 or 4, H, W)`` uint8.
         clip: a file of which the folder gets a copy; None = the clip stays at ``request.source``.
         overwrite: replace a run on another clip, or a corrected one; files that no run wrote are never touched.
@@ -100,47 +84,44 @@ def begin(
     if clip is None and request.source is None:
         raise ValueError("a run needs a clip")
     source = Path(clip or request.source or "")
-    request = replace(request, exemplars=tuple(sorted(exemplars)), source=None if clip else request.source)
-    out, there = path.resolve(), source.resolve()
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder for the results.")
-    if there.is_relative_to(out) and (there == out or is_part(f"{there.relative_to(out).as_posix()}/", *PARTS)):
-        raise InputError(f"{source} lies where the results would be written; name another folder for them.")
-    hashes = {"clip_hash": _hash_clip(source), "pictures_hash": _hash_pictures(exemplars)}
+    request = replace(request, exemplars=tuple(sorted(exemplars)), source=None if clip else request.source)
+    request = replace(request, clip_hash=_hash_clip(source), pictures_hash=_hash_pictures(exemplars))
     with writing(path):
-        Manifest(path).check_foreign()
+        Manifest(path).check(source)
         path.mkdir(parents=True, exist_ok=True)
-        held = lock(path)
+        file_lock = lock(path)
         try:
-            _write_request(Manifest(path), request, hashes, exemplars, clip, overwrite)
+            _write_request(Manifest(path), request, exemplars, clip, overwrite)
         except BaseException:
-            held.release()
+            file_lock.release()
             raise
-    return replace(open_run(path), lock=held)
+    return replace(open_run(path), lock=file_lock)
 
 
 def _write_request(
-    manifest: Manifest, request: RunRequest, hashes: dict[str, str], exemplars: Mapping[int, np.ndarray],
-    clip: Path | None, overwrite: bool,
-) -> None:  # fmt: skip
+    manifest: Manifest, request: RunRequest, exemplars: Mapping[int, np.ndarray], clip: Path | None, overwrite: bool
+) -> None:
     """Write what is asked, unless it is what was asked before."""
-    path, known = manifest.folder, dict[str, Any]()
+    path, outdated = manifest.folder, ["*"]
     if (path / "request.json").is_file() and not overwrite:
-        earlier, known = open_run(path), json.loads((path / "request.json").read_text())
-        if known.get("clip_hash") != hashes["clip_hash"]:
+        earlier = open_run(path)
+        if earlier.request.clip_hash != request.clip_hash:
             raise InputError(f"{path} holds a run of another clip", REPLACE)
-        if earlier.request == request and hashes.items() <= known.items():
+        if asdict(earlier.request) == asdict(request):
             return
         if earlier.report.get("corrections"):
             raise InputError(f"{path} holds a corrected run", REPLACE)
-    manifest.remove(*((*RESULTS, "request.json", "exemplar_*", "clip.*") if known else "*"))
+        outdated = [*RESULTS, "request.json", "exemplar_*", "clip.*"]
+    manifest.remove(*outdated)
     copy = [] if clip is None else [f"clip{clip.suffix.lower()}" if clip.suffix[1:].isalnum() else "clip.film"]
     manifest.claim("request.json", *map(exemplar_name, exemplars), *copy)
     for frame, picture in exemplars.items():
         write_image(path / exemplar_name(frame), picture)
     if clip is not None:
         link(clip, path / copy[0])
-    write_text(path / "request.json", json.dumps(asdict(request) | hashes, indent=2) + "\n")
+    write_text(path / "request.json", json.dumps(asdict(request), indent=2) + "\n")
 
 
 def color(
@@ -162,16 +143,11 @@ def color(
         InputError: the clip or an exemplar cannot be used, memory or disk do not suffice, or the prior is not there;
             where nothing is colored yet, the run's files are removed.
     """
-    folder, resources = run if isinstance(run, Path) else run.folder, resources or Resources()
-    with writing(folder):
-        held = None if isinstance(run, Path) or run.lock is None or not run.lock.is_locked else run.lock
-        held = held or lock(folder)
-        try:
-            run = open_run(folder)
-            if not run.report.get("complete"):
-                yield from _color(run, resources, stages or Stages(), reuse)
-        finally:
-            held.release()
+    folder, file_lock = (run, None) if isinstance(run, Path) else (run.folder, run.lock)
+    with locked(folder, file_lock):
+        run = open_run(folder)
+        if not run.report.get("complete"):
+            yield from _color(run, resources or Resources(), stages or Stages(), reuse)
     return open_run(folder)
 
 
@@ -179,11 +155,11 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
     yield Step("load", "reading the clip")
     manifest, workers, threads = Manifest(run.folder), resources.workers, resources.threads or cores()
     count = workers if isinstance(workers, int) else 1
-    share = resources.mib if count == 1 else (resources.mib - BASE_MIB) / count
     try:
         clip = prepared(run, resources)
         yield Loaded("load", "the clip is read", 1.0, frames=len(clip.video), size=clip.video.size)
         _require_space(run.folder, clip)
+        share = resources.mib if count == 1 else (resources.mib - BASE_MIB) / count
         shots = windows(clip.shots, clip.exemplars, longest(clip.size, clip.video.size, share))
         coloring = Coloring(clip, _hash_clip(run.clip), run.request.settings, shots, manifest, reuse)
     except InputError:
@@ -197,15 +173,27 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
     try:
         if workers == 1:
             yield from coloring.color_here(replace(stages, threads=threads))
-        elif isinstance(workers, int):
-            yield from coloring.color_by(LocalPool(workers, max(1, threads // workers)))
         else:
-            yield from coloring.color_by(RayPool(workers, resources.mib))
+            pool = LocalPool(workers, max(1, threads // workers)) if isinstance(workers, int) else None
+            yield from coloring.color_by(pool or RayPool(str(workers), resources.mib))
     except (Canceled, KeyboardInterrupt):
         complete = False
         coloring.leave_gray()
         yield Step("finish", "stopped; writing what is colored so far")
-    report = _report(run, clip, coloring) | {"complete": complete}
+    settings, segments = run.request.settings, coloring.report()
+    report = {
+        "frames": len(clip.video),
+        "size": list(clip.video.size),
+        "working_size": list(clip.size),
+        "exemplars": sorted(clip.exemplars),
+        **clip.report(),
+        "settings": asdict(settings),
+        "seed": settings.seed,
+        "versions": versions() | {"device": device()},
+        **segments,
+        "warnings": list(dict.fromkeys([*clip.notes, *segments["warnings"]])),
+        "complete": complete,
+    }
     token = is_canceled.set(lambda: False)  # what is colored is written; who wants nothing of it closes the generator
     try:
         threads = parallel_frames(clip.video.size, resources.mib, threads)
@@ -213,7 +201,7 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
     finally:
         with suppress(ValueError):  # closed elsewhere than it was begun
             is_canceled.reset(token)
-    write_text(run.folder / "report.json", json.dumps(report, indent=2) + "\n")
+    write_report(run.folder, report)
 
 
 def prepared(run: RunFolder, resources: Resources) -> Clip:
@@ -224,46 +212,8 @@ def prepared(run: RunFolder, resources: Resources) -> Clip:
     """
     request, most = run.request, [n for n in (run.request.frames, resources.max_frames) if n is not None]
     video = read(run.clip, min(most, default=None), max_pixels=resources.max_pixels)
-    pictures = {t: read_image(run.exemplar(t), resources.max_pixels, alpha=True) for t in request.exemplars}
-    exemplars = [Exemplar(frame, picture) for frame, picture in pictures.items()]
+    exemplars = [Exemplar(t, read_image(run.exemplar(t), resources.max_pixels, alpha=True)) for t in request.exemplars]
     return prepare(video, exemplars, request.settings.max_side, force=request.force)
-
-
-def _report(run: RunFolder, clip: Clip, coloring: Coloring) -> dict[str, Any]:
-    """What the report says before the export."""
-    settings, known = run.request.settings, _segments(coloring)
-    return {
-        "frames": len(clip.video),
-        "size": list(clip.video.size),
-        "working_size": list(clip.size),
-        "exemplars": sorted(clip.exemplars),
-        **clip.report(),
-        "settings": asdict(settings),
-        "seed": settings.seed,
-        "versions": versions() | {"device": device()},
-        **known,
-        "notes": list(dict.fromkeys([*clip.notes, *known["notes"]])),
-    }
-
-
-def _segments(coloring: Coloring) -> dict[str, Any]:
-    """What the segments say together: iterations counted through the clip, and what the stages took."""
-    iterations, first, costs, notes = [], {}, {}, []  # type: ignore[var-annotated]
-    for shot in coloring.shots:
-        record = coloring.records[shot.start]
-        first[shot.start] = len(iterations)
-        iterations += [row | {"index": len(iterations) + k} for k, row in enumerate(record["iterations"])]
-        notes += record["notes"]
-        for name, seconds in record["seconds"].items():
-            before = costs.get(name, (0.0, 0.0))
-            costs[name] = before[0] + seconds, max(before[1], record["peak_mib"][name])
-    return {
-        "segments": [{"start": s.start, "stop": s.stop, "first_iteration": first[s.start]}
-                     for s in sorted(coloring.shots, key=lambda shot: shot.start)],
-        "iterations": iterations,
-        "stages": [{"name": n, "seconds": round(s, 2), "peak_mib": round(mib)} for n, (s, mib) in costs.items()],
-        "notes": notes,
-    }  # fmt: skip
 
 
 def _hash_clip(path: Path) -> str:

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import pickle
 import platform
-import zipfile
-import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +24,6 @@ from omnifusion import __version__
 from omnifusion.algorithm import colorize, prior_everywhere
 from omnifusion.clip.prepare import Clip, working_chroma
 from omnifusion.clip.shots import Shot
-from omnifusion.omnimotion import OmniMotion
 from omnifusion.prior.source import prior_fingerprint
 from omnifusion.progress import (
     Canceled,
@@ -44,49 +37,23 @@ from omnifusion.progress import (
     Steps,
     check_canceled,
 )
+from omnifusion.run.files import colors_name, load_colors, load_tracker, save_colors, save_tracker, tracker_name
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
-from omnifusion.state import COLORS, ColorState, Tracker
+from omnifusion.state import COLORS, ColorState
 
-PRIOR_ONLY = frozenset({
+PRIOR_ONLY = {
     "prior", "diffusion", "steps", "eta", "optimizations", "color_condition", "gray_constraint", "through_denoiser",
     "prompt", "negative_prompt", "seed",
-})  # fmt: skip
+}  # fmt: skip
 """Choices that nothing depends on where neither prior nor fit is asked."""
 
-BASE_MIB, FULL_BYTES, FRAME_BYTES = 1000.0, 200, 80
-"""Memory of a process, measured: MiB whatever is colored, bytes for each pixel of the input's
-frames, and bytes for each pixel of all frames of a segment at the working size."""
-
-FEWEST = 8
-"""Frames of a segment below which colors would drift from window to window."""
-
-OTHER_ROOMS = frozenset({
-    "ui", "cli", "terminal", "commands", "evaluation", "correction", "folder", "pipeline", "coloring", "export",
-    "estimate", "__main__",
-})  # fmt: skip
-"""Rooms and modules whose code decides no color."""
+COLORLESS_ROOMS = {"ui", "cli", "evaluation", "correction", "__main__"}
+"""Rooms whose code decides no color."""
 
 Record = dict[str, Any]
-"""What is known of a colored segment: its key, iterations (``Iteration``, counted from 0), notes, and its seconds and
-peak_mib by stage."""
-
-
-def longest(working: tuple[int, int], full: tuple[int, int], mib: float) -> int:
-    """How many frames a segment may have in a process of ``mib`` MiB; sizes are (h, w).
-
-    Raises:
-        InputError: not even a few.
-    """
-    free = (mib - BASE_MIB) * 2**20 - FULL_BYTES * full[0] * full[1]
-    frames = int(free / (FRAME_BYTES * working[0] * working[1]))
-    if frames < FEWEST:
-        raise InputError(
-            f"{mib:.0f} MiB of memory are too little for frames of {full[1]}x{full[0]}, colored at "
-            f"{working[1]}x{working[0]}",
-            {"memory": "allow more", "workers": "use fewer processes", "max-side": "choose a smaller working size"},
-        )
-    return frames
+"""What is known of a colored segment: its key, iterations (``Iteration``, counted from 0), warnings, and its seconds
+and peak_mib by stage."""
 
 
 def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> list[Shot]:
@@ -106,18 +73,15 @@ def _windows(shot: Shot, exemplars: Collection[int], longest: int) -> Iterator[S
     parts = [range(a, b) for a, b in pairwise(cuts)]
     own = [e for e in exemplars if e in shot]
     first = [k for k, part in enumerate(parts) if any(e in part for e in own)] or [0]
-    done: list[int] = []
-    while len(done) < len(parts):
-        around = [k for k in range(len(parts)) if k not in done and (k - 1 in done or k + 1 in done)]
-        k = next((k for k in first if k not in done), None)
-        k = min(around, key=lambda k: min(abs(k - f) for f in first)) if k is None else k
+    done = set[int]()
+    for k in sorted(range(len(parts)), key=lambda k: min(abs(k - f) for f in first)):
         part = parts[k]
-        anchors = [f for f, other in ((part.start - 1, k - 1), (part.stop, k + 1)) if other in done]
+        anchors = [frame for frame, other in ((part.start - 1, k - 1), (part.stop, k + 1)) if other in done]
         duplicates = {duplicate: frame for duplicate, frame in shot.duplicates.items() if duplicate in part}
         nearest = min(own, key=lambda e: abs(2 * e - part.start - part.stop), default=shot.reference_frame)
         reference_frame = None if any(e in part for e in own) or nearest in anchors else nearest
         yield Shot(part.start, part.stop, reference_frame, tuple(anchors), duplicates)
-        done.append(k)
+        done.add(k)
 
 
 @cache
@@ -132,7 +96,7 @@ def environment() -> dict[str, str]:
     """All but what is asked that decides colors: versions, the code, the device."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        if OTHER_ROOMS.isdisjoint(path.relative_to(root).with_suffix("").parts):
+        if path.relative_to(root).with_suffix("").parts[0] not in COLORLESS_ROOMS:
             digest.update(path.read_bytes())
     return versions() | {"code": digest.hexdigest(), "device": device()}
 
@@ -164,13 +128,11 @@ class Segment:
             InputError: it asks a prior that is not there.
         """
         exemplars = {e: picture for e, picture in clip.exemplars.items() if e in shot}
-        unused, prior = {"preset"}, ""
-        if prior_everywhere(settings) or not (exemplars or shot.external_frames):
-            prior = prior_fingerprint(settings)
-        else:
-            unused |= PRIOR_ONLY if settings.omnimotion == "off" else PRIOR_ONLY - {"seed"}
-        choices = {name: value for name, value in asdict(settings).items() if name not in unused}
+        asks_prior = prior_everywhere(settings) or not (exemplars or shot.external_frames)
+        unused = set() if asks_prior else PRIOR_ONLY - ({"seed"} if settings.omnimotion != "off" else set())
+        choices = {name: value for name, value in asdict(settings).items() if name not in unused | {"preset"}}
         pictures = {e: hashlib.sha256(picture.tobytes()).hexdigest() for e, picture in exemplars.items()}
+        prior = prior_fingerprint(settings) if asks_prior else ""
         common = [clip_hash, len(clip.video), clip.size, environment()]
         fit_key = _hash(*common, shot.tracker_frames, settings.omnimotion, settings.seed)
         key = _hash(*common, asdict(shot), pictures, choices, prior, list(external))
@@ -185,9 +147,11 @@ class Segment:
             InputError: it is to be colored by other code, other versions or another device than are here.
         """
         if self.environment != (here := environment()):
-            differs = ", ".join(name for name in here if here[name] != self.environment.get(name))
-            raise InputError(f"A worker differs from the process that asks it ({differs}); install the same for both.")
-        shot, file, notes = self.shot, folder / tracker_name(self.shot.start), dict[str, None]()
+            differing = ", ".join(name for name in here if here[name] != self.environment.get(name))
+            raise InputError(
+                f"A worker differs from the process that asks it ({differing}); install the same for both."
+            )
+        shot, file = self.shot, folder / tracker_name(self.shot.start)
         frames = sorted([*range(shot.start, shot.stop), *shot.external_frames])
         place = {frame: k for k, frame in enumerate(frames)}
         local = Shot(
@@ -204,28 +168,30 @@ class Segment:
                 raise InputError(f"{folder / colors_name(frame)} is damaged or was removed; run again.")
             for name in COLORS:
                 getattr(state, name)[place[frame]] = colors[name]
-        tracker = load_tracker(file, self.fit_key) if self.settings.omnimotion != "off" else None
-        trackers, key, rounds, costs = {} if tracker is None else {local.start: tracker}, self.key, [], ({}, {})  # type: ignore[var-annotated]
+        tracker = load_tracker(file, self.fit_key)
+        trackers = {} if tracker is None else {local.start: tracker}
+        record: Record = {"key": "", "iterations": [], "warnings": [], "seconds": {}, "peak_mib": {}}
         work = StepIterator(colorize(state.L, exemplars, self.settings, [local], stages, trackers, state))
         try:
             for step in work:
                 if isinstance(step, Fitted):
                     save_tracker(file, self.fit_key, step.tracker)
-                if isinstance(step, Note):
-                    notes[step.message] = None
+                if isinstance(step, Note) and step.message not in record["warnings"]:
+                    record["warnings"].append(step.message)
                 step = _in_clip(step, frames)
                 if isinstance(step, Colored):
                     state = step.state
                 if isinstance(step, Round):
-                    rounds.append(asdict(step.result))
+                    record["iterations"].append(asdict(step.result))
                 yield step
                 check_canceled()
-            state, costs = work.result.state, (work.result.seconds, work.result.peak_mib)
+            state = work.result.state
+            record |= {"key": self.key, "seconds": work.result.seconds, "peak_mib": work.result.peak_mib}
         except (Canceled, KeyboardInterrupt):
-            key = ""
+            pass
         for k, frame in enumerate(range(shot.start, shot.stop), local.start):
-            save_colors(folder / colors_name(frame), frame_colors(state, k, frames), key)
-        return {"key": key, "iterations": rounds, "notes": [*notes], "seconds": costs[0], "peak_mib": costs[1]}
+            save_colors(folder / colors_name(frame), frame_colors(state, k, frames), record["key"])
+        return record
 
 
 def _hash(*parts: Any) -> str:
@@ -236,14 +202,14 @@ def _in_clip(step: Step, frames: Sequence[int]) -> Step:
     """A step of a segment's algorithm with the clip's numbers of frames."""
     if isinstance(step, Fitted):
         return replace(step, start=frames[step.start])
+    if not isinstance(step, Colored):
+        return step
     if isinstance(step, Round):
         result = replace(step.result, frame=frames[step.result.frame])
         message = f"frame {result.frame} gave its color to {result.propagated} pixels"
         return replace(step, message=message, frames=frames, result=result)
-    if isinstance(step, Colored):
-        message = step.message if step.frame is None else f"coloring frame {frames[step.frame]}"
-        return replace(step, message=message, frames=frames)
-    return step
+    message = step.message if step.frame is None else f"coloring frame {frames[step.frame]}"
+    return replace(step, message=message, frames=frames)
 
 
 def frame_colors(state: ColorState, place: int, frames: Sequence[int]) -> dict[str, Tensor]:
@@ -253,65 +219,3 @@ def frame_colors(state: ColorState, place: int, frames: Sequence[int]) -> dict[s
     pixel = torch.arange(source.numel()).reshape(source.shape) + place * source.numel()
     source = source + source.numel() * (shift[(pixel + source) // source.numel()] - shift[place])
     return colors | {"source": source.where(source.abs() < 2**31, 0).int()}  # 0: too far away to be named
-
-
-DAMAGE = (
-    OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
-    zlib.error,
-)  # fmt: skip
-"""What reading a damaged file ends in."""
-
-
-def colors_name(frame: int) -> str:
-    """The file of a frame's colors in the folder of a run."""
-    return f"colors/{frame:05d}.npz"
-
-
-def tracker_name(start: int) -> str:
-    """The file of the tracker of the segment that begins at frame ``start``."""
-    return f"trackers/{start:05d}.pt"
-
-
-def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None:
-    """Write a frame's colors, each as in ``ColorState``, and the ``key`` of their segment; "" = it is not finished."""
-    with _replacing(path) as file:
-        np.savez(file, key=np.array(key), **{name: colors[name].numpy() for name in COLORS})
-
-
-def load_colors(path: Path, key: str | None = None) -> dict[str, Tensor] | None:
-    """The colors of a frame; None where the file is missing or damaged, or of another ``key``."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if key in (None, str(arrays["key"])):
-                return {name: torch.from_numpy(arrays[name]) for name in COLORS}  # checksums are compared here
-    except DAMAGE:
-        pass
-    return None
-
-
-def save_tracker(path: Path, key: str, tracker: Tracker) -> None:
-    """Write a fitted tracker and its ``key``."""
-    with _replacing(path) as file:
-        torch.save({"key": key, "state": tracker.state_dict()}, file)  # type: ignore[attr-defined]
-
-
-def load_tracker(path: Path, key: str | None = None) -> Tracker | None:
-    """A fitted tracker; None where there is none, or a damaged one, or one of another ``key``."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            known = None if archive.testzip() else torch.load(path, weights_only=True)
-        return OmniMotion.from_state(known["state"], device()) if known and key in (None, known["key"]) else None
-    except DAMAGE:
-        return None
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name once it is complete."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

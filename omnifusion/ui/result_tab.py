@@ -12,8 +12,8 @@ import gradio as gr
 import numpy as np
 
 from omnifusion.clip.prepare import without_color
-from omnifusion.correction.finishing import export_chroma
 from omnifusion.progress import run_to_end
+from omnifusion.run.export import export_chroma
 from omnifusion.run.folder import RunFolder
 from omnifusion.state import Origin
 from omnifusion.ui.live import WORDS, legend, seconds
