@@ -21,7 +21,7 @@ from omnifusion.algorithm import colorize
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.flow import dis
 from omnifusion.inpaint import ReferenceFrame, estimate_color
-from omnifusion.omnimotion.official import OfficialVolume
+from omnifusion.omnimotion.kinds import OfficialVolume
 from omnifusion.omnimotion.volume import Volume
 from omnifusion.prior import diffusion, guidance
 from omnifusion.prior.components import Components, StableDiffusion, embed, load_components

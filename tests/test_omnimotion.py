@@ -5,9 +5,7 @@ import pytest
 import torch
 
 from omnifusion.geometry import interpolate
-from omnifusion.omnimotion.grid import KNOTS, GridVolume
-from omnifusion.omnimotion.official import OfficialVolume
-from omnifusion.omnimotion.tracker import volume_of
+from omnifusion.omnimotion.kinds import KNOTS, GridVolume, OfficialVolume, volume_of
 from omnifusion.omnimotion.volume import DEPTH, Rays, composite_weights, depths, to_pixels, to_volume
 
 T = 5

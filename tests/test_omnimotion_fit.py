@@ -13,10 +13,10 @@ from omnifusion.color import from_uint8, luminance
 from omnifusion.flow import dis as of
 from omnifusion.flow.confidence import most_likely
 from omnifusion.geometry import inside, pixel_grid
-from omnifusion.omnimotion import Flows, OmniMotion, fitting
-from omnifusion.omnimotion.fitting import PRESETS
+from omnifusion.omnimotion import Flows, OmniMotion
 from omnifusion.omnimotion.flows import Sampler, affine_flow, affine_starts, collect
-from omnifusion.omnimotion.official import OfficialVolume
+from omnifusion.omnimotion.kinds import OfficialVolume
+from omnifusion.omnimotion.tracker import PRESETS, refine_by_dominant_motion
 from omnifusion.omnimotion.volume import to_volume
 from omnifusion.progress import Fitting, InputError, run_to_end
 
@@ -104,7 +104,7 @@ def test_flows_found_beforehand_give_the_same_fit_and_stay_as_they_are(clip, tra
 
 
 def test_steps_tell_of_progress(clip, monkeypatch):
-    monkeypatch.setattr("omnifusion.omnimotion.fitting.SHOW_EVERY", 0.0)
+    monkeypatch.setattr("omnifusion.omnimotion.tracker.SHOW_EVERY", 0.0)
     steps = list(omnimotion.fit(luminance_of(clip), "draft"))
     done = [s.done for s in steps if s.stage == "fit"]
     assert done == sorted(done) and done[0] >= 0 and done[-1] <= 1
@@ -216,7 +216,7 @@ def test_smooth_regions_follow_the_dominant_motion():
         return (np.isfinite(flows.error[k]).ravel() & (np.linalg.norm(there - truth, axis=1) < 1))[seen].mean()
 
     before = right()
-    fitting.refine_by_dominant_motion(flows, images)
+    refine_by_dominant_motion(flows, images)
     assert before < 0.75 and right() > 0.9, (before, right())
 
 

@@ -1,29 +1,36 @@
-"""Correspondence from a fitted volume and direct flow, the best of both."""
+"""Correspondence from a fitted volume and direct flow, the best of both; and how a volume is fitted to a clip."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from omnifusion.flow import dis as of
 from omnifusion.flow import match
 from omnifusion.flow.tracker import FlowTracker
-from omnifusion.omnimotion.grid import GridVolume
-from omnifusion.omnimotion.official import OfficialVolume
-from omnifusion.omnimotion.volume import Kind, Volume, to_pixels, to_volume
+from omnifusion.geometry import fit_size, resize
+from omnifusion.omnimotion.flows import Flows, Sampler, affine_flow, affine_starts, collect, collect_at_once
+from omnifusion.omnimotion.kinds import volume_of
+from omnifusion.omnimotion.volume import Kind, Volume, depths, to_pixels, to_volume
+from omnifusion.pool import parallel
+from omnifusion.progress import Fitting, InputError, Note, Step, Steps, check_canceled
+from omnifusion.visualize import recent_tracks
 
 Array = np.ndarray
+
 VISIBLE_TRANSMITTANCE = 0.5
 """Transmittance above which a point is visible."""
-VOLUMES: dict[Kind, Callable[[int, int], Volume]] = {"grid": GridVolume, "mlp": OfficialVolume}
-
-
-def volume_of(kind: Kind, frames: int, seed: int = 0, device: str = "cpu") -> Volume:
-    """A fresh volume; the grid's stays on the CPU, where the seed fixes its result to the last bit."""
-    volume = VOLUMES[kind](frames, seed)
-    return volume if kind == "grid" else volume.to(device)
+WARMUP, CURRICULUM = 50, 0.3
+"""Iterations until the learning rates are reached; share of the fit after which pairs of all intervals are drawn."""
+SHOW_EVERY = 2.0
+"""Seconds between two pictures."""
 
 
 class OmniMotion(FlowTracker):
@@ -38,21 +45,16 @@ class OmniMotion(FlowTracker):
         super().__init__(images)
         self.volume = volume
 
-    @property
-    def alone(self) -> bool:
-        """Whether the volume answers alone."""
-        return self.volume.kind == "mlp"
-
     def matches(self, pixels: Array, i: int, j: int) -> list[tuple[Array, Array]]:
-        """See ``state.Tracker``; a point that the volume hides is not visible. Alone, the volume knows of no error."""
+        """See ``state.Tracker``; a point that the volume hides is not visible. The paper's volume answers alone."""
         H, W = self.images.shape[1:]
         points = match.points_of(pixels, W)
         landed, transmittance = self.trace(points, i, j)
-        error = np.zeros(len(pixels), np.float32)
-        if not self.alone:
-            error = match.cycle_error(points, landed, self.trace(landed, j, i)[0], H, W)
-        answer = landed, np.where(transmittance > VISIBLE_TRANSMITTANCE, error, np.float32(np.inf))
-        return [answer] if self.alone else [*super().matches(pixels, i, j), answer]
+        penalty = np.where(transmittance > VISIBLE_TRANSMITTANCE, np.float32(0), np.float32(np.inf))
+        if self.volume.kind == "mlp":
+            return [(landed, penalty)]
+        error = match.cycle_error(points, landed, self.trace(landed, j, i)[0], H, W)
+        return [*super().matches(pixels, i, j), (landed, error + penalty)]
 
     def trace(self, points: Array, i: int, j: int) -> tuple[Array, Array]:
         """Where the volume alone sees ``points`` ``(N, 2)`` px of frame ``i`` in ``j``; their transmittance there."""
@@ -72,3 +74,140 @@ class OmniMotion(FlowTracker):
         volume = volume_of(state["kind"], len(images), device=device)
         volume.load_state_dict(state["weights"])
         return cls(images, volume)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a fit spends.
+
+    Attributes:
+        kind: of volume.
+        side: longer side of the flows that supervise it, in pixels.
+        iterations: for a clip of up to ``frames`` frames.
+        frames: longer clips take more iterations in proportion; None: they do not.
+        pairs, rays: pairs of frames per iteration, rays of each.
+        rates: learning rates by the first letters of parameters' names.
+        halve_every: iterations after which the rates are halved (paper); None: they fall to zero by a cosine.
+    """
+
+    kind: Kind = "grid"
+    side: int = 192
+    iterations: int = 1000
+    frames: int | None = 24
+    pairs: int = 32
+    rays: int = 128
+    rates: tuple[tuple[str, float], ...] = (("couplings", 1e-2), ("maps", 5e-3), ("field", 4e-2))
+    halve_every: int | None = None
+
+    def total(self, frames: int) -> int:
+        """Iterations for so many frames."""
+        return round(max(1.0, frames / self.frames if self.frames else 1.0) * self.iterations)
+
+    def factor(self, iteration: int, done: float) -> float:
+        """What all rates are multiplied by in an iteration, ``done`` in [0, 1] of the way."""
+        fall = 0.5 * (1 + math.cos(math.pi * done))
+        return min(1.0, (iteration + 1) / WARMUP) * (
+            0.5 ** (iteration // self.halve_every) if self.halve_every else fall
+        )
+
+
+PRESETS = {
+    "draft": Preset(iterations=300),
+    "standard": Preset(),
+    "paper": Preset(*("mlp", 448, 100_000, None, 8, 256), (("code", 1e-3), ("field", 3e-4), ("", 1e-4)), 20_000),
+}
+
+
+def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> Steps[Flows]:
+    """Follow every pixel of luminance ``L`` ``(T, 1, H, W)`` through the clip: what ``fit`` of that preset learns from.
+
+    DIS; on a GPU, for the paper's volume, RAFT where its weights can be had.
+
+    Raises:
+        InputError: frames smaller than 16 px.
+    """
+    p, (H, W) = PRESETS[preset], L.shape[-2:]
+    if min(H, W) < 16:
+        raise InputError(f"The frames are {W}x{H}; the tracker needs 16 pixels each way: use larger frames.")
+    side = max(p.side, math.ceil(48 * max(H, W) / min(H, W)))  # the shorter side has 48 pixels where the frame has
+    small, intervals = of.to_bytes(resize(L, fit_size((H, W), side))[:, 0]), of.intervals(len(L))
+    yield Step("flow", "following every pixel from frame to frame", 0.0)
+    if p.kind == "mlp" and device != "cpu":
+        try:
+            return collect_at_once(small, intervals, of.raft(device))
+        except OSError as error:
+            yield Note("flow", f"RAFT's weights cannot be had ({error}): DIS found the optical flow.")
+    flows = collect(small, intervals)
+    if len(L) > 1:
+        yield Step("flow", "following again, starting from the dominant motion", 0.5)
+        refine_by_dominant_motion(flows, small)
+    return flows
+
+
+def refine_by_dominant_motion(flows: Flows, images: np.ndarray) -> None:
+    """Search every pair of ``images`` once more through the warp of the dominant affine motion: smooth regions drift
+    when they are followed from frame to frame, and settle on a wrong answer."""
+    maps = affine_starts(flows, len(images))[-1]
+
+    def search(i: int, j: int) -> np.ndarray:
+        return of.through_warp(of.dis, images[i], images[j], affine_flow(maps[i], maps[j], flows.size))
+
+    parallel(lambda pair: flows.improve(images, *pair, search(*pair), search(*pair[::-1])), flows.forward)
+
+
+def fit(
+    L: Tensor, preset: str = "standard", *, flows: Flows | None = None, seed: int = 0, device: str = "cpu"
+) -> Steps[OmniMotion]:
+    """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker.
+
+    Yields ``Fitting`` with the loss in pixels and, now and then, a picture.
+
+    Args:
+        preset: "draft", "standard" or "paper".
+        flows: what ``find_flows`` returned for this clip and preset; None = find them now.
+        seed: fixes the result.
+
+    Raises:
+        InputError: frames smaller than 16 px.
+    """
+    p, T = PRESETS[preset], len(L)
+    tracker = OmniMotion(of.to_bytes(L[:, 0]), volume_of(p.kind, T, seed, device))
+    if flows is None:
+        flows = yield from find_flows(L, preset, device=device)
+    if T > 1 and (sampler := Sampler(flows)).weight.sum() > 0:
+        tracker.volume.start(affine_starts(flows, T))
+        yield from _optimize(tracker, sampler, p, seed)
+    return tracker
+
+
+def _optimize(tracker: OmniMotion, sampler: Sampler, p: Preset, seed: int) -> Iterator[Step]:
+    """Adam on rays of ``sampler``; a step whose loss or gradients are no numbers is left out."""
+    volume, images, total = tracker.volume, tracker.images, p.total(len(tracker.images))
+    rng, jitter, middle = np.random.default_rng(seed), torch.Generator().manual_seed(seed), len(images) // 2
+    groups: list[dict[str, Any]] = [{"params": [], "rate": rate} for _, rate in p.rates]
+    for name, parameter in volume.named_parameters():
+        groups[next(k for k, (start, _) in enumerate(p.rates) if name.startswith(start))]["params"].append(parameter)
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    began, shown, explained = time.monotonic(), -math.inf, torch.tensor(math.nan)
+    for iteration in range(total):
+        check_canceled()
+        done, elapsed = iteration / total, time.monotonic() - began
+        for group in adam.param_groups:
+            group["lr"] = group["rate"] * p.factor(iteration, done)
+        rays = sampler.draw(rng, 1 + len(images) * done / CURRICULUM, p.pairs, p.rays)
+        loss = volume.loss(rays, depths((p.pairs, p.rays, volume.samples), jitter), max(sampler.flows.size) / 2)
+        adam.zero_grad()
+        loss.backward()
+        if bool(torch.stack([loss.detach(), *(g.grad.sum() for g in volume.parameters())]).isfinite().all()):
+            adam.step()
+            explained = loss.detach()
+        if iteration % 10 == 9:
+            step = Fitting(
+                "fit", f"motion explained to {explained:.2f} px", done, elapsed * (1 / done - 1),
+                loss=float(explained), iteration=iteration + 1,
+            )  # fmt: skip
+            if elapsed - shown > SHOW_EVERY:
+                shown = elapsed
+                picture = recent_tracks(images[middle], middle, lambda p, t: tracker.trace(p, middle, t)[0])
+                step = replace(step, picture=picture)
+            yield step

@@ -1,29 +1,78 @@
-"""The official volume of the preset paper: Real-NVP layers with MLPs, and a GaborNet for the density."""
+"""The two kinds of volume: grids that are read linearly (draft and standard), and the official networks (paper)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnifusion.omnimotion.volume import Volume
+from omnifusion.geometry import interpolate
+from omnifusion.omnimotion.volume import DEPTH, Kind, Volume
+
+LAYERS, NODES, KNOTS, CODE = 5, (24, 8), 8, 24
+"""Coupling layers, nodes of their grids, depths that have an affine map of their own, length of a latent code."""
+COARSE, FINE, REACH = (12, 20, 8), (54, 96, 8), 1.25
+"""Nodes of the density grids; all grids span [-REACH, REACH] in x and y and [0, DEPTH] in z, and hold their border."""
+GAIN, BIAS = 4.0, 0.5
+"""Density is softplus(GAIN (coarse + fine) + BIAS)."""
+
+
+class GridVolume(Volume):
+    """Scale and shift of a coupling layer are bilinear grids over the other two coordinates, linear functions of a
+    frame's latent code psi, which is a cosine basis of time. Affine maps lie at ``KNOTS`` depths of each frame and are
+    read linearly between them. Density is the sum of two trilinear grids ``(Y, X, Z)`` through a softplus. Nothing is
+    random here: ``seed`` is not needed.
+    """
+
+    kind, samples, opacity = "grid", 8, 8.0
+    axes = tuple(layer % 3 for layer in range(LAYERS))
+
+    def __init__(self, frames: int, seed: int = 0) -> None:
+        super().__init__(frames)
+        t = torch.linspace(0, 1, frames)[:, None] if frames > 1 else torch.zeros(1, 1)
+        self.register_buffer("code", torch.cos(torch.pi * t * torch.arange(CODE)))
+        self.couplings = nn.Parameter(torch.zeros(CODE, LAYERS * 2 * math.prod(NODES)))
+        self.maps = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).repeat(frames, KNOTS, 1))
+        self.field = nn.ParameterList([torch.zeros(COARSE), torch.zeros(FINE)])
+
+    def start(self, layers: np.ndarray) -> None:
+        """Begin with affine maps ``(layers, T, 2, 3)``: depth is cut into as many slabs, the last layer behind."""
+        slab = torch.arange(KNOTS) * len(layers) // KNOTS
+        self.maps.data.copy_(torch.from_numpy(layers).flatten(2)[slab].transpose(0, 1))
+
+    def condition(self) -> Tensor:
+        """All frames' coupling grids ``(layers, T, 2, A, B)``, from their codes."""
+        return (self.code @ self.couplings / CODE).view(-1, LAYERS, 2, *NODES).transpose(0, 1)
+
+    def affine(self, z: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        """See ``Volume``."""
+        at = (z.clamp(0, DEPTH) * ((KNOTS - 1) / DEPTH))[..., None] - torch.arange(KNOTS, device=z.device)
+        return ((1 - at.abs()).clamp_min(0) @ self.maps[t]).unbind(-1)
+
+    def scale_shift(self, psi: Tensor, layer: int, others: list[Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Volume``; scales are about e^r near r = 0, always within (1/3, 3)."""
+        first, second = others[0] / REACH, others[1] / REACH if self.axes[layer] == 2 else others[1] * (2 / DEPTH) - 1
+        r, shift = interpolate(psi[layer][t], first, second).unbind(1)
+        whole, half = 1 + r.abs(), r / 2
+        return (whole + half) / (whole - half), shift
+
+    def density(self, u: Tensor) -> Tensor:
+        """See ``Volume``."""
+        x, y, z = (c.reshape(1, -1) for c in u.unbind(-1))
+        coarse, fine = (interpolate(g[None, None], y / REACH, x / REACH, z * (2 / DEPTH) - 1) for g in self.field)
+        return F.softplus(GAIN * (coarse + fine) + BIAS).view(u.shape[:-1])
 
 
 class OfficialVolume(Volume):
-    """Six Real-NVP layers with MLPs on encoded coordinates and codes, after affine maps by an MLP
-    of time and depth (the official ``use_affine``: angle, two scales, shift; near the identity at first); density is
-    softplus(raw - 1) of a GaborNet without its color outputs.
-
-    Sizes as in the official configuration: 128-d codes from a GaborNet over time, 256 hidden units, 4 frequencies. One
-    departure: x and y are isotropic, not squeezed to a square.
-
-    Args:
-        frames: length T of the clip.
-        seed: fixes their random start.
+    """Six Real-NVP layers with MLPs on encoded coordinates and codes, after affine maps by an MLP of time and depth
+    (the official ``use_affine``: angle, two scales, shift; near the identity at first); density is softplus(raw - 1) of
+    a GaborNet without its color outputs. Sizes as in the official configuration. ``seed`` fixes the random start.
     """
 
     kind, samples, smooth = "mlp", 32, 0.05
@@ -65,9 +114,9 @@ class OfficialVolume(Volume):
 
     def scale_shift(self, psi: list[Tensor], layer: int, others: list[Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Volume``."""
-        seen = self.project[layer](_encode(torch.stack(others, -1), self.FREQUENCIES))
-        code = psi[layer][t][:, None].expand(-1, seen.shape[1], -1)
-        s, shift = self.conditioner[layer](torch.cat([code, seen], -1)).unbind(-1)
+        features = self.project[layer](_encode(torch.stack(others, -1), self.FREQUENCIES))
+        code = psi[layer][t][:, None].expand(-1, features.shape[1], -1)
+        s, shift = self.conditioner[layer](torch.cat([code, features], -1)).unbind(-1)
         return torch.exp(-s.clamp(-self.LIMIT, self.LIMIT)), shift
 
     def density(self, u: Tensor) -> Tensor:
@@ -76,8 +125,7 @@ class OfficialVolume(Volume):
 
     def _times(self) -> Tensor:
         """Frame times ``(T, 1)`` over [-1, 1]."""
-        like = self.code.mu
-        times = torch.linspace(-1, 1, self.frames, device=like.device, dtype=like.dtype)[:, None]
+        times = torch.linspace(-1, 1, self.frames)[:, None].to(self.code.mu)
         return times if self.frames > 1 else 0 * times
 
 
@@ -123,3 +171,12 @@ def _encode(x: Tensor, frequencies: int) -> Tensor:
     """Positional encoding ``(..., D (1 + 2 frequencies))`` of ``(..., D)``."""
     angles = (x[..., None] * (math.pi * 2.0 ** torch.arange(frequencies, device=x.device))).flatten(-2)
     return torch.cat([x, angles.sin(), angles.cos()], dim=-1)
+
+
+KINDS: dict[Kind, Callable[[int, int], Volume]] = {"grid": GridVolume, "mlp": OfficialVolume}
+
+
+def volume_of(kind: Kind, frames: int, seed: int = 0, device: str = "cpu") -> Volume:
+    """A fresh volume; the grid's stays on the CPU, where the seed fixes its result to the last bit."""
+    volume = KINDS[kind](frames, seed)
+    return volume if kind == "grid" else volume.to(device)
