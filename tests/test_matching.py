@@ -12,10 +12,9 @@ import pytest
 import synthetic
 
 from omnifusion import video
-from omnifusion.clip import matching
-from omnifusion.clip.matching import find_references
+from omnifusion.clip import shots as matching
 from omnifusion.clip.prepare import prepare
-from omnifusion.clip.shots import Shot
+from omnifusion.clip.shots import Shot, find_references
 from omnifusion.color import from_uint8, gray, luminance, to_uint8
 from omnifusion.state import Exemplar, Video
 

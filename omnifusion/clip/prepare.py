@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from omnifusion.clip.film import INTERLACED, Film, inspect
-from omnifusion.clip.matching import find_references
 from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
-from omnifusion.clip.shots import Shot
+from omnifusion.clip.shots import Shot, find_references
 from omnifusion.clip.text import MARGIN
 from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_uint8
 from omnifusion.geometry import fit_size, resize
@@ -67,13 +66,9 @@ class Clip:
         return self.luminance(range(len(self.video)))
 
     def luminance(self, frames: Iterable[int]) -> Tensor:
-        """``(T, 1, h, w)`` luminance at the working size of some frames; of an old film, that of its clean copy."""
+        """``(T, 1, h, w)`` luminance at the working size of some frames, of even brightness."""
         chosen = list(frames)
-        if not self.film.old:
-            return working_luminance((self.video.frames[t] for t in chosen), self.size)
-        known = self.film.around(set(chosen))
-        L = working_luminance((self.video.frames[t] for t in known), self.size, self.film.gain[known])
-        return self.film.cleaned(L, known)[[known.index(t) for t in chosen]]
+        return working_luminance((self.video.frames[t] for t in chosen), self.size, self.film.gain[chosen])
 
     def exemplar_ab(self) -> dict[int, Tensor]:
         """The exemplars' chroma at the working size, frame index -> ``(2, h, w)``, NaN where one is not opaque."""

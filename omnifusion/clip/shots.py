@@ -1,15 +1,19 @@
-"""Cuts inside a clip: each shot is colored by itself."""
+"""Cuts inside a clip, and which shots look alike: each shot is colored by itself, or from one that shows the same."""
 
 from __future__ import annotations
 
+from bisect import bisect, insort
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import cv2
 import numpy as np
 
+from omnifusion.clip.register import AGREEING, detail
+from omnifusion.flow import features
 from omnifusion.geometry import fit_size
 from omnifusion.state import Video
 
@@ -20,6 +24,12 @@ LEAST_CHANGE = 15.0  # gray levels of 255
 STANDS_OUT = 3.0  # times the mean of the window's other changes
 FLASH = 5  # frames that a flash lasts at most
 RETURN = 0.3  # of a flash's change: what is left of it between the frames before and after
+FEATURES = 1000  # per frame, by which shots are compared
+AREA = 0.02  # least share of the frame that agreeing features span: a logo or a line of subtitles is in every shot
+NEAREST = 12  # colored shots, nearest in time, to which a shot is compared
+KEPT = 64  # frames whose features are kept, half a MiB each: those of a shot and of all to which it is compared
+
+Features = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -135,3 +145,62 @@ def change(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
     """From one thumbnail to the next: the logarithm of the change of brightness, and what else changes ``(h, w)``."""
     gain = float(np.median(np.log((b + 8) / (a + 8))))
     return gain, cv2.absdiff(b, a * np.float32(np.exp(gain)))
+
+
+def find_references(
+    shots: Sequence[Shot], exemplars: Collection[int], luminance: Callable[[int], np.ndarray]
+) -> list[Shot]:
+    """The shots in an order in which they can be colored, each without an exemplar with its reference frame.
+
+    Two shots look alike where ``AGREEING`` features of a frame of one are found in a frame of the other under one
+    turn, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first, middle
+    and last frames are compared. A shot that is like no colored one is colored from nothing, and others may follow.
+
+    Args:
+        shots: in the order of time.
+        exemplars: the frames that have one.
+        luminance: of a frame, L* ``(h, w)``.
+    """
+
+    @lru_cache(KEPT)
+    def described(frame: int) -> tuple[Features, float]:
+        picture = detail(luminance(frame))
+        return features.describe(picture, FEATURES), AREA * picture.size
+
+    def views(start: int) -> list[int]:
+        shot = by_start[start]
+        ends = (shot.start, (shot.start + shot.stop) // 2, shot.stop - 1)
+        return list(dict.fromkeys([*(e for e in exemplars if e in shot), *(shot.duplicates.get(t, t) for t in ends)]))
+
+    @cache
+    def likeness(start: int, other: int) -> tuple[int, int]:
+        """How many features agree, and in which frame of the other shot, where they are most."""
+        pairs = ((described(i), described(j), j) for j in views(other) for i in views(start))
+        return max((agreement(here, there, area), j) for (here, area), (there, _), j in pairs)
+
+    def reference(start: int) -> int | None:
+        place = bisect(colored, start)
+        nearest = sorted(colored[max(0, place - NEAREST) : place + NEAREST], key=lambda other: abs(other - start))
+        count, frame = max((likeness(start, other) for other in nearest[:NEAREST]), default=(0, 0))
+        return frame if count >= AGREEING else None
+
+    by_start = {shot.start: shot for shot in shots}
+    ordered = [shot for shot in shots if any(e in shot for e in exemplars)]
+    colored = [shot.start for shot in ordered]
+    waiting = [shot.start for shot in shots if shot.start not in colored]
+    while waiting:
+        alike = ((start, frame) for start in waiting if (frame := reference(start)) is not None)
+        start, frame = next(alike, (waiting[0], None))
+        waiting.remove(start)
+        insort(colored, start)
+        ordered.append(replace(by_start[start], reference_frame=frame))
+    return ordered
+
+
+def agreement(a: Features, b: Features, area: float) -> int:
+    """How many features of two pictures agree on one turn, scale and shift; 0 where they span less than ``area`` px."""
+    here, there = features.matches(a, b, 0.8, mutual=True)
+    _, agree = features.affine_motion(here, there, within=4.0, partial=True)
+    if not agree.any() or cv2.contourArea(cv2.convexHull(here[agree])) < area:
+        return 0
+    return int(agree.sum())
