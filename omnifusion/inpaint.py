@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,11 +102,15 @@ def _transfer(frame: ReferenceFrame, references: Sequence[Candidates], features:
     """Transferred colors for some of the unknown pixels, on a lattice; confidence 0 elsewhere."""
     mask = frame.mask.numpy()
     asked = subset(~mask, MAX_QUERIES)
-    transfer = Transferrer([*references, frame.candidates(features)])(features[asked])
+    transferrer = Transferrer([*references, frame.candidates(features)])
+    work: list[Callable[[], Any]] = [
+        lambda: _credit(frame, references, features),
+        lambda: transferrer(features[asked]),
+    ]
+    credit, transfer = parallel(lambda part: part(), work)
     ab, sure = np.zeros((2, *mask.shape), np.float32), np.zeros(mask.shape, np.float32)
     names = np.full(mask.shape, -1)
     ab[:, asked], sure[asked], names[asked] = transfer.ab.T, transfer.confidence, transfer.names
-    credit = _credit(frame, references, features)
     return ColorEstimate(torch.from_numpy(ab), torch.from_numpy(sure) * credit, torch.from_numpy(names))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from pathlib import Path
+from threading import Semaphore
 from typing import TypeVar
 
 from omnifusion.progress import check_canceled
@@ -20,8 +22,8 @@ M_ARENA_MAX = -8
 with suppress(OSError, AttributeError):  # glibc alone: it gives each thread an arena, which keeps what is freed in it
     ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
 
-_threads: ContextVar[int] = ContextVar("threads", default=0)
-"""Threads that the work of this context may use; 0 = as many as the process may."""
+_spare: ContextVar[Semaphore | None] = ContextVar("spare", default=None)
+"""The threads that the work of this context may still begin; None = as many as the process has cores."""
 
 
 def cores() -> int:
@@ -36,31 +38,52 @@ def cores() -> int:
 
 @contextmanager
 def bounded(threads: int) -> Iterator[None]:
-    """Bound the threads of what is done inside; 0 = no bound."""
-    token = _threads.set(threads or _threads.get())
+    """Bound the threads of what is done inside; 0 = one for each core."""
+    token = _spare.set(Semaphore((threads or cores()) - 1))
     try:
         yield
     finally:
-        _threads.reset(token)
+        _spare.reset(token)
 
 
 def parallel(function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
-    """``function`` of every job, in order. Jobs inside a job share the threads that are over.
+    """``function`` of every job, in order.
 
-    The threads live for this call alone: a forked process would wait in vain for threads kept by its parent.
+    The caller's thread works, too. Whoever begins a job takes another thread along while one is to spare, so that jobs
+    inside jobs get the threads of those that have ended. The threads live for this call alone: a forked process would
+    wait in vain for threads kept by its parent.
 
     Raises:
         Canceled: the work was canceled meanwhile.
     """
-    threads = _threads.get() or cores()
-    side_by_side = min(threads, len(jobs))
+    spare = _spare.get() or Semaphore(cores() - 1)
+    results: dict[int, R] = {}
+    todo = iter(range(len(jobs)))
+    helpers: list[Future[None]] = []
 
-    def one(job: J) -> R:
-        check_canceled()
-        _threads.set(max(1, threads // max(1, len(jobs))))
-        return function(job)
+    def work(pool: ThreadPoolExecutor) -> None:
+        try:
+            for n in todo:
+                if n + 1 < len(jobs) and spare.acquire(blocking=False):
+                    helpers.append(pool.submit(copy_context().run, help_out, pool))
+                check_canceled()
+                results[n] = function(jobs[n])
+        except BaseException:
+            deque(todo, maxlen=0)  # nobody begins another job
+            raise
 
-    if side_by_side <= 1:
-        return [copy_context().run(one, job) for job in jobs]
-    with ThreadPoolExecutor(side_by_side) as pool:
-        return list(pool.map(lambda context, job: context.run(one, job), [copy_context() for _ in jobs], jobs))
+    def help_out(pool: ThreadPoolExecutor) -> None:
+        try:
+            work(pool)
+        finally:
+            spare.release()
+
+    with ThreadPoolExecutor(max(1, len(jobs))) as pool:
+        try:
+            work(pool)
+        finally:
+            for helper in helpers:  # which may begin others meanwhile
+                helper.exception()
+    for helper in helpers:
+        helper.result()
+    return [results[n] for n in range(len(jobs))]

@@ -14,6 +14,7 @@ import numpy as np
 from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.evaluation.baselines import BASELINES, Baseline, join, split
+from omnifusion.pool import bounded, parallel
 from omnifusion.progress import Fitted, InputError, Round, Step, StepIterator, Steps
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
@@ -75,7 +76,9 @@ def omnifusion(sample: Sample, rounds: int | None = None) -> Steps[Result]:
             yield step
     state = state or work.result.state
     clip = replace(clip, video=replace(clip.video, frames=sample.ground_truth))
-    return np.stack([clip.full_size(state, t) for t in range(len(state))]), state.kind.numpy()
+    with bounded(sample.stages.threads):
+        frames = parallel(lambda t: clip.full_size(state, t), range(len(state)))
+    return np.stack(frames), state.kind.numpy()
 
 
 def inpainting_only(sample: Sample) -> Steps[Result]:
