@@ -135,15 +135,23 @@ def test_a_crash_costs_nothing(run: RunFolder, asked: Correction, monkeypatch: p
         with pytest.raises(KeyboardInterrupt):
             run_to_end(correct_run(run, asked))
     assert hashes(open_run(run.folder).folder) == before
-    with monkeypatch.context() as broken:  # decided, but not yet done
-        broken.setattr(corrections, "_settle", crash)
+    for place in ("_report", "write_report"):  # killed, with no chance to put anything back
+        with monkeypatch.context() as broken:
+            broken.setattr(corrections, place, crash)
+            broken.setattr(corrections, "_restore", crash)
+            with pytest.raises(KeyboardInterrupt):
+                run_to_end(correct_run(run, asked))
+        with pytest.raises(InputError, match="interrupted"):
+            open_run(run.folder)
+        assert hashes(run.folder) != before and hashes(recover(run.folder).folder) == before
+    new = run_to_end(correct_run(run, asked))
+    with monkeypatch.context() as broken:
+        broken.setattr(corrections.Manifest, "remove", crash)
         with pytest.raises(KeyboardInterrupt):
-            run_to_end(correct_run(run, asked))
+            undo(new)
     with pytest.raises(InputError, match="interrupted"):
         open_run(run.folder)
-    new = recover(run.folder)
-    assert len(new.report["corrections"]) == 1 and not (run.folder / "corrections" / "0001" / "after").exists()
-    assert hashes(undo(new).folder) == before
+    assert hashes(recover(run.folder).folder) == before
 
 
 def test_the_command_line_corrects_a_copy_and_undoes(

@@ -1,14 +1,12 @@
 """Corrections of a run in its folder, each of which can be undone bit for bit, and repeated on another run.
 
-An entry, ``corrections/0001`` and so on, holds the pictures that were given and, in ``before``, the files that it
-replaced. New files are written beside; one renaming decides, and ``recover`` does what that leaves to do: whatever is
-interrupted, the run is the old one or the new one.
+An entry, ``corrections/0001`` and so on, holds the pictures of a correction and, in ``before``, the files that it
+replaced. The report is replaced last: a correction that it does not list was interrupted, and ``recover`` undoes it.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,14 +21,12 @@ from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint
 from omnifusion.correction.provenance import Edit, correct, first_sources
 from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
-from omnifusion.run.export import films, mean_scores, score
-from omnifusion.run.files import colors_name, link, save_colors, write_report
-from omnifusion.run.folder import Manifest, RunFolder, locked, open_run
+from omnifusion.run.export import film_names, films, mean_scores, score
+from omnifusion.run.files import colors_name, save_colors, write_report
+from omnifusion.run.folder import Manifest, RunFolder, interrupted_corrections, locked, open_run
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
 from omnifusion.video import read_image, write_image
 from omnifusion.visualize import stretch
-
-ENTRIES = "corrections/[0-9][0-9][0-9][0-9]"
 
 
 @dataclass(frozen=True)
@@ -70,43 +66,45 @@ def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
     """
     if not run.can_correct:
         raise InputError(f"{run.folder} is not finished, or ships without what a correction needs; run it first.")
-    video = run.video()
-    state, entry = run.state(), run.folder / "corrections" / f"{len(corrections(run)) + 1:04d}"
-    part, after = entry.with_name(f".{entry.name}.part"), entry.with_name(f".{entry.name}.part") / "after"
+    video, state = run.video(), run.state()
     edit = correction.at(video, tuple(run.report["working_size"]))
     work = StepIterator(correct(state, edit, len(run.report["iterations"])))
+    entry = f"corrections/{len(corrections(run)) + 1:04d}"
     with locked(run.folder):
-        shutil.rmtree(part, ignore_errors=True)
-        for folder in ("frames", "colors"):
-            (after / folder).mkdir(parents=True)
         try:
+            manifest = Manifest(run.folder)
+            for kind, pictures in (("patch", correction.patches), ("lock", correction.locks)):
+                for t, image in pictures.items():
+                    write_image(_claimed(manifest, f"{entry}/{kind}_{t:05d}.png"), image)
             for step in work:
                 assert isinstance(step, Colored) and step.frame is not None
                 frame = _corrected(run, correction, video, state, step.state, step.frame)
-                write_image(after / "frames" / f"{step.frame:05d}.png", frame)
-                save_colors(after / colors_name(step.frame), _in_file(run, step.state, step.frame))
+                write_image(_set_aside(manifest, entry, f"frames/{step.frame:05d}.png"), frame)
+                colors = _in_file(run, step.state, step.frame)
+                save_colors(_set_aside(manifest, entry, colors_name(step.frame)), colors)
                 yield FrameCorrected("correct", step.message, step.done, frame=step.frame, picture=frame)
-            warnings = yield from _films(run, video, work.result, after)
-            write_report(after, _report(run, correction, state, work.result, after, video) | {"warnings": warnings})
-            for kind, pictures in (("patch", correction.patches), ("lock", correction.locks)):
-                for t, image in pictures.items():
-                    write_image(part / f"{kind}_{t:05d}.png", image)
-            for file in _files(after):
-                (part / "before" / file).parent.mkdir(parents=True, exist_ok=True)
-                link(run.folder / file, part / "before" / file)
-            Manifest(run.folder).claim(*(f"corrections/{entry.name}/{file.as_posix()}" for file in _files(part)))
-            os.replace(part, entry)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        _settle(run.folder)
+            report = _report(run, correction, state, work.result, video)
+            format = run.report.get("format", "h264")
+            for name in (*film_names(format), "origin.mp4"):
+                _set_aside(manifest, entry, name)
+            with films(run.folder, video, format, report["warnings"]) as add_frame:
+                for t, kind in enumerate(work.result.kind.numpy()):
+                    add_frame(run.frame(t).transpose(2, 0, 1), kind)
+                    yield Step("finish", "writing the film", done=(t + 1) / len(video))
+            _set_aside(manifest, entry, "report.json")
+            write_report(run.folder, report)
+        except BaseException:
+            _restore(run.folder / entry)
+            raise
     return open_run(run.folder)
 
 
 def recover(folder: Path) -> RunFolder:
-    """The run in a folder, once what an interrupted correction has left to do is done; InputError if it is in use."""
-    if any(folder.glob(f"{ENTRIES}/after")):
+    """The run in a folder, as it was before a correction that was interrupted; InputError if it is in use."""
+    if interrupted_corrections(folder):
         with locked(folder):
-            _settle(folder)
+            for entry in interrupted_corrections(folder):
+                _restore(entry)
     return open_run(folder)
 
 
@@ -116,27 +114,34 @@ def undo(run: RunFolder) -> RunFolder:
     Raises:
         InputError: there is none.
     """
-    entries = sorted(run.folder.glob(ENTRIES))
+    entries = sorted(run.folder.glob("corrections/[0-9]*"))
     if not entries:
         raise InputError(f"{run.folder} holds no correction that could be undone.")
     with locked(run.folder):
-        os.replace(entries[-1] / "before", entries[-1] / "after")
-        _settle(run.folder)
+        _restore(entries[-1])
     return open_run(run.folder)
 
 
-def _settle(folder: Path) -> None:
-    """Put the new files of a correction that was decided, or undone, in their places."""
-    for entry in sorted(folder.glob(ENTRIES)):
-        for file in _files(entry / "after"):
-            os.replace(entry / "after" / file, folder / file)
-        shutil.rmtree(entry / "after", ignore_errors=True)
-        if not (entry / "before").is_dir():  # it was undone
-            Manifest(folder).remove(f"corrections/{entry.name}/*")
+def _claimed(manifest: Manifest, name: str) -> Path:
+    """The path of a file of the run that is about to be written."""
+    manifest.claim(name)
+    (manifest.folder / name).parent.mkdir(parents=True, exist_ok=True)
+    return manifest.folder / name
 
 
-def _files(folder: Path) -> list[Path]:
-    return [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+def _set_aside(manifest: Manifest, entry: str, name: str) -> Path:
+    """Move a file of the run into a correction's ``before``; returns its path, where the new one goes."""
+    os.replace(manifest.folder / name, _claimed(manifest, f"{entry}/before/{name}"))
+    return manifest.folder / name
+
+
+def _restore(entry: Path) -> None:
+    """Put back the files that a correction replaced, the report first, and remove the correction."""
+    folder, before = entry.parents[1], entry / "before"
+    files = [file.relative_to(before) for file in before.rglob("*") if file.is_file()]
+    for file in sorted(files, key=Path("report.json").__ne__):
+        os.replace(before / file, folder / file)
+    Manifest(folder).remove(f"corrections/{entry.name}/*")
 
 
 def _in_file(run: RunFolder, state: ColorState, t: int) -> dict[str, Tensor]:
@@ -148,17 +153,17 @@ def _in_file(run: RunFolder, state: ColorState, t: int) -> dict[str, Tensor]:
 def history(run: RunFolder) -> list[Correction]:
     """The corrections of a run in their order, as they were asked for, to be repeated on another."""
 
-    def read_all(number: int, kind: str, frames: list[int]) -> dict[int, np.ndarray]:
-        entry = run.folder / f"corrections/{number:04d}"
+    def read_all(row: dict[str, Any], kind: str, frames: list[int]) -> dict[int, np.ndarray]:
+        entry = run.folder / f"corrections/{row['number']:04d}"
         return {frame: read_image(entry / f"{kind}_{frame:05d}.png", alpha=True) for frame in frames}
 
     return [
         Correction(
-            read_all(known["number"], "patch", known["patches"]),
-            read_all(known["number"], "lock", known["locks"]),
-            known["frames"] and tuple(known["frames"]),
+            read_all(row, "patch", row["patches"]),
+            read_all(row, "lock", row["locks"]),
+            row["frames"] and tuple(row["frames"]),
         )
-        for known in corrections(run)
+        for row in corrections(run)
     ]
 
 
@@ -171,8 +176,8 @@ def provenance(state: ColorState, run: RunFolder) -> Tensor:
     """Whose color each pixel has, ``(T, h, w)``: the frame of its exemplar, or -k for the k-th correction; the frame
     that the prior invented it for where there was no exemplar."""
     owner = first_sources(state) // state.L[0].numel()
-    for known in corrections(run):
-        owner = torch.where(state.iteration == known["iteration"], -known["number"], owner)
+    for row in corrections(run):
+        owner = torch.where(state.iteration == row["iteration"], -row["number"], owner)
     return owner
 
 
@@ -205,27 +210,12 @@ def _corrected(
     return np.where(changed, new, old)
 
 
-def _films(run: RunFolder, video: Video, state: ColorState, after: Path) -> Steps[list[str]]:
-    """Write the films that the run has; returns the run's warnings and theirs."""
-    warnings, kind = list(run.report.get("warnings", run.report.get("notes", ()))), state.kind.numpy()
-    with films(after, video, run.report.get("format", "h264"), warnings) as add_frame:
-        for t in range(len(state)):
-            add_frame(_frame(run, after, t), kind[t])
-            yield Step("finish", "writing the film", done=(t + 1) / len(state))
-    return warnings
-
-
-def _frame(run: RunFolder, after: Path, t: int) -> np.ndarray:
-    """Frame ``t`` as it is after the correction, ``(3, H, W)`` uint8."""
-    path = after / "frames" / f"{t:05d}.png"
-    return read_image(path) if path.is_file() else run.frame(t).transpose(2, 0, 1)
-
-
 def _report(
-    run: RunFolder, correction: Correction, before: ColorState, state: ColorState, after: Path, video: Video
+    run: RunFolder, correction: Correction, before: ColorState, state: ColorState, video: Video
 ) -> dict[str, Any]:
+    """The report of a run whose frames are corrected."""
     changed, iterations = state.origin != before.origin, run.report["iterations"]
-    known = {
+    row = {
         "number": len(corrections(run)) + 1,
         "iteration": len(iterations),
         "patches": sorted(correction.patches),
@@ -234,13 +224,15 @@ def _report(
         "changed_frames": changed.any(-1).any(-1).nonzero()[:, 0].tolist(),
         "changed_pixels": int(changed.sum()),
     }
-    row = Iteration(len(iterations), min(correction.patches), known["changed_pixels"], 0, 0)
-    kinds = {origin.name.lower(): int((state.kind == int(origin)).sum()) for origin in Origin}
-    report = run.report | {"corrections": [*corrections(run), known], "iterations": [*iterations, vars(row)]}
+    iteration = Iteration(len(iterations), min(correction.patches), row["changed_pixels"], 0, 0)
+    report = run.report | {"corrections": [*corrections(run), row], "iterations": [*iterations, vars(iteration)]}
     owner, count = provenance(state, replace(run, report=report)).unique(return_counts=True)
     names = {int(o): f"correction {-o}" if o < 0 else f"frame {o}" for o in owner}
-    report |= {"origin": kinds, "provenance": {names[int(o)]: int(n) for o, n in zip(owner, count, strict=True)}}
+    report["provenance"] = {names[int(o)]: int(n) for o, n in zip(owner, count, strict=True)}
+    report["origin"] = {origin.name.lower(): int((state.kind == int(origin)).sum()) for origin in Origin}
+    report["warnings"] = list(run.report.get("warnings", run.report.get("notes", ())))
     if report["scores"]:
         frames = [t for t in range(len(state)) if t not in report["exemplars"]]
-        report["scores"] = mean_scores([score(_frame(run, after, t), np.asarray(video.frames[t])) for t in frames])
+        scores = [score(run.frame(t).transpose(2, 0, 1), np.asarray(video.frames[t])) for t in frames]
+        report["scores"] = mean_scores(scores)
     return report

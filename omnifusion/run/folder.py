@@ -244,9 +244,16 @@ def open_run(folder: Path) -> RunFolder:
         run = RunFolder(folder, RunRequest(**values), json.loads(report.read_text()) if report.is_file() else {})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
         raise InputError(f"{folder} does not hold a run that can be opened again; run it anew.") from error
-    if any(folder.glob("corrections/[0-9]*/after")):
-        raise InputError(f"The last correction of {folder} was interrupted; correct it once more or undo it.")
+    if interrupted_corrections(folder):
+        raise InputError(f"The last correction of {folder} was interrupted; correct it once more.")
     return run
+
+
+def interrupted_corrections(folder: Path) -> list[Path]:
+    """The entries of corrections that the report of a run does not know of."""
+    report = folder / "report.json"
+    complete = json.loads(report.read_text()).get("corrections", ()) if report.is_file() else ()
+    return sorted(folder.glob("corrections/[0-9]*"))[len(complete) :]
 
 
 def copy_run(run: RunFolder, path: Path) -> RunFolder:
