@@ -27,18 +27,9 @@ EXACT = 100.0
 """The PSNR in dB that an exact frame is given, so that means stay finite."""
 
 
-def _means(maps: Iterable[np.ndarray]) -> np.ndarray:
-    return np.array([values.mean(dtype=np.float64) for values in maps])
-
-
-def _decibels(squares: np.ndarray) -> np.ndarray:
-    """The PSNR of mean squared errors of 8-bit values."""
-    return np.minimum(EXACT, 10 * np.log10(255**2 / np.maximum(squares, 1e-9)))
-
-
 def psnr(result: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio over all three channels in dB, at most ``EXACT``."""
-    return _decibels(_means((r.astype(np.float64) - t) ** 2 for r, t in zip(result, ground_truth, strict=True)))
+    return _decibels((r.astype(np.float64) - t) ** 2 for r, t in zip(result, ground_truth, strict=True))
 
 
 def psnr_uint8(result: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
@@ -47,7 +38,12 @@ def psnr_uint8(result: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
     Far from the ground truth it is far too high (a difference of 16 counts as none); only for comparison with figures
     that were published by that formula. An exact frame gets ``EXACT`` where the script has infinity.
     """
-    return _decibels(_means((r - t) ** 2 for r, t in zip(result, ground_truth, strict=True)))
+    return _decibels((r - t) ** 2 for r, t in zip(result, ground_truth, strict=True))
+
+
+def _decibels(squares: Iterable[np.ndarray]) -> np.ndarray:
+    means = np.array([values.mean(dtype=np.float64) for values in squares])
+    return np.minimum(EXACT, 10 * np.log10(255**2 / np.maximum(means, 1e-9)))
 
 
 def ssim(result: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
@@ -59,8 +55,9 @@ def ssim(result: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
 def ciede2000(result: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
     """Mean color difference CIEDE2000 (Sharma et al. 2005); 1 is about what people just notice."""
     lab = partial(skimage.color.rgb2lab, channel_axis=0)
+    difference = partial(skimage.color.deltaE_ciede2000, channel_axis=0)
     pairs = zip(result, ground_truth, strict=True)
-    return _means(skimage.color.deltaE_ciede2000(lab(t), lab(r), channel_axis=0) for r, t in pairs)
+    return np.array([difference(lab(t), lab(r)).mean(dtype=np.float64) for r, t in pairs])
 
 
 COMPARISONS: dict[str, Score] = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
@@ -81,11 +78,8 @@ def cdc(clip: np.ndarray, gaps: Sequence[int] = (1, 2, 4)) -> float:
 def load_lpips(weights: Path | None = None) -> Score:
     """Load LPIPS v0.1 on AlexNet (Zhang et al. 2018), a score per frame: lower is closer.
 
-    Args:
-        weights: torchvision's AlexNet state dict (``alexnet-owt-7be5be79.pth``); None = torchvision's own download.
-
-    Raises:
-        InputError: the weights cannot be had, or the file does not hold them.
+    ``weights``: torchvision's AlexNet state dict (``alexnet-owt-7be5be79.pth``); None = torchvision's own download.
+    InputError if they cannot be had, or the file does not hold them.
     """
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity  # here, as both imports take seconds
     from torchvision.models import AlexNet_Weights
@@ -99,7 +93,7 @@ def load_lpips(weights: Path | None = None) -> Score:
                 cached.symlink_to(weights.resolve(strict=True))
                 torch.hub.set_dir(folder)
             distance = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
-    except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, KeyError, IndexError, TypeError, pickle.UnpicklingError) as error:
         source = "torchvision's download" if weights is None else str(weights)
         raise InputError(f"LPIPS needs AlexNet's weights, but {source} cannot be read as them ({error}).") from error
     finally:

@@ -44,7 +44,7 @@ def test_psnr_by_hand() -> None:
     assert metrics.psnr(flat((7, 8, 9)), flat((7, 8, 9))) == metrics.EXACT
 
 
-def test_psnr_on_the_ruler_that_wraps() -> None:
+def test_psnr_of_the_formula_that_wraps() -> None:
     # 95 - 100 wraps to 251, whose square wraps to 25; 16 apart counts as equal; 20 * 20 wraps to 144
     assert metrics.psnr_uint8(flat((95, 100, 100)), flat((100, 100, 100))) == pytest.approx(
         10 * math.log10(255**2 / (25 / 3))
@@ -55,7 +55,7 @@ def test_psnr_on_the_ruler_that_wraps() -> None:
     )
 
 
-def test_gray_scores_far_better_on_the_ruler_that_wraps() -> None:
+def test_gray_scores_far_better_by_the_formula_that_wraps() -> None:
     truth = skimage.data.rocket().transpose(2, 0, 1)[None]
     L, _ = baselines.split(truth)
     gray = baselines.join(L, torch.zeros(1, 2, *truth.shape[2:]))

@@ -1,4 +1,4 @@
-"""A stroke colors the thing that it lies in and stops at its edges; strokes compete, and "keep" takes back."""
+"""A scribble colors the thing that it lies in and stops at its edges; scribbles compete, and "keep" takes back."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def test_a_stroke_colors_its_thing_and_keeps_luminance() -> None:
     assert overlap(colored[3] > 0, inside) > 0.7
     assert rgb_to_lab(from_uint8(colored[:3]))[1].numpy()[(colored[3] > 0) & inside].min() > 10
     assert (luminance(from_uint8(colored[:3])) - luminance(from_uint8(picture))).abs().mean() < 1
-    assert np.array_equal(colored, spread(picture, scribbles)), "the same strokes give the same picture"
+    assert np.array_equal(colored, spread(picture, scribbles)), "the same scribbles give the same picture"
 
 
-def test_strokes_of_two_colors_share_the_picture_and_keep_takes_back() -> None:
+def test_scribbles_of_two_colors_share_the_picture_and_keep_takes_back() -> None:
     picture, inside = disc()
     red = stroke(inside.shape, (slice(58, 62), slice(50, 90)), RED)
     both = red | stroke(inside.shape, (slice(58, 62), slice(140, 180)), GREEN)

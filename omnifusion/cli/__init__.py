@@ -69,8 +69,8 @@ def follow(steps: Steps[T]) -> T:
         stage = STAGES.get(step.stage, step.stage)
         bar = bar or tqdm(desc=stage, total=100, bar_format=layout, mininterval=pause, miniters=0)
         bar.set_description_str(stage, refresh=False)
-        left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
-        bar.set_postfix_str(step.message + left, refresh=False)
+        rest = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
+        bar.set_postfix_str(step.message + rest, refresh=False)
         bar.update(round(100 * step.done) - bar.n)
         if isinstance(step, Measured):
             bar.write(step.message)
@@ -152,7 +152,7 @@ def colorize(
     overwrite: opt.Overwrite = False,
     memory: Annotated[int, option("MIB", "memory of all processes together", min=1)] = 4096,
     workers: Annotated[Any, option("N|ray://HOST:PORT",
-        "so many processes color shots side by side, or the machines of a Ray cluster", parser=opt.workers)] = "1",
+        "how many processes color shots side by side, or the machines of a Ray cluster", parser=opt.workers)] = "1",
     threads: opt.Threads = 0,
     format: Annotated[Literal["h264", "h265", "prores", "ffv1", "png"], option(None,
         "how the film is encoded; png = its frames alone, which are written in any case")] = "h264",
@@ -228,7 +228,7 @@ def correct(
 @app.command()
 def suggest(
     folder: opt.Run,
-    most: Annotated[int, option("N", "at most so many frames", min=1)] = 3,
+    most: Annotated[int, option("N", "how many frames at most", min=1)] = 3,
     out: Annotated[Path | None, option("DIR", "a new folder for pictures of the frames' uncertainty")] = None,
 ) -> None:
     """Name the frames of a finished run that are worth coloring next, and where in them."""
@@ -241,19 +241,21 @@ def suggest(
         raise InputError(f"{out} exists; name a new folder.")
     run = open_run(folder)
     state = run.state()
-    for found in suggestions.suggest(state, most):
-        rows, columns = (found.region.any(1 - axis).nonzero()[:, 0].tolist() for axis in (0, 1))
-        h, w = found.region.shape
-        where = f"x {100 * columns[0] / w:.0f} to {100 * (columns[-1] + 1) / w:.0f} %"
-        where += f", y {100 * rows[0] / h:.0f} to {100 * (rows[-1] + 1) / h:.0f} %"
-        print(f"frame {found.frame}: resolves {100 * found.share:.0f} % of all uncertainty, most of it at {where}")
+    for suggestion in suggestions.suggest(state, most):
+        frame, region = suggestion.frame, suggestion.region
+        print(f"frame {frame}: resolves {100 * suggestion.share:.0f} % of all uncertainty, most of it at "
+              f"x {_extent(region.any(0))}, y {_extent(region.any(1))}")  # fmt: skip
         if out is not None:
             with writing(out):
                 out.mkdir(parents=True, exist_ok=True)
-                overlay = suggestions.drawn(
-                    run.frame(found.frame).transpose(2, 0, 1), suggestions.uncertainty(state)[found.frame], found.region
-                )
-                write_image(out / f"{found.frame:05d}.png", overlay)
+                picture, unsure = run.frame(frame).transpose(2, 0, 1), suggestions.uncertainty(state)[frame]
+                write_image(out / f"{frame:05d}.png", suggestions.drawn(picture, unsure, region))
+
+
+def _extent(mask: Any) -> str:
+    """Where the first and the last of a mask's values are, in percent."""
+    places = mask.nonzero()
+    return f"{100 * int(places.min()) / len(mask):.0f} to {100 * (int(places.max()) + 1) / len(mask):.0f} %"
 
 
 @app.command()
@@ -299,10 +301,10 @@ def _measuring(
         from omnifusion.stages import Stages
 
         protocol = Protocol(dataset.resolve().name, settings, frames, scale, degrade)
-        found = discover(dataset, clips.split(",") if clips else None)
+        paths = discover(dataset, clips.split(",") if clips else None)
         with TemporaryDirectory() as folder:
             out = json or Path(folder, "scores.json")
-            rows = follow(evaluate(found, methods, protocol, out, Stages(threads=threads), lpips_weights))
+            rows = follow(evaluate(paths, methods, protocol, out, Stages(threads=threads), lpips_weights))
         print(text := table(rows))
         if markdown:
             markdown.write_text(text, encoding="utf-8")

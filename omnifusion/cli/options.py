@@ -33,8 +33,7 @@ def option(metavar: str | None, help: str, *flags: str, **limits: Any) -> Any:
 
 
 def _bound(threads: int) -> int:
-    """Bound PyTorch's own threads, too; the pool of a run is bounded by whoever makes it."""
-    if threads:
+    if threads:  # PyTorch's own; a run's pool is bounded by whoever makes it
         import torch
 
         torch.set_num_threads(threads)
@@ -82,8 +81,8 @@ def _option(choice: Choice, name: str, hidden: bool = False) -> inspect.Paramete
     """A choice as an option; None = the preset's own value."""
     words = {"True": "on", "False": "off", "None": "none", "": "none"}
     values = {preset: words.get(str(value), value) for preset, value in choice.presets.items()}
-    known = [f"default {values['standard']}", *(f"{n} {v}" for n, v in values.items() if v != values["standard"])]
-    help = f"{choice.help[0].lower()}{choice.help[1:-1]} ({', '.join(known[: 1 if name == 'preset' else 3])})"
+    defaults = [f"default {values['standard']}", *(f"{n} {v}" for n, v in values.items() if v != values["standard"])]
+    help = f"{choice.help[0].lower()}{choice.help[1:-1]} ({', '.join(defaults[: 1 if name == 'preset' else 3])})"
     flag, kind = name.replace("_", "-"), bool if choice.kind is bool else str
     flags = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
     metavar = "|".join(choice.options) or {int: "N", float: "X", str: "TEXT"}.get(choice.kind)

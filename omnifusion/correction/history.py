@@ -75,7 +75,8 @@ def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
             manifest = Manifest(run.folder)
             for kind, pictures in (("patch", correction.patches), ("lock", correction.locks)):
                 for t, image in pictures.items():
-                    write_image(_claimed(manifest, f"{entry}/{kind}_{t:05d}.png"), image)
+                    manifest.claim(name := f"{entry}/{kind}_{t:05d}.png")
+                    write_image(run.folder / name, image)
             for step in work:
                 assert isinstance(step, Colored) and step.frame is not None
                 frame = _corrected(run, correction, video, state, step.state, step.frame)
@@ -122,16 +123,10 @@ def undo(run: RunFolder) -> RunFolder:
     return open_run(run.folder)
 
 
-def _claimed(manifest: Manifest, name: str) -> Path:
-    """The path of a file of the run that is about to be written."""
-    manifest.claim(name)
-    (manifest.folder / name).parent.mkdir(parents=True, exist_ok=True)
-    return manifest.folder / name
-
-
 def _set_aside(manifest: Manifest, entry: str, name: str) -> Path:
     """Move a file of the run into a correction's ``before``; returns its path, where the new one goes."""
-    os.replace(manifest.folder / name, _claimed(manifest, f"{entry}/before/{name}"))
+    manifest.claim(f"{entry}/before/{name}")
+    os.replace(manifest.folder / name, manifest.folder / entry / "before" / name)
     return manifest.folder / name
 
 

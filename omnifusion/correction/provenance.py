@@ -1,9 +1,8 @@
-"""Correct a finished run: painted pixels, and all pixels that show the same, take other colors.
+"""Correct colors: painted pixels, and all pixels that show the same, take other ones.
 
 Every pixel names the one that its color mainly came from (``ColorState.source``): its provenance. A propagated pixel
 shows the same as its source; an inpainted one starts a track of its own, since what looks alike need not be the same.
-So a track starts at one pixel and holds all pixels whose sources lead there, earlier and later in the clip. No flow is
-computed: sources lead from a pixel to the start of its track, and from there to what was painted.
+So a track starts at one pixel and holds all pixels whose sources lead there, earlier and later in the clip.
 """
 
 from __future__ import annotations
@@ -56,11 +55,7 @@ def sources(state: ColorState) -> Tensor:
 
 
 def resolve(pointers: Tensor) -> Tensor:
-    """Follow ``pointers`` ``(N,)`` to those that point at themselves.
-
-    Raises:
-        InputError: some form a circle, which no run writes.
-    """
+    """Follow ``pointers`` ``(N,)`` to those that point at themselves; InputError if some form a circle."""
     for _ in range(len(pointers).bit_length() + 1):
         if torch.equal(further := pointers[pointers], pointers):
             return pointers

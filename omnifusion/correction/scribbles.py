@@ -1,8 +1,8 @@
-"""From scribbles to colors: a stroke colors the thing that it lies in, up to its edges.
+"""From scribbles to colors: a scribble, connected and of one color, colors the thing that it lies in, up to its edges.
 
-Each stroke is cut out of its frame by GrabCut (Rother, Kolmogorov and Blake 2004). Plain GrabCut sees colors alone;
-this one also sees what sets the stroke apart from its surroundings in luminance, texture and the features of the
-bundled prior's encoder, which know what photographs show even without color.
+Each is cut out of its frame by GrabCut (Rother, Kolmogorov and Blake 2004). Plain GrabCut sees colors alone; this one
+also sees what sets the scribble apart from its surroundings in luminance, texture and the features of the bundled
+prior's encoder, which know what photographs show even without color.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from omnifusion.progress import InputError
 Array = np.ndarray
 
 SIDE, FEATURE_SIDE = 320, 864
-"""Longest side in pixels at which strokes are cut out, and at which the encoder reads a frame."""
+"""Longest side in pixels at which scribbles are cut out, and at which the encoder reads a frame."""
 
-MAX_STROKES = 24
-"""As many strokes, the largest, spread; further ones color what they cover."""
+MAX_SCRIBBLES = 24
+"""As many scribbles, the largest, spread; further ones color what they cover."""
 
 LIKENESS, DISTANCE, HULL = 1.9, 1.0, 1.4
-"""Log odds that a pixel belongs to a stroke: for each standard deviation by which it is more like the stroke than its
-surroundings are, less for its distance from the stroke and from the stroke's convex hull, in diameters of the stroke.
-Fitted to the masks of 24 frames and five kinds of strokes along each."""
+"""Log odds that a pixel belongs to a scribble: for each standard deviation by which it is more like it than its
+surroundings are, less for its distance from the scribble and from its convex hull, in diameters of the scribble.
+Fitted to the masks of 24 frames and five kinds of scribbles along each."""
 
 CERTAIN = 4.6
 """Log odds (99 to 1) from which on GrabCut is not asked."""
 
 ROUNDS = 2
-"""How often a stroke is cut out; every time but the first, what sets it apart is learned from the cut before."""
+"""How often a scribble is cut out; every time but the first, what sets it apart is learned from the cut before."""
 
 KEEP, OPEN = -1, -2
-"""Instead of a color: of strokes over what is to stay as it is, and where there is no stroke."""
+"""Instead of a color: of scribbles over what is to stay as it is, and where there is no scribble."""
 
 
 class Appearance(NamedTuple):
@@ -88,18 +88,18 @@ def _standard(x: Array, least: float) -> Array:
 
 
 def spread(picture: Array, scribbles: Array, keep: Array | None = None) -> Array:
-    """Color what the strokes lie in: ``(4, H, W)`` uint8, the frame in its new colors, opaque where strokes reach.
+    """Color what the scribbles lie in: ``(4, H, W)`` uint8, the frame in its new colors, opaque where scribbles reach.
 
-    Connected pixels of one color are a stroke. It is held against those of other colors and against what is to be
-    kept; where two reach, the more likely one wins. Luminance stays; chroma is the stroke's, and less in shadows.
+    Where scribbles of two colors reach, or what is to be kept, the more likely one wins. Luminance stays; chroma is the
+    scribble's, and less in shadows.
 
     Args:
         picture: the frame, ``(3, H, W)`` uint8, gray or in the colors that are to be corrected.
         scribbles: ``(4, H, W)`` uint8; what is opaque is painted.
-        keep: ``(H, W)`` bool, strokes over what is to stay as it is; None = none.
+        keep: ``(H, W)`` bool, scribbles over what is to stay as it is; None = none.
 
     Raises:
-        InputError: there is no stroke, or it is of another size.
+        InputError: there is no scribble, or it is of another size.
     """
     full = picture.shape[1:]
     if scribbles.shape[1:] != full or (keep is not None and keep.shape != full):
@@ -131,13 +131,13 @@ def _reach(look: Appearance, codes: Array) -> Array:
     """Whose color each pixel ``(h, w)`` of ``SIDE`` takes."""
     numbers, size = label(codes, background=OPEN, connectivity=2), look.L.shape
     _, first, areas = np.unique(numbers[numbers > 0], return_index=True, return_counts=True)
-    largest = 1 + np.argsort(-areas, kind="stable")[:MAX_STROKES]
-    strokes = [_covered(numbers == k, size) for k in largest]
+    largest = 1 + np.argsort(-areas, kind="stable")[:MAX_SCRIBBLES]
+    scribbles = [_covered(numbers == k, size) for k in largest]
     names = codes[numbers > 0][first][largest - 1]
     rivals = {name: _covered((codes != OPEN) & (codes != name), size) for name in names}
     allies = {name: _covered(codes == name, size) for name in names}
-    pairs = [(stroke, allies[name], rivals[name] & ~stroke) for name, stroke in zip(names, strokes, strict=True)]
-    odds = np.stack([np.zeros(size), *parallel(lambda pair: cut_out(look, *pair), pairs)])
+    jobs = [(x, allies[name], rivals[name] & ~x) for name, x in zip(names, scribbles, strict=True)]
+    odds = np.stack([np.zeros(size), *parallel(lambda job: cut_out(look, *job), jobs)])
     return np.array([OPEN, *names])[odds.argmax(0)]
 
 
@@ -147,22 +147,22 @@ def _covered(mask: Array, size: tuple[int, int]) -> Array:
     return (share > 0.5 * share.max()) & (share > 0)
 
 
-def cut_out(look: Appearance, stroke: Array, same: Array, others: Array) -> Array:
-    """Log odds ``(h, w)``, at least a little over 0 where a pixel belongs to ``stroke``, -inf where it does not."""
-    ys, xs = np.nonzero(stroke)
-    diameter = np.hypot(np.ptp(ys), np.ptp(xs)) + 0.03 * max(stroke.shape)
-    hull = cv2.fillConvexPoly(stroke.astype(np.uint8), cv2.convexHull(np.stack([xs, ys], 1).astype(np.int32)), 1)
-    masks = stroke.astype(np.uint8), hull
+def cut_out(look: Appearance, scribble: Array, same: Array, others: Array) -> Array:
+    """Log odds ``(h, w)``, at least a little over 0 where a pixel belongs to ``scribble``, -inf where it does not."""
+    ys, xs = np.nonzero(scribble)
+    diameter = np.hypot(np.ptp(ys), np.ptp(xs)) + 0.03 * max(scribble.shape)
+    hull = cv2.fillConvexPoly(scribble.astype(np.uint8), cv2.convexHull(np.stack([xs, ys], 1).astype(np.int32)), 1)
+    masks = scribble.astype(np.uint8), hull
     far, beyond = (cv2.distanceTransform(1 - x, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / diameter for x in masks)
-    inside, outside = stroke.astype(np.float64), np.minimum(far, 1).astype(np.float64) * ~same
+    inside, outside = scribble.astype(np.float64), np.minimum(far, 1).astype(np.float64) * ~same
     outside += others * outside.sum() / max(1, others.sum())
     for _ in range(ROUNDS):
-        pixels, cells = (_likeness(x, inside, outside, stroke.shape) for x in (look.pixels, look.cells))
+        pixels, cells = (_likeness(x, inside, outside, scribble.shape) for x in (look.pixels, look.cells))
         odds = LIKENESS * cells - DISTANCE * np.minimum(far, 3) - HULL * np.minimum(beyond, 2)
-        odds[stroke], odds[others] = np.inf, -np.inf
+        odds[scribble], odds[others] = np.inf, -np.inf
         image = np.dstack([2.55 * look.L, 128 + 30 * pixels, 128 + 30 * cells]).clip(0, 255).astype(np.uint8)
         cut = _grabcut(image, odds)
-        inside, outside = np.maximum(stroke, 0.5 * cut), outside * ~cut
+        inside, outside = np.maximum(scribble, 0.5 * cut), outside * ~cut
     return np.where(cut, np.maximum(odds, 1e-3), -np.inf)
 
 
@@ -183,8 +183,8 @@ def _likeness(features: Array, inside: Array, outside: Array, size: tuple[int, i
 
 def _grabcut(image: Array, odds: Array) -> Array:
     """The foreground ``(h, w)`` bool of an image whose log odds are known roughly."""
-    known = [cv2.GC_BGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD, cv2.GC_FGD]
-    mask = np.array(known, np.uint8)[np.digitize(odds, [-CERTAIN, 0, CERTAIN])]
+    labels = [cv2.GC_BGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD, cv2.GC_FGD]
+    mask = np.array(labels, np.uint8)[np.digitize(odds, [-CERTAIN, 0, CERTAIN])]
     foreground = int((mask & 1).sum())
     if min(foreground, mask.size - foreground) >= 5:  # its models have five components each
         cv2.setRNGSeed(0)

@@ -47,8 +47,7 @@ def static(L: Tensor, ab: Tensor) -> Tensor:
 
 def flow_warp(L: Tensor, ab: Tensor) -> Tensor:
     """Warp color from frame to frame along backward DIS flow (medium preset), border repeated."""
-    gray8 = _bytes(L)
-    result = [ab]
+    gray8, result = _bytes(L), [ab]
     for t in range(1, len(L)):
         result.append(warp(result[-1], _dis(gray8[t], gray8[t - 1])))
     return torch.stack(result)
@@ -56,8 +55,7 @@ def flow_warp(L: Tensor, ab: Tensor) -> Tensor:
 
 def levin(L: Tensor, ab: Tensor) -> Tensor:
     """``flow_warp`` whose pixels without a consistent track are filled by Levin et al. 2004, frame after frame."""
-    gray8 = _bytes(L)
-    result = [ab]
+    gray8, result = _bytes(L), [ab]
     for t in range(1, len(L)):
         backward, forward = _dis(gray8[t], gray8[t - 1]), _dis(gray8[t - 1], gray8[t])
         result.append(fill(L[t], warp(result[-1], backward), consistent(backward, forward)))
@@ -74,11 +72,10 @@ def consistent(backward: Tensor, forward: Tensor) -> Tensor:
     A pixel p passes if p + b lies in the frame and |b + f|^2 <= 0.01 (|b|^2 + |f|^2) + 0.5, with b = ``backward`` at p
     and f = ``forward`` at p + b; both flows ``(2, H, W)``.
     """
+    H, W = backward.shape[1:]
     f = warp(forward, backward)
-    gap = ((backward + f) ** 2).sum(0)
     bound = 0.01 * ((backward**2).sum(0) + (f**2).sum(0)) + 0.5
-    H, W = gap.shape
-    return (gap <= bound) & inside(pixel_grid(H, W) + backward.permute(1, 2, 0), H, W)
+    return (((backward + f) ** 2).sum(0) <= bound) & inside(pixel_grid(H, W) + backward.permute(1, 2, 0), H, W)
 
 
 def _bytes(L: Tensor) -> np.ndarray:

@@ -27,11 +27,8 @@ DUPLICATE_EVERY = 4  # every n-th frame is duplicated, as in a film of 19.2 fram
 def discover(dataset: Path, clips: Sequence[str] | None = None) -> dict[str, Path]:
     """Find the clips of a set by name: folders of frames and video files, of ``dataset`` or of a layout below it.
 
-    Args:
-        clips: which to take; a text file (such as DAVIS' ``ImageSets/2016/val.txt``) stands for the names in it.
-
-    Raises:
-        InputError: no such folder, no clips in it, or a clip that is not there.
+    ``clips``: which to take; a text file (such as DAVIS' ``ImageSets/2016/val.txt``) stands for the names in it.
+    InputError if there is no such folder, no clips in it, or a clip is not there.
     """
     if not dataset.is_dir():
         raise InputError(f"{dataset} is not a folder; name one that holds clips.")
@@ -47,17 +44,14 @@ def discover(dataset: Path, clips: Sequence[str] | None = None) -> dict[str, Pat
 
 
 def _is_clip(path: Path) -> bool:
-    """Whether ``path`` is a video file or a folder with pictures."""
-    if path.is_dir():
-        return any(p.suffix.lower() in IMAGES for p in path.iterdir())
-    return path.suffix.lower() in VIDEOS
+    files, endings = (path.iterdir(), IMAGES) if path.is_dir() else ([path], VIDEOS)
+    return any(file.suffix.lower() in endings for file in files)
 
 
 def read_clip(path: Path, frames: int | None = None, scale: float = 1.0) -> np.ndarray:
     """Read the first ``frames`` frames of a clip, ``(T, 3, H, W)`` uint8, resized by ``scale`` with area averaging.
 
-    Raises:
-        InputError: unreadable, or fewer than two frames.
+    InputError if it is unreadable, or has fewer than two frames.
     """
     clip = np.asarray(read(path, max_frames=frames).frames)
     if len(clip) < 2:
@@ -72,9 +66,7 @@ def read_clip(path: Path, frames: int | None = None, scale: float = 1.0) -> np.n
 def degrade(clip: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Age ``clip`` ``(T, 3, H, W)`` uint8 by grain, flicker, weave, scratches, dust and duplicate frames.
 
-    Returns:
-        The aged clip in gray, and its ground truth, the same frames, moved and duplicated, but clean and in color: both
-        ``(T', 3, H, W)`` uint8.
+    Returns the aged clip in gray, and its ground truth, the same frames moved and duplicated, but clean and in color.
     """
     random = np.random.default_rng(seed)
     h, w = clip.shape[2:]

@@ -28,15 +28,8 @@ from omnifusion.visualize import stretch
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured and how.
-
-    Attributes:
-        dataset: name of the set.
-        settings: OmniFusion's choices.
-        frames: the first n of each clip; None = whole clips.
-        scale: frames are resized by this with area averaging, before anything else.
-        degrade: how clips are aged first ("film"), or None.
-    """
+    """What is measured: the first ``frames`` (None = all) of each clip of a set, resized by ``scale`` with area
+    averaging, then aged as ``degrade`` says ("film"), colored under ``settings``."""
 
     dataset: str
     settings: Settings
@@ -46,13 +39,9 @@ class Protocol:
 
 
 def evaluate(
-    clips: Mapping[str, Path],
-    methods: Mapping[str, Method],
-    protocol: Protocol,
-    out: Path,
-    stages: Stages | None = None,
-    lpips_weights: Path | None = None,
-) -> Steps[pd.DataFrame]:
+    clips: Mapping[str, Path], methods: Mapping[str, Method], protocol: Protocol, out: Path,
+    stages: Stages | None = None, lpips_weights: Path | None = None,
+) -> Steps[pd.DataFrame]:  # fmt: skip
     """Run every method on every clip and score what it made; returns the rows, see ``read``.
 
     The methods of a clip run together, as they share its trackers and are all scored on what the first one inpainted.
@@ -97,16 +86,14 @@ def evaluate(
 
 def read(path: Path) -> pd.DataFrame:
     """Read an evaluation: a row for each clip and method with the scores of ``COLUMNS``, or an "error"; a clip that
-    could not be read has one row. ``attrs`` say how it was made: "protocol", "machine", "no_lpips".
-
-    Raises:
-        InputError: the file does not hold one.
+    could not be read has one row. ``attrs`` say how it was made: "protocol", "machine", "no_lpips". InputError if the
+    file does not hold one.
     """
     try:
         content = json.loads(path.read_text())
         rows = pd.DataFrame(content["rows"], columns=["clip", "method", *COLUMNS, "error"])
         rows.attrs = {key: content[key] for key in ("protocol", "machine", "no_lpips")}
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} does not hold an evaluation; name another file.") from error
     return rows
 

@@ -28,8 +28,6 @@ class Sample:
 
     Attributes:
         ground_truth: ``(T, 3, H, W)`` uint8; methods see its luminance and the color of its first frame alone.
-        settings: the choices of OmniFusion.
-        stages: where the heavy stages run.
         aged: ``(T, 3, H, W)`` uint8 gray frames that methods see instead of its luminance, or None.
         trackers: by the first frame of their shot; the first method that needs one fits it, and is charged for it.
     """
@@ -41,11 +39,7 @@ class Sample:
     trackers: dict[int, Tracker] = field(default_factory=dict)
 
     def clip(self) -> Clip:
-        """The clip as the product prepares it.
-
-        Raises:
-            InputError: the ground truth has no color.
-        """
+        """The clip as the product prepares it; InputError if the ground truth has no color."""
         video = Video(self.ground_truth, Fraction(24))
         if is_gray(video):
             raise InputError("The clip is in black and white; only a clip in color can be scored.")

@@ -75,11 +75,7 @@ class Coloring:
                 self._add(segment, work.result)
 
     def color_by(self, pool: LocalPool | RayPool) -> Steps[None]:
-        """Color all segments by workers: whichever is ready, as many at once as there are workers.
-
-        Raises:
-            InputError: as ``Segment.color``; or workers died, again and again.
-        """
+        """Color all segments by workers, as many at once as there are, whichever are ready; raises Canceled, too."""
         waiting, running = list(self.segments), dict[Future[Record], Segment]()
         try:
             while waiting or running:
@@ -95,9 +91,7 @@ class Coloring:
                         self._add(segment, future.result())
                     except BrokenExecutor:
                         waiting.insert(0, segment)
-                names = ", ".join(f"{s.shot.start} to {s.shot.stop - 1}" for s in running.values())
-                message = f"{len(self.records)} of {len(self.segments)} parts are colored"
-                yield Step("propagate", message + (f"; at frames {names}" if names else ""), self.done())
+                yield Step("propagate", f"{len(self.records)} of {len(self.segments)} parts are colored", self.done())
         finally:
             pool.close()
             for future, segment in running.items():
@@ -179,11 +173,7 @@ class LocalPool:
         self._executor = self._start()
 
     def submit(self, segment: Segment, folder: Path) -> Future[Record]:
-        """Begin to color a segment; where a process has died, all are started anew.
-
-        Raises:
-            InputError: ``MOST_DEATHS`` have died.
-        """
+        """Begin to color a segment; where a process has died, all are started anew, and InputError the last time."""
         try:
             return self._executor.submit(_color, segment, folder)
         except BrokenExecutor as error:
@@ -214,12 +204,8 @@ def _color(segment: Segment, folder: Path) -> Record:
 
 
 class RayPool:
-    """The machines of the Ray cluster at ``address`` ("ray://head:10001"), to which clip and run have the same paths;
-    each segment may take ``mib`` MiB.
-
-    Raises:
-        InputError: Ray is not installed, or the cluster cannot be reached.
-    """
+    """The Ray cluster at ``address`` ("ray://head:10001"), whose machines see clip and run under the same paths; each
+    segment may take ``mib`` MiB. InputError if Ray is not installed, or the cluster cannot be reached."""
 
     def __init__(self, address: str, mib: float) -> None:
         try:

@@ -67,11 +67,7 @@ def disk_mib(frames: int, size: Size, working: Size) -> int:
 
 
 def longest(working: Size, size: Size, mib: float) -> int:
-    """How many frames a segment may have in a process of ``mib`` MiB.
-
-    Raises:
-        InputError: not even a few.
-    """
+    """How many frames a segment may have in a process of ``mib`` MiB; InputError if not even a few."""
     free = (mib - BASE_MIB) * 2**20 - FULL_BYTES * size[0] * size[1]
     frames = int(free / (FRAME_BYTES * working[0] * working[1]))
     if frames < FEWEST:

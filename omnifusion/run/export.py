@@ -140,11 +140,7 @@ def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
 
 
 def export_saturated(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
-    """Write the frames and the film of a run at another saturation into the new folder ``out``.
-
-    Raises:
-        InputError: the folder exists or cannot be written.
-    """
+    """Write the frames and the film of a run at another saturation into the new folder ``out``."""
     video = run.video()
     with _new(out), Writer(out / "colorized.mp4", video) as film:
         (out / "frames").mkdir()
@@ -157,11 +153,7 @@ def export_saturated(run: RunFolder, out: Path, saturation: float = 1.0) -> Step
 
 def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
     """Write a run's chroma at full size, see ``chroma_picture``: the new film ``out`` if that ends in .mkv, else
-    pictures into the new folder ``out``.
-
-    Raises:
-        InputError: the run does not hold it; ``out`` exists or cannot be written.
-    """
+    pictures into the new folder ``out``. InputError if the run does not hold it."""
     run.colors(0)  # before anything is written
     film = out.suffix == CHROMA.ending
     with Writer(out, run.video(), format=CHROMA) if film else _new(out) as writer:

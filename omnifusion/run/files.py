@@ -33,7 +33,7 @@ def tracker_name(start: int) -> str:
 
 
 def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None:
-    """Write a frame's colors, each as in ``ColorState``, and the ``key`` of their segment; "" = it is not finished."""
+    """Write a frame's ``COLORS`` and the ``key`` of their segment; "" = it is not finished."""
     with _replacing(path) as file:
         np.savez(file, key=np.array(key), **{name: colors[name].numpy() for name in COLORS})
 

@@ -24,11 +24,10 @@ from omnifusion.settings import Settings
 from omnifusion.state import COLORS, ColorState, Video
 from omnifusion.video import read, read_image
 
+HEADER = "Files that OmniFusion wrote here, which a later run may replace or remove:"
 RESULTS = ("report.json", "frames/*", "iterations/*", "colorized.*", "origin.mp4")
 PARTS = (*RESULTS, "request.json", "exemplar_*.png", "colors/*", "trackers/*", "segments.json", "corrections/*")
 """Patterns of what the end of a run writes, and of all that a run writes but for the copy of its clip."""
-
-HEADER = "Files that OmniFusion wrote here, which a later run may replace or remove:"
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,11 @@ class RunRequest:
 
     Attributes:
         name: the clip's name as people know it; only ever shown, never used as a path.
-        settings: the choices of the run.
         frames: how many frames are colored at most, None = all.
-        exemplars: the frames for which a picture was given.
+        exemplars: the frames of which there is a colored picture.
         force: whether pictures that do not seem to show their frame are accepted.
         source: the clip's file or folder where the run's folder does not hold it.
-        clip_hash, pictures_hash: of the content of the clip and of the pictures; ``pipeline.begin`` sets them.
+        clip_hash, pictures_hash: of their content; ``pipeline.begin`` sets them, and ``exemplars``.
     """
 
     name: str
@@ -63,7 +61,8 @@ class Manifest:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "manifest.txt"
-        header, *names = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else [""]
+        text = self.path.read_text(errors="replace") if self.path.is_file() else ""
+        header, *names = text.splitlines() or [""]
         self.is_ours = header == HEADER
         self.names = {name for name in names if self.is_ours and _matches(name, *PARTS, "clip.*")}
 
@@ -82,17 +81,13 @@ class Manifest:
             )
 
     def claim(self, *names: str) -> None:
-        """Note files that are about to be written, and make their folders.
-
-        Raises:
-            InputError: one exists that no run wrote.
-        """
+        """Note files that are about to be written, and make their folders; InputError if no run wrote one."""
         new = [name for name in dict.fromkeys(names) if name not in self.names]
         for name in new:
             if os.path.lexists(self.folder / name):
                 raise InputError(f"{self.folder / name} was not written by a run; move it and run again.")
-        for folder in {name.split("/")[0] for name in names if "/" in name}:
-            (self.folder / folder).mkdir(exist_ok=True)
+        for parent in {(self.folder / name).parent for name in names}:
+            parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a") as file:
             file.writelines(f"{line}\n" for line in ([] if self.is_ours else [HEADER]) + new)
         self.is_ours = True
@@ -124,11 +119,7 @@ def _matches(name: str, *patterns: str) -> bool:
 
 
 def lock(folder: Path) -> FileLock:
-    """Claim a folder for whoever holds the result, until it is released or the process ends.
-
-    Raises:
-        InputError: a run is using it.
-    """
+    """Claim a folder until the lock is released or the process ends; InputError if a run is using it."""
     file_lock = FileLock(folder / "run.lock", timeout=0, thread_local=False)
     try:
         file_lock.acquire()
@@ -150,11 +141,9 @@ def locked(folder: Path, file_lock: FileLock | None = None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run in its ``folder``.
+    """A run in its ``folder``: what was asked for, and what came of it (empty until it is finished).
 
     Attributes:
-        request: what was asked for.
-        report: what came of it; empty until it is finished.
         source: the clip's file where neither the folder nor the request has it.
         lock: see ``lock``; held from ``pipeline.begin`` to the end of ``pipeline.color``.
     """
@@ -207,11 +196,7 @@ class RunFolder:
         return next((s["first_iteration"] for s in self.report.get("segments", ()) if frame < s["stop"]), 0)
 
     def colors(self, frame: int) -> dict[str, Tensor]:
-        """What ``ColorState`` says of a frame: ab ``(2, h, w)``, origin, confidence, source ``(h, w)``.
-
-        Raises:
-            InputError: it ships without, or the file is damaged.
-        """
+        """The ``COLORS`` of a frame as in ``ColorState``; InputError if it ships without, or the file is damaged."""
         if (colors := load_colors(self.folder / colors_name(frame))) is None:
             raise InputError(f"{self.folder} does not hold the colors of frame {frame} unrounded; run it anew.")
         origin, before = colors["origin"], 3 * self.first_iteration(frame)
@@ -233,11 +218,8 @@ class RunFolder:
 
 
 def open_run(folder: Path) -> RunFolder:
-    """The run in ``folder``, finished or not; nothing is written.
-
-    Raises:
-        InputError: there is none, or a correction of it was interrupted.
-    """
+    """The run in ``folder``, finished or not, without writing; InputError if there is none, or its last correction
+    was interrupted."""
     try:
         values, report = json.loads((folder / "request.json").read_text()), folder / "report.json"
         values["settings"], values["exemplars"] = Settings.from_mapping(values["settings"]), tuple(values["exemplars"])
@@ -263,7 +245,6 @@ def copy_run(run: RunFolder, path: Path) -> RunFolder:
         names = [name for name in sorted(Manifest(run.folder).names) if (run.folder / name).is_file()]
         Manifest(path).claim(*names)
         for name in names:
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
             link(run.folder / name, path / name)
     return open_run(path)
 

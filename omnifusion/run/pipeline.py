@@ -39,8 +39,7 @@ class Resources:
     """What a run may use, and what it writes.
 
     Attributes:
-        mib: memory of all its processes together.
-        threads: of all its processes together; 0 = as many as this process may use.
+        mib, threads: of all its processes together; 0 threads = as many as this process may use.
         workers: how many processes color segments side by side, or the address of a Ray cluster ("ray://...").
         format: of the film, see ``export``.
         max_frames, max_pixels: most frames that are read, and the largest frame or picture.
@@ -71,8 +70,6 @@ def begin(
     A run on the same clip in the folder goes on, or is replaced by what is asked now as far as that differs.
 
     Args:
-        path: empty, not there yet, or the folder of an earlier run.
-        request: without ``exemplars`` and hashes, which are found here.
         exemplars: frame -> picture ``(3 or 4, H, W)`` uint8.
         clip: a file of which the folder gets a copy; None = the clip stays at ``request.source``.
         overwrite: replace a run on another clip, or a corrected one; files that no run wrote are never touched.
@@ -81,8 +78,6 @@ def begin(
         InputError: the folder holds what no run wrote, another run, one that is going on, or the clip; or it cannot be
             written.
     """
-    if clip is None and request.source is None:
-        raise ValueError("a run needs a clip")
     source = Path(clip or request.source or "")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder for the results.")
@@ -133,9 +128,7 @@ def color(
     ``"complete": false``; called again, it goes on.
 
     Args:
-        run: as ``begin`` gave it, or its folder.
-        resources: what may be used.
-        stages: where the heavy stages run; None = here.
+        run: the result of ``begin``, or its folder.
         reuse: folders of other runs on the same clip, whose segments are taken where they are what is asked.
 
     Raises:
@@ -205,11 +198,7 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
 
 
 def prepared(run: RunFolder, resources: Resources) -> Clip:
-    """The clip of a run, ready to be colored.
-
-    Raises:
-        InputError: the clip or an exemplar cannot be used.
-    """
+    """The clip of a run, ready to be colored; InputError if the clip or an exemplar cannot be used."""
     request, most = run.request, [n for n in (run.request.frames, resources.max_frames) if n is not None]
     video = read(run.clip, min(most, default=None), max_pixels=resources.max_pixels)
     exemplars = [Exemplar(t, read_image(run.exemplar(t), resources.max_pixels, alpha=True)) for t in request.exemplars]

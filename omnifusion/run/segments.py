@@ -106,10 +106,8 @@ class Segment:
     """A shot, or a window of one, to be colored; it can be sent to another process.
 
     Attributes:
-        shot: its frames.
-        clip: that it is of, with the exemplars of these frames alone.
-        settings: the choices of the run.
-        key: the hash of all that its colors depend on; fit_key: of all that its tracker does.
+        clip: with the exemplars of the shot's frames alone.
+        key, fit_key: hashes of all that its colors, and its tracker, depend on.
         environment: of the process that asks for it.
     """
 
@@ -124,8 +122,7 @@ class Segment:
     def of(cls, clip: Clip, clip_hash: str, shot: Shot, settings: Settings, external: Sequence[str]) -> Segment:
         """The segment that colors ``shot``; ``external`` are the keys of the segments whose frames it needs.
 
-        Raises:
-            InputError: it asks a prior that is not there.
+        Raises InputError if it asks a prior that is not there.
         """
         exemplars = {e: picture for e, picture in clip.exemplars.items() if e in shot}
         asks_prior = prior_everywhere(settings) or not (exemplars or shot.external_frames)

@@ -211,11 +211,11 @@ def group(at: Vec = (0, 0, 0)) -> Any:
 
 def copy(thing: Any, at: Vec, scale: float = 1.0, turn: float = 0.0) -> Any:
     """The same mesh once more."""
-    twin = thing.copy()
-    bpy.context.collection.objects.link(twin)
-    twin.location, twin.rotation_euler = at, (0, 0, turn)
-    twin.scale = [s * scale for s in thing.scale]
-    return twin
+    other = thing.copy()
+    bpy.context.collection.objects.link(other)
+    other.location, copy.rotation_euler = at, (0, 0, turn)
+    other.scale = [s * scale for s in thing.scale]
+    return other
 
 
 def camera(lens: float = 35, f_stop: float | None = None) -> Any:
