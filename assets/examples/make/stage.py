@@ -213,7 +213,7 @@ def copy(thing: Any, at: Vec, scale: float = 1.0, turn: float = 0.0) -> Any:
     """The same mesh once more."""
     other = thing.copy()
     bpy.context.collection.objects.link(other)
-    other.location, copy.rotation_euler = at, (0, 0, turn)
+    other.location, other.rotation_euler = at, (0, 0, turn)
     other.scale = [s * scale for s in thing.scale]
     return other
 
