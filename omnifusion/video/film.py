@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from omnifusion.progress import InputError, check_canceled
-from omnifusion.video.common import OPENING, SWSCALE, check_size, reason, too_large
-from omnifusion.video.frames import Frames
+from omnifusion.video.common import OPENING, SWSCALE, Frames, check_size, reason, too_large
 
 NEAR = 48
 """Frames up to which going on is quicker than searching the film again."""
@@ -28,7 +27,7 @@ LEADS = (0, 5)
 """Seconds before a frame at which a film is entered to find it, one after another; then from its beginning."""
 
 BACKWARD = 1
-"""Seconds by which time stamps may fall back (frames out of order); further back a new recording begins."""
+"""Seconds by which time stamps may fall back (frames out of order); further back another recording was joined."""
 
 HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 """Transfer functions whose light is mapped to that of BT.709."""
@@ -83,7 +82,7 @@ class Film:
         self.begin = None if self.stream.start_time is None else self.stream.start_time * self.time_base
         self.promised = self._promised()
         self.errors: list[str] = []
-        self.begins_damaged = self.out_of_order = self.joined = False
+        self.begins_damaged = self.out_of_order = False
         self.missing = 0
 
     def decoded(self) -> Iterator[av.VideoFrame]:
@@ -122,22 +121,15 @@ class Film:
         return first, stamps
 
     def in_time(self, stamps: list[int | None]) -> tuple[list[int], list[int] | None]:
-        """The frames' numbers in the order of time, and their time stamps in it, of which a recording that was joined
-        to another goes on after it; None where the stamps are no good."""
-        known: dict[int, int] = {}
-        shift, latest = 0, None
-        for number, stamp in enumerate(stamps):
-            if stamp is None:
-                break
-            if latest is not None and stamp + shift < latest - BACKWARD / self.time_base:
-                shift, self.joined = latest + round(1 / self.rates[0] / self.time_base) - stamp, True
-            known.setdefault(stamp + shift, number)  # of two for one moment the first is shown
-            latest = stamp + shift if latest is None else max(latest, stamp + shift)
-        if None in stamps or len(known) < 0.9 * len(stamps):
+        """The frames' numbers in the order of time, and their time stamps in it; None where the stamps are no good."""
+        valid = [stamp for stamp in stamps if stamp is not None]
+        numbers = {stamp: k for k, stamp in reversed(list(enumerate(valid)))}  # of two for one moment the first is shown
+        order = [numbers[stamp] for stamp in sorted(numbers)]
+        self.out_of_order = order != list(range(len(order)))
+        fall = max((highest - stamp for highest, stamp in zip(accumulate(valid, max), valid, strict=True)), default=0)
+        if len(valid) < len(stamps) or len(numbers) < 0.9 * len(stamps) or fall * self.time_base > BACKWARD:
             return list(range(len(stamps))), None
-        order = [known[stamp] for stamp in sorted(known)]
-        self.out_of_order = order != list(range(len(stamps)))
-        return order, sorted(known)
+        return order, sorted(numbers)
 
     def timing(self, times: list[Fraction]) -> tuple[Fraction, tuple[Fraction, ...] | None]:
         """The exact frame rate; and ``times``, seconds from the first frame on, where they do not follow it."""
@@ -151,7 +143,7 @@ class Film:
 
     def warnings(self, first: av.VideoFrame, end: Fraction | None) -> Iterator[str]:
         """What is to be said of it, once it is scanned; it ends at ``end`` seconds, None = it was not read so far."""
-        if self.errors or self.out_of_order or self.joined or self.missing:
+        if self.errors or self.out_of_order or self.missing:
             lost = f" ({self.missing} frames)" if self.missing else ""
             first_too = ", the first frame also for what is lost before it" if self.begins_damaged else ""
             yield (
@@ -202,7 +194,7 @@ class FilmFrames(Frames):
         whole = max_frames is None or len(order) <= max_frames
         self.stop = None if whole else times[len(order[:max_frames])]
         self._order, times = order[:max_frames], times[:max_frames]
-        self._stamps = [] if known is None or film.errors or film.joined else known[:max_frames]
+        self._stamps = [] if known is None or film.errors else known[:max_frames]
         self._codec = film.codec
         if film.errors and film.begin is not None and film.begin < times[0]:
             times[0], film.begins_damaged = film.begin, True

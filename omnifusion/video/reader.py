@@ -14,9 +14,8 @@ from PIL import Image
 
 from omnifusion.progress import InputError, check_canceled
 from omnifusion.state import Video
-from omnifusion.video.common import MAX_PIXELS, reason
+from omnifusion.video.common import MAX_PIXELS, Frames, reason
 from omnifusion.video.film import FilmFrames, count_packets
-from omnifusion.video.frames import Frames
 from omnifusion.video.images import IMAGES, decoding, pages, read_image, to_array
 
 RATE = Fraction(24)
@@ -74,50 +73,45 @@ def _is_folder(path: Path) -> bool:
             return True
         if path.is_file():
             return False
-        found = "is neither a file nor a folder; give a film or a folder of frames" if path.exists() else ""
+        there = path.exists()
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({reason(error)}); check its name and its permissions.") from error
-    raise InputError(f"{path} {found}." if found else f"There is no file or folder {path}; check the name.")
+    if there:
+        raise InputError(f"{path} is neither a file nor a folder; give a film or a folder of frames.")
+    raise InputError(f"There is no file or folder {path}; check the name.")
 
 
 class _Pictures(Frames):
-    """The pictures of a folder."""
+    """The pictures of a folder, or of one file: each a file and its number there, None where it is the only one."""
 
-    def __init__(self, path: Path, files: list[Path], size: tuple[int, int], max_pixels: int) -> None:
-        super().__init__(path, (len(files), 3, *size))
-        self.files, self.max_pixels = files, max_pixels
-
-    def _frame(self, i: int) -> np.ndarray:
-        return read_image(self.files[i], self.max_pixels)
-
-
-class _Pages(Frames):
-    """The pictures of one file."""
-
-    def __init__(self, path: Path, numbers: list[int], size: tuple[int, int], max_pixels: int) -> None:
-        super().__init__(path, (len(numbers), 3, *size))
-        self.numbers, self.max_pixels = numbers, max_pixels
+    def __init__(
+        self, path: Path, pictures: list[tuple[Path, int | None]], size: tuple[int, int], max_pixels: int
+    ) -> None:
+        super().__init__(path, (len(pictures), 3, *size))
+        self.pictures, self.max_pixels = pictures, max_pixels
         self._opened: Image.Image | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_opened": None}
 
     def _frame(self, i: int) -> np.ndarray:
-        if self.numbers == [0]:
-            return read_image(self.path, self.max_pixels)
-        with decoding(self.path, self.max_pixels):
-            if self._opened is None or self._opened.tell() > self.numbers[i]:
-                self._opened = Image.open(self.path)  # kept open: an animation is decoded from frame to frame
-            for k in range(self._opened.tell(), self.numbers[i] + 1):
+        file, number = self.pictures[i]
+        if number is None:
+            return read_image(file, self.max_pixels)
+        with decoding(file, self.max_pixels):
+            if self._opened is None or self._opened.tell() > number:
+                self._opened = Image.open(file)  # kept open: an animation is decoded from frame to frame
+            for k in range(self._opened.tell(), number + 1):
                 self._opened.seek(k)
                 self._opened.load()
-            return to_array(self._opened, self.path)
+            return to_array(self._opened, file)
 
 
 def _pages(path: Path, max_frames: int | None, max_pixels: int) -> Video:
     numbers, seconds, size = pages(path, max_pixels)
     numbers, seconds = numbers[:max_frames], seconds[:max_frames]
-    frames: Any = _Pages(path, numbers, size, max_pixels)
+    pictures = [(path, None if numbers == [0] else number) for number in numbers]
+    frames: Any = _Pictures(path, pictures, size, max_pixels)
     if not all(seconds) or len(numbers) == 1:
         return Video(frames, RATE)
     if len(set(seconds)) == 1:
@@ -131,12 +125,12 @@ def _folder(path: Path, max_frames: int | None, max_pixels: int) -> Video:
     files, size = files[:max_frames], None
     for file in files:
         check_canceled()
-        found = pages(file, max_pixels)[2]
-        if found != (size := size or found):
-            (H, W), (h, w) = size, found
+        (h, w) = pages(file, max_pixels)[2]
+        (H, W) = size = size or (h, w)
+        if (h, w) != size:
             sizes = f"{W}x{H}, but {file.name} {w}x{h}"
             raise InputError(f"The frames in {path} differ in size ({sizes}); make them equal.")
-    frames: Any = _Pictures(path, files, size or (0, 0), max_pixels)
+    frames: Any = _Pictures(path, [(file, None) for file in files], size or (0, 0), max_pixels)
     return Video(frames, RATE, warnings=tuple(warnings))
 
 
@@ -150,9 +144,9 @@ def _images(folder: Path) -> tuple[list[Path], list[str]]:
     files = [file for file in there if file.suffix.lower() in IMAGES]
     if not files:
         kinds = Counter(file.suffix.lower() or ("folders" if file.is_dir() else "other files") for file in there)
-        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
-        hint = f"it holds {found}: save those as PNG or JPEG" if found else "put PNG or JPEG pictures in it"
-        raise InputError(f"The folder {folder} holds no frames that can be read; {hint}.")
+        content = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
+        advice = f"it holds {content}: save those as PNG or JPEG" if content else "put PNG or JPEG pictures in it"
+        raise InputError(f"The folder {folder} holds no frames that can be read; {advice}.")
     warnings, endings = [], Counter(file.suffix.lower() for file in files)
     if len({file.stem for file in files}) < len(files):  # such as proxies beside scans
         best = max(endings, key=lambda ending: (endings[ending], ending not in (".jpg", ".jpeg", ".webp"), ending))

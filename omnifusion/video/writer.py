@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import imageio_ffmpeg
@@ -109,9 +108,7 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
         complete = self._stream if kind is None else None
         try:
             if complete:
@@ -119,8 +116,8 @@ class Writer:
             self._container.close()
             if complete:
                 os.replace(self._joined(self.like.source) if self.like.source else self._silent, self.path)
-        except (av.FFmpegError, OSError) as problem:
-            raise refused(self.path, problem) from problem
+        except (av.FFmpegError, OSError) as error:
+            raise refused(self.path, error) from error
         finally:
             self._part.unlink(missing_ok=True)
             self._silent.unlink(missing_ok=True)
@@ -138,15 +135,13 @@ class Writer:
         kept = kept if self.format.pixels.startswith("yuv") else {}
         picture = av.VideoFrame.from_ndarray(rgb, "rgb24" if rgb.dtype == np.uint8 else "rgb48le")
         picture = picture.reformat(format=self.format.pixels, **kept)
-        picture.pts, picture.time_base = self._pts(self._count), self._time_base
+        times, k = self.like.times, self._count
+        picture.pts, picture.time_base = k if times is None else round(times[k] / self._time_base), self._time_base
         self._count += 1
         try:
             self._container.mux(self._stream.encode(picture))
         except (av.FFmpegError, OSError) as error:
             raise refused(self.path, error) from error
-
-    def _pts(self, index: int) -> int:
-        return index if self.like.times is None else round(self.like.times[index] / self._time_base)
 
     def _open(self, height: int, width: int) -> av.VideoStream:
         stream = self._container.add_stream(self.format.codec, rate=self.like.fps, options=dict(self.format.options))
