@@ -61,7 +61,7 @@ def clip() -> Clip:
 
 @pytest.fixture
 def loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny twin is offered as sd15, and each of its frames costs what one of 512x896 costs there."""
+    """The tiny prior is offered as sd15, and each of its frames costs what one of 512x896 costs there."""
     monkeypatch.setenv("OMNIFUSION_SD15", str(tiny))
     monkeypatch.setitem(zerogpu._loaded, "sd15", load_components(str(tiny), "cpu"))
     monkeypatch.setattr(zerogpu, "_rates", {})

@@ -41,9 +41,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 
 
 def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
-    """Two frames filled on the pretended GPU, from a hint and from noise."""
+    """Two frames filled on the pretended GPU, from an estimate and from noise."""
     L, ab, mask = frame()
-    hint = estimate_color(ReferenceFrame(L, ab * mask, mask), [])
+    estimate = estimate_color(ReferenceFrame(L, ab * mask, mask), [])
     text = embed(str(folder), "", "")
     with pretending():
         try:
@@ -54,7 +54,7 @@ def fill(folder: Path, **changes: Any) -> tuple[Components, list[torch.Tensor]]:
             for module in (components.unet, components.vae):
                 module.float().disable_gradient_checkpointing()  # a recomputed tensor carries no mark
         prior = DiffusionPrior(components, choose("draft", steps=2, **changes), text)
-        found = [run_to_end(prior.fill([FillTask(L, ab, mask, h, n) for n in (0, 1)])) for h in (hint, None)]
+        found = [run_to_end(prior.fill([FillTask(L, ab, mask, h, n) for n in (0, 1)])) for h in (estimate, None)]
     return components, [a for batch in found for a in batch]
 
 

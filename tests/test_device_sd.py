@@ -89,8 +89,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_prior(tmp_path_factory.mktemp("prior") / "tiny")
 
 
-def twin(folder: Path, dtype: torch.dtype, channels: int = 4) -> StableDiffusion:
-    """The tiny twin in another precision, with checkpointing as on a GPU."""
+def in_precision(folder: Path, dtype: torch.dtype, channels: int = 4) -> StableDiffusion:
+    """The tiny prior in another precision, with checkpointing as on a GPU."""
     load_components.cache_clear()
     parts = load_components(str(folder), "cpu")
     assert isinstance(parts, StableDiffusion)
@@ -118,17 +118,17 @@ def test_half_precision_gives_the_gradient_of_single(tiny: Path, dtype: torch.dt
     """Through decoder and denoiser, checkpointed; nothing overflows, nothing vanishes."""
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    exact = gradient(twin(tiny, torch.float32), z, checkpointing=False)
+    exact = gradient(in_precision(tiny, torch.float32), z, checkpointing=False)
     torch.manual_seed(0)
-    half = gradient(twin(tiny, dtype), z)
+    half = gradient(in_precision(tiny, dtype), z)
     assert (half - exact).norm() < near * exact.norm()
     assert (half == 0).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_twins_run_end_to_end_in_half_precision(tiny: Path, dtype: torch.dtype) -> None:
+def test_it_runs_end_to_end_in_half_precision(tiny: Path, dtype: torch.dtype) -> None:
     L, ab, mask = frame()
-    prior = DiffusionPrior(twin(tiny, dtype), choose("draft", steps=2, prior=str(tiny)))
+    prior = DiffusionPrior(in_precision(tiny, dtype), choose("draft", steps=2, prior=str(tiny)))
     tasks = [FillTask(L, ab, mask, estimate_color(ReferenceFrame(L, ab * mask, mask), []), seed) for seed in (0, 1)]
     seen: list[Any] = []
     filled = run_to_end(prior.fill(tasks), seen.append)
@@ -188,16 +188,18 @@ def test_a_gradient_that_overflows_is_taken_of_a_smaller_loss() -> None:
 
 
 def test_colors_that_are_no_numbers_are_left_out_and_told(tiny: Path) -> None:
-    parts = twin(tiny, torch.float32)
+    parts = in_precision(tiny, torch.float32)
     decode, broken = parts.vae.decode, torch.tensor([torch.nan, 1.0]).view(2, 1, 1, 1)
     parts.vae.decode = lambda z: type("", (), {"sample": decode(z).sample * broken[: len(z)]})()  # type: ignore[method-assign]
     L, ab, mask = frame()
-    hint = estimate_color(ReferenceFrame(L, ab * mask, mask), [])
+    estimate = estimate_color(ReferenceFrame(L, ab * mask, mask), [])
     prior = DiffusionPrior(parts, choose("draft", steps=1, prior=str(tiny)))
     seen: list[Any] = []
     first, second = run_to_end(
-        prior.fill([FillTask(L, ab, mask, hint, 0), FillTask(L, ab, mask, hint, 1)]), seen.append
+        prior.fill([FillTask(L, ab, mask, estimate, 0), FillTask(L, ab, mask, estimate, 1)]), seen.append
     )
-    assert torch.equal(first[:, ~mask], hint.ab[:, ~mask]) and not torch.equal(second[:, ~mask], hint.ab[:, ~mask])
+    hole = ~mask
+    assert torch.equal(first[:, hole], estimate.ab[:, hole])
+    assert not torch.equal(second[:, hole], estimate.ab[:, hole])
     told = [step.message for step in seen if isinstance(step, Note)]
     assert len(told) == 2 and "Eq. (4)" in told[0] and "no numbers" in told[1]

@@ -153,17 +153,17 @@ def test_small_steps_of_eq_4_lower_the_loss() -> None:
 
 
 @pytest.mark.parametrize("N", [1, 3])
-def test_literal_guidance_asks_the_denoiser_n_plus_one_times_a_step(N: int) -> None:
+def test_guidance_as_printed_asks_the_denoiser_n_plus_one_times_a_step(N: int) -> None:
     net = Net()
     run(net, constraint=constraint(optimizations=N))
     assert net.calls == 3 * (N + 1) - N  # after the last step z is z_0 and needs no prediction
 
 
-def test_sharing_asks_once_a_step_and_is_near_the_literal_result() -> None:
-    literal, shared, bare = Net(), Net(), Net()
-    wanted = run(literal, constraint=constraint())
+def test_sharing_asks_once_a_step_and_is_near_the_exact_result() -> None:
+    exact, shared, bare = Net(), Net(), Net()
+    wanted = run(exact, constraint=constraint())
     got = run(shared, constraint=constraint(share=True))
-    assert shared.calls == 3 and literal.calls == 5
+    assert shared.calls == 3 and exact.calls == 5
     assert (got - wanted).abs().max() < 0.5 * (run(bare) - wanted).abs().max()
 
 

@@ -1,4 +1,4 @@
-"""Shots that show the same lend each other their colors, and no others."""
+"""Shots that show the same share their colors, and no others."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def L(t: int) -> np.ndarray:
     return luminance(from_uint8(CUT[t]))[0].numpy()
 
 
-def lenders(exemplars: set[int]) -> dict[int, int | None]:
+def references(exemplars: set[int]) -> dict[int, int | None]:
     return {shot.start: shot.reference_frame for shot in find_references(SHOTS, exemplars, L)}
 
 
-def test_who_shows_the_same_lends() -> None:
-    found = lenders({0})
+def test_shots_that_show_the_same_share_colors() -> None:
+    found = references({0})
     assert found[0] is None and found[12] in range(6), "the exemplar's own shot, and the one that shows the same"
     assert found[6] is None and found[18] in range(6, 12), "those that look like no colored shot, and then alike"
-    assert list(found)[:2] == [0, 12], "the exemplar's colors are lent before others are invented"
-    assert lenders({0, 7, 13, 20}) == dict.fromkeys((0, 6, 12, 18))
+    assert list(found)[:2] == [0, 12], "the exemplar's colors are taken before others are invented"
+    assert references({0, 7, 13, 20}) == dict.fromkeys((0, 6, 12, 18))
 
 
-def test_who_lends_is_colored_before() -> None:
+def test_a_reference_is_colored_before() -> None:
     for exemplars in (set(), {20}, {3, 19}):
         done: list[Shot] = []
         for shot in find_references(SHOTS, exemplars, L):

@@ -236,7 +236,7 @@ def test_a_tracker_of_the_official_networks_survives_its_state(clip, seed):
     assert all(map(np.array_equal, tracker.trace(points, 0, 1), again.trace(points, 0, 1)))
 
 
-def test_the_papers_volume_is_believed_as_it_is(monkeypatch):
+def test_the_papers_volume_is_trusted_as_it_is(monkeypatch):
     """Traced at the working size with the samples it was fitted with; transmittance alone says what is visible."""
     for name, value in (("LAYERS", 3), ("HIDDEN", 16), ("samples", 6)):
         monkeypatch.setattr(OfficialVolume, name, value)

@@ -118,10 +118,10 @@ def frame(H: int = 20, W: int = 28) -> tuple[Tensor, Tensor, Tensor]:
     return L, ab, mask
 
 
-def fill(prior: DiffusionPrior, seed: int = 0, hinted: bool = False, size: tuple[int, int] = (20, 28)) -> Tensor:
+def fill(prior: DiffusionPrior, seed: int = 0, estimated: bool = False, size: tuple[int, int] = (20, 28)) -> Tensor:
     L, ab, mask = frame(*size)
-    hint = estimate_color(ReferenceFrame(L, ab * mask, mask), []) if hinted else None
-    return run_to_end(prior.fill([FillTask(L, ab, mask, hint, seed)]))[0]
+    estimate = estimate_color(ReferenceFrame(L, ab * mask, mask), []) if estimated else None
+    return run_to_end(prior.fill([FillTask(L, ab, mask, estimate, seed)]))[0]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -162,7 +162,7 @@ def test_a_prompt_is_guided_as_diffusers_does(make: Make) -> None:
 def test_known_pixels_come_back_bit_for_bit(make: Make, channels: int, start: float | None) -> None:
     prior = load_prior(choose("paper", prior=str(make(channels)), steps=2, strength=start))
     _, ab, mask = frame()
-    filled = fill(prior, hinted=start is not None)
+    filled = fill(prior, estimated=start is not None)
     assert filled.shape == ab.shape and torch.isfinite(filled).all()
     assert torch.equal(filled[:, mask], ab[:, mask])
     assert not torch.equal(filled[:, ~mask], ab[:, ~mask])
@@ -352,7 +352,7 @@ def test_the_bundled_prior_is_small_and_described() -> None:
 
 @pytest.fixture(scope="module")
 def correction(bundled: DiffusionPrior) -> Tensor:
-    """How far the bundled prior moves ab, ``(72, 128)``, where a hint is sure on the left and knows nothing right."""
+    """How far the bundled prior moves ab, ``(72, 128)``, where an estimate is sure on the left alone."""
     L, ab, mask = frame(72, 128)
     mask[:] = True
     mask[10:60, 20:110] = False
@@ -362,7 +362,7 @@ def correction(bundled: DiffusionPrior) -> Tensor:
     return (filled - ab).norm(dim=0)
 
 
-def test_the_bundled_prior_corrects_a_hint_only_where_it_is_unsure(correction: Tensor) -> None:
+def test_the_bundled_prior_corrects_an_estimate_only_where_it_is_unsure(correction: Tensor) -> None:
     assert correction[:, :64].max() < 1e-4
     assert 0.1 < correction[16:54, 70:104].mean() < 10
 

@@ -420,7 +420,7 @@ def test_a_picture_keeps_its_alpha_where_that_is_asked_for(tmp_path: Path) -> No
     assert np.array_equal(video.read_image(tmp_path / "whole.png", alpha=True), painted[:3])
 
 
-# --- what is said of a film is a hint ---------------------------------------------------------------------------------
+# --- what is said of a film may be wrong ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [b"reel1:take2", b"-y", b'it\'s "one"', b"caf\xe9", b"%03d [x]", "映画".encode()])

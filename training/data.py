@@ -35,7 +35,7 @@ class Examples(NamedTuple):
     """A batch to learn from, ``(B, C, s, s)``.
 
     Attributes:
-        L, ab: the truth; its L* may carry an old film's blur and grain.
+        L, ab: the ground truth; its L* may carry an old film's blur and grain.
         estimate, uncertainty: the color estimate; hole: 1 where the color is unknown.
         references: L, ab, and 1 where it is known, of another view, or none.
     """

@@ -44,13 +44,13 @@ INTERLACED, EXPLAINED = 0.25, 0.6
 the difference between their lines once these are brought to one moment."""
 
 SAMPLES = 12
-"""About so many frames in which combing and colors are looked for."""
+"""About how many frames are searched for combing and colors."""
 
 PARTS = (50, 75, 90, 98)
 """Percentiles of a frame's light that all fall by the same share in a fade."""
 
 COLORFUL = 0.05
-"""Share of the picture in color from which a shot is no doubt in color."""
+"""Share of the picture in color from which a shot is certainly in color."""
 
 FADED, DARK, BLACK = 0.8, 0.1, 1e-4
 """Share of light from which on there is no fade, at which any fall is one, and the light of what is black."""

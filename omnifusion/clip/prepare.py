@@ -27,7 +27,7 @@ from omnifusion.visualize import stretch
 PAINTED = 0.75
 """Share that is opaque under which a picture is painted over its frame; of others, a part is missing."""
 
-SHOWN_SIDE = 448
+COMPARED_SIDE = 448
 """Longest side in pixels of the frames in which shots are compared."""
 
 
@@ -132,8 +132,8 @@ class Clip:
 
         CIELAB's chroma grows with the cube root of light, as L* + 16 does; in the dark with light, as L* does.
         """
-        known = [e for e in self.exemplars if e in shot]
-        lit = min(known, key=lambda e: abs(e - frame)) if known else self.film.brightest(shot)
+        own = [e for e in self.exemplars if e in shot]
+        lit = min(own, key=lambda e: abs(e - frame)) if own else self.film.brightest(shot)
         if (share := self.film.fade(frame, lit)) == 1:
             return 1.0
         in_full_light = (L + 16) * share ** (-1 / 3) - 16
@@ -157,22 +157,22 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         InputError: an exemplar that does not fit its frame, or an interlaced clip.
     """
     notes, placed, fits = list(video.warnings), dict[int, np.ndarray](), {}
-    for given in exemplars:
-        if not 0 <= given.index < len(video):
+    for exemplar in exemplars:
+        if not 0 <= exemplar.index < len(video):
             raise InputError(
-                f"The exemplar is for frame {given.index}, but the clip has frames 0 to {len(video) - 1}; pick one."
+                f"The exemplar is for frame {exemplar.index}, but the clip has frames 0 to {len(video) - 1}; pick one."
             )
-        if given.index in placed:
-            raise InputError(f"Two exemplars are for the same frame, {given.index}; name the frame that each shows.")
-        if opaque(given.image).mean() < PAINTED:
-            placed[given.index] = overlaid(given.image, video.size, float(video.pixel_aspect))
+        if exemplar.index in placed:
+            raise InputError(f"Two exemplars are for the same frame, {exemplar.index}; name the frame that each shows.")
+        if opaque(exemplar.image).mean() < PAINTED:
+            placed[exemplar.index] = overlaid(exemplar.image, video.size, float(video.pixel_aspect))
             continue
-        frame = without_color(video.frames[given.index])
-        registered = register(given.image, frame, force, float(video.pixel_aspect))
-        placed[given.index], fits[given.index] = registered.image, (registered.before, registered.after)
+        frame = without_color(video.frames[exemplar.index])
+        registered = register(exemplar.image, frame, force, float(video.pixel_aspect))
+        placed[exemplar.index], fits[exemplar.index] = registered.image, (registered.before, registered.after)
         if registered.warning:
-            notes.append(f"Exemplar of frame {given.index}: {registered.warning}")
-    film, shown = inspect(video, fit_size(video.size, max_side)), fit_size(video.size, SHOWN_SIDE)
+            notes.append(f"Exemplar of frame {exemplar.index}: {registered.warning}")
+    film = inspect(video, fit_size(video.size, max_side))
     if film.interlaced >= INTERLACED and not force:
         raise InputError(
             "The clip is interlaced, its frames hold two moments in alternate lines",
@@ -196,7 +196,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
     shots = find_references(
         [shot.with_processed(placed) for shot in film.shots],
         placed,
-        lambda t: resize(luminance_of(video.frames[t])[None], shown)[0, 0].numpy(),
+        lambda t: resize(luminance_of(video.frames[t])[None], fit_size(video.size, COMPARED_SIDE))[0, 0].numpy(),
     )
     if len(shots) > 1:
         cuts = ", ".join(str(start) for start in sorted(shot.start for shot in shots)[1:])

@@ -25,7 +25,7 @@ from omnifusion.video.images import GRAY_SPREAD, color_spread
 LARGEST_ASPECT_ERROR = 0.03
 LEAST_CORRELATION, GOOD_CORRELATION = 0.5, 0.9
 IN_PLACE = 0.5  # px (of the working size): an exemplar of which 95 % would move less lines up as it is
-WORTHWHILE = 0.01  # gain in correlation of detail for which a movement is believed
+WORTHWHILE = 0.01  # gain in correlation of detail for which a movement is accepted
 STRETCH = 0.35  # largest deviation of the affine map from the identity, as a share
 AGREEING = 12  # matches that must agree on an affine map
 WORKING_SIDE = 720  # px, longest side at which the movement is sought
@@ -35,6 +35,9 @@ NO_CHROMA = 3.0  # of the most colorful thousandth: under it a picture has no co
 EVEN_BAR = 12  # gray levels between the darkest and the lightest of a line of a bar
 BETTER, TURNED = 0.1, 0.5  # gain in correlation for which a picture is laid otherwise, and from which turned
 REACH = 0.03  # of the longer side: how far flow may move what the affine map left
+
+Box: TypeAlias = tuple[slice, slice, slice]
+"""A part of a picture: all channels, rows, columns."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +86,22 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False, pixel_as
     size = fit_size((H, W), WORKING_SIDE)
     details = detail(_resize(source, size)), detail(_resize(target, size))
     move = _affine(*details)
-    seen = _resize(_inside(move).astype(np.uint8), (H, W)) > 0
-    shown = max(before, correlation(_moved(source, move)[seen], target[seen]))
-    if stretch > np.log(1 + (LARGEST_ASPECT_ERROR if shown < GOOD_CORRELATION else STRETCH)):
+    common = _resize(_inside(move).astype(np.uint8), (H, W)) > 0
+    fit = max(before, correlation(_moved(source, move)[common], target[common]))
+    if stretch > np.log(1 + (LARGEST_ASPECT_ERROR if fit < GOOD_CORRELATION else STRETCH)):
         raise InputError(
             f"The exemplar is {w}x{h}, the clip {W}x{H}: their aspect ratios differ by over 3 %; crop the exemplar to "
             "what its frame shows, bars included."
         )
-    if shown < LEAST_CORRELATION and not force:
+    if fit < LEAST_CORRELATION and not force:
         raise InputError(
-            f"The exemplar does not seem to show its frame: their luminance correlates at {shown:.2f} only (0.5 is the "
+            f"The exemplar does not seem to show its frame: their luminance correlates at {fit:.2f} only (0.5 is the "
             "least)",
             {"": "check the frame index", "force": "use it anyway"},
         )
     move, after = _add_flow(*details, move), before
     if np.percentile(np.linalg.norm(move, axis=-1), 95) >= IN_PLACE:
-        opaque = _found(*details, move, (H, W)) & (_moved(opaque.astype(np.float32), move) > 0.5)
+        opaque = _matching(*details, move, (H, W)) & (_moved(opaque.astype(np.float32), move) > 0.5)
         after = correlation(_moved(source, move)[opaque], target[opaque])
         picture = np.stack([_moved(channel, move) for channel in picture])
     if not opaque.all():
@@ -130,59 +133,65 @@ def _lay(
     As a whole or without bars of its own, over the frame or between the frame's bars: as its shape allows, and where it
     shows the frame best. Turned, only where it shows the frame in no other way.
     """
-    H, W = frame.shape[1:]
-    stretched = abs(np.log(image.shape[2] * H / (image.shape[1] * W)))
-    best, most = (_over(image, frame, (0, H, 0, W)), stretched, list[str]()), -1.0
+    best, most = (_over(image, frame, _whole(frame)), abs(_stretch(image, frame)), list[str]()), -1.0
     for turn in (0, 1, 3, 2):
         turned = np.rot90(image, turn, (1, 2))
-        for crop, box in _shapes(turned, frame):
-            (top, bottom, left, right), (y, y2, x, x2) = crop, box
-            stretch = np.log((right - left) * (y2 - y) / ((bottom - top) * (x2 - x)))
+        for crop, box in _ways(turned, frame):
+            part, place = turned[crop], frame[box]
+            stretch = _stretch(part, place)
             if min(abs(stretch), abs(stretch - np.log(pixel_aspect))) > np.log(1 + LARGEST_ASPECT_ERROR):
                 continue
-            laid = _over(turned[:, top:bottom, left:right], frame, box)
+            laid = _over(part, frame, box)
             fit = correlation(_luminance(laid[:3]), target)
             if fit > (max(most, TURNED) if turn else most) + BETTER:
-                words = {f"it was turned by {90 * turn} degrees": turn, "it was laid between the frame's bars": y or x,
-                         "its bars were cut off": crop != (0, turned.shape[1], 0, turned.shape[2])}  # fmt: skip
-                best, most = (laid, 0.0, [word for word, true in words.items() if true]), fit
+                words = [f"it was turned by {90 * turn} degrees"] if turn else []
+                words += ["it was laid between the frame's bars"] if place.shape != frame.shape else []
+                words += ["its bars were cut off"] if part.shape != turned.shape else []
+                best, most = (laid, 0.0, words), fit
             if most >= LEAST_CORRELATION:
                 return best
     return best
 
 
-Box: TypeAlias = tuple[int, int, int, int]
-"""A part of a picture: top, bottom, left, right."""
+def _stretch(image: np.ndarray, frame: np.ndarray) -> float:
+    """The logarithm of how much wider in shape a picture is than a frame."""
+    return float(np.log(image.shape[2] * frame.shape[1] / (image.shape[1] * frame.shape[2])))
 
 
-def _shapes(image: np.ndarray, frame: np.ndarray) -> Iterator[tuple[Box, Box]]:
+def _whole(image: np.ndarray) -> Box:
+    return slice(None), slice(0, image.shape[1]), slice(0, image.shape[2])
+
+
+def _ways(image: np.ndarray, frame: np.ndarray) -> Iterator[tuple[Box, Box]]:
     """What of a picture may be laid over what of a frame: all over all, then each without its bars."""
-    crop, box = ((0, x.shape[1], 0, x.shape[2]) for x in (image, frame))
-    yield crop, box
-    yield from list(product(dict.fromkeys([crop, _content(image)]), dict.fromkeys([box, _content(frame)])))[1:]
+    whole = _whole(image), _whole(frame)
+    yield whole
+    yield from (way for way in product((whole[0], _content(image)), (whole[1], _content(frame))) if way != whole)
 
 
 def _over(image: np.ndarray, frame: np.ndarray, box: Box) -> np.ndarray:
     """``frame`` with a picture laid over a part of it."""
-    top, bottom, left, right = box
-    if image.shape[1:] != (bottom - top, right - left):
-        image = to_uint8(resize(from_uint8(image)[None], (bottom - top, right - left)))[0].numpy()
-    if image.shape[1:] == frame.shape[1:]:
+    size = frame[box].shape[1:]
+    if image.shape[1:] != size:
+        image = to_uint8(resize(from_uint8(image)[None], (size[0], size[1])))[0].numpy()
+    if size == frame.shape[1:]:
         return np.ascontiguousarray(image)
     laid = np.concatenate([frame, np.full_like(frame[:1], 255)])[: len(image)]
-    laid[:, top:bottom, left:right] = image
+    laid[box] = image
     return laid
 
 
 def _content(image: np.ndarray) -> Box:
     """What of a picture ``(3 or 4, h, w)`` lies between its bars."""
     values = np.where(image[3] >= 128, image[1], 0) if len(image) == 4 else image[1]
-    box = []
-    for lines in (values, values.T):
+
+    def between(lines: np.ndarray) -> slice:
         darkest, lightest = np.percentile(lines, (2, 98), axis=1)
         uneven = np.flatnonzero(lightest - darkest > EVEN_BAR)
-        box += [int(uneven[0]), int(uneven[-1]) + 1] if len(uneven) > len(lines) / 4 else [0, len(lines)]
-    return box[0], box[1], box[2], box[3]
+        enough = len(uneven) > len(lines) / 4
+        return slice(int(uneven[0]), int(uneven[-1]) + 1) if enough else slice(0, len(lines))
+
+    return slice(None), between(values), between(values.T)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -211,33 +220,33 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _moved(image: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """``image`` ``(H, W)`` fetched along ``move`` ``(h, w, 2)``, which is px of its own size; the border repeats."""
+    """``image`` ``(H, W)`` warped along ``move`` ``(h, w, 2)``, which is px of its own size; the border repeats."""
     H, W = image.shape
     h, w = move.shape[:2]
     full = _resize(move, (H, W)) * np.array([W / w, H / h], np.float32)
     return cv2.remap(image, of.grid(H, W) + full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _found(source: np.ndarray, target: np.ndarray, move: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _matching(source: np.ndarray, target: np.ndarray, move: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Where ``target`` shows the same as ``source`` at its place, ``(H, W)`` bool of ``size``."""
     h, w = target.shape
     a, b = (x.astype(np.float32) - 128 for x in (_moved(source, move), target))
     radius = max(h, w) / 64
     both, one, other = (cv2.GaussianBlur(x, (0, 0), radius) for x in (a * b, a * a, b * b))
     alike = both / np.sqrt(one * other + 1)
-    found = (_inside(move) & ((alike > LEAST_ALIKE) | (np.minimum(one, other) < FLAT))).astype(np.uint8)
-    return cv2.resize(found, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    matched = (_inside(move) & ((alike > LEAST_ALIKE) | (np.minimum(one, other) < FLAT))).astype(np.uint8)
+    return cv2.resize(matched, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
 
 
 def _inside(move: np.ndarray) -> np.ndarray:
-    """Which pixels of ``move`` ``(h, w, 2)`` lie in the picture that they are fetched from, ``(h, w)`` bool."""
+    """Which pixels of ``move`` ``(h, w, 2)`` lie in the picture that they are warped from, ``(h, w)`` bool."""
     h, w = move.shape[:2]
     points = of.grid(h, w) + move
     return ((points > -1) & (points < (w, h))).all(-1)
 
 
 def _affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Where ``target``'s pixels are in ``source`` by the best affine map, ``(h, w, 2)`` px; no movement if in doubt."""
+    """Where ``target``'s pixels are in ``source`` by the best affine map, ``(h, w, 2)`` px, if it is clearly better."""
     pixels = of.grid(*target.shape)
     best, most = np.zeros_like(pixels), correlation(source, target) + WORTHWHILE
     for matrix in (_by_features(source, target), _by_correlation(source, target)):

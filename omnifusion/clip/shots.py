@@ -105,8 +105,8 @@ def flash(changes: Sequence[float], recent: Sequence[np.ndarray], small: np.ndar
     for lag in range(2, len(recent) + 1):
         between = range(len(changes) - lag, len(changes))
         peak, usual = max(changes[k] for k in between), float(np.median(changes[-4 * FLASH :]))
-        left = RETURN * peak if lag * usual < RETURN * peak else 2 * RETURN * peak  # what moves meanwhile is no cut
-        if peak >= LEAST_CHANGE and change(recent[-lag], small)[1].mean() < left:
+        share = RETURN if lag * usual < RETURN * peak else 2 * RETURN  # what moves meanwhile is no cut
+        if peak >= LEAST_CHANGE and change(recent[-lag], small)[1].mean() < share * peak:
             return set(between)
     return set()
 
@@ -121,9 +121,9 @@ def cut(changes: Sequence[float], flashes: Collection[int] = ()) -> list[Shot]:
     Args:
         flashes: changes that are no cuts.
     """
-    found = [k for k in range(len(changes)) if k not in flashes and _stands_out(changes, k)]
-    rivals = {k: [changes[i] for i in found if abs(i - k) < SHORTEST] for k in found}
-    cuts = [k + 1 for k in found if changes[k] == max(rivals[k])]
+    clear = [k for k in range(len(changes)) if k not in flashes and _stands_out(changes, k)]
+    rivals = {k: [changes[i] for i in clear if abs(i - k) < SHORTEST] for k in clear}
+    cuts = [k + 1 for k in clear if changes[k] == max(rivals[k])]
     return [Shot(a, b) for a, b in pairwise([0, *cuts, len(changes) + 1])]
 
 

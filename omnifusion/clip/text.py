@@ -9,18 +9,18 @@ import numpy as np
 
 Array = np.ndarray
 
-STROKE = 1 / 20
-"""Of the frame's height: strokes are narrower."""
+LINE = 1 / 20
+"""Of the frame's height: lines of letters are narrower."""
 
 STANDS_OUT, LIGHT, JUMP = 50, 170, 50
-"""Gray levels by which a stroke is lighter than what is around, that it has at least, by which it comes on at once."""
+"""Gray levels by which a line is lighter than what is around, that it has at least, by which it comes on at once."""
 
 CALM, STILL, MARGIN = 25, 15, 30
 """Those by which the rest changes meanwhile at most, in the median, by which it may change later, and by which its
 edges are darker."""
 
 SETTLED = 2
-"""Frames that a stroke must stay."""
+"""Frames that a line must stay."""
 
 NEVER = -1000
 
@@ -30,7 +30,7 @@ SMALLEST, EVEN, SHORTEST = 3e-3, 15, 8
 
 @dataclass
 class Text:
-    """Strokes that frames ``start`` to ``stop`` - 1 show: the ``pixels`` of the flattened frame, and their gray."""
+    """Letters that frames ``start`` to ``stop`` - 1 show: the ``pixels`` of the flattened frame, and their gray."""
 
     start: int
     stop: int
@@ -51,12 +51,12 @@ class TextFinder:
         if self._before is None:
             self._born, self._level = np.full(L.shape, NEVER), L
         else:
-            side = 2 * round(L.shape[0] * STROKE / 2) + 1
-            strokes = (L - cv2.morphologyEx(L, cv2.MORPH_OPEN, np.ones((side, side))) > STANDS_OUT) & (L > LIGHT)
+            side = 2 * round(L.shape[0] * LINE / 2) + 1
+            letters = (L - cv2.morphologyEx(L, cv2.MORPH_OPEN, np.ones((side, side))) > STANDS_OUT) & (L > LIGHT)
             change = L - self._before
             self._born[np.abs(L - self._level) > STILL] = NEVER
             if np.median(np.abs(change)) < CALM:
-                new = strokes & (change > JUMP)
+                new = letters & (change > JUMP)
                 self._born[new], self._level = t, np.where(new, L, self._level)
             settled = np.flatnonzero(self._born == t - SETTLED)
             if len(settled) > SMALLEST * L.size and np.ptp(np.percentile(L.ravel()[settled], (10, 90))) < EVEN:

@@ -42,7 +42,7 @@ class Flows:
 
     @classmethod
     def unknown(cls, images: Array, intervals: list[int]) -> Flows:
-        """Of all pairs of ``images`` ``(T, H, W)`` that are so many frames apart; nothing is trusted yet."""
+        """Of all pairs of ``images`` ``(T, H, W)`` at these intervals; nothing is trusted yet."""
         ways = [way for n in intervals for i in range(len(images) - n) for way in ((i, i + n), (i + n, i))]
         shape = (len(ways), *images.shape[1:])
         pairs = {way: k for k, way in enumerate(ways)}
@@ -84,13 +84,13 @@ def collect(images: Array, intervals: list[int], search: of.Search = of.dis) -> 
     flows = Flows.unknown(images, intervals)
     for shorter, interval in pairwise([0, *intervals]):
 
-        def found(i: int, j: int, shorter: int = shorter) -> Array:
+        def answer(i: int, j: int, shorter: int = shorter) -> Array:
             middle = i + shorter if i < j else i - shorter
             start = of.compose(flows.of((i, middle)), flows.of((middle, j))) if shorter else None
             return search(images[i], images[j], start)
 
         def one(pair: Pair) -> None:
-            flows.improve(images, *pair, found(*pair), found(*pair[::-1]))
+            flows.improve(images, *pair, answer(*pair), answer(*pair[::-1]))
 
         parallel(one, [pair for pair in flows.forward if pair[1] - pair[0] == interval])
     return flows
@@ -102,8 +102,8 @@ def collect_at_once(images: Array, intervals: list[int], search: of.SearchMany) 
     for n in range(0, len(flows.forward), BATCH):
         part = flows.forward[n : n + BATCH]
         i, j = (images[[pair[k] for pair in part]] for k in (0, 1))
-        found = search(np.concatenate([i, j]), np.concatenate([j, i]))
-        for pair, there, back in zip(part, found[: len(part)], found[len(part) :], strict=True):
+        results = search(np.concatenate([i, j]), np.concatenate([j, i]))
+        for pair, there, back in zip(part, results[: len(part)], results[len(part) :], strict=True):
             flows.improve(images, *pair, there, back)
     return flows
 

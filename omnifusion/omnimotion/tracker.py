@@ -100,7 +100,7 @@ class Preset:
     halve_every: int | None = None
 
     def total(self, frames: int) -> int:
-        """Iterations for so many frames."""
+        """Iterations for a clip of ``frames`` frames."""
         return round(max(1.0, frames / self.frames if self.frames else 1.0) * self.iterations)
 
     def factor(self, iteration: int, done: float) -> float:
@@ -188,7 +188,7 @@ def _optimize(tracker: OmniMotion, sampler: Sampler, p: Preset, seed: int) -> It
     for name, parameter in volume.named_parameters():
         groups[next(k for k, (start, _) in enumerate(p.rates) if name.startswith(start))]["params"].append(parameter)
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    began, shown, explained = time.monotonic(), -math.inf, torch.tensor(math.nan)
+    began, pictured, explained = time.monotonic(), -math.inf, torch.tensor(math.nan)
     for iteration in range(total):
         check_canceled()
         done, elapsed = iteration / total, time.monotonic() - began
@@ -206,8 +206,8 @@ def _optimize(tracker: OmniMotion, sampler: Sampler, p: Preset, seed: int) -> It
                 "fit", f"motion explained to {explained:.2f} px", done, elapsed * (1 / done - 1),
                 loss=float(explained), iteration=iteration + 1,
             )  # fmt: skip
-            if elapsed - shown > SHOW_EVERY:
-                shown = elapsed
+            if elapsed - pictured > SHOW_EVERY:
+                pictured = elapsed
                 picture = recent_tracks(images[middle], middle, lambda p, t: tracker.trace(p, middle, t)[0])
                 step = replace(step, picture=picture)
             yield step

@@ -21,7 +21,7 @@ MIX, RHO = 0.75, 0.05
 NEAR = 100.0
 """Samples this many to the volume unit apart count as one surface when tracing."""
 SMOOTHED = 8
-"""One ray in so many carries the temporal smoothness."""
+"""Every n-th ray carries the temporal smoothness."""
 LEAST_DET = 1e-3
 """Bound on the determinant of an affine map: between two depths with sound maps there may be one without."""
 CHUNK = 2**18

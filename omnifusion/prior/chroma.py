@@ -195,17 +195,17 @@ class ChromaNet(nn.Module):
         """Frames with their color estimate; references are colored frames of any size: L, ab, 1 where ab is known."""
         features = self.features(L)
         sources = [(features[0], ab, (1 - 2 * uncertainty).clamp_min(0))]
-        sources += [(self.features(L)[0], ab, known) for L, ab, known in references]
+        sources += [(self.features(L)[0], ab, mask) for L, ab, mask in references]
         extra = [F.avg_pool2d(uncertainty, FACTOR), self.encode(ab), features[0], self._copied(sources)]
         return Frames(features, ab, uncertainty, torch.cat(extra, dim=1))
 
     def _copied(self, sources: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
         """What each head copies from colored cells that look alike: mean ab, its spread, and how alike they look."""
         keys, values, weights = [], [], []
-        for context, ab, known in sources:
+        for context, ab, mask in sources:
             keys.append(F.normalize(self.match(context).unflatten(1, (HEADS, MATCHED)).flatten(3), dim=2))
-            weight = F.avg_pool2d(known, FACTOR)
-            color = F.avg_pool2d(ab * known, FACTOR) / ((weight + 1e-3) * SCALE)
+            weight = F.avg_pool2d(mask, FACTOR)
+            color = F.avg_pool2d(ab * mask, FACTOR) / ((weight + 1e-3) * SCALE)
             values.append(torch.cat([color, color.square()], dim=1).flatten(2))
             weights.append(weight.flatten(2))
         key, value, weight = (torch.cat(parts, dim=-1) for parts in (keys, values, weights))

@@ -41,7 +41,7 @@ DOWNLOADS = [
 """What is taken from the hub."""
 
 BLOCKS, BLOCK = 256, 64 << 10
-"""At most so many blocks of so many bytes of a file are read for a fingerprint, spread over it."""
+"""Blocks of a file that are read for a fingerprint, at most, and their bytes."""
 
 FIXES = {"prior bundled": "choose the bundled prior", "": "give a complete copy of this one"}
 
@@ -104,7 +104,7 @@ def prior_fingerprint(settings: Settings) -> str:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """All of a file of at most ``BLOCKS`` blocks; of a larger one so many, the first and the last among them."""
+    """All of a file of at most ``BLOCKS`` blocks; of a larger one that number, the first and the last among them."""
     last = max(0, path.stat().st_size - BLOCK)
     with path.open("rb") as file:
         for start in range(0, last + 1, max(BLOCK, last // (BLOCKS - 1))):

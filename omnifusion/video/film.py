@@ -1,4 +1,4 @@
-"""Films, decoded through PyAV (FFmpeg's libraries). What a film says of itself is a hint; what it decodes to counts."""
+"""Films, decoded through PyAV (FFmpeg's libraries). What a film says of itself may be wrong."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ class Film:
     def in_time(self, stamps: list[int | None]) -> tuple[list[int], list[int] | None]:
         """The frames' numbers in the order of time, and their time stamps in it; None where the stamps are no good."""
         valid = [stamp for stamp in stamps if stamp is not None]
-        numbers = {stamp: k for k, stamp in reversed(list(enumerate(valid)))}  # of two for one moment the first is shown
+        numbers: dict[int, int] = {}
+        for number, stamp in enumerate(valid):
+            numbers.setdefault(stamp, number)  # of two for one moment the first is shown
         order = [numbers[stamp] for stamp in sorted(numbers)]
         self.out_of_order = order != list(range(len(order)))
         fall = max((highest - stamp for highest, stamp in zip(accumulate(valid, max), valid, strict=True)), default=0)
@@ -189,12 +191,12 @@ class FilmFrames(Frames):
         if first is None:
             why = f" ({film.errors[0]})" if film.errors else ""
             raise InputError(f"{path} holds no frame that can be decoded{why}; repair it, or choose another.")
-        order, known = film.in_time(stamps)
-        times = [k / film.rates[0] for k in order] if known is None else [x * film.time_base for x in known]
+        order, ordered = film.in_time(stamps)
+        times = [k / film.rates[0] for k in order] if ordered is None else [x * film.time_base for x in ordered]
         whole = max_frames is None or len(order) <= max_frames
         self.stop = None if whole else times[len(order[:max_frames])]
         self._order, times = order[:max_frames], times[:max_frames]
-        self._stamps = [] if known is None or film.errors else known[:max_frames]
+        self._stamps = [] if ordered is None or film.errors else ordered[:max_frames]
         self._codec = film.codec
         if film.errors and film.begin is not None and film.begin < times[0]:
             times[0], film.begins_damaged = film.begin, True

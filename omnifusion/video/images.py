@@ -87,7 +87,7 @@ def decoding(path: Path, max_pixels: int) -> Iterator[None]:
         yield
     except (InputError, Canceled):
         raise
-    except Image.DecompressionBombError as error:  # so many that Pillow does not even tell how many
+    except Image.DecompressionBombError as error:  # Pillow does not even tell how many
         raise too_large(path, "has far", max_pixels) from error
     except Exception as error:  # Pillow's readers raise all kinds for a damaged file
         raise InputError(f"{path} cannot be read as a picture; save it as PNG or JPEG.") from error

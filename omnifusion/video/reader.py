@@ -29,7 +29,7 @@ def read(path: Path | str, max_frames: int | None = None, max_pixels: int = MAX_
     Frames come upright, with alpha over black, HDR tone-mapped, and more than 8 bits rounded to 8.
 
     Args:
-        max_frames: of a longer clip take the first so many.
+        max_frames: how many frames to take of a longer clip.
         max_pixels: largest frame; what is larger by its head is not decoded.
 
     Raises:
