@@ -62,14 +62,14 @@ def colorize(
 ) -> Steps[Result]:
     """Color a clip at its working size.
 
-    Each shot is a clip of its own. One without an exemplar takes its colors from the frame that is lent to it, or else
-    starts with its first frame colored by the prior.
+    Each shot is a clip of its own. One without an exemplar takes its colors from its reference frame, or else starts
+    with its first frame colored by the prior.
 
     Args:
         L: ``(T, 1, h, w)`` luminance in [0, 100].
         exemplars: frame index -> ab ``(2, h, w)``, NaN where one says nothing of its frame.
         settings: the choices of the run.
-        shots: cover the clip, lenders first (``clip.alike``); None = one shot.
+        shots: cover the clip, a shot that has another one's reference frame before it; None = one shot.
         stages: where the heavy stages run; None = here.
         trackers: fitted trackers by first frame of their shot, from an earlier run on the same clip.
         state: what is colored before the run; None = the exemplars.
@@ -90,15 +90,15 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     """Algorithm 1 on one shot. The paper inpaints at the end of its loop, here it is the beginning: a shot without an
     exemplar can start, too."""
     frames = shot.frames
-    given = [e for e in run.exemplars if e in frames] + shot.sources
-    first = min(frames, key=lambda j: abs(j - given[0])) if given else frames[0]
-    run.candidates = ColorCandidates(given, run.settings.trust_tracker, shot.remote_reference)
+    sources = [e for e in run.exemplars if e in frames] + shot.sources
+    first = min(frames, key=lambda j: abs(j - sources[0])) if sources else frames[0]
+    run.candidates = ColorCandidates(sources, run.settings.trust_tracker, shot.remote_reference)
     tracker = yield from run.track(shot)  # Train OmniMotion
-    between = {} if run.settings.trust_tracker else bracketing_exemplars(given, frames)
-    for i, targets in first_rounds(given, frames):  # for i = 1: the exemplars
+    between = {} if run.settings.trust_tracker else bracketing_exemplars(sources, frames)
+    for i, targets in first_rounds(sources, frames):  # for i = 1: the exemplars
         # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
         yield from run.propagate(tracker, i, targets, between=between)
-    visited = {e for e in given if run.state.is_complete(e)}
+    visited = {e for e in sources if run.state.is_complete(e)}
     asks_prior = prior_everywhere(run.settings)
     most, ahead = (run.stages.together, run.stages.together > 1) if asks_prior else (len(frames), False)
     while not run.is_complete(frames):  # if every frame is full colored then break
@@ -109,22 +109,22 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
             fresh = ~run.state.colored(i)
             if run.uncolored[i]:
                 yield run.inpaint(i, fills[i])  # x_i, M_i = IntraFrameInpaintingStep(x_i, M_i), eq. (5)
-            targets = frames if run.settings.trust_tracker or i in given else near(i, frames)
+            targets = frames if run.settings.trust_tracker or i in sources else near(i, frames)
             yield from run.propagate(tracker, i, targets, fresh)  # X, M = InterFramePropagationStep(x_i, X, M, i)
     run.set_state(run.state.repeated(shot.duplicates), shot.duplicates)
 
 
-def first_rounds(given: Sequence[int], frames: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
+def first_rounds(sources: Sequence[int], frames: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
     """Which exemplar colors which frames first: each those it is nearest to, then each all."""
-    if len(given) <= 1:
-        return [(e, frames) for e in given]
-    nearest = {j: min(given, key=lambda e: abs(e - j)) for j in frames}
-    return [(e, [j for j in frames if nearest[j] == e]) for e in given] + [(e, frames) for e in given]
+    if len(sources) <= 1:
+        return [(e, frames) for e in sources]
+    nearest = {j: min(sources, key=lambda e: abs(e - j)) for j in frames}
+    return [(e, [j for j in frames if nearest[j] == e]) for e in sources] + [(e, frames) for e in sources]
 
 
-def bracketing_exemplars(given: Sequence[int], frames: Sequence[int]) -> dict[int, tuple[int, int]]:
+def bracketing_exemplars(sources: Sequence[int], frames: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Of every frame between two exemplars these two."""
-    sides = {j: ([e for e in given if e < j], [e for e in given if e > j]) for j in frames if j not in given}
+    sides = {j: ([e for e in sources if e < j], [e for e in sources if e > j]) for j in frames if j not in sources}
     return {j: (max(before), min(after)) for j, (before, after) in sides.items() if before and after}
 
 
@@ -155,7 +155,7 @@ def next_frames(
         gray: share of gray pixels of each frame of the shot, in the order of time.
         first: the first exemplar, or the frame nearest to the reference frame, or the first frame.
         visited: the frames that were taken before.
-        most: at most so many.
+        most: at most this many.
         ahead: whether frames beyond the next keyframe may be taken with it, where each call of the prior costs.
     """
     if order == "grayest":
@@ -302,16 +302,16 @@ class Run:
         if self.settings.strength is not None:
             yield Step("inpaint", "matching similar pixels")
             with self.working("estimate"):
-                found = self.candidates.estimates(self.state, todo, tracker, frames)
+                colors = dict(zip(todo, self.candidates.estimates(self.state, todo, tracker, frames), strict=True))
             if not self.asks_prior(frames):
-                return dict(zip(todo, found, strict=True))
-            estimates = dict(zip(todo, found, strict=True))
+                return colors
+            estimates = {**colors}
         tasks = [
             FillTask(self.state.L[i], self.state.ab[i], self.state.colored(i), estimate, self._seed(i))
             for i, estimate in estimates.items()
         ]
         fills = (yield from self.costs.of("inpaint", self.stages.inpaint(tasks, self.settings))) if tasks else []
-        sure = torch.ones(())  # what is not estimated is not doubted either
+        sure = torch.ones(())  # what is not estimated counts as certain
         return {
             i: ColorEstimate(ab, sure) if estimate is None else replace(estimate, ab=ab)
             for (i, estimate), ab in zip(estimates.items(), fills, strict=True)

@@ -32,7 +32,7 @@ NEAREST = 2
 """How many complete frames, nearest in time, are color candidates beside the exemplars."""
 
 ISOLATED, ISOLATED_WINDOW = 0.2, 15
-"""A known pixel is isolated where so small a share of a window of this side is known: there transfers are tested."""
+"""A known pixel is isolated where at most this share of a window of this side is known: there transfers are tested."""
 
 CONTRADICTION_SIGMA = 6.0
 """Error in a*, b* of transfers at isolated known pixels at which their weight falls to 0.6."""
@@ -63,9 +63,9 @@ class ReferenceFrame:
     def candidates(self, features: Array | None = None, mask: Array | None = None) -> Candidates:
         """Some of its colored pixels, or of those in ``mask`` ``(H, W)``; ``features`` where they are known."""
         chosen = subset(self.mask.numpy() if mask is None else mask, MAX_CANDIDATES)
-        known = gray_features(self.L[0].numpy()) if features is None else features
+        features = gray_features(self.L[0].numpy()) if features is None else features
         names = np.full(chosen.shape, -1) if self.names is None else self.names.numpy()
-        return Candidates(known[chosen], self.ab.numpy()[:, chosen].T, names[chosen])
+        return Candidates(features[chosen], self.ab.numpy()[:, chosen].T, names[chosen])
 
 
 def estimate_color(
@@ -87,8 +87,8 @@ def estimate_color(
         the best candidate is right, 1 at known pixels; ``source``: of the one of most weight.
     """
     features = gray_features(frame.L[0].numpy()) if features is None else features
-    known = [r.candidates() if isinstance(r, ReferenceFrame) else r for r in references]
-    transferred = _transfer(frame, known, features)
+    pools = [r.candidates() if isinstance(r, ReferenceFrame) else r for r in references]
+    transferred = _transfer(frame, pools, features)
     candidates = [transferred, *warped]
     weights = torch.stack([torch.from_numpy(odds(c.confidence.numpy())) for c in candidates])
     weight = weights.sum(0)
@@ -101,16 +101,16 @@ def estimate_color(
 def _transfer(frame: ReferenceFrame, references: Sequence[Candidates], features: Array) -> ColorEstimate:
     """Transferred colors for some of the unknown pixels, on a lattice; confidence 0 elsewhere."""
     mask = frame.mask.numpy()
-    asked = subset(~mask, MAX_QUERIES)
+    queried = subset(~mask, MAX_QUERIES)
     transferrer = Transferrer([*references, frame.candidates(features)])
     work: list[Callable[[], Any]] = [
         lambda: _credit(frame, references, features),
-        lambda: transferrer(features[asked]),
+        lambda: transferrer(features[queried]),
     ]
     credit, transfer = parallel(lambda part: part(), work)
     ab, sure = np.zeros((2, *mask.shape), np.float32), np.zeros(mask.shape, np.float32)
     names = np.full(mask.shape, -1)
-    ab[:, asked], sure[asked], names[asked] = transfer.ab.T, transfer.confidence, transfer.names
+    ab[:, queried], sure[queried], names[queried] = transfer.ab.T, transfer.confidence, transfer.names
     return ColorEstimate(torch.from_numpy(ab), torch.from_numpy(sure) * credit, torch.from_numpy(names))
 
 

@@ -38,8 +38,8 @@ class InputError(Exception):
 
     def sentence(self, where: Callable[[str], str | None]) -> str:
         """The sentence for people who find an option where ``where`` says; what they have no option for is left out."""
-        known = [(text, where(option) if option else "") for option, text in self.fixes.items()]
-        fixes = [f"{text} with {place}" if place else text for text, place in known if place is not None]
+        places = [(text, where(option) if option else "") for option, text in self.fixes.items()]
+        fixes = [f"{text} with {place}" if place else text for text, place in places if place is not None]
         if not fixes:
             return self.problem + "." * bool(self.fixes)
         return f"{self.problem}; {', or '.join([', '.join(fixes[:-1]), fixes[-1]][len(fixes) == 1 :])}."

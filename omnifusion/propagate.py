@@ -96,8 +96,8 @@ def warp(
     answers = tracker.matches(marked, i, j)
     spread = None if trust_tracker else source.spread
     points, p = confidence.most_likely(marked, answers, target_L, source.L, spread)
-    asked = gray.ravel()[marked]
-    pixels, points, p = marked[asked], points[asked], p[asked]
+    wanted = gray.ravel()[marked]
+    pixels, points, p = marked[wanted], points[wanted], p[wanted]
     p = p * (match.sample(source.colored, points) > 0.99)
     motion = np.linalg.norm(points - match.points_of(pixels, W), axis=-1)
     sigma = gather_sigma(motion, match.sample(source.spread, points))

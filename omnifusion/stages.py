@@ -96,6 +96,6 @@ class Stages:
         """The same stages; flow and fit note what they cost."""
         return replace(
             self,
-            flow=lambda *given: costs.of("flow", self.flow(*given)),
-            fit=lambda *given: costs.of("fit", self.fit(*given)),
+            flow=lambda *values: costs.of("flow", self.flow(*values)),
+            fit=lambda *values: costs.of("fit", self.fit(*values)),
         )

@@ -24,7 +24,7 @@ SLACK = 1.5
 """How much farther than the nearest a neighbor may be: several times as fast as exact ones, to the same error."""
 
 MAX_QUERIES, MAX_CANDIDATES = 24_000, 8_000
-"""At most so many pixels of a frame ask (Levin's equations reach the others), and so many per frame answer."""
+"""Most pixels of a frame that ask (Levin's equations reach the others), and most of each that answer."""
 
 SCALES = (0.004, 0.012, 0.035, 0.1)
 """Radii of the features' Gaussian windows, as fractions of the frame's longer side."""

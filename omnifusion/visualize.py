@@ -41,7 +41,7 @@ def stretch(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 TAIL, SPACING = 8, 14
-"""Tracks are drawn over so many frames, and so many along the longer side."""
+"""Frames over which a track is drawn, and tracks along the longer side."""
 
 
 def recent_tracks(image: np.ndarray, frame: int, follow: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:

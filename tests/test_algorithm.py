@@ -95,7 +95,7 @@ def test_what_the_exemplar_sees_is_propagated_from_it(clip) -> None:
     _, visible = made.correspond(grid.reshape(-1, 2), 4, 0)
     taken = first[4].reshape(-1)
     assert not taken[~visible].any(), "what the exemplar does not show is not taken from it"
-    assert taken[visible].float().mean() > 0.5  # the rest is not sure enough, and left to the hint
+    assert taken[visible].float().mean() > 0.5  # the rest is not sure enough, and left to the color estimate
     error = (result.state.ab[4] - lab[4, 1:]).norm(dim=0)[first[4]]
     assert error.median() < 3.0
 
@@ -138,7 +138,7 @@ def test_shots_are_tracked_apart(clip) -> None:
     assert max(max(pair) for pair in asked) < 6
 
 
-def test_no_color_crosses_a_cut_unless_it_is_lent(clip) -> None:
+def test_no_color_crosses_a_cut_without_a_reference_frame(clip) -> None:
     _, lab = clip
     flow = choose("draft")
 
@@ -157,15 +157,15 @@ def test_what_repeats_a_frame_gets_its_colors_and_is_not_worked_on(clip) -> None
     duplicates = {2: 1, 3: 1, 6: 5}
     keep = [t for t in range(8) if t not in duplicates]
     L = lab[[duplicates.get(t, t) for t in range(8)], :1]
-    with_twins = run_to_end(colorize(L, {0: lab[0, 1:]}, choose("draft"), [Shot(0, 8, duplicates=duplicates)]))
+    repeated = run_to_end(colorize(L, {0: lab[0, 1:]}, choose("draft"), [Shot(0, 8, duplicates=duplicates)]))
     without = run_to_end(colorize(L[keep], {0: lab[0, 1:]}, choose("draft", order="next")))
     ordered = run_to_end(
         colorize(L, {0: lab[0, 1:]}, choose("draft", order="next"), [Shot(0, 8, duplicates=duplicates)])
     )
     for t, source in duplicates.items():
-        assert torch.equal(with_twins.state.ab[t], with_twins.state.ab[source])
-        assert torch.equal(with_twins.state.origin[t], with_twins.state.origin[source])
-    assert with_twins.state.mask.all() and not {i.frame for i in with_twins.iterations} & set(duplicates)
+        assert torch.equal(repeated.state.ab[t], repeated.state.ab[source])
+        assert torch.equal(repeated.state.origin[t], repeated.state.origin[source])
+    assert repeated.state.mask.all() and not {i.frame for i in repeated.iterations} & set(duplicates)
     torch.testing.assert_close(ordered.state.ab[keep][:3], without.state.ab[:3])
 
 
@@ -298,15 +298,15 @@ def test_a_match_is_likely_right_if_it_looks_similar_closes_its_cycle_and_lies_i
     assert 0 < p < 1
     for worse in ((4.0, 0.3, 3.0), (1.0, 3.0, 3.0), (1.0, 0.3, 20.0)):
         assert probability(*map(np.float32, worse)) < p
-    assert probability(np.float32(0), np.float32(np.inf), np.float32(0)) == 0, "what is not seen is not believed"
+    assert probability(np.float32(0), np.float32(np.inf), np.float32(0)) == 0, "what is not visible is not accepted"
 
 
-def test_a_literal_run_takes_what_the_tracker_brings(clip) -> None:
+def test_a_run_that_trusts_the_tracker_takes_what_the_tracker_brings(clip) -> None:
     made, lab = clip
     dark = replace(ColorState.of_exemplars(lab[:, :1], {0: lab[0, 1:]}), L=lab[:, :1].clone())
     dark.L[1:] *= 0.4  # looks unlike, and is seen
-    judged, literal = (propagated(made, dark, 1, word).colored(1).float().mean() for word in (False, True))
-    assert literal > 0.8 > 2 * judged
+    checked, trusted = (propagated(made, dark, 1, word).colored(1).float().mean() for word in (False, True))
+    assert trusted > 0.8 > 2 * checked
 
 
 def test_confidence_is_that_of_the_source_and_the_match(clip) -> None:

@@ -1,4 +1,4 @@
-"""The Levin solver against a direct solve and its laws; the hint against scenes whose answer is known."""
+"""The Levin solver against a direct solve and its laws; the color estimate against scenes whose answer is known."""
 
 from __future__ import annotations
 

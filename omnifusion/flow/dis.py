@@ -35,7 +35,7 @@ def dis(source: Array, target: Array, init: Array | None = None) -> Array:
     A fresh object per call: OpenCV's keeps buffers that do not survive a change of settings or start.
 
     Raises:
-        Canceled: the work was called off.
+        Canceled: the work is canceled.
     """
     check_canceled()
     height, width = source.shape
@@ -113,10 +113,10 @@ def cycle_error(there: Array, back: Array) -> Array:
 
 
 def appearance_error(source: Array, target: Array, flow: Array) -> Array:
-    """Difference in gray levels ``(H, W)`` between ``source`` and ``target`` fetched along ``flow``, smoothed over
+    """Difference in gray levels ``(H, W)`` between ``source`` and ``target`` warped along ``flow``, smoothed over
     5x5."""
-    seen = remap(target.astype(np.float32), grid(*source.shape) + flow)
-    return cv2.blur(np.abs(cv2.blur(seen - source.astype(np.float32), (3, 3))), (5, 5))
+    warped = remap(target.astype(np.float32), grid(*source.shape) + flow)
+    return cv2.blur(np.abs(cv2.blur(warped - source.astype(np.float32), (3, 3))), (5, 5))
 
 
 CYCLE = 1.0
@@ -126,8 +126,8 @@ CYCLE = 1.0
 def through_warp(search: Search, source: Array, target: Array, start: Array) -> Array:
     """``search`` for what is left once ``start`` has warped the target onto the source: unlike a start alone, it also
     follows what turns and grows, which square patches do not."""
-    seen = remap(target, grid(*source.shape) + start)
-    return compose(search(source, seen, np.zeros_like(start)), start)
+    warped = remap(target, grid(*source.shape) + start)
+    return compose(search(source, warped, np.zeros_like(start)), start)
 
 
 def intervals(frames: int, dense: int = 40) -> list[int]:

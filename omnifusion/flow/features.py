@@ -42,5 +42,5 @@ def affine_motion(p: Array, q: Array, within: float, partial: bool = False) -> t
     if len(p) < 3:
         return None, np.zeros(len(p), bool)
     estimate = cv2.estimateAffinePartial2D if partial else cv2.estimateAffine2D
-    found, agree = estimate(p, q, ransacReprojThreshold=within)
-    return found, np.zeros(len(p), bool) if found is None else agree[:, 0].astype(bool)
+    motion, agree = estimate(p, q, ransacReprojThreshold=within)
+    return motion, np.zeros(len(p), bool) if motion is None else agree[:, 0].astype(bool)

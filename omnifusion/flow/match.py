@@ -1,4 +1,4 @@
-"""Compiled kernels over lists of pixels: follow flows, judge matches, gather colors along them.
+"""Compiled kernels over lists of pixels: follow flows, compare matches, gather colors along them.
 
 Pixels are numbers ``(N,)`` int64 in row order of a frame ``(H, W)``; points are ``(N, 2)`` float32 (x, y) in
 ``geometry``'s coordinates. Whatever lies outside a frame repeats its border.
@@ -83,8 +83,8 @@ def luminance_residual(pixels: Array, points: Array, L: Array, source_L: Array, 
     difference = np.empty(len(pixels), np.float32)
     for n in range(len(pixels)):
         place[pixels[n]] = n
-        seen = _bilinear(source_L, points[n, 0], points[n, 1])
-        difference[n] = abs(seen - L[pixels[n] // W, pixels[n] % W])
+        value = _bilinear(source_L, points[n, 0], points[n, 1])
+        difference[n] = abs(value - L[pixels[n] // W, pixels[n] % W])
     across, out = np.empty_like(difference), np.empty_like(difference)
     for axis in range(2):
         values, blurred = (difference, across) if axis == 0 else (across, out)

@@ -77,8 +77,8 @@ class FlowTracker:
             j, out = job
             a = anchor(j)
             if out:
-                known = None if a == exemplar else self._direct[exemplar, a]
-                return self._search(exemplar, j, self.chain(a, j, known))
+                start = None if a == exemplar else self._direct[exemplar, a]
+                return self._search(exemplar, j, self.chain(a, j, start))
             start = self.chain(j, a)
             return self._search(j, exemplar, start if a == exemplar else of.compose(start, self._direct[a, exemplar]))
 
