@@ -36,14 +36,14 @@ def duplicates(frames: np.ndarray) -> dict[int, int]:
 
 def test_a_clean_clip_is_matched_as_it_is(clean: np.ndarray) -> None:
     clip = prepare(Video(clean), [], 160)
-    assert not clip.film.flickers and clip.shots == [Shot(0, 12)]
+    assert not clip.film.old and clip.shots == [Shot(0, 12)]
     assert torch.equal(clip.L, working_luminance(clean, clip.size))
 
 
-def test_flicker_is_known_and_evened_out(clean: np.ndarray) -> None:
+def test_an_old_film_is_known_and_cleaned(clean: np.ndarray) -> None:
     aged, truth = degrade(clean)
     clip = prepare(Video(aged), [Exemplar(0, truth[0])], 160)
-    assert clip.film.flickers and clip.film.flicker > 0.05
+    assert clip.film.old and clip.film.grain > 0.9 and clip.film.flicker > 0.05
     assert any("old" in note for note in clip.notes) and clip.report()["film"]["cleaned"]
     raw = working_luminance(aged, clip.size)
     new = [t for t in range(len(raw)) if t not in clip.shots[0].duplicates]
@@ -52,7 +52,9 @@ def test_flicker_is_known_and_evened_out(clean: np.ndarray) -> None:
         return float(L[new].mean((1, 2, 3)).diff().abs().mean())
 
     assert torch.equal(clip.luminance([0, 6, 7, 8]), clip.L[[0, 6, 7, 8]]), "a window sees the film that all see"
+
     assert change(clip.L) < 0.3 * change(raw)
+    assert 0.3 < clip.film.cleaned(torch.randn(2, 1, 80, 80)).std() < 0.5, "most of the grain goes"
 
 
 def test_flicker_makes_no_cuts_and_a_cut_is_still_found(clean: np.ndarray) -> None:
@@ -99,7 +101,7 @@ def test_repeated_frames_have_one_color_exactly_also_beside_an_exemplar(clean: n
 def test_luminance_is_delivered_as_it_was(clean: np.ndarray) -> None:
     aged, truth = degrade(clean[:5])
     clip = prepare(Video(aged), [Exemplar(0, truth[0])], 96)
-    assert clip.film.flickers
+    assert clip.film.old
     state = run_to_end(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
     for t in range(len(aged)):
         given, made = (luminance(from_uint8(x)) for x in (aged[t], clip.full_size(state, t)))
@@ -131,9 +133,9 @@ def test_real_clips() -> None:
     folder = Path(os.environ["OMNIFUSION_CLIPS"])
     for path in [*sorted((folder / "davis").iterdir())[::3], folder / "mp4" / "juggle.mp4"]:
         found = inspect(video.read(path, 24), (252, 448))
-        assert not found.flickers and found.combed == 0 and not any(shot.duplicates for shot in found.shots)
+        assert not found.old and found.combed == 0 and not any(shot.duplicates for shot in found.shots)
     film = inspect(video.read(next((folder / "film").glob("*.mp4"))), (320, 432))
-    assert [shot.start for shot in film.shots] == [0, 44, 134, 299] and not film.flickers
+    assert [shot.start for shot in film.shots] == [0, 44, 134, 299] and not film.old
     assert 60 < sum(len(shot.duplicates) for shot in film.shots) < 73, (
         "24 frames a second, shown at 29: one in five or six"
     )

@@ -1,7 +1,7 @@
 """What age did to a clip, and what else its pictures hold: one pass over it before a run.
 
-Repeated frames are colored once, flicker is evened out for matching (what is delivered is untouched), and interlacing,
-fades, shots in color, logos and burned-in text are found.
+Repeated frames are colored once, flicker is evened out and grain smoothed for matching (what is delivered is
+untouched); interlacing, fades, shots in color, logos and burned-in text are found.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from scipy.ndimage import uniform_filter1d
+from torch import Tensor
 
 from omnifusion.clip.shots import FLASH, LEAST_CHANGE, Shot, change, cut, flash, thumbnail
 from omnifusion.clip.text import SHORTEST, Text, TextFinder
+from omnifusion.color import luminance_of
 from omnifusion.flow import dis as of
+from omnifusion.geometry import resize
 from omnifusion.progress import check_canceled
 from omnifusion.state import Video
 from omnifusion.video.images import GRAY_SPREAD, color_deviation, overlay_of
@@ -33,8 +37,15 @@ REPEATS, REPEATS_BLOCK = 0.2, 0.5
 NEARBY, EVEN = 4, 12
 """Frames on either side that are nearby, and over which brightness is evened out."""
 
-FLICKER = 0.03
-"""Standard deviation of the logarithm of brightness from which it is evened out (docs/experiments.md)."""
+FLICKER, GRAIN = 0.03, 0.9
+"""Standard deviations of the logarithm of brightness from which it is evened out, and of L* from which grain is
+smoothed (docs/experiments.md)."""
+
+SMOOTH = 0.8
+"""Radius in pixels by which grain is smoothed."""
+
+HIGH = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+"""Passes white noise as strong as it is, and little else (Immerkaer 1996)."""
 
 STANDS_OUT, ALIKE, COMBED = 15, 10, 0.005
 """Gray levels by which a line stands out, and to which its neighbors are alike; share of the picture that is so."""
@@ -44,7 +55,7 @@ INTERLACED, EXPLAINED = 0.25, 0.6
 the difference between their lines once these are brought to one moment."""
 
 SAMPLES = 12
-"""About how many frames are searched for combing and colors."""
+"""About how many frames are searched for grain, combing and colors."""
 
 PARTS = (50, 75, 90, 98)
 """Percentiles of a frame's light that all fall by the same share in a fade."""
@@ -64,6 +75,7 @@ class Film:
         shots: those of the clip, with their repeated frames.
         gain: ``(T,)`` by which brightness is multiplied to be even; 1 where nothing flickers.
         flicker: standard deviation of the logarithm of brightness from frame to frame.
+        grain: standard deviation in L* at the working size.
         combed: share of the frames looked at in which lines alternate as if they held two moments.
         interlaced: the same, where they hold two moments for certain: movement explains the lines.
         light: ``(T, 4)`` light of the darker, middle, lighter and lightest parts of the frames, 1 = white.
@@ -74,6 +86,7 @@ class Film:
     shots: list[Shot]
     gain: Array
     flicker: float
+    grain: float
     combed: float
     interlaced: float
     light: Array
@@ -81,9 +94,15 @@ class Film:
     texts: list[Text]
 
     @property
-    def flickers(self) -> bool:
-        """Whether brightness is evened out for matching."""
-        return self.flicker > FLICKER
+    def old(self) -> bool:
+        """Whether frames are cleaned for matching."""
+        return self.flicker > FLICKER or self.grain > GRAIN
+
+    def cleaned(self, L: Tensor) -> Tensor:
+        """Luminance ``(T, 1, h, w)`` with its grain smoothed, if it has any."""
+        if self.grain <= GRAIN:
+            return L
+        return torch.from_numpy(np.stack([cv2.GaussianBlur(frame[0], (0, 0), SMOOTH) for frame in L.numpy()]))[:, None]
 
     def brightest(self, shot: Shot) -> int:
         """The frame of a shot that has the most light."""
@@ -108,9 +127,10 @@ class Film:
     def report(self) -> dict[str, Any]:
         """What ``report.json`` says of it."""
         return {
+            "grain": round(self.grain, 2),
             "flicker": round(self.flicker, 4),
             "repeated": sum(len(shot.duplicates) for shot in self.shots),
-            "cleaned": self.flickers,
+            "cleaned": self.old,
         }
 
     def notes(self) -> list[str]:
@@ -120,10 +140,10 @@ class Film:
             notes.append(f"{repeated} frames repeat the one before them and get its colors.")
         if self.combed >= INTERLACED > self.interlaced:
             notes.append("Lines alternate as in an interlaced film, but do not move so: the clip is used as it is.")
-        if self.flickers:
+        if self.old:
             notes.append(
-                f"The film is old (brightness off by {self.flicker:.0%}): colors are matched on a copy of even "
-                "brightness, its own is kept."
+                f"The film is old (grain of {self.grain:.1f} L*, brightness off by {self.flicker:.0%}): colors are "
+                "matched on a clean copy, its own brightness is kept."
             )
         return notes
 
@@ -137,7 +157,7 @@ class Film:
 def inspect(video: Video, size: tuple[int, int]) -> Film:
     """Look at a clip that is worked on at ``size`` (h, w)."""
     changes, worst, gains, light = list[float](), list[float](), list[float](), list[Array]()
-    combed, deviations, flashes = list[tuple[bool, bool]](), dict[int, Array](), set[int]()
+    noise, combed, deviations, flashes = list[float](), list[tuple[bool, bool]](), dict[int, Array](), set[int]()
     step, recent, finder = max(2, len(video) // SAMPLES), deque[Array](maxlen=FLASH + 1), TextFinder()
     for t, frame in enumerate(video.frames):
         check_canceled()
@@ -151,6 +171,7 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
             worst.append(float(cv2.blur(changed, (BLOCK, BLOCK)).max()))
             flashes |= flash(changes, recent, small)
         if t % step == 0:
+            noise.append(_noise(resize(luminance_of(frame)[None], size)[0, 0].numpy()))
             combed.append(_combed(frame[1]))
         if t % step == 0 or changes[-1] >= LEAST_CHANGE:  # at least where a shot begins
             deviations[t] = color_deviation(frame).clip(0, 255).astype(np.uint8)
@@ -163,7 +184,7 @@ def inspect(video: Video, size: tuple[int, int]) -> Film:
     begins = {shot.start for shot in shots}
     ends = begins | {len(video)}
     texts = [x for x in finder.texts if x.start not in begins and (x.stop - x.start >= SHORTEST or x.stop in ends)]
-    return Film(shots, factors, flicker, lines, moments, np.array(light), deviations, texts)
+    return Film(shots, factors, flicker, float(np.median(noise)), lines, moments, np.array(light), deviations, texts)
 
 
 def _with_duplicates(shot: Shot, changes: Array, worst: Array) -> Shot:
@@ -184,6 +205,12 @@ def _even(gains: Array, shots: Sequence[Shot]) -> Array:
         track = np.concatenate([[0], np.cumsum(gains[shot.start : shot.stop - 1])])
         factors[shot.start : shot.stop] = np.exp(uniform_filter1d(track, 2 * EVEN + 1, mode="mirror") - track)
     return factors
+
+
+def _noise(L: Array) -> float:
+    """Standard deviation of the grain of a frame ``(h, w)``, in its calmest blocks."""
+    power = cv2.blur(cv2.filter2D(L, -1, HIGH) ** 2, (BLOCK, BLOCK))[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK]
+    return float(np.sqrt(np.quantile(power, 0.05)))
 
 
 def _combed(picture: Array) -> tuple[bool, bool]:

@@ -66,9 +66,10 @@ class Clip:
         return self.luminance(range(len(self.video)))
 
     def luminance(self, frames: Iterable[int]) -> Tensor:
-        """``(T, 1, h, w)`` luminance at the working size of some frames, of even brightness."""
+        """``(T, 1, h, w)`` luminance at the working size of some frames; of an old film, that of its clean copy."""
         chosen = list(frames)
-        return working_luminance((self.video.frames[t] for t in chosen), self.size, self.film.gain[chosen])
+        L = working_luminance((self.video.frames[t] for t in chosen), self.size, self.film.gain[chosen])
+        return self.film.cleaned(L)
 
     def exemplar_ab(self) -> dict[int, Tensor]:
         """The exemplars' chroma at the working size, frame index -> ``(2, h, w)``, NaN where one is not opaque."""
