@@ -28,21 +28,18 @@ from omnifusion.video.images import GRAY_SPREAD, color_deviation, overlay_of
 
 Array = np.ndarray
 
-BLOCK = 16
-"""Side in pixels of the blocks in which pictures are compared."""
+BLOCK = 16  # side in pixels of the blocks in which pictures are compared
 
 REPEATS, REPEATS_BLOCK = 0.2, 0.5
 """Of what changes nearby, at most so much changes where a frame is repeated: on the mean, and in the worst block."""
 
-NEARBY, EVEN = 4, 12
-"""Frames on either side that are nearby, and over which brightness is evened out."""
+NEARBY, EVEN = 4, 12  # frames on either side that are nearby, and over which brightness is evened out
 
 FLICKER, GRAIN = 0.03, 0.9
 """Standard deviations of the logarithm of brightness from which it is evened out, and of L* from which grain is
 smoothed (docs/experiments.md)."""
 
-SMOOTH = 0.8
-"""Radius in pixels by which grain is smoothed."""
+SMOOTH = 0.8  # radius in pixels by which grain is smoothed
 
 HIGH = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 """Passes white noise as strong as it is, and little else (Immerkaer 1996)."""
@@ -54,14 +51,9 @@ INTERLACED, EXPLAINED = 0.25, 0.6
 """Share of frames of two moments from which a clip is refused: of telecined ones, two in five are; and what is left of
 the difference between their lines once these are brought to one moment."""
 
-SAMPLES = 12
-"""About how many frames are searched for grain, combing and colors."""
-
-PARTS = (50, 75, 90, 98)
-"""Percentiles of a frame's light that all fall by the same share in a fade."""
-
-COLORFUL = 0.05
-"""Share of the picture in color from which a shot is certainly in color."""
+SAMPLES = 12  # about how many frames are searched for grain, combing and colors
+PARTS = (50, 75, 90, 98)  # percentiles of a frame's light that all fall by the same share in a fade
+COLORFUL = 0.05  # share of the picture in color from which a shot is certainly in color
 
 FADED, DARK, BLACK = 0.8, 0.1, 1e-4
 """Share of light from which on there is no fade, at which any fall is one, and the light of what is black."""

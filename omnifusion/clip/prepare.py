@@ -24,11 +24,8 @@ from omnifusion.state import ColorState, Exemplar, Video
 from omnifusion.video import GRAY_SPREAD
 from omnifusion.visualize import stretch
 
-PAINTED = 0.75
-"""Share that is opaque under which a picture is painted over its frame; of others, a part is missing."""
-
-COMPARED_SIDE = 448
-"""Longest side in pixels of the frames in which shots are compared."""
+PAINTED = 0.75  # share that is opaque under which a picture is painted over its frame; of others, a part is missing
+COMPARED_SIDE = 448  # longest side in pixels of the frames in which shots are compared
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 
 Array = np.ndarray
 
-LINE = 1 / 20
-"""Of the frame's height: lines of letters are narrower."""
+LINE = 1 / 20  # of the frame's height: lines of letters are narrower
 
 STANDS_OUT, LIGHT, JUMP = 50, 170, 50
 """Gray levels by which a line is lighter than what is around, that it has at least, by which it comes on at once."""
@@ -19,8 +18,7 @@ CALM, STILL, MARGIN = 25, 15, 30
 """Those by which the rest changes meanwhile at most, in the median, by which it may change later, and by which its
 edges are darker."""
 
-SETTLED = 2
-"""Frames that a line must stay."""
+SETTLED = 2  # frames that a line must stay
 
 NEVER = -1000
 

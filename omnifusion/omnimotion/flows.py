@@ -15,8 +15,7 @@ from omnifusion.pool import parallel
 
 Array = np.ndarray
 Pair = tuple[int, int]
-BATCH = 8
-"""Pairs of frames that are searched at once, there and back."""
+BATCH = 8  # pairs of frames that are searched at once, there and back
 LOOKS_ALIKE = 20.0
 """A flow is trusted where its cycle closes and the gray levels (of 255) around both ends differ no more."""
 MOVES_APART, LEAST_LAYER, LAYERS = 2.0, 0.015, 3

@@ -19,8 +19,7 @@ LAYERS, NODES, KNOTS, CODE = 5, (24, 8), 8, 24
 """Coupling layers, nodes of their grids, depths that have an affine map of their own, length of a latent code."""
 COARSE, FINE, REACH = (12, 20, 8), (54, 96, 8), 1.25
 """Nodes of the density grids; all grids span [-REACH, REACH] in x and y and [0, DEPTH] in z, and hold their border."""
-GAIN, BIAS = 4.0, 0.5
-"""Density is softplus(GAIN (coarse + fine) + BIAS)."""
+GAIN, BIAS = 4.0, 0.5  # density is softplus(GAIN (coarse + fine) + BIAS)
 
 
 class GridVolume(Volume):

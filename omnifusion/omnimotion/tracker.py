@@ -25,12 +25,10 @@ from omnifusion.visualize import recent_tracks
 
 Array = np.ndarray
 
-VISIBLE_TRANSMITTANCE = 0.5
-"""Transmittance above which a point is visible."""
+VISIBLE_TRANSMITTANCE = 0.5  # transmittance above which a point is visible
 WARMUP, CURRICULUM = 50, 0.3
 """Iterations until the learning rates are reached; share of the fit after which pairs of all intervals are drawn."""
-SHOW_EVERY = 2.0
-"""Seconds between two pictures."""
+SHOW_EVERY = 2.0  # seconds between two pictures
 
 
 class OmniMotion(FlowTracker):

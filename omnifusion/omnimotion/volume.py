@@ -18,14 +18,11 @@ Kind = Literal["grid", "mlp"]
 DEPTH = 2.0
 MIX, RHO = 0.75, 0.05
 """Share of the per-sample loss, the rest is on the composited point; softening of rho(d) = sqrt(d^2 + RHO), px^2."""
-NEAR = 100.0
-"""Samples this many to the volume unit apart count as one surface when tracing."""
-SMOOTHED = 8
-"""Every n-th ray carries the temporal smoothness."""
+NEAR = 100.0  # samples this many to the volume unit apart count as one surface when tracing
+SMOOTHED = 8  # every n-th ray carries the temporal smoothness
 LEAST_DET = 1e-3
 """Bound on the determinant of an affine map: between two depths with sound maps there may be one without."""
-CHUNK = 2**18
-"""Samples that are traced at once."""
+CHUNK = 2**18  # samples that are traced at once
 
 
 def to_volume(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -20,8 +20,7 @@ STAGES = (
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
 """EfficientNet-Lite0 (Tan and Le 2019): repeats, kernel, stride, expansion and channels of its stages."""
-TAPS = (0, 1, 2, 4, 6)
-"""The stages that end a size: 1/2, 1/4, 1/8, 1/16, 1/32 of the frame."""
+TAPS = (0, 1, 2, 4, 6)  # the stages that end a size: 1/2, 1/4, 1/8, 1/16, 1/32 of the frame
 FACTOR, SCALE, CONTEXT, WIDTH = 8, 16.0, 48, 12
 """Pixels per latent cell along each side; a*, b* per unit of the latents; channels of the denoiser's context, and of
 the decoder at full size."""

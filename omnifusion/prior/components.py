@@ -23,10 +23,8 @@ from omnifusion.progress import InputError
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-DAMAGE = (OSError, ValueError, RuntimeError, KeyError)
-"""What the libraries raise where weights are missing or broken."""
-TEXT_GUIDANCE = 7.5
-"""Classifier-free guidance scale where a prompt is given (Stable Diffusion's default)."""
+DAMAGE = (OSError, ValueError, RuntimeError, KeyError)  # what the libraries raise where weights are missing or broken
+TEXT_GUIDANCE = 7.5  # classifier-free guidance scale where a prompt is given (Stable Diffusion's default)
 
 
 class Canvas(NamedTuple):

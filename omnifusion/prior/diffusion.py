@@ -30,10 +30,8 @@ from omnifusion.progress import Note, Step, Steps
 from omnifusion.settings import Settings
 from omnifusion.state import ColorEstimate, FillTask
 
-MEAN_SHRINKAGE = 0.8
-"""Share of the mean of all likely colors that a frame takes of which nothing is known."""
-TINT = 3.0
-"""Standard deviation of a*, b* by which variants of a frame are warmer or cooler."""
+MEAN_SHRINKAGE = 0.8  # share of the mean of all likely colors that a frame takes of which nothing is known
+TINT = 3.0  # standard deviation of a*, b* by which variants of a frame are warmer or cooler
 TAPER, SHARE = 6.0, 0.5
 """Distance in pixels from known color over which the prior's correction of an estimate fades in (no seams), and the
 share of it that is taken where the estimate's confidence is 0."""

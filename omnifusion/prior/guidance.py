@@ -23,8 +23,7 @@ Network = Callable[[Tensor, int], Tensor]
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
-SCALED_DOWN = 2.0**-10
-"""By how much the loss of eq. (3) is scaled where its gradient overflows."""
+SCALED_DOWN = 2.0**-10  # by how much the loss of eq. (3) is scaled where its gradient overflows
 
 
 class NoiseSchedule(NamedTuple):

@@ -29,19 +29,11 @@ CHROMA = "OmniFusionPrior"
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 """The classes of the parts that the others have beside text encoder, tokenizer and scheduler."""
 
-DOWNLOADS = [
-    "model_index.json",
-    "scheduler/*",
-    "tokenizer/*",
-    "*/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",
-]
+DOWNLOADS = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*", "text_encoder/model.safetensors"]
+DOWNLOADS += ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"]
 """What is taken from the hub."""
 
-BLOCKS, BLOCK = 256, 64 << 10
-"""Blocks of a file that are read for a fingerprint, at most, and their bytes."""
+BLOCKS, BLOCK = 256, 64 << 10  # blocks of a file that are read for a fingerprint, at most, and their bytes
 
 FIXES = {"prior bundled": "choose the bundled prior", "": "give a complete copy of this one"}
 

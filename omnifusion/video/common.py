@@ -19,8 +19,7 @@ from omnifusion.progress import InputError
 SWSCALE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """Interpolates chroma and rounds it: 7 dB better in color, there and back, than the default."""
 
-MAX_PIXELS = 2**25
-"""Largest frame and picture that is decoded: a little more than 8K (7680 x 4320)."""
+MAX_PIXELS = 2**25  # largest frame and picture that is decoded: a little more than 8K (7680 x 4320)
 
 DEMUXERS = (
     "amv,asf,av1,avi,cavsvideo,cine,dirac,dnxhd,dv,evc,film_cpk,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,kux,live_flv,"

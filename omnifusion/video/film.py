@@ -20,8 +20,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from omnifusion.progress import InputError, check_canceled
 from omnifusion.video.common import OPENING, SWSCALE, Frames, check_size, reason, too_large
 
-NEAR = 48
-"""Frames up to which going on is quicker than searching the film again."""
+NEAR = 48  # frames up to which going on is quicker than searching the film again
 
 LEADS = (0, 5)
 """Seconds before a frame at which a film is entered to find it, one after another; then from its beginning."""
@@ -35,8 +34,7 @@ HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 LIMITED = frozenset({"h261", "h263", "h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4"})
 """Codecs whose light lies between 16 and 235 where nothing is said."""
 
-UNSPECIFIED = 2
-"""FFmpeg's code for a matrix of which nothing is said."""
+UNSPECIFIED = 2  # FFmpeg's code for a matrix of which nothing is said
 
 EXPAND = np.rint((np.arange(256) - 16) * (255 / 219)).clip(0, 255).astype(np.uint8)
 """Light between 16 and 235 to 0 to 255: FFmpeg's scaler takes pictures of light alone as they are."""

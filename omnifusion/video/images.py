@@ -29,11 +29,8 @@ IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", "
 SEQUENCES = frozenset({"TIFF", "WEBP", "PNG"})
 """Formats in which one file may hold a clip (that of a JPEG or HEIC file is a preview or a second view)."""
 
-ORIENTATION = 0x0112
-"""The EXIF tag; from 5 on a picture lies on its side."""
-
-SHRINKABLE = 3
-"""Times the limit that an exemplar may have; it is made smaller."""
+ORIENTATION = 0x0112  # the EXIF tag; from 5 on a picture lies on its side
+SHRINKABLE = 3  # times the limit that an exemplar may have; it is made smaller
 
 LARGEST_OVERLAY, NEUTRAL = 0.12, 3.0
 """Share of a gray clip that a logo or a timecode takes at most, and a*, b* that the rest then has at most."""

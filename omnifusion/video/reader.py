@@ -18,8 +18,7 @@ from omnifusion.video.common import MAX_PIXELS, Frames, reason
 from omnifusion.video.film import FilmFrames, count_packets
 from omnifusion.video.images import IMAGES, decoding, pages, read_image, to_array
 
-RATE = Fraction(24)
-"""Frames a second of what does not know its own: folders and scans."""
+RATE = Fraction(24)  # frames a second of what does not know its own: folders and scans
 
 
 def read(path: Path | str, max_frames: int | None = None, max_pixels: int = MAX_PIXELS) -> Video:

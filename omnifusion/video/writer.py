@@ -59,8 +59,7 @@ CHROMA = Format(".mkv", "matroska", "ffv1", "gbrp16le", {"level": "3", "slicecrc
 
 FIRST_TWO = "pan=stereo|c0=c0|c1=c1"
 
-LEAD = Fraction(1, 10)
-"""Seconds of sound before the first frame for which the picture is made to wait."""
+LEAD = Fraction(1, 10)  # seconds of sound before the first frame for which the picture is made to wait
 
 UNUSED = ("-map", "1:v", "-c", "copy", "-f", "null", "-")
 """The source's own frames are read, too: ffmpeg counts the time of some films from the first track that is in use."""
