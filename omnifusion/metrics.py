@@ -23,8 +23,7 @@ from omnifusion.progress import InputError
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-EXACT = 100.0
-"""The PSNR in dB that an exact frame is given, so that means stay finite."""
+EXACT = 100.0  # the PSNR in dB of an exact frame, so that means stay finite
 
 
 def psnr(result: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:

@@ -29,11 +29,7 @@ def about(standard: Any, label: str, help: str, slider: tuple[float, float, floa
 # fmt: off
 @dataclass(frozen=True, config={"allow_inf_nan": False})
 class Settings:
-    """All choices of a run; numbers and switches may be given as text.
-
-    Raises:
-        InputError: a value that is not of its kind, or outside its range.
-    """
+    """All choices of a run; numbers and switches may be text. InputError for a value of another kind or range."""
 
     preset: Literal["draft", "standard", "paper"] = about("standard", "Preset",
         "Draft is quick, standard is better, paper uses the paper's own numbers.")
@@ -86,24 +82,19 @@ class Settings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
-        """What a link, a form or a stored run gives by name: its preset with its other values; other names are ignored.
-
-        Raises:
-            InputError: a value that is not of its kind, or outside its range.
-        """
+        """What a link, a form or a stored run says: its preset with its other values; other names are ignored."""
         values = {RENAMED.get(name, name): value for name, value in values.items()}
         preset = PRESETS[cls(preset=values.get("preset", "standard")).preset]
         return replace(preset, **{name: value for name, value in values.items() if name in CHOICES})
 
 
 class Choice:
-    """What is known of one choice.
+    """What is known of one choice, the field ``name`` of ``Settings``.
 
     Attributes:
-        name, flag: the field of ``Settings``, and the option of the command line without its dashes ("max-side").
+        flag: the option of the command line without its dashes ("max-side").
         label, help: for people.
-        kind: int, float, bool or str.
-        optional: whether None is a value, too ("none" in text).
+        kind: int, float, bool or str; ``optional``: or None ("none" in text).
         options: the values of a text; empty = any text.
         slider: least, most and step of the useful part of a number's range, or None.
         domain: what may be chosen, in words: "a whole number from 1 to 1000".
@@ -140,11 +131,7 @@ PRESETS: dict[str, Settings] = {
 
 
 def choose(preset: str | None = None, **changes: Any) -> Settings:
-    """A preset (None = standard) with some choices changed; those given as None keep the preset's value.
-
-    Raises:
-        InputError: unknown preset, or a value that is not of its kind or outside its range.
-    """
+    """A preset (None = standard) with some choices changed; those that are None keep the preset's value."""
     if unknown := set(changes) - set(CHOICES) - set(RENAMED):
         raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
     return Settings.from_mapping({k: v for k, v in {"preset": preset, **changes}.items() if v is not None})

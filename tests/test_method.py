@@ -14,7 +14,7 @@ import torch
 from omnifusion import metrics
 from omnifusion.algorithm import colorize
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.correction.provenance import Edit, correct
+from omnifusion.correction.provenance import correct
 from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.methods import METHODS, Sample
 from omnifusion.progress import run_to_end
@@ -72,7 +72,7 @@ def test_one_patch_corrects_a_wrong_color_of_a_real_clip() -> None:
     lab = rgb_to_lab(from_uint8(read_clip(DAVIS / "kite-surf", 8, 0.25)))
     L, ab, sea = lab[:, :1], lab[:, 1:], (lab[:, 1:] - lab[0, 1:, 20, 100][:, None, None]).norm(dim=1) < 14
     wrong = run_to_end(colorize(L, {0: torch.where(sea[0], -ab[0], ab[0])}, choose("draft"))).state
-    new = run_to_end(correct(wrong, Edit({4: torch.where(sea[4], ab[4], torch.nan)})))
+    new = run_to_end(correct(wrong, {4: torch.where(sea[4], ab[4], torch.nan)}))
     before, after = ((state.ab - ab).norm(dim=1) > 6 for state in (wrong, new))
     assert 0.1 < sea.float().mean() < 0.9 and before[sea].float().mean() > 0.9
     assert after[sea].float().mean() < 0.17 and (after & ~before).float().mean() < 0.01

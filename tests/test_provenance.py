@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnifusion.algorithm import colorize
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.correction.provenance import ColorLineage, Edit, correct, first_sources, resolve, track_ids
+from omnifusion.correction.provenance import ColorLineage, correct, first_sources, resolve, track_ids
 from omnifusion.geometry import pixel_grid
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
@@ -44,7 +44,7 @@ def changed(a: ColorState, b: ColorState) -> Tensor:
 @pytest.mark.parametrize("frame", [0, 4, 7])
 def test_what_shows_the_same_changes_and_nothing_else(clip, frame: int) -> None:
     state, front = clip
-    new = run_to_end(correct(state, Edit({frame: patch(front[frame])})))
+    new = run_to_end(correct(state, {frame: patch(front[frame])}))
     same = ColorLineage(state).trace(frame, front[frame]) >= 0
     assert torch.equal(changed(state, new), same)
     assert torch.equal(new.iteration == int(state.iteration.max()) + 1, same)
@@ -58,9 +58,7 @@ def test_what_shows_the_same_changes_and_nothing_else(clip, frame: int) -> None:
 def test_all_colors_come_from_the_exemplar(clip) -> None:
     state, _ = clip
     assert (first_sources(state) < 108 * 192).all()
-    assert torch.equal(
-        changed(state, run_to_end(correct(state, Edit({0: patch(torch.ones(108, 192) > 0)})))), state.mask
-    )
+    assert torch.equal(changed(state, run_to_end(correct(state, {0: patch(torch.ones(108, 192) > 0)}))), state.mask)
 
 
 def test_likeness_is_no_sameness(clip) -> None:
@@ -75,7 +73,7 @@ def test_likeness_is_no_sameness(clip) -> None:
     for painted, expected in ((inpainted, [inpainted, follower]), ((0, 9, 9), [(0, 9, 9), inpainted, follower])):
         where = torch.zeros(108, 192, dtype=torch.bool)
         where[painted[1:]] = True
-        new = run_to_end(correct(made, Edit({painted[0]: patch(where)})))
+        new = run_to_end(correct(made, {painted[0]: patch(where)}))
         assert changed(made, new).nonzero().tolist() == [list(at) for at in expected]
 
 
@@ -91,7 +89,7 @@ def test_what_a_patch_does_not_show_goes_with_what_is_like_it() -> None:
     ab[0, 1][other] = 30.0
     source[1, :4, -4:] = (torch.arange(20, 24)[:, None] - torch.arange(4)[:, None]) * w - (w - 4) - h * w
     state = ColorState(L, ab, origin, torch.ones(2, h, w).half(), source)
-    new = run_to_end(correct(state, Edit({1: patch(thing[1].expand(h, w))})))
+    new = run_to_end(correct(state, {1: patch(thing[1].expand(h, w))}))
     expected = thing[:, None].repeat(1, h, 1)
     expected[0][other] = False  # of another color
     expected[0][kept] = False  # frame 1 shows what came from there, and it was not painted
@@ -104,8 +102,7 @@ def test_what_is_locked_and_other_frames_stay(clip) -> None:
     state, front = clip
     left = torch.zeros(108, 192, dtype=torch.bool)
     left[:, : int(front[4].nonzero()[:, 1].float().mean())] = True
-    edit = Edit({4: patch(front[4])}, {4: left, 6: left}, range(2, 7))
-    new = run_to_end(correct(state, edit))
+    new = run_to_end(correct(state, {4: patch(front[4])}, {4: left, 6: left}, range(2, 7)))
     differs = changed(state, new)
     assert not differs[[0, 1, 7]].any()
     assert not differs[4][left].any() and not differs[6][left].any()
@@ -116,9 +113,9 @@ def test_what_is_locked_and_other_frames_stay(clip) -> None:
 
 def test_corrections_follow_one_another(clip) -> None:
     state, front = clip
-    once = run_to_end(correct(state, Edit({5: patch(front[5])})))
+    once = run_to_end(correct(state, {5: patch(front[5])}))
     assert torch.equal(track_ids(once), track_ids(state)) or (state.kind[5][front[5]] == Origin.INPAINTED).any()
-    again = run_to_end(correct(once, Edit({5: torch.where(front[5], state.ab[5], torch.nan)})))
+    again = run_to_end(correct(once, {5: torch.where(front[5], state.ab[5], torch.nan)}))
     assert torch.equal(again.ab[5][:, front[5]], state.ab[5][:, front[5]])
     assert int(again.iteration.max()) == int(once.iteration.max()) + 1
 
@@ -126,13 +123,14 @@ def test_corrections_follow_one_another(clip) -> None:
 def test_what_cannot_be_corrected_is_refused(clip) -> None:
     state, front = clip
     for edit, word in (
-        (Edit({9: patch(front[4])}), "frames 0 to 7"),
-        (Edit({4: patch(front[4])}, {4: front[4]}), "locked"),
-        (Edit({4: patch(front[4])}, frames=range(5, 9)), "name others"),
-        (Edit({4: patch(front[4])}, frames=range(5, 7)), "outside"),
+        (({9: patch(front[4])},), "frames 0 to 7"),
+        (({4: patch(front[4])}, {4: front[4]}), "locked"),
+        (({4: patch(front[4])}, {}, range(5, 9)), "name others"),
+        (({4: patch(front[4])}, {}, range(5, 4)), "name others"),
+        (({4: patch(front[4])}, {}, range(5, 7)), "outside"),
     ):
         with pytest.raises(InputError, match=word):
-            run_to_end(correct(state, edit))
+            run_to_end(correct(state, *edit))
 
 
 def test_pointers_end_or_are_refused() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from omnifusion.clip.prepare import opaque, overlaid, working_chroma
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
-from omnifusion.correction.provenance import Edit, correct, first_sources
+from omnifusion.correction.provenance import correct, first_sources
 from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.export import film_names, films, mean_scores, score
@@ -43,12 +43,6 @@ class Correction:
     locks: Mapping[int, np.ndarray] = field(default_factory=dict)
     frames: tuple[int, int] | None = None
 
-    def at(self, video: Video, size: tuple[int, int]) -> Edit:
-        """The same at the working ``size`` (h, w); InputError for a picture of another shape, or one that is empty."""
-        patches = {frame: working_chroma(_with_alpha(image, video), size) for frame, image in self.patches.items()}
-        locks = {frame: torch.from_numpy(stretch(_locked(image, video), size)) for frame, image in self.locks.items()}
-        return Edit(patches, locks, self.frames and range(self.frames[0], self.frames[1] + 1))
-
 
 @dataclass(frozen=True, kw_only=True)
 class FrameCorrected(Step):
@@ -66,9 +60,11 @@ def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
     """
     if not run.can_correct:
         raise InputError(f"{run.folder} is not finished, or ships without what a correction needs; run it first.")
-    video, state = run.video(), run.state()
-    edit = correction.at(video, tuple(run.report["working_size"]))
-    work = StepIterator(correct(state, edit, len(run.report["iterations"])))
+    video, state, size = run.video(), run.state(), tuple(run.report["working_size"])
+    patches = {frame: working_chroma(_with_alpha(image, video), size) for frame, image in correction.patches.items()}
+    locks = {frame: torch.from_numpy(stretch(_locked(image, video), size)) for frame, image in correction.locks.items()}
+    frames = None if correction.frames is None else range(correction.frames[0], correction.frames[1] + 1)
+    work = StepIterator(correct(state, patches, locks, frames, len(run.report["iterations"])))
     entry = f"corrections/{len(corrections(run)) + 1:04d}"
     with locked(run.folder):
         try:

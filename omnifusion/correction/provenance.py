@@ -8,7 +8,7 @@ So a track starts at one pixel and holds all pixels whose sources lead there, ea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 
 import cv2
 import numpy as np
@@ -24,29 +24,10 @@ from omnifusion.propagate import LUMINANCE_SIGMA, MOVING_SIGMA
 from omnifusion.state import ColorState, Origin
 from omnifusion.transfer import MAX_CANDIDATES, NEIGHBORS, subset
 
-CLOSING_RADIUS = 3.0
-"""Radius in pixels of the closing of a traced region: sources are whole pixels, so that some are missing."""
-
-SIMILAR = 3.0
-"""Distance in a*, b* and half of L* within which pixels that a patch's frame does not show join those that it shows."""
-
-POSITION_WEIGHT = 30.0
-"""Distance in the same that the longer side of a frame is worth."""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What is to be corrected, at the working size.
-
-    Attributes:
-        patches: frame -> ab ``(2, h, w)``, NaN where it is open.
-        locks: frame -> ``(h, w)`` bool: what is to stay as it is, with all that shows the same in other frames.
-        frames: those that may change; None = all.
-    """
-
-    patches: Mapping[int, Tensor]
-    locks: Mapping[int, Tensor] = field(default_factory=dict)
-    frames: range | None = None
+CLOSING_RADIUS = 3.0  # px, of a traced region: sources are whole pixels, so that some are missing
+# Distance in a*, b* and half of L* within which pixels that a patch's frame does not show join those that it shows, and
+# the distance in the same that the longer side of a frame is worth
+SIMILAR, POSITION_WEIGHT = 3.0, 30.0
 
 
 def sources(state: ColorState) -> Tensor:
@@ -153,24 +134,41 @@ def _closed(values: np.ndarray) -> np.ndarray:
     return np.where(filled | (values >= 0), values[y, x], -1)
 
 
-def correct(state: ColorState, edit: Edit, iteration: int | None = None) -> Steps[ColorState]:
+def correct(
+    state: ColorState,
+    patches: Mapping[int, Tensor],
+    locks: Mapping[int, Tensor] | None = None,
+    frames: range | None = None,
+    iteration: int | None = None,
+) -> Steps[ColorState]:
     """Give painted pixels, and all that show the same, the colors of the patches.
 
-    Every other pixel, and what is locked, is the same bit for bit. The corrected pixels' ``iteration`` is a new one,
-    which tells them from all others; None = the next. Frames come by their distance from a patch.
+    Every other pixel, and what is locked, is the same bit for bit. Frames come by their distance from a patch.
+
+    Args:
+        patches: frame -> ab ``(2, h, w)``, NaN where it is open.
+        locks: frame -> ``(h, w)`` bool: what is to stay as it is, with all that shows the same in other frames.
+        frames: those that may change; None = all.
+        iteration: of the corrected pixels, which tells them from all others; None = the next.
 
     Raises:
         InputError: a patch or a lock outside the clip, or nothing that is painted may change.
     """
-    _check(state, edit)
+    locks, frames, last = locks or {}, range(len(state)) if frames is None else frames, len(state) - 1
+    for frame in (*patches, *locks):
+        if not 0 <= frame <= last:
+            raise InputError(f"A picture is for frame {frame}, but the run has frames 0 to {last}; pick one.")
+    if not 0 <= frames.start < frames.stop <= last + 1:
+        names = f"Frames {frames.start} to {frames.stop - 1}"
+        raise InputError(f"{names} are not in the run, which has frames 0 to {last}; name others.")
     lineage, free = ColorLineage(state), torch.zeros(state.source.shape, dtype=torch.bool)
-    free[list(edit.frames or range(len(state)))] = True
-    for frame, locked in edit.locks.items():
+    free[list(frames)] = True
+    for frame, locked in locks.items():
         free &= lineage.trace(frame, locked) < 0
-    painted = {i: ab[0].isfinite() for i, ab in edit.patches.items()}
+    painted = {i: ab[0].isfinite() for i, ab in patches.items()}
     for i, region in painted.items():  # what is painted itself changes unless its own frame is locked there
-        if edit.frames is None or i in edit.frames:
-            free[i] |= region & ~edit.locks.get(i, torch.zeros_like(region))
+        if i in frames:
+            free[i] |= region & ~locks.get(i, torch.zeros_like(region))
     painted = {i: region & free[i] for i, region in painted.items() if bool((region & free[i]).any())}
     if not painted:
         raise InputError("All that is painted is locked or outside the frames to be corrected; paint something else.")
@@ -180,7 +178,7 @@ def correct(state: ColorState, edit: Edit, iteration: int | None = None) -> Step
     for j in sorted(range(len(state)), key=lambda j: min(abs(j - i) for i in painted)):
         done = painted.get(j, torch.zeros_like(free[j])).clone()
         if bool(done.any()):
-            new.ab[j][:, done] = edit.patches[j][:, done]
+            new.ab[j][:, done] = patches[j][:, done]
             new.confidence[j][done] = 1.0
             new.source[j][done & (state.kind[j] == Origin.INPAINTED)] = 0
             new.origin[j][done] = 3 * number + int(Origin.EXEMPLAR)
@@ -188,35 +186,23 @@ def correct(state: ColorState, edit: Edit, iteration: int | None = None) -> Step
             region = (shows[i][j] >= 0) & free[j] & ~done
             done |= region
             if bool(region.any()):
-                _recolor(state, new, i, edit.patches[i], painted[i], j, region, shows[i][j], number)
+                source = shows[i][j].clamp_min(0)
+                new.ab[j][:, region] = _gathered(state, patches[i], painted[i], i, j, region, source)
+                new.confidence[j][region] = (state.confidence[j] * state.confidence[i].flatten()[source])[region]
+                kind = torch.where(state.kind[j] == Origin.INPAINTED, int(Origin.INPAINTED), int(Origin.PROPAGATED))
+                new.origin[j][region] = (3 * number + kind).to(new.origin.dtype)[region]
         if bool(done.any()):
             yield Colored("correct", f"frame {j} is corrected", 1.0, state=new, iteration=number, frame=j)
     return new
 
 
-def _recolor(
-    state: ColorState, new: ColorState, i: int, patch: Tensor, painted: Tensor, j: int, region: Tensor, shows: Tensor,
-    number: int,
-) -> None:  # fmt: skip
-    """Give a region of frame ``j`` the colors of the pixels of frame ``i`` that show it, of which some are painted."""
+def _gathered(
+    state: ColorState, patch: Tensor, painted: Tensor, i: int, j: int, region: Tensor, source: Tensor
+) -> Tensor:
+    """The colors ``(2, N)`` of the pixels ``source`` of the painted frame ``i`` for a region of frame ``j``."""
     _, (y, x) = distance_transform_edt(~painted.numpy(), return_indices=True)
     paint = patch[:, y, x].numpy()  # beyond its rim the patch goes on as it ends
-    pixels, source = np.flatnonzero(region), shows.clamp_min(0)
+    pixels, points = np.flatnonzero(region), match.points_of(source[region].numpy(), region.shape[1])
     sigma = np.full(len(pixels), MOVING_SIGMA, np.float32)
-    points = match.points_of(source[region].numpy(), region.shape[1])
     target_L, source_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()
-    colors = match.gather(pixels, points, sigma, target_L, source_L, paint, LUMINANCE_SIGMA)
-    new.ab[j][:, region] = torch.from_numpy(colors.T)
-    new.confidence[j][region] = (state.confidence[j] * state.confidence[i].flatten()[source])[region]
-    kind = torch.where(state.kind[j] == Origin.INPAINTED, int(Origin.INPAINTED), int(Origin.PROPAGATED))
-    new.origin[j][region] = (3 * number + kind).to(new.origin.dtype)[region]
-
-
-def _check(state: ColorState, edit: Edit) -> None:
-    last = len(state) - 1
-    for frame in (*edit.patches, *edit.locks):
-        if not 0 <= frame <= last:
-            raise InputError(f"A picture is for frame {frame}, but the run has frames 0 to {last}; pick one.")
-    if edit.frames is not None and not 0 <= edit.frames.start < edit.frames.stop <= last + 1:
-        first, final = edit.frames.start, edit.frames.stop - 1
-        raise InputError(f"Frames {first} to {final} are not in the run, which has frames 0 to {last}; name others.")
+    return torch.from_numpy(match.gather(pixels, points, sigma, target_L, source_L, paint, LUMINANCE_SIGMA).T)

@@ -26,25 +26,15 @@ from omnifusion.progress import InputError
 
 Array = np.ndarray
 
-SIDE, FEATURE_SIDE = 320, 864
-"""Longest side in pixels at which scribbles are cut out, and at which the encoder reads a frame."""
-
-MAX_SCRIBBLES = 24
-"""As many scribbles, the largest, spread; further ones color what they cover."""
-
+SIDE, FEATURE_SIDE = 320, 864  # longest side in pixels at which scribbles are cut out, and at which the encoder reads
+MAX_SCRIBBLES = 24  # the largest spread; further ones color what they cover
+# Log odds that a pixel belongs to a scribble: for each standard deviation by which it is more like it than its
+# surroundings are, less for its distance from the scribble and from its convex hull, in diameters of the scribble.
+# Fitted to the masks of 24 frames and five kinds of scribbles along each.
 LIKENESS, DISTANCE, HULL = 1.9, 1.0, 1.4
-"""Log odds that a pixel belongs to a scribble: for each standard deviation by which it is more like it than its
-surroundings are, less for its distance from the scribble and from its convex hull, in diameters of the scribble.
-Fitted to the masks of 24 frames and five kinds of scribbles along each."""
-
-CERTAIN = 4.6
-"""Log odds (99 to 1) from which on GrabCut is not asked."""
-
-ROUNDS = 2
-"""How often a scribble is cut out; every time but the first, what sets it apart is learned from the cut before."""
-
-KEEP, OPEN = -1, -2
-"""Instead of a color: of scribbles over what is to stay as it is, and where there is no scribble."""
+CERTAIN = 4.6  # log odds (99 to 1) from which on GrabCut is not asked
+ROUNDS = 2  # of cutting out; every time but the first, what sets a scribble apart is learned from the cut before
+KEEP, OPEN = -1, -2  # instead of a color: of scribbles over what is to stay as it is, and where there is none
 
 
 class Appearance(NamedTuple):

@@ -13,10 +13,10 @@ from omnifusion.progress import InputError
 from omnifusion.video import IMAGES, read
 
 VIDEOS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
-
+# Where the clips are below a set's folder: DAVIS as distributed, the test sets of Lai et al. 2018, any folder
 LAYOUTS = ("JPEGImages/480p", "JPEGImages/Full-Resolution", "JPEGImages", "input/DAVIS", "input/videvo", "videvo", "")
-"""Where the clips are below a set's folder: DAVIS as distributed, the test sets of Lai et al. 2018, any folder."""
 
+# How clips are aged
 GRAIN = 10.0  # standard deviation, gray levels
 FLICKER = 0.15  # largest relative error of a frame's brightness
 WEAVE = 2.0  # largest displacement of a frame in x and in y, pixels

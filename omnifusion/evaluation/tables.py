@@ -23,8 +23,7 @@ COLUMNS = {
 """What a row says of a method's result on a clip: heading and format. "inpainted_psnr" is of the pixels that the first
 method inpainted."""
 
-GROUND_TRUTH = "ground truth"
-"""The method of the rows that hold the CDC of the ground truth itself."""
+GROUND_TRUTH = "ground truth"  # the method of the rows that hold the CDC of the ground truth itself
 
 PAPER_TABLE_1 = {
     "paper: DeepRemaster": {"psnr": 27.03, "ssim": 0.964, "lpips": 0.057, "cdc": 0.005098},

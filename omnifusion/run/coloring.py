@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import suppress
@@ -36,18 +37,14 @@ from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import ColorState
 
-MOST_DEATHS = 4
-"""Deaths of workers after which a run is given up."""
+MOST_DEATHS = 4  # of workers, after which a run is given up
 
 
 class Coloring:
     """The segments of a run, and the ``records`` of those that are colored by their first frames.
 
-    Args:
-        clip_hash: of the clip's content.
-        shots: the segments in an order in which they can be colored (``windows``).
-        manifest: of the run's folder.
-        reuse: folders of other runs on the same clip.
+    ``shots`` are the segments in an order in which they can be colored (``windows``), ``reuse`` the folders of other
+    runs on the same clip.
     """
 
     def __init__(
@@ -111,20 +108,18 @@ class Coloring:
 
     def report(self) -> dict[str, Any]:
         """What the segments say together: iterations counted through the clip, and what the stages took."""
-        iterations, warnings, first, seconds, peak_mib = [], [], {}, {}, {}  # type: ignore[var-annotated]
-        for segment in self.segments:
-            first[segment.shot.start] = len(iterations)
-            if record := self.records.get(segment.shot.start):
+        segments, iterations, warnings, seconds, peaks = [], [], [], Counter[str](), Counter[str]()  # type: ignore[var-annotated]
+        for shot in [segment.shot for segment in self.segments]:
+            segments.append({"start": shot.start, "stop": shot.stop, "first_iteration": len(iterations)})
+            if record := self.records.get(shot.start):
                 iterations += [row | {"index": len(iterations) + k} for k, row in enumerate(record["iterations"])]
                 warnings += record["warnings"]
-                for stage, mib in record["peak_mib"].items():
-                    seconds[stage] = seconds.get(stage, 0.0) + record["seconds"][stage]
-                    peak_mib[stage] = max(peak_mib.get(stage, 0.0), mib)
-        shots = sorted((segment.shot for segment in self.segments), key=lambda shot: shot.start)
+                seconds.update(record["seconds"])
+                peaks |= Counter(record["peak_mib"])  # the larger of each
         return {
-            "segments": [{"start": s.start, "stop": s.stop, "first_iteration": first[s.start]} for s in shots],
+            "segments": sorted(segments, key=lambda segment: segment["start"]),
             "iterations": iterations,
-            "stages": [{"name": n, "seconds": round(s, 2), "peak_mib": round(peak_mib[n])} for n, s in seconds.items()],
+            "stages": [{"name": n, "seconds": round(s, 2), "peak_mib": round(peaks[n])} for n, s in seconds.items()],
             "warnings": warnings,
         }
 

@@ -10,30 +10,21 @@ from omnifusion.progress import InputError
 from omnifusion.settings import Settings
 from omnifusion.stages import device
 
-BASE_MIB, FULL_BYTES, FRAME_BYTES = 1000.0, 200, 80
-"""Memory of a process: MiB whatever is colored, bytes for each pixel of the input's frames, and bytes for each pixel
-of all frames of a segment at the working size."""
-
-FEWEST = 8
-"""Frames of a segment below which colors would drift from window to window."""
-
+# Memory of a process: MiB whatever is colored, bytes for each pixel of the input's frames, and bytes for each pixel of
+# all frames of a segment at the working size; and frames of a segment below which colors would drift
+BASE_MIB, FULL_BYTES, FRAME_BYTES, FEWEST = 1000.0, 200, 80, 8
+# Seconds on two CPU cores: for each frame, for each megapixel of it at the working size, and at its own
 SECONDS_PER_FRAME, SECONDS_PER_WORKING_MEGAPIXEL, SECONDS_PER_FULL_MEGAPIXEL = 0.02, 7.0, 0.4
-"""On two CPU cores: for each frame, for each megapixel of it at the working size, and at its own."""
-
+# Seconds of fitting OmniMotion's volume, and for each frame more
 FIT_SECONDS = {"off": (0.0, 0.0), "draft": (30.0, 0.5), "standard": (90.0, 1.5), "paper": (200_000.0, 0.0)}
-"""Of fitting OmniMotion's volume, and for each frame more."""
-
+# Seconds of the bundled prior, and of others on either device, for each megapixel and evaluation of the network
 DENOISING_SECONDS = {"bundled": 8.0, "cpu": 40.0, "cuda": 0.2}
-"""Of the bundled prior, and of others on either device, for each megapixel and evaluation of the network."""
-
+# Least and largest shorter side in pixels of what a prior works on, and the memory that it takes
 PRIOR_SIDES, PRIOR_MIB = {"bundled": (128, 256), "other": (512, 768)}, {"bundled": 300.0, "other": 6000.0}
-"""Least and largest shorter side in pixels of what a prior works on, and the memory that it takes."""
-
+# Disk: of the bytes of frames as PNG at most, and bytes for each pixel at the working size
 PNG_SHARE, COLOR_BYTES = 0.8, 18
-"""Disk: of the bytes of frames as PNG at most, and for each pixel at the working size."""
 
-Size = tuple[int, int]
-"""(H, W), or (h, w) at the working size."""
+Size = tuple[int, int]  # (H, W), or (h, w) at the working size
 
 
 @dataclass(frozen=True)

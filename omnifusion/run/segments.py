@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -48,12 +48,10 @@ PRIOR_ONLY = {
 }  # fmt: skip
 """Choices that nothing depends on where neither prior nor fit is asked."""
 
-COLORLESS_ROOMS = {"ui", "cli", "evaluation", "correction", "__main__"}
-"""Rooms whose code decides no color."""
+COLORLESS_ROOMS = {"ui", "cli", "evaluation", "correction", "__main__"}  # their code decides no color
 
 Record = dict[str, Any]
-"""What is known of a colored segment: its key, iterations (``Iteration``, counted from 0), warnings, and its seconds
-and peak_mib by stage."""
+"""Of a colored segment: key, iterations (``Iteration``, counted from 0), warnings, seconds and peak_mib by stage."""
 
 
 def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> list[Shot]:
@@ -63,25 +61,23 @@ def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> 
     these are colored earlier: windows share those frames, and agree there bit for bit. Those with exemplars come
     first, then their neighbors, and so on. What left the picture since is matched in the shot's nearest exemplar.
     """
-    return [window for shot in shots for window in _windows(shot, exemplars, longest)]
-
-
-def _windows(shot: Shot, exemplars: Collection[int], longest: int) -> Iterator[Shot]:
-    count = 1 if len(shot) <= longest else -(-len(shot) // max(1, longest - 3))  # 3: frames of other windows
-    cuts = [shot.start + round(k * len(shot) / count) for k in range(count + 1)]
-    cuts = sorted({shot.duplicates.get(cut, cut) for cut in cuts})  # no frame is parted from what it repeats
-    parts = [range(a, b) for a, b in pairwise(cuts)]
-    own = [e for e in exemplars if e in shot]
-    first = [k for k, part in enumerate(parts) if any(e in part for e in own)] or [0]
-    done = set[int]()
-    for k in sorted(range(len(parts)), key=lambda k: min(abs(k - f) for f in first)):
-        part = parts[k]
-        anchors = [frame for frame, other in ((part.start - 1, k - 1), (part.stop, k + 1)) if other in done]
-        duplicates = {duplicate: frame for duplicate, frame in shot.duplicates.items() if duplicate in part}
-        nearest = min(own, key=lambda e: abs(2 * e - part.start - part.stop), default=shot.reference_frame)
-        reference_frame = None if any(e in part for e in own) or nearest in anchors else nearest
-        yield Shot(part.start, part.stop, reference_frame, tuple(anchors), duplicates)
-        done.add(k)
+    result = []
+    for shot in shots:
+        count = 1 if len(shot) <= longest else -(-len(shot) // max(1, longest - 3))  # 3: frames of other windows
+        cuts = [shot.start + round(k * len(shot) / count) for k in range(count + 1)]
+        cuts = sorted({shot.duplicates.get(cut, cut) for cut in cuts})  # no frame is parted from what it repeats
+        parts, done = [range(a, b) for a, b in pairwise(cuts)], set[int]()
+        own = [e for e in exemplars if e in shot]
+        first = [k for k, part in enumerate(parts) if any(e in part for e in own)] or [0]
+        for k in sorted(range(len(parts)), key=lambda k: min(abs(k - f) for f in first)):
+            part = parts[k]
+            anchors = [frame for frame, other in ((part.start - 1, k - 1), (part.stop, k + 1)) if other in done]
+            duplicates = {duplicate: frame for duplicate, frame in shot.duplicates.items() if duplicate in part}
+            nearest = min(own, key=lambda e: abs(2 * e - part.start - part.stop), default=shot.reference_frame)
+            reference_frame = None if any(e in part for e in own) or nearest in anchors else nearest
+            result.append(Shot(part.start, part.stop, reference_frame, tuple(anchors), duplicates))
+            done.add(k)
+    return result
 
 
 @cache
