@@ -135,6 +135,8 @@ def test_a_crash_costs_nothing(run: RunFolder, asked: Correction, monkeypatch: p
         with pytest.raises(KeyboardInterrupt):
             run_to_end(correct_run(run, asked))
     assert hashes(open_run(run.folder).folder) == before
+    run = run_to_end(correct_run(run, Correction({1: painted(np.ones(SIZE, bool), (200, 30, 30))})))
+    before = hashes(run.folder)
     for place in ("_report", "write_report"):  # killed, with no chance to put anything back
         with monkeypatch.context() as broken:
             broken.setattr(corrections, place, crash)

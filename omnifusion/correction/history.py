@@ -22,8 +22,8 @@ from omnifusion.correction.provenance import correct, first_sources
 from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.export import film_names, films, mean_scores, score
-from omnifusion.run.files import colors_name, save_colors, write_report
-from omnifusion.run.folder import Manifest, RunFolder, interrupted_corrections, locked, open_run
+from omnifusion.run.files import colors_name, link, save_colors, write_report
+from omnifusion.run.folder import Manifest, RunFolder, locked, open_run
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
 from omnifusion.video import read_image, write_image
 from omnifusion.visualize import stretch
@@ -76,19 +76,20 @@ def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
             for step in work:
                 assert isinstance(step, Colored) and step.frame is not None
                 frame = _corrected(run, correction, video, state, step.state, step.frame)
-                write_image(_set_aside(manifest, entry, f"frames/{step.frame:05d}.png"), frame)
+                write_image(_kept(manifest, entry, f"frames/{step.frame:05d}.png"), frame)
                 colors = _in_file(run, step.state, step.frame)
-                save_colors(_set_aside(manifest, entry, colors_name(step.frame)), colors)
+                save_colors(_kept(manifest, entry, colors_name(step.frame)), colors)
                 yield FrameCorrected("correct", step.message, step.done, frame=step.frame, picture=frame)
             report = _report(run, correction, state, work.result, video)
             format = run.report.get("format", "h264")
             for name in (*film_names(format), "origin.mp4"):
-                _set_aside(manifest, entry, name)
+                if (run.folder / name).is_file():  # people may have moved it
+                    _kept(manifest, entry, name)
             with films(run.folder, video, format, report["warnings"]) as add_frame:
                 for t, kind in enumerate(work.result.kind.numpy()):
                     add_frame(run.frame(t).transpose(2, 0, 1), kind)
                     yield Step("finish", "writing the film", done=(t + 1) / len(video))
-            _set_aside(manifest, entry, "report.json")
+            _kept(manifest, entry, "report.json")
             write_report(run.folder, report)
         except BaseException:
             _restore(run.folder / entry)
@@ -98,9 +99,9 @@ def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
 
 def recover(folder: Path) -> RunFolder:
     """The run in a folder, as it was before a correction that was interrupted; InputError if it is in use."""
-    if interrupted_corrections(folder):
+    if open_run(folder, even_interrupted=True).interrupted_corrections:
         with locked(folder):
-            for entry in interrupted_corrections(folder):
+            for entry in open_run(folder, even_interrupted=True).interrupted_corrections:
                 _restore(entry)
     return open_run(folder)
 
@@ -119,10 +120,10 @@ def undo(run: RunFolder) -> RunFolder:
     return open_run(run.folder)
 
 
-def _set_aside(manifest: Manifest, entry: str, name: str) -> Path:
-    """Move a file of the run into a correction's ``before``; returns its path, where the new one goes."""
+def _kept(manifest: Manifest, entry: str, name: str) -> Path:
+    """The path of a file that is about to be replaced, once it is kept in a correction's ``before``."""
     manifest.claim(f"{entry}/before/{name}")
-    os.replace(manifest.folder / name, manifest.folder / entry / "before" / name)
+    link(manifest.folder / name, manifest.folder / entry / "before" / name)
     return manifest.folder / name
 
 

@@ -181,6 +181,11 @@ class RunFolder:
         """The clip as far as it was colored, decoded as it is asked for."""
         return read(self.clip, self.report["frames"])
 
+    @property
+    def interrupted_corrections(self) -> list[Path]:
+        """The folders of corrections, at most one, that the report does not list."""
+        return sorted(self.folder.glob("corrections/[0-9]*"))[len(self.report.get("corrections", ())) :]
+
     def exemplar(self, frame: int) -> Path:
         """The picture that was given for a frame."""
         return self.folder / exemplar_name(frame)
@@ -217,25 +222,18 @@ class RunFolder:
         return ColorState(L, **{name: torch.stack([row[name] for row in rows]) for name in COLORS})
 
 
-def open_run(folder: Path) -> RunFolder:
+def open_run(folder: Path, even_interrupted: bool = False) -> RunFolder:
     """The run in ``folder``, finished or not, without writing; InputError if there is none, or its last correction
-    was interrupted."""
+    was interrupted and nobody said ``even_interrupted``."""
     try:
         values, report = json.loads((folder / "request.json").read_text()), folder / "report.json"
         values["settings"], values["exemplars"] = Settings.from_mapping(values["settings"]), tuple(values["exemplars"])
         run = RunFolder(folder, RunRequest(**values), json.loads(report.read_text()) if report.is_file() else {})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
         raise InputError(f"{folder} does not hold a run that can be opened again; run it anew.") from error
-    if interrupted_corrections(folder):
+    if run.interrupted_corrections and not even_interrupted:
         raise InputError(f"The last correction of {folder} was interrupted; correct it once more.")
     return run
-
-
-def interrupted_corrections(folder: Path) -> list[Path]:
-    """The entries of corrections that the report of a run does not know of."""
-    report = folder / "report.json"
-    complete = json.loads(report.read_text()).get("corrections", ()) if report.is_file() else ()
-    return sorted(folder.glob("corrections/[0-9]*"))[len(complete) :]
 
 
 def copy_run(run: RunFolder, path: Path) -> RunFolder:
