@@ -104,6 +104,7 @@ def give_frame(page: sync_api.Page, path: Path, frame: int, wait: bool = True) -
 
 
 def set_number(page: sync_api.Page, name: str, value: float) -> None:
+    page.wait_for_function("() => !document.querySelector('#step3').inert")  # the form waits, and so do visitors
     field = page.locator(f"#{name} input[type=number]")
     field.fill(str(value))
     field.press("Tab")
@@ -300,6 +301,29 @@ def test_controls_say_whether_they_count(page: sync_api.Page, clips: Path) -> No
     page.click("#fit")
     expect(page.locator("#fit")).not_to_be_visible()
     expect(page.locator("#preset").get_by_label("Paper")).not_to_be_checked()
+
+
+def test_what_ends_late_overwrites_nothing_that_was_set_since(page: sync_api.Page, clips: Path) -> None:
+    give_clip(page, clips / "long.mp4", "72 frames")
+    page.locator("#step3 > button.label-wrap").click()
+    expect(page.locator("#frames input[type=number]")).to_have_attribute("max", "72")
+    held: list[sync_api.Route] = []
+    page.route("**/gradio_api/run/**", held.append)
+    give_frame(page, clips / "long0.png", 0)
+    page.wait_for_timeout(SECOND)
+    assert held, "the estimate is under way"
+    page.locator("#preset").get_by_label("Standard").check()
+    set_number(page, "frames", 12)
+    page.locator("#steps input").evaluate("steps => { steps.value = 9; steps.dispatchEvent(new Event('input')) }")
+    page.unroute("**/gradio_api/run/**")
+    for route in held:
+        route.continue_()
+    expect(page.locator("#step3")).to_contain_text("standard, 12 frames")
+    page.wait_for_timeout(SECOND)
+    expect(page.locator("#frames input[type=number]")).to_have_value("12")
+    expect(page.locator("#steps input")).to_have_value("9")
+    give_clip(page, clips / "b.mp4", "5 frames")
+    expect(page.locator("#frames input[type=number]")).to_have_value("5")
 
 
 def draw(page: sync_api.Page, ink: int | str, *path: tuple[float, float], brush: str = "brush") -> None:

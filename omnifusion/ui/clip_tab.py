@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from omnifusion.progress import InputError, run_to_end
 from omnifusion.ui import parts, settings_tab
 from omnifusion.ui.guards import in_words
 from omnifusion.ui.live import message
-from omnifusion.ui.parts import CHANGING, CLIP, EXAMPLES, HEAVY, LATEST, QUIET, Shared, Updates, offer
+from omnifusion.ui.parts import CHANGING, CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, offer
 from omnifusion.ui.session import Given, VisitorClip, attach, attach_picture, receive_file
 from omnifusion.video import read_image, write_image
 
@@ -67,8 +66,8 @@ def build(s: Shared) -> None:
     s.steps = [s.step1, s.clip, s.ways, s.frame, s.own, s.versions, s.preview, *s.tied]
 
 
-def view(s: Shared, given: Given) -> Updates:
-    """Steps 1 and 2 as they are when a clip was just given, or removed."""
+def view(s: Shared, given: Given, frames: int) -> Updates:
+    """Steps 1 and 2 as they are when a clip was just given, or removed, of which ``frames`` are to be colored."""
     clip = given.clip
     name = f": {clip.name}, {clip.frames} frame{'s' * (clip.frames > 1)}" if clip else ""
     return {
@@ -76,6 +75,7 @@ def view(s: Shared, given: Given) -> Updates:
         s.clip: str(clip.file) if clip else None,
         s.ways: gr.Column(visible=clip is not None),
         s.frame: parts.slider(clip.frames if clip else 1),
+        s.settings["frames"]: settings_tab.frames_slider(clip.frames if clip else s.service.limits.frames, frames),
         s.own: gr.Button(visible=clip is not None and clip.color),
         s.versions: [],
         s.spread: None,
@@ -122,7 +122,7 @@ def wire(s: Shared) -> None:
     """The handlers."""
     service, limits, home = s.service, s.service.limits, s.service.store.visits
 
-    def upload(given: Given, path: str | None) -> Updates:
+    def upload(given: Given, path: str | None, frames: int) -> Updates:
         """A clip was given, or taken away."""
         try:
             clip = receive_file(Path(path), limits, home) if path else None
@@ -130,15 +130,16 @@ def wire(s: Shared) -> None:
             return {s.clip: str(given.clip.file) if given.clip else None, s.status: message(in_words(error), "alert")}
         given.exchange(clip)
         said = clip.about(limits.frames) if clip else "The clip is removed."
-        return {**view(s, given), s.shown: CLIP + given.name, s.status: message(said)}
+        return {**view(s, given, frames), s.shown: CLIP + given.name, s.status: message(said)}
 
     def example(given: Given, event: gr.EventData) -> Updates:
         """An example was clicked: its clip, and its finished result."""
         chosen = EXAMPLES[event.index]  # type: ignore[attr-defined]
         given.exchange(receive_file(chosen.clip, limits, home, chosen.title))
         said = message("Precomputed. Press Colorize to run it yourself.")
-        settings = settings_tab.restore(s, chosen.result.request)
-        return {**view(s, given), **settings, s.shown: chosen.name, s.status: said}
+        request = chosen.result.request
+        settings = settings_tab.restore(s, request)
+        return {**view(s, given, request.frames or limits.frames), **settings, s.shown: chosen.name, s.status: said}
 
     def seek(given: Given, frame: int, scribbles: Any) -> Updates:
         """Another frame is to be looked at; what was painted on it is still there."""
@@ -200,18 +201,14 @@ def wire(s: Shared) -> None:
         given.require().exemplars.clear()
         return {**exemplars(s, given), s.status: message("All colored frames are removed.")}
 
-    def taking(triggers: list[Any], handler: Callable[..., Updates], inputs: list[Any], outputs: list[Any]) -> None:
-        """Let the run button wait (``head.html``) while something is taken in."""
-        gr.on(triggers, None, js="() => taking(1)", **QUIET)
-        s.on(triggers, handler, inputs, outputs, **HEAVY).then(None, js="() => taking(-1)", **QUIET)
-
     controls, painted = list(s.settings.values()), [s.given, s.frame, s.brush]
-    taking([s.clip.upload, s.clip.stop_recording, s.clip.clear], upload, [s.given, s.clip], [*s.steps, s.shown])
-    taking([s.examples.select], example, [s.given], [*s.steps, s.shown, *controls])
-    taking([s.picture.upload], add, [s.given, s.frame, s.picture, s.settings["force"]], s.tied)
-    taking([s.own.click], own, [s.given, s.frame], s.tied)
-    taking([s.take.click], take, [s.given, s.brush], s.tied)
-    taking([s.versions.select], take_version, [s.given], s.tied)
+    frames, clips = s.settings["frames"], [s.clip.upload, s.clip.stop_recording, s.clip.clear]
+    s.taking(clips, upload, [s.given, s.clip, frames], [*s.steps, frames, s.shown], **HEAVY)
+    s.taking(s.examples.select, example, [s.given], [*s.steps, s.shown, *controls], **HEAVY)
+    s.taking(s.picture.upload, add, [s.given, s.frame, s.picture, s.settings["force"]], s.tied, **HEAVY)
+    s.taking(s.own.click, own, [s.given, s.frame], s.tied, **HEAVY)
+    s.taking(s.take.click, take, [s.given, s.brush], s.tied, **HEAVY)
+    s.taking(s.versions.select, take_version, [s.given], s.tied, **HEAVY)
     s.on([s.frame.input, s.frame.release], seek, painted, [s.preview, s.brush, s.spread], **LATEST)
     s.on(s.brush.input, spread, painted, [s.spread], **HEAVY, trigger_mode="always_last")
     s.on(s.guess.click, guess, [s.given, s.frame, *controls], [s.versions], **HEAVY)

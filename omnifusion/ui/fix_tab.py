@@ -120,7 +120,7 @@ def wire(s: Shared) -> None:
         asked = RunRequest(run.request.name, run.request.settings, clip.frames)
         longest = service.longest(asked.settings, clip.frames, clip.size)
         job = service.color(clip.file, asked, {}, longest, asker, service.limits.vanished)
-        return {**clip_tab.view(s, given), **submit(s, job, given)}
+        return {**clip_tab.view(s, given, clip.frames), **submit(s, job, given)}
 
     def undo(shown: str) -> Updates:
         """Show the run before the last correction again."""
@@ -135,5 +135,5 @@ def wire(s: Shared) -> None:
     s.on(s.advise.click, advise, [s.shown], [s.hint, s.places], **HEAVY)
     s.on(s.places.select, pick, [s.shown, s.places, s.fixbrush], [s.fixframe, *canvas], **LATEST)
     s.on(s.go.click, fix, [*painted, s.given, s.patch], [s.running], **HEAVY)
-    s.on(s.anew.click, anew, [s.shown, s.given], [*s.steps, s.running], **HEAVY)
+    s.taking(s.anew.click, anew, [s.shown, s.given], [*s.steps, s.settings["frames"], s.running], **HEAVY)
     s.on(s.undo.click, undo, [s.shown], [s.shown], **CHANGING)

@@ -50,6 +50,12 @@ class Shared(SimpleNamespace):
         """Let a handler, which returns the updates of some of ``outputs`` or of the status line, answer events."""
         return gr.on(triggers, handler, list(inputs), [*outputs, self.status], **QUIET | kind)
 
+    def taking(self, triggers: Any, handler: Any, inputs: Sequence[Any], outputs: Sequence[Any], **kind: Any) -> Any:
+        """As ``on``, for handlers that change what a visitor may change, too: the form waits (``head.html``) until the
+        end, so that nothing newer is overwritten."""
+        gr.on(triggers, None, js="() => taking(1)", **QUIET)
+        return self.on(triggers, handler, inputs, outputs, **kind).then(None, js="() => taking(-1)", **QUIET)
+
 
 class Running(NamedTuple):
     """The run that is waited for, and the name of the clip that it was begun with; "" where there is none."""

@@ -174,18 +174,19 @@ def wire(s: Shared) -> None:
             job.parent if job and going else token
         )  # fmt: skip
         given.exchange(receive_run(run, limits, service.store.visits))
-        updates = {**clip_tab.view(s, given), **settings_tab.restore(s, run.request)}
+        frames = run.request.frames or limits.frames
+        updates = {**clip_tab.view(s, given, frames), **settings_tab.restore(s, run.request)}
         if going:
             return {**updates, s.running: Running(token, given.name), s.status: message("Still running.")}
         return {**updates, s.shown: token, s.runs: (token,), s.status: message(_ending(run.report))}
 
     bar = [s.run, s.go, s.anew, s.undo, s.cancel, s.timer, s.progress, s.link, s.shown]
     live = [s.live, s.before, s.fresh, s.after, s.tracks, s.coverage]
-    s.on(s.run.click, start, [s.given, s.runs, s.brush, s.fixbrush, *chosen], [s.running, *s.tied])
+    s.taking(s.run.click, start, [s.given, s.runs, s.brush, s.fixbrush, *chosen], [s.running, *s.tied])
     s.on(s.running.change, begun, [s.running, s.given], [*bar, s.step3], **CHANGING)
     s.on(s.timer.tick, poll, [s.running, s.given, s.runs, s.seen], [*bar, *live, s.running, s.runs, s.seen], **CHANGING)
     s.on(s.cancel.click, cancel, [s.running], [s.cancel, s.progress], **LATEST)
-    opened = s.on(s.page.load, open_link, [s.given], [*s.steps, *chosen, s.running, s.shown, s.runs])
+    opened = s.taking(s.page.load, open_link, [s.given], [*s.steps, *chosen, s.running, s.shown, s.runs])
     opened.then(None, js=SHOW_FILM, **QUIET)
     s.link.change(None, s.link, js="link => showAddress(link)", **QUIET)
 

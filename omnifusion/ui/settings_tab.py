@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -16,7 +17,7 @@ from omnifusion.run.folder import RunRequest
 from omnifusion.settings import CHOICES, PRESETS, Settings
 from omnifusion.ui import zerogpu
 from omnifusion.ui.live import seconds
-from omnifusion.ui.parts import LATEST, Shared, Updates
+from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates
 from omnifusion.ui.session import Given, VisitorClip
 
 USUAL = (24, (240, 427))
@@ -45,9 +46,9 @@ def build(s: Shared) -> None:
     with gr.Row(visible=False, elem_id="unused") as s.unused:
         gr.Markdown(UNUSED, elem_classes="of-note")
         s.everywhere = gr.Button("Use diffusion in every frame", size="sm", elem_id="everywhere", min_width=190)
-    most = s.service.limits.frames
-    s.settings["frames"] = gr.Slider(1, max(2, most), min(24, most), step=1, elem_id="frames",
-                                     label="How many frames, from the start")  # fmt: skip
+    s.settings["frames"] = frames_slider(
+        s.service.limits.frames, 24, step=1, elem_id="frames", label="How many frames, from the start"
+    )
     with gr.Accordion("Advanced settings", open=False):
         s.settings |= {name: _control(name) for name in CHOICES if name not in s.settings}
         about = "Use a picture even if it does not seem to match its frame."
@@ -71,6 +72,11 @@ def _control(name: str, options: Sequence[Any] = (), kind: Any = None, **looks: 
     return gr.Number(value, precision=0 if choice.kind is int else None, **about)
 
 
+def frames_slider(most: int, frames: int, **looks: Any) -> gr.Slider:
+    """How many frames to color of a clip that has ``most``."""
+    return gr.Slider(1, max(2, most), min(frames, most), interactive=most > 1, **looks)
+
+
 def _presets(frames: int, size: tuple[int, int]) -> list[tuple[str, str]]:
     """What each preset costs here: (label, name)."""
     return [
@@ -80,9 +86,9 @@ def _presets(frames: int, size: tuple[int, int]) -> list[tuple[str, str]]:
 
 
 def restore(s: Shared, request: RunRequest) -> Updates:
-    """The controls as they were for a request."""
-    known = asdict(request.settings) | {"frames": request.frames or s.service.limits.frames, "force": request.force}
-    return {control: known[name] for name, control in s.settings.items()}
+    """The controls as they were for a request; but the number of frames, which the clip bounds."""
+    known = asdict(request.settings) | {"force": request.force}
+    return {control: known[name] for name, control in s.settings.items() if name != "frames"}
 
 
 def request(s: Shared, clip: VisitorClip, chosen: Sequence[Any]) -> RunRequest:
@@ -132,11 +138,6 @@ def wire(s: Shared) -> None:
             **{s.settings[name]: type(s.settings[name])(interactive=used) for name in DIFFUSION},
         }
 
-    def preset(name: str) -> Updates:
-        """A preset brings its own values."""
-        known = {n: c.presets for n, c in CHOICES.items() if n != "preset" and len({*c.presets.values()}) > 1}
-        return {s.settings[n]: presets[name] for n, presets in known.items()}
-
     def fit(given: Given, *chosen: Any) -> Updates:
         """The least changed settings that fit."""
         clip = given.require()
@@ -146,20 +147,14 @@ def wire(s: Shared) -> None:
             raise InputError("No settings make this clip fit this machine. Use a smaller clip.")
         return {s.settings[name]: value for name, value in (asdict(found[0]) | {"frames": found[1]}).items()}
 
-    def adapt(given: Given, *chosen: Any) -> Updates:
-        """Something else is given: the slider goes as far as the clip does."""
-        most, named = (
-            given.clip.frames if given.clip else service.limits.frames,
-            dict(zip(s.settings, chosen, strict=True)),
-        )
-        named["frames"] = min(int(named["frames"] or most), most)
-        frames = gr.Slider(maximum=max(2, most), value=named["frames"], interactive=most > 1)
-        return {**cost(given, *named.values()), s.settings["frames"]: frames}
-
     asked = [s.given, *controls]
     price = [s.estimate, s.fit, s.step3, s.unused, *(s.settings[name] for name in ("preset", *DIFFUSION))]
-    s.on(s.settings["preset"].input, preset, [s.settings["preset"]], controls, **LATEST)
-    s.on(s.everywhere.click, lambda: {s.settings["diffusion"]: "always"}, [], [s.settings["diffusion"]], **LATEST)
-    s.on(s.fit.click, fit, asked, controls, **LATEST)
-    s.on([control.change for control in controls], cost, asked, price, **LATEST)
-    s.on(s.mark.change, adapt, asked, [*price, s.settings["frames"]], **LATEST)
+    varied = [name for name, choice in CHOICES.items() if len({*choice.presets.values()}) > 1 and name != "preset"]
+    values = {preset: [CHOICES[name].presets[preset] for name in varied] for preset in PRESETS}
+    s.settings["preset"].input(  # in the browser: at once, so that nothing newer is overwritten
+        None, s.settings["preset"], [s.settings[name] for name in varied],
+        js=f"preset => ({json.dumps(values)})[preset]", **QUIET,
+    )  # fmt: skip
+    s.everywhere.click(None, None, s.settings["diffusion"], js="() => 'always'", **QUIET)
+    s.taking(s.fit.click, fit, asked, controls, **LATEST)
+    s.on([s.mark.change, *(control.change for control in controls)], cost, asked, price, **LATEST)
