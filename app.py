@@ -11,7 +11,7 @@ import logging
 import sys
 
 from omnifusion.progress import InputError
-from omnifusion.ui.page import build, launch_options, make_service
+from omnifusion.ui import build, launch_options, make_service
 
 
 def main() -> int:

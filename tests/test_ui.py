@@ -21,15 +21,12 @@ from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.run.pipeline import begin, color
 from omnifusion.settings import PRESETS, choose
 from omnifusion.state import ColorEstimate, ColorState, Origin, Video
-from omnifusion.ui import compare_tab, parts, result_tab, settings_tab, zerogpu
-from omnifusion.ui.guards import in_words
-from omnifusion.ui.limits import Limits
-from omnifusion.ui.live import Live, message
-from omnifusion.ui.page import make_service
-from omnifusion.ui.parts import EXAMPLE_FOLDER, EXAMPLES
+from omnifusion.ui import make_service, parts, result_tab, settings_tab, zerogpu
+from omnifusion.ui.live import Live
+from omnifusion.ui.parts import ENDPOINT_OPTIONS, EXAMPLE_FOLDER, EXAMPLES, in_words, message
 from omnifusion.ui.service import Service
-from omnifusion.ui.session import Given, attach, attach_picture, receive_file, receive_run
-from omnifusion.ui.store import Store
+from omnifusion.ui.session import Visit, receive_file, receive_run
+from omnifusion.ui.store import Limits, Store
 from omnifusion.video import read, write, write_image
 
 
@@ -57,7 +54,7 @@ ASKER: Any = gr.Request(session_hash="page", client=None)
 def finished(service: Service, clip: Path, **request: Any) -> RunFolder:
     """A run as the page has it, done at once."""
     asked = RunRequest(clip.name, choose("draft", max_side=64), **request)
-    job = service.color(clip, asked, {}, 60, ASKER, patience=60)
+    job = service.color(clip, (48, 64), asked, {}, ASKER, page=True)
     return run_to_end(job.work())
 
 
@@ -82,7 +79,10 @@ def test_no_sentence_on_the_page_names_an_option_or_a_place_on_the_server(tmp_pa
     assert said.startswith("my holiday.mp4 ") and str(tmp_path) not in said
     assert in_words(InputError("red and/or blue, 3/4 of http://a.b/c")) == "red and/or blue, 3/4 of http://a.b/c"
     unlike = InputError("It is unlike", {"": "check the frame index", "force": "use it anyway"})
-    assert "Accept any picture" in in_words(unlike) and in_words(unlike, True) == "It is unlike; check the frame index."
+    assert (
+        "Accept any picture" in in_words(unlike)
+        and in_words(unlike, ENDPOINT_OPTIONS) == "It is unlike; check the frame index."
+    )
     assert "error" in in_words(KeyError("x")) and "x" not in in_words(KeyError("x"))[:30]
 
 
@@ -109,12 +109,12 @@ def test_a_clip_has_a_folder_and_uploaded_names_stay_out_of_it(tmp_path: Path) -
     shown = clip.preview(99)
     assert shown.shape == (48, 64, 3) and np.ptp(shown.astype(int), axis=2).max() <= 1
     assert len(read(clip.film)) == 3 and other.file.parent != clip.file.parent
-    given = Given(clip)
-    given.exchange(other)
-    assert not clip.file.parent.exists() and other.file.exists() and given.require() is other
-    given.exchange()
+    visit = Visit(clip)
+    visit.exchange(other)
+    assert not clip.file.parent.exists() and other.file.exists() and visit.require() is other
+    visit.exchange()
     with pytest.raises(InputError, match="no clip yet"):
-        given.require()
+        visit.require()
 
 
 def test_a_clip_of_one_frame_is_a_clip(tmp_path: Path) -> None:
@@ -134,20 +134,20 @@ def test_cuts_are_told(tmp_path: Path) -> None:
 
 def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
     clip = receive_file(film(tmp_path / "a.mp4"), Limits(), tmp_path / "visits")
-    assert "Frame 2 now has its colors" in attach(clip, 2, clip.frame(2), "")
-    mark = Given(clip).mark
-    assert "very well (1.00)" in attach_picture(clip, 1, clip.exemplars[2], Limits(), False)
-    assert set(clip.exemplars) == {1, 2} and Given(clip).mark != mark
+    assert "Frame 2 now has its colors" in clip.attach(2, clip.frame(2))
+    mark = Visit(clip).mark
+    assert "very well (1.00)" in clip.attach_picture(1, clip.exemplars[2], Limits(), False)
+    assert set(clip.exemplars) == {1, 2} and Visit(clip).mark != mark
     write_image(tmp_path / "noise.png", np.random.default_rng(0).integers(0, 255, (3, 48, 64), dtype=np.uint8))
     with pytest.raises(InputError, match="correlates at"):
-        attach_picture(clip, 0, tmp_path / "noise.png", Limits(), False)
+        clip.attach_picture(0, tmp_path / "noise.png", Limits(), False)
 
 
 def test_a_large_photograph_is_made_smaller(tmp_path: Path) -> None:
     write_image(tmp_path / "photo.png", np.zeros((3, 300, 400), np.uint8))
     clip = receive_file(film(tmp_path / "a.mp4"), Limits(), tmp_path)
     with pytest.raises(InputError, match="gray"):  # read, and looked at
-        attach_picture(clip, 0, tmp_path / "photo.png", Limits(pixels=200 * 250), False)
+        clip.attach_picture(0, tmp_path / "photo.png", Limits(pixels=200 * 250), False)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_scribbles_are_kept_by_frame_and_drawn_at_any_size() -> None:
 def test_the_palette_is_the_pictures_own() -> None:
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[:, :40], picture[:, 40:] = (176, 64, 48), (48, 80, 176)
-    assert parts.inks_of(picture, 2) == ["#b04030", "#3050b0"]
+    assert parts.palette_of(picture, 2) == ["#b04030", "#3050b0"]
 
 
 # -- runs
@@ -186,7 +186,7 @@ def test_the_palette_is_the_pictures_own() -> None:
 def test_a_run_is_kept_opened_compared_corrected_and_its_parent_found(service: Service, tmp_path: Path) -> None:
     run = finished(service, film(tmp_path / "a.mp4"))
     assert run.report["complete"] and service.store.open(run.token) == run and service.store.has(run.token)
-    seen = {what: compare_tab.compared(run, what, 1) for what in ("", "gray", "truth", "classical")}
+    seen = {what: result_tab.compared(run, what, 1) for what in ("", "gray", "original")}
     assert {picture.shape for picture in seen.values()} == {(48, 64, 3)}
     assert np.ptp(seen["gray"].astype(int), axis=2).max() <= 1 < np.ptp(seen[""].astype(int), axis=2).max()
     patch = np.zeros((4, 48, 64), np.uint8)
@@ -200,9 +200,9 @@ def test_a_run_is_kept_opened_compared_corrected_and_its_parent_found(service: S
     assert last > result_tab.last_iteration(run.report), "a fix is an iteration, too"
     _, _, shares = result_tab.at_iteration(fixed, 1, last)
     assert sum(map(float, re.findall(r"([\d.]+) %</li>", shares))) == pytest.approx(100, abs=0.3)
-    first, second = compare_tab.names([run, fixed])
+    first, second = result_tab.names([run, fixed])
     assert first == "1: fixes 0" and second == "2: fixes 1", "named by what differs, and by nothing else"
-    assert len(compare_tab.table([run, fixed])["data"]) == 2
+    assert len(result_tab.table([run, fixed])["data"]) == 2
     clip = receive_run(fixed, service.limits, tmp_path)
     assert clip.name == "a.mp4" and clip.frames == 3
 
@@ -219,7 +219,7 @@ def test_a_run_that_its_server_did_not_finish_goes_on_and_is_not_tried_for_ever(
 ) -> None:
     asked = RunRequest("a.mp4", choose("draft", max_side=64))
     page, program = (
-        service.color(film(tmp_path / "a.mp4"), asked, {}, 60, ASKER, patience) for patience in (900.0, 1.0)
+        service.color(film(tmp_path / "a.mp4"), (48, 64), asked, {}, ASKER, page) for page in (True, False)
     )
     page.work = program.work = lambda: iter(())  # type: ignore[assignment, return-value]  # the process ends here
     again = make_service(service.limits)
@@ -227,7 +227,7 @@ def test_a_run_that_its_server_did_not_finish_goes_on_and_is_not_tried_for_ever(
     (job,) = again.jobs.unfinished()
     assert job.token == page.token and job.result.result(60).report["complete"] and again.store.has(page.token)
     assert not program.folder.exists(), "nobody waits for a program's run any more"
-    crashing = service.color(film(tmp_path / "b.mp4"), asked, {}, 60, ASKER, 900.0)
+    crashing = service.color(film(tmp_path / "b.mp4"), (48, 64), asked, {}, ASKER, page=True)
     for _ in range(3):
         service.store.attempt(crashing.folder)
     del crashing

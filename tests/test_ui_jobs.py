@@ -16,7 +16,7 @@ from omnifusion.progress import InputError, Step, Steps, check_canceled
 from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.settings import Settings
 from omnifusion.ui.jobs import Job, Jobs
-from omnifusion.ui.limits import Limits
+from omnifusion.ui.store import Limits
 
 RESULT = RunFolder(Path("token"), RunRequest("clip", Settings()))
 

@@ -27,7 +27,7 @@ from omnifusion.video import count_frames, read, read_image
 Answer = tuple[str, str, dict[str, Any]]
 
 POLL = 0.1
-"""Seconds between two looks at a run."""
+"""Seconds between two questions whether a run has ended."""
 
 
 def offer(service: Service) -> None:
@@ -67,10 +67,9 @@ def offer(service: Service) -> None:
         settings = _settings(preset, prior, steps, eta=eta, seed=seed)
         count, size = await asyncio.to_thread(probe, service, video, frames)
         pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
-        asked = RunRequest(Path(video).name, settings, count, tuple(pictures))
-        longest = service.longest(settings, count, size)
-        return await _ended(
-            service, await asyncio.to_thread(service.color, Path(video), asked, pictures, longest, request)
+        run = RunRequest(Path(video).name, settings, count, tuple(pictures))
+        return await _outcome(
+            service, await asyncio.to_thread(service.color, Path(video), size, run, pictures, request)
         )
 
     async def correct(
@@ -110,7 +109,7 @@ def offer(service: Service) -> None:
         locks = await asyncio.to_thread(pictures, lock, lock_frame)
         end = run.report["frames"] - 1 if last is None else last
         frames = None if first is None and last is None else (int(first or 0), int(end))
-        return await _ended(service, service.correct(run, Correction(patches, locks, frames), request))
+        return await _outcome(service, service.correct(run, Correction(patches, locks, frames), request))
 
     def estimate(
         video: str, preset: str = "draft", frames: int | None = None, prior: str = "bundled", steps: int | None = None
@@ -129,9 +128,9 @@ def offer(service: Service) -> None:
         """
         settings = _settings(preset, prior, steps)
         count, size = probe(service, video, frames)
-        found = expect(settings, count, size)
-        numbers = {"frames": count, "seconds": round(found.seconds), "mib": round(found.mib)}
-        return {**numbers, "fits": service.fits(found)}
+        expected = expect(settings, count, size)
+        numbers = {"frames": count, "seconds": round(expected.seconds), "mib": round(expected.mib)}
+        return {**numbers, "fits": service.fits(expected)}
 
     def result(token: str) -> Answer:
         """A finished run again.
@@ -154,16 +153,16 @@ def offer(service: Service) -> None:
 def _add(function: Callable[..., Any], **queue: Any) -> None:
     """An endpoint: components for its parameters, of their kinds and with their defaults, each with its description."""
     (_, about, returns), inputs = get_function_description(function), list[Any]()
-    for name, known in inspect.signature(function).parameters.items():
-        default = None if known.default is inspect.Parameter.empty else known.default
+    for name, parameter in inspect.signature(function).parameters.items():
+        default = None if parameter.default is inspect.Parameter.empty else parameter.default
         if name == "video":
             inputs.append(gr.Video(label=name))
         elif name in ("exemplar", "lock"):
             inputs.append(gr.Image(label=name, type="filepath", image_mode=None))
-        elif known.annotation.startswith("str"):
+        elif parameter.annotation.startswith("str"):
             inputs.append(gr.Textbox(default, label=name))
         elif name != "request":
-            inputs.append(gr.Number(default, label=name, precision=None if "float" in known.annotation else 0))
+            inputs.append(gr.Number(default, label=name, precision=None if "float" in parameter.annotation else 0))
     films = [gr.Video(label="colorized"), gr.Video(label="origin")] if len(returns) > 1 else []
     outputs = [*films, gr.JSON(label="report" if films else "estimate")]
     for component, words in [*((c, about[c.label]) for c in inputs), *zip(outputs, returns, strict=True)]:
@@ -188,7 +187,7 @@ def probe(service: Service, video: str | None, frames: int | None = None) -> tup
     return count_frames(path, min(limits.frames, frames or limits.frames), limits.pixels), size
 
 
-async def _ended(service: Service, job: Job) -> Answer:
+async def _outcome(service: Service, job: Job) -> Answer:
     """What a run ends with, once its turn has come."""
     service.jobs.submit(job)
     try:

@@ -15,14 +15,12 @@ from omnifusion.geometry import fit_size, resize
 from omnifusion.inpaint import suggest
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.ui import parts, settings_tab
-from omnifusion.ui.guards import in_words
-from omnifusion.ui.live import message
-from omnifusion.ui.parts import CHANGING, CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, offer
-from omnifusion.ui.session import Given, VisitorClip, attach, attach_picture, receive_file
+from omnifusion.ui.parts import CHANGING, CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, message, offer
+from omnifusion.ui.session import Visit, VisitorClip, receive_file
 from omnifusion.video import read_image, write_image
 
 VERSIONS = 3
-"""So many suggestions does the built-in model make of a frame."""
+"""How many suggestions the built-in model makes of a frame."""
 
 
 def build(s: Shared) -> None:
@@ -31,9 +29,8 @@ def build(s: Shared) -> None:
         s.clip = gr.Video(label="Your clip", show_label=False, sources=["upload", "webcam"], include_audio=True,
                           height=150, elem_id="clip")  # fmt: skip
         gr.Markdown("Or try an example", elem_classes="of-note")
-        s.examples = parts.picker(
-            "examples", [offer(example.clip.with_suffix(".jpg"), example.title) for example in EXAMPLES]
-        )
+        offers = [offer(example.clip.with_suffix(".jpg"), example.title) for example in EXAMPLES]
+        s.examples = parts.picker("examples", offers)
     with gr.Accordion("2 · A frame in color", open=False, elem_id="step2") as s.step2:
         gr.Markdown("Give one frame of the clip in color; several if the scene changes a lot.", elem_classes="of-note")
         with gr.Column(visible=False) as s.ways:
@@ -41,9 +38,8 @@ def build(s: Shared) -> None:
             with gr.Tabs():
                 with gr.Tab("Upload"):
                     with gr.Row():
-                        s.preview = parts.picture(
-                            "preview", "This frame in gray", 140, height=190, buttons=["download"]
-                        )
+                        name = "This frame in gray"
+                        s.preview = parts.picture("preview", name, 140, height=190, buttons=["download"])
                         s.picture = gr.Image(
                             label="The same frame in color", sources=["upload", "clipboard"], type="filepath",
                             height=190, min_width=140, image_mode=None, elem_id="exemplar",
@@ -66,9 +62,9 @@ def build(s: Shared) -> None:
     s.steps = [s.step1, s.clip, s.ways, s.frame, s.own, s.versions, s.preview, *s.tied]
 
 
-def view(s: Shared, given: Given, frames: int) -> Updates:
-    """Steps 1 and 2 as they are when a clip was just given, or removed, of which ``frames`` are to be colored."""
-    clip = given.clip
+def view(s: Shared, visit: Visit, frames: int) -> Updates:
+    """Steps 1 and 2, and how many ``frames`` are to be colored, when a clip was just given or removed."""
+    clip = visit.clip
     name = f": {clip.name}, {clip.frames} frame{'s' * (clip.frames > 1)}" if clip else ""
     return {
         s.step1: gr.Accordion(label=f"1 · Clip{name}", open=clip is None),
@@ -80,136 +76,130 @@ def view(s: Shared, given: Given, frames: int) -> Updates:
         s.versions: [],
         s.spread: None,
         **(_seek(s, clip, 0, value={}) if clip else {}),
-        **exemplars(s, given),
+        **exemplars(s, visit),
     }
 
 
 def _seek(s: Shared, clip: VisitorClip, frame: int, **value: Any) -> Updates:
-    shown, inks = clip.preview(frame), parts.INKS
+    image, palette = clip.preview(frame), parts.PALETTE
     for path in list(clip.exemplars.values())[:1]:
-        inks = parts.inks_of(np.ascontiguousarray(read_image(path).transpose(1, 2, 0)))
-    return {s.preview: shown, s.brush: parts.on_frame(shown, frame, inks, **value)}
+        palette = parts.palette_of(np.ascontiguousarray(read_image(path).transpose(1, 2, 0)))
+    return {s.preview: image, s.brush: parts.on_frame(image, frame, palette, **value)}
 
 
-def exemplars(s: Shared, given: Given) -> Updates:
+def exemplars(s: Shared, visit: Visit) -> Updates:
     """The colored frames that were given so far."""
-    clip = given.clip
+    clip = visit.clip
     pictures = {f"frame {frame}": path for frame, path in sorted(clip.exemplars.items())} if clip else {}
-    done = ", ".join(pictures) or ("the clip's own first frame" if clip and clip.color else "")
+    names = ", ".join(pictures) or ("the clip's own first frame" if clip and clip.color else "")
+    label = f"2 · A frame in color: {names}" if names else "2 · A frame in color"
     return {
-        s.step2: gr.Accordion(label=f"2 · A frame in color{': ' if done else ''}{done}", open=bool(clip) and not done),
+        s.step2: gr.Accordion(label=label, open=clip is not None and not names),
         s.picture: None,
         s.exemplars: [offer(path, name) for name, path in pictures.items()],
         s.forget: gr.Button(visible=bool(pictures)),
-        s.mark: given.mark,
+        s.mark: visit.mark,
     }
 
 
-def take_scribbles(clip: VisitorClip, given: Any) -> str:
+def take_scribbles(clip: VisitorClip, value: Any) -> str:
     """Take the scribbles that the brush sent as exemplars of their frames; returns that in words, "" without any.
 
     Raises:
         InputError: some cannot be used.
     """
-    scribbles = {frame: found for frame, found in parts.read_scribbles(given).items() if frame < clip.frames}
-    for frame, found in scribbles.items():
-        attach(clip, frame, parts.patch(without_color(clip.frame(frame)), found), "")
-    names = ", ".join(map(str, sorted(scribbles)))
-    return f"Your strokes give the colors of frame{'s' * (len(scribbles) > 1)} {names}." if scribbles else ""
+    frames = {frame: lines for frame, lines in parts.read_scribbles(value).items() if frame < clip.frames}
+    for frame, scribbles in frames.items():
+        clip.attach(frame, parts.patch(without_color(clip.frame(frame)), scribbles))
+    names = ", ".join(map(str, sorted(frames)))
+    return f"Your scribbles give the colors of frame{'s' * (len(frames) > 1)} {names}." if frames else ""
 
 
 def wire(s: Shared) -> None:
     """The handlers."""
     service, limits, home = s.service, s.service.limits, s.service.store.visits
 
-    def upload(given: Given, path: str | None, frames: int) -> Updates:
-        """A clip was given, or taken away."""
+    def upload(visit: Visit, path: str | None, frames: int) -> Updates:
         try:
             clip = receive_file(Path(path), limits, home) if path else None
         except InputError as error:  # the earlier one stays
-            return {s.clip: str(given.clip.file) if given.clip else None, s.status: message(in_words(error), "alert")}
-        given.exchange(clip)
-        said = clip.about(limits.frames) if clip else "The clip is removed."
-        return {**view(s, given, frames), s.shown: CLIP + given.name, s.status: message(said)}
+            kept = str(visit.clip.file) if visit.clip else None
+            return {s.clip: kept, s.status: message(parts.in_words(error), "alert")}
+        visit.exchange(clip)
+        sentence = clip.about(limits.frames) if clip else "The clip is removed."
+        return {**view(s, visit, frames), s.display: CLIP + visit.name, s.status: message(sentence)}
 
-    def example(given: Given, event: gr.EventData) -> Updates:
-        """An example was clicked: its clip, and its finished result."""
-        chosen = EXAMPLES[event.index]  # type: ignore[attr-defined]
-        given.exchange(receive_file(chosen.clip, limits, home, chosen.title))
-        said = message("Precomputed. Press Colorize to run it yourself.")
-        request = chosen.result.request
-        settings = settings_tab.restore(s, request)
-        return {**view(s, given, request.frames or limits.frames), **settings, s.shown: chosen.name, s.status: said}
+    def example(visit: Visit, event: gr.EventData) -> Updates:
+        choice = EXAMPLES[event.index]  # type: ignore[attr-defined]
+        request = choice.result.request
+        visit.exchange(receive_file(choice.clip, limits, home, choice.title))
+        sentence = message("Precomputed. Press Colorize to run it yourself.")
+        steps = view(s, visit, request.frames or limits.frames)
+        return {**steps, **settings_tab.restore(s, request), s.display: choice.name, s.status: sentence}
 
-    def seek(given: Given, frame: int, scribbles: Any) -> Updates:
-        """Another frame is to be looked at; what was painted on it is still there."""
-        return {**_seek(s, given.require(), int(frame)), **spread(given, frame, scribbles)}
+    def seek(visit: Visit, frame: int, scribbles: Any) -> Updates:
+        return {**_seek(s, visit.require(), int(frame)), **spread(visit, frame, scribbles)}
 
-    def spread(given: Given, frame: int, scribbles: Any) -> Updates:
-        """A stroke was drawn: where its color would go."""
-        shown = given.require().preview(int(frame))
-        return {s.spread: parts.preview(shown, parts.read_scribbles(scribbles).get(int(frame)))}
+    def spread(visit: Visit, frame: int, scribbles: Any) -> Updates:
+        """Where the colors that were just painted would go."""
+        image = visit.require().preview(int(frame))
+        return {s.spread: parts.preview(image, parts.read_scribbles(scribbles).get(int(frame)))}
 
-    def tied(given: Given, clip: VisitorClip, said: str) -> Updates:
-        if clip is not given.clip:
+    def tied(visit: Visit, clip: VisitorClip, sentence: str) -> Updates:
+        if clip is not visit.clip:
             return {s.status: message("The clip was exchanged meanwhile; its colored frame is gone with it.")}
-        return {**exemplars(s, given), s.status: message(said)}
+        return {**exemplars(s, visit), s.status: message(sentence)}
 
-    def add(given: Given, frame: int, path: str | None, force: bool) -> Updates:
-        """A colored picture was given for the frame on the slider."""
-        clip = given.require()
-        return tied(given, clip, attach_picture(clip, int(frame), path or "", limits, force))
+    def add(visit: Visit, frame: int, path: str | None, force: bool) -> Updates:
+        clip = visit.require()
+        return tied(visit, clip, clip.attach_picture(int(frame), path or "", limits, force))
 
-    def own(given: Given, frame: int) -> Updates:
-        """The clip's own colors serve as exemplar."""
-        clip = given.require()
-        return tied(given, clip, attach(clip, int(frame), clip.frame(int(frame)), "They are the clip's own."))
+    def own(visit: Visit, frame: int) -> Updates:
+        clip = visit.require()
+        return tied(visit, clip, clip.attach(int(frame), clip.frame(int(frame)), "They are the clip's own."))
 
-    def take(given: Given, scribbles: Any) -> Updates:
-        """The scribbles are good as they are."""
-        clip = given.require()
-        if not (said := take_scribbles(clip, scribbles)):
+    def take(visit: Visit, scribbles: Any) -> Updates:
+        clip = visit.require()
+        if not (sentence := take_scribbles(clip, scribbles)):
             raise InputError("There is no stroke yet. Paint some color over the frame.")
-        return {**tied(given, clip, said), s.brush: gr.HTML({}), s.spread: None}
+        return {**tied(visit, clip, sentence), s.brush: gr.HTML({}), s.spread: None}
 
-    def guess(given: Given, frame: int, *chosen: Any) -> Updates:
+    def guess(visit: Visit, frame: int, *values: Any) -> Updates:
         """Nobody knows the colors: the built-in model suggests some."""
-        clip = given.require()
-        asked = replace(settings_tab.request(s, clip, chosen).settings, diffusion="always", omnimotion="off")
-        service.longest(asked, VERSIONS, clip.size)
+        clip = visit.require()
+        settings = replace(settings_tab.read(s, clip, values).settings, diffusion="always", omnimotion="off")
+        service.longest(settings, VERSIONS, clip.size)
         L, stages = luminance(from_uint8(clip.frame(int(frame)))), service.stages()
-        small = resize(L[None], fit_size(clip.size, asked.max_side))[0]
-        seeds = range(asked.seed, asked.seed + VERSIONS)
+        small = resize(L[None], fit_size(clip.size, settings.max_side))[0]
+        seeds = range(settings.seed, settings.seed + VERSIONS)
         with service.jobs.beside():
-            found = run_to_end(suggest(small, seeds, lambda tasks: stages.inpaint(tasks, asked)))
+            colors = run_to_end(suggest(small, seeds, lambda tasks: stages.inpaint(tasks, settings)))
         paths = tuple(clip.file.with_name(f"version_{seed}.png") for seed in seeds)
-        for path, ab in zip(paths, found, strict=True):
+        for path, ab in zip(paths, colors, strict=True):
             write_image(path, to_uint8(compose(L, resize(ab[None], clip.size)[0])).numpy())
         clip.versions = int(frame), paths
-        said = message(f"Three suggestions for frame {int(frame)}. Click the one you want.")
-        return {s.versions: [offer(path, f"suggestion {k}") for k, path in enumerate(paths, 1)], s.status: said}
+        sentence = message(f"Three suggestions for frame {int(frame)}. Click the one you want.")
+        return {s.versions: [offer(path, f"suggestion {k}") for k, path in enumerate(paths, 1)], s.status: sentence}
 
-    def take_version(given: Given, event: gr.EventData) -> Updates:
-        """One of the suggestions was chosen."""
-        clip = given.require()
+    def take_version(visit: Visit, event: gr.EventData) -> Updates:
+        clip = visit.require()
         frame, paths = clip.versions
         image = read_image(paths[event.index])  # type: ignore[attr-defined]
-        return tied(given, clip, attach(clip, frame, image, "They are suggested; you can still paint over them."))
+        return tied(visit, clip, clip.attach(frame, image, "They are suggested; you can still paint over them."))
 
-    def forget(given: Given) -> Updates:
-        """All colored frames are dropped."""
-        given.require().exemplars.clear()
-        return {**exemplars(s, given), s.status: message("All colored frames are removed.")}
+    def forget(visit: Visit) -> Updates:
+        visit.require().exemplars.clear()
+        return {**exemplars(s, visit), s.status: message("All colored frames are removed.")}
 
-    controls, painted = list(s.settings.values()), [s.given, s.frame, s.brush]
-    frames, clips = s.settings["frames"], [s.clip.upload, s.clip.stop_recording, s.clip.clear]
-    s.taking(clips, upload, [s.given, s.clip, frames], [*s.steps, frames, s.shown], **HEAVY)
-    s.taking(s.examples.select, example, [s.given], [*s.steps, s.shown, *controls], **HEAVY)
-    s.taking(s.picture.upload, add, [s.given, s.frame, s.picture, s.settings["force"]], s.tied, **HEAVY)
-    s.taking(s.own.click, own, [s.given, s.frame], s.tied, **HEAVY)
-    s.taking(s.take.click, take, [s.given, s.brush], s.tied, **HEAVY)
-    s.taking(s.versions.select, take_version, [s.given], s.tied, **HEAVY)
+    controls, painted, frames = list(s.settings.values()), [s.visit, s.frame, s.brush], s.settings["frames"]
+    clips = [s.clip.upload, s.clip.stop_recording, s.clip.clear]
+    s.taking(clips, upload, [s.visit, s.clip, frames], [*s.steps, frames, s.display], **HEAVY)
+    s.taking(s.examples.select, example, [s.visit], [*s.steps, s.display, *controls], **HEAVY)
+    s.taking(s.picture.upload, add, [s.visit, s.frame, s.picture, s.settings["force"]], s.tied, **HEAVY)
+    s.taking(s.own.click, own, [s.visit, s.frame], s.tied, **HEAVY)
+    s.taking(s.take.click, take, [s.visit, s.brush], s.tied, **HEAVY)
+    s.taking(s.versions.select, take_version, [s.visit], s.tied, **HEAVY)
     s.on([s.frame.input, s.frame.release], seek, painted, [s.preview, s.brush, s.spread], **LATEST)
     s.on(s.brush.input, spread, painted, [s.spread], **HEAVY, trigger_mode="always_last")
-    s.on(s.guess.click, guess, [s.given, s.frame, *controls], [s.versions], **HEAVY)
-    s.on(s.forget.click, forget, [s.given], s.tied, **CHANGING)
+    s.on(s.guess.click, guess, [s.visit, s.frame, *controls], [s.versions], **HEAVY)
+    s.on(s.forget.click, forget, [s.visit], s.tied, **CHANGING)

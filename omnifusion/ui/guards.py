@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import re
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote
 
 import gradio as gr
-import gradio.processing_utils
 import httpx
 import safehttpx
 from gradio.route_utils import FnIndexInferError
@@ -29,19 +27,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from omnifusion.progress import InputError
-from omnifusion.ui.live import message
-from omnifusion.ui.parts import ASSETS, text
+from omnifusion.ui.parts import ASSETS, ENDPOINT_OPTIONS, PAGE_OPTIONS, in_words, text
 
 log = logging.getLogger(__name__)
-
-PAGE_OPTIONS = {
-    "force": '"Accept any picture" under Advanced settings',
-    "frames": '"How many frames"',
-    "max-side": '"Working size" under Advanced settings',
-    "prior bundled": '"Model"',
-}
-ENDPOINT_OPTIONS = {"frames": "frames", "prior bundled": "prior bundled"}
-"""Where the page and the endpoints have the options that ``InputError.fixes`` name."""
 
 BODY_MIB = 4
 """Largest body of a request that is no upload."""
@@ -55,36 +43,21 @@ listening: Counter[str] = Counter()
 """How many streams of answers are open, by the session (or the event of a program) that they belong to."""
 
 
-def in_words(error: BaseException, endpoint: bool = False) -> str:
-    """An error as one sentence for the page or the endpoints, files by their names alone; a fault of our own by a
-    number that stands in the log."""
-    if not isinstance(error, InputError):
-        number = secrets.token_hex(4)
-        log.error("error %s", number, exc_info=error)
-        return f"Something went wrong on our side (error {number}). Please try again."
-    sentence = error.sentence((ENDPOINT_OPTIONS if endpoint else PAGE_OPTIONS).get)
-    return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", "", sentence)
-
-
 class Page(gr.Blocks):
-    """A page that tells every mistake in one sentence, by its ``status`` where that is among a handler's outputs."""
-
-    status: gr.HTML
+    """A page that bounds what it is given, and answers every mistake with one sentence."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, *args: Any, **kw: Any) -> list[Any]:
-        """See ``gr.Blocks``; what is left out at the end is the default, what is not of its kind a mistake, and a
+        """See ``gr.Blocks``; what is missing at the end is the default, what is not of its kind a mistake, and a
         slider that was moved before it got other ends is at one of these."""
         inputs = [*inputs, *(component.value for component in block_fn.inputs[len(inputs) :])]
         for k, (component, value) in enumerate(zip(block_fn.inputs, inputs, strict=False)):
-            if (kind := _wrong_kind(component, value)) is not None:
-                raise InputError(f"{component.label} is {_shown(value)}; {kind}.")
+            if (advice := _wrong_kind(component, value)) is not None:
+                raise InputError(f"{component.label} is {_brief(value)}; {advice}.")
             if isinstance(component, gr.Slider) and value is not None:
                 now = state[component._id] if state is not None and component._id in state else component
                 inputs[k] = min(max(value, now.minimum), now.maximum)
         try:
             return await super().preprocess_data(block_fn, inputs, state, *args, **kw)
-        except gr.Error:
-            raise
         except Exception as error:
             log.info("refused before it was read: %s", error)
             if isinstance(error.__cause__, Image.DecompressionBombError):
@@ -93,28 +66,14 @@ class Page(gr.Blocks):
             raise InputError("What was given cannot be read: a file has to be whole and of a common kind, an address "
                              "public and what it leads to no larger than an upload may be.") from error  # fmt: skip
 
-    async def call_function(self, block_fn: Any, *args: Any, **kw: Any) -> dict[str, Any]:
-        """See ``gr.Blocks``."""
-        try:
-            return await super().call_function(block_fn, *args, **kw)
-        except gr.Error:
-            raise
-        except Exception as error:
-            if self.status not in block_fn.outputs:
-                raise
-            said = {self.status: message(in_words(error), "alert")}
-            return {"prediction": said, "duration": 0.0, "is_generating": False, "iterator": None}
-
     async def process_api(self, block_fn: Any, *args: Any, **kw: Any) -> dict[str, Any]:
         """See ``gr.Blocks``."""
         try:
             return await super().process_api(block_fn, *args, **kw)
-        except gr.Error:
-            raise
         except Exception as error:
-            known = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
-            sentence = in_words(error, known.api_visibility == "public")
-            raise gr.Error(sentence, duration=12, print_exception=False) from None
+            function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+            options = ENDPOINT_OPTIONS if function.api_visibility == "public" else PAGE_OPTIONS
+            raise gr.Error(in_words(error, options), duration=12, print_exception=False) from None
 
 
 def _wrong_kind(component: Any, value: Any) -> str | None:
@@ -128,19 +87,20 @@ def _wrong_kind(component: Any, value: Any) -> str | None:
         return None if isinstance(value, str) else "give a text"
     if isinstance(component, gr.Video | gr.Image):
         path = value.get("path") if isinstance(value, dict) else None
-        known = isinstance(path, str) and path.startswith(("http://", "https://"))
-        if isinstance(path, str) and "\0" not in path and not known:
-            known = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
-        return None if known else "give a file that was uploaded here"
+        if not isinstance(path, str) or "\0" in path:
+            return "give a file that was uploaded here"
+        if not path.startswith(("http://", "https://")):
+            uploaded = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+            return None if uploaded else "give a file that was uploaded here"
     return None
 
 
-def _shown(value: Any) -> str:
+def _brief(value: Any) -> str:
     try:
-        shown = repr(value)
+        brief = repr(value)
     except ValueError:  # a whole number of more digits than Python writes
         return "a very long number"
-    return shown if len(shown) < 40 else shown[:36] + "..."
+    return brief if len(brief) < 40 else brief[:36] + "..."
 
 
 class Guard:
@@ -189,21 +149,21 @@ class Guard:
                 headers.update(self.headers)
                 if as_name and path.startswith("/gradio_api/file="):
                     headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(as_name)}"
-                if path == "/" and get and "content-length" in headers:
-                    headers["content-length"] = str(int(headers["content-length"]) + len(self.splash))
+                if path == "/" and get:
+                    del headers["content-length"]
             elif path == "/" and get:
                 sent["body"] = sent["body"].replace(b"</body>", self.splash + b"</body>")
             await send(sent)
 
         stream = STREAM.fullmatch(path) if get else None
-        session = stream and (stream[1] or query.get("session_hash", [""])[0])
-        listening[session or ""] += 1
+        session = stream[1] or query.get("session_hash", [""])[0] if stream else ""
+        listening[session] += 1
         try:
             await self.app(scope, bounded, marked)
         finally:
-            listening[session or ""] -= 1
-            if not listening[session or ""]:
-                del listening[session or ""]
+            listening[session] -= 1
+            if not listening[session]:
+                del listening[session]
 
 
 def middleware(megabytes: int, share: bool) -> list[Middleware]:
@@ -216,39 +176,34 @@ def middleware(megabytes: int, share: bool) -> list[Middleware]:
             Middleware(Guard, megabytes=megabytes, hosts=hosts)]  # fmt: skip
 
 
-async def _unknown(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": "There is no endpoint of this name."}, 404)
-
-
-async def _broken(request: Request, error: Exception) -> JSONResponse:
+async def _refusal(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, FnIndexInferError):
+        return JSONResponse({"error": "There is no endpoint of this name."}, 404)
     return JSONResponse({"error": in_words(error)}, 500)
 
 
-EXCEPTION_HANDLERS: dict[Any, Any] = {FnIndexInferError: _unknown, Exception: _broken}
+EXCEPTION_HANDLERS: dict[Any, Any] = {FnIndexInferError: _refusal, Exception: _refusal}
 
 
 class BoundedDownloads(httpx.AsyncBaseTransport):
-    """Fetches what visitors name by its public address, up to a size, and nothing that is packed."""
+    """How Gradio gets what visitors name by its public address: up to a size, and nothing that is packed."""
 
     def __init__(self, megabytes: int) -> None:
         self.most = megabytes << 20
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """See ``httpx``; the address is looked up once, has to be public, and is the one that is asked."""
+        """See ``httpx``; the address is resolved once, has to be public, and is the one that is asked."""
         request.headers["Accept-Encoding"] = "identity"
         address = await safehttpx.async_validate_url(request.url.host)
-        response = await self.fetch(address, request)
+        response = await safehttpx.AsyncSecureTransport(address).handle_async_request(request)
         if "content-encoding" in response.headers:
             raise httpx.DecodingError("packed answers are not taken", request=request)
-        counted = _Counted(response.stream, self.most)
-        return httpx.Response(response.status_code, headers=response.headers, stream=counted)
-
-    async def fetch(self, address: str, request: httpx.Request) -> httpx.Response:
-        """Ask the host at ``address``, whatever its name means by now."""
-        return await safehttpx.AsyncSecureTransport(address).handle_async_request(request)
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=_Bounded(response.stream, self.most)
+        )
 
 
-class _Counted(httpx.AsyncByteStream):
+class _Bounded(httpx.AsyncByteStream):
     def __init__(self, stream: Any, most: int) -> None:
         self.stream, self.most = stream, most
 
@@ -262,8 +217,3 @@ class _Counted(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self.stream.aclose()
-
-
-def bound_downloads(megabytes: int) -> None:
-    """Let Gradio fetch no more than so much for a value that is an address."""
-    gradio.processing_utils.async_transport = BoundedDownloads(megabytes)

@@ -1,7 +1,7 @@
 """Who computes: never more runs at once than the owner allows; all others wait in one queue, whoever asked.
 
-Whoever asks (the page, an endpoint, an MCP tool) looks at a job by its token now and then. One that nobody looks at
-any more ends after its patience.
+Whoever asks (the page, an endpoint, an MCP tool) looks at a job now and then. One that nobody looks at any more ends
+after its patience.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Literal
 
 from omnifusion.progress import Canceled, InputError, StepIterator, Steps, is_canceled
 from omnifusion.run.folder import RunFolder
-from omnifusion.ui.limits import Limits
 from omnifusion.ui.live import Live
+from omnifusion.ui.store import Limits
 
 log = logging.getLogger(__name__)
 
 WAITING = 64
-"""Most jobs that wait, of all visitors together; of so many that have ended it is still known how."""
+"""Most jobs that wait, of all visitors together, and most that have ended whose outcome is still known."""
 
 
 @dataclass(eq=False)
@@ -69,7 +69,7 @@ class Job:
 
     @property
     def token(self) -> str:
-        """What its link names."""
+        """What its link has."""
         return self.folder.name
 
     @property
@@ -100,16 +100,18 @@ class Job:
             self.stop(True, f"It was stopped after {self.seconds:.0f} s, the limit for this run.")
         return bool(self.stopped)
 
-    def compute(self) -> None:
+    def compute(self) -> RunFolder:
         """Do the work, in the context of whoever asked (a ZeroGPU Space knows its visitors by it)."""
         self.began = time.monotonic()
         try:
-            self.result.set_result(self._context.run(self._compute))
-        except BaseException as error:
+            return self._context.run(self._compute)
+        except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.result.set_exception(error)
+            raise
 
     def _compute(self) -> RunFolder:
+        if self.stopping():
+            raise Canceled
         is_canceled.set(self.stopping)
         with closing(self.work()) as steps:
             work = StepIterator(steps)
@@ -151,21 +153,26 @@ class Jobs:
                 refusal = "Too many runs are waiting here. Come back later."
             else:
                 self._jobs[job.token] = job
-                for token in [token for token, old in self._jobs.items() if old.result.done()][:-WAITING]:
-                    del self._jobs[token]
-                self._pool.submit(self._run, job)
+                for ended in [other for other in self._jobs.values() if other.result.done()][:-WAITING]:
+                    del self._jobs[ended.token]
+                job.result = self._pool.submit(self._run, job)
                 return
         job.stop(keep=False)
         raise InputError(refusal)
 
-    def _run(self, job: Job) -> None:
-        if job.stopping() or not job.result.set_running_or_notify_cancel():
-            return
-        log.info("a run begins; %d computing", 1 + sum(other.began > 0 for other in self.unfinished()))
-        job.compute()
-        job.live.forget()
-        give_back_memory()
-        log.info("a run has ended; %d computing", sum(other.began > 0 for other in self.unfinished()))
+    def _run(self, job: Job) -> RunFolder:
+        log.info("a run begins; %d computing", 1 + self._computing())
+        try:
+            return job.compute()
+        finally:
+            job.live = Live()
+            gc.collect()
+            with suppress(OSError, AttributeError):  # only glibc can give memory back
+                ctypes.CDLL(None).malloc_trim(0)
+            log.info("a run has ended; %d computing", self._computing() - 1)
+
+    def _computing(self) -> int:
+        return sum(job.began > 0 for job in self.unfinished())
 
     def unfinished(self) -> list[Job]:
         """Those that compute or wait, first come first; those that nobody waits for any more give up their places."""
@@ -174,7 +181,7 @@ class Jobs:
         return [job for job in jobs if (job.began or not job.stopping()) and not job.result.done()]
 
     def find(self, token: str) -> Job | None:
-        """The job of a link: one that computes, waits, or has ended not long ago."""
+        """The job of a token: one that computes, waits, or has ended not long ago."""
         return self._jobs.get(token)
 
     @contextmanager
@@ -194,10 +201,3 @@ class Jobs:
         finally:
             done.set()
             self._beside.release()
-
-
-def give_back_memory() -> None:
-    """Return to the system what the process holds without need."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # only glibc can
-        ctypes.CDLL(None).malloc_trim(0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import re
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, wraps
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,8 @@ from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
 from omnifusion.run.folder import RunFolder, open_run
 
+log = logging.getLogger(__name__)
+
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EXAMPLE_FOLDER = ASSETS / "examples"
 
@@ -31,30 +35,48 @@ Updates = dict[Any, Any]
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 HEAVY: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "heavy"}
-"""Of all that reads clips and pictures outside a run, so many at once."""
+"""Events that read clips and pictures: at most two at once."""
 CHANGING: dict[str, Any] = {"concurrency_limit": None}
 """Events that cost little and change a state."""
 LATEST: dict[str, Any] = {"queue": False, "trigger_mode": "always_last"}
 """Events that cost little and go past the queue: states that they changed would not be noticed."""
 
+PAGE_OPTIONS = {
+    "force": '"Accept any picture" under Advanced settings',
+    "frames": '"How many frames"',
+    "max-side": '"Working size" under Advanced settings',
+    "prior bundled": '"Model"',
+}
+ENDPOINT_OPTIONS = {"frames": "frames", "prior bundled": "prior bundled"}
+"""Where the page and the endpoints have the options that ``InputError.fixes`` name."""
+
 
 class Shared(SimpleNamespace):
     """The service, and all components and states of the page by name.
 
-    What was given, what runs and what is shown are states of their own: ``given`` (``session.Given``), ``running``
-    (``Running``), and ``shown``: a run's token, an example's name, or ``CLIP`` and the name of the visitor's clip.
-    ``mark`` says that ``given`` has changed; ``runs`` holds the tokens of this visit's runs.
+    What a visitor has given, what runs and what is displayed are states of their own: ``visit`` (``session.Visit``),
+    ``running`` (``Running``), and ``display``: a run's token, an example's name, or ``CLIP`` and the name of the
+    visitor's clip. ``mark`` says that ``visit`` has changed; ``runs`` holds the tokens of this visit's runs.
     """
 
-    def on(self, triggers: Any, handler: Any, inputs: Sequence[Any], outputs: Sequence[Any], **kind: Any) -> Any:
-        """Let a handler, which returns the updates of some of ``outputs`` or of the status line, answer events."""
-        return gr.on(triggers, handler, list(inputs), [*outputs, self.status], **QUIET | kind)
+    def on(self, triggers: Any, handler: Callable[..., Updates], inputs: Any, outputs: Any, **options: Any) -> Any:
+        """Let a handler, which returns the updates of some of ``outputs`` or of the status line, answer events. What it
+        raises becomes a sentence there."""
 
-    def taking(self, triggers: Any, handler: Any, inputs: Sequence[Any], outputs: Sequence[Any], **kind: Any) -> Any:
+        @wraps(handler)
+        def answer(*values: Any) -> Updates:
+            try:
+                return handler(*values)
+            except Exception as error:
+                return {self.status: message(in_words(error), "alert")}
+
+        return gr.on(triggers, answer, inputs, [*outputs, self.status], **QUIET | options)
+
+    def taking(self, triggers: Any, handler: Callable[..., Updates], inputs: Any, outputs: Any, **options: Any) -> Any:
         """As ``on``, for handlers that change what a visitor may change, too: the form waits (``head.html``) until the
         end, so that nothing newer is overwritten."""
         gr.on(triggers, None, js="() => taking(1)", **QUIET)
-        return self.on(triggers, handler, inputs, outputs, **kind).then(None, js="() => taking(-1)", **QUIET)
+        return self.on(triggers, handler, inputs, outputs, **options).then(None, js="() => taking(-1)", **QUIET)
 
 
 class Running(NamedTuple):
@@ -71,6 +93,26 @@ CLIP = "clip/"
 def text(name: str) -> str:
     """A file of ``assets/`` as text."""
     return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def in_words(error: BaseException, options: dict[str, str] = PAGE_OPTIONS) -> str:
+    """An error as one sentence, files by their names alone; a fault of our own by a number that stands in the log."""
+    if not isinstance(error, InputError):
+        number = secrets.token_hex(4)
+        log.error("error %s", number, exc_info=error)
+        return f"Something went wrong on our side (error {number}). Please try again."
+    return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", "", error.sentence(options.get))
+
+
+def message(sentence: str, role: str = "status", escaped: bool = False) -> str:
+    """What the page says now, as HTML; ``role`` is "status" or "alert"."""
+    sentence = sentence if escaped else escape(sentence)
+    return f'<p role="{role}" class="of-message">{sentence}</p>' if sentence else ""
+
+
+def seconds(value: float) -> str:
+    """A time that people can read."""
+    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.0f} h"
 
 
 @dataclass(frozen=True)
@@ -100,13 +142,12 @@ EXAMPLES = (
 
 def picture(name: str, label: str, width: int, **options: Any) -> gr.Image:
     """A picture that is only shown."""
-    return gr.Image(
-        label=label, interactive=False, min_width=width, elem_id=name, **{"buttons": ["fullscreen"], **options}
-    )
+    options = {"buttons": ["fullscreen"], **options}
+    return gr.Image(label=label, interactive=False, min_width=width, elem_id=name, **options)
 
 
 def slider(count: int, value: int = 0, **options: Any) -> gr.Slider:
-    """One of ``count`` things, from 0 on; still where there is but one."""
+    """One of ``count`` things, from 0 on; it cannot be moved where there is but one."""
     return gr.Slider(0, max(1, count - 1), value, step=1, interactive=count > 1, **options)
 
 
@@ -121,7 +162,7 @@ def offer(source: Path | np.ndarray, name: str) -> dict[str, str]:
 
 
 def address(file: Path) -> str:
-    """Where a browser finds a file of the results or the examples, anew when it is written again."""
+    """Where a browser gets a file of the results or the examples, anew when it is written again."""
     return f"gradio_api/file={quote(str(file))}?of={file.stat().st_mtime_ns}"
 
 
@@ -143,33 +184,33 @@ def film(file: Path, name: str, wipe: bool) -> str:
     return f'<figure class="of-film">{video}{line}{caption}</figure>'
 
 
-INKS = ["#b5483a", "#d9894a", "#d8b45c", "#6f9a4a", "#3f7f6d", "#4f86b8", "#6f9fd0", "#7a5c8f", "#d6a88f", "#8a6242"]
+PALETTE = ["#b5483a", "#d9894a", "#d8b45c", "#6f9a4a", "#3f7f6d", "#4f86b8", "#6f9fd0", "#7a5c8f", "#d6a88f", "#8a6242"]
 """Colors that films need, for clips of which no color is known: brick to sky, skin and wood."""
 
-INK = re.compile(r"#[0-9a-f]{6}|keep|erase", re.IGNORECASE)
+PAINT = re.compile(r"#[0-9a-f]{6}|keep|erase", re.IGNORECASE)
 """A color, what marks the pixels that stay as they are, or what takes scribbles away."""
 
 MOST_POINTS = 50_000
 """Of all scribbles on a frame."""
 
 Scribbles = Sequence[tuple[str, float, Sequence[float]]]
-"""Of one frame: (ink, radius, [x, y, x, y, ...]), all lengths in widths of the frame."""
+"""Of one frame: (paint, radius, [x, y, x, y, ...]), all lengths in widths of the frame."""
 
 
 def brush(name: str) -> gr.HTML:
     """A brush over a picture; its value holds the scribbles of every frame that has some."""
     template, script = text("brush.html"), text("brush.js")
-    return gr.HTML({}, html_template=template, js_on_load=script, elem_id=name, picture="", frame=0, palette=INKS)
+    return gr.HTML({}, html_template=template, js_on_load=script, elem_id=name, picture="", frame=0, palette=PALETTE)
 
 
-def on_frame(image: np.ndarray, frame: int, inks: Sequence[str], **value: Any) -> gr.HTML:
+def on_frame(image: np.ndarray, frame: int, palette: Sequence[str], **value: Any) -> gr.HTML:
     """The brush over frame ``frame``, ``(H, W, 3)`` uint8; the scribbles stay unless another ``value`` is given."""
     h, w = fit_size((image.shape[0], image.shape[1]), 960)
     small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
-    return gr.HTML(**value, picture=inline(small), frame=frame, palette=list(inks))
+    return gr.HTML(**value, picture=inline(small), frame=frame, palette=list(palette))
 
 
-def inks_of(image: np.ndarray, count: int = 8) -> list[str]:
+def palette_of(image: np.ndarray, count: int = 8) -> list[str]:
     """The colors of a picture ``(H, W, 3)`` uint8, most frequent first."""
     reduced = Image.fromarray(image).convert("RGB").resize((160, 120), Image.Resampling.NEAREST).quantize(count)
     palette = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
@@ -178,20 +219,20 @@ def inks_of(image: np.ndarray, count: int = 8) -> list[str]:
 
 
 def read_scribbles(value: Any) -> dict[int, Scribbles]:
-    """The scribbles that the brush sent, by frame; those without any are left out.
+    """The scribbles that the brush sent, by frame; frames without any are left out.
 
     Raises:
         InputError: it is something else, or too much.
     """
     try:
         frames = {
-            int(frame): [(str(ink), float(radius), [float(at) for at in points]) for ink, radius, points in strokes]
-            for frame, strokes in (value or {}).items()
+            int(frame): [(str(paint), float(radius), [float(at) for at in points]) for paint, radius, points in lines]
+            for frame, lines in (value or {}).items()
         }
         for frame, scribbles in frames.items():
-            for ink, radius, points in scribbles:
+            for paint, radius, points in scribbles:
                 sound = np.isfinite(points).all() and np.abs(points).max() < 10 and len(points) % 2 == 0
-                if frame < 0 or not sound or not 0 < radius < 1 or not INK.fullmatch(ink):
+                if frame < 0 or not sound or not 0 < radius < 1 or not PAINT.fullmatch(paint):
                     raise ValueError
     except (TypeError, ValueError, AttributeError, OverflowError):
         raise InputError("These are no scribbles; paint on the frame.") from None
@@ -204,10 +245,10 @@ def painted(scribbles: Scribbles, size: Sequence[int]) -> tuple[np.ndarray, np.n
     """Scribbles on a frame of ``size`` (H, W): ``(4, H, W)`` uint8, transparent where there is no color, and ``(H, W)``
     bool, where all stays as it is."""
     canvas, keep = np.zeros((*size, 4), np.uint8), np.zeros(size, np.uint8)
-    for ink, radius, points in scribbles:
+    for paint, radius, points in scribbles:
         path = [np.rint(np.reshape([*points[:2], *points], (-1, 2)) * size[1] * 8).astype(np.int32)]
-        color = (*bytes.fromhex(ink[1:]), 255) if ink.startswith("#") else (0, 0, 0, 0)
-        for layer, value in ((canvas, color), (keep, (ink == "keep",))):
+        color = (*bytes.fromhex(paint[1:]), 255) if paint.startswith("#") else (0, 0, 0, 0)
+        for layer, value in ((canvas, color), (keep, (paint == "keep",))):
             cv2.polylines(layer, path, False, tuple(map(int, value)), max(1, round(2 * radius * size[1])), shift=3)
     return canvas.transpose(2, 0, 1), keep > 0
 
@@ -215,12 +256,11 @@ def painted(scribbles: Scribbles, size: Sequence[int]) -> tuple[np.ndarray, np.n
 def patch(frame: np.ndarray, scribbles: Scribbles) -> np.ndarray:
     """What scribbles make of a frame ``(3, H, W)`` uint8, gray or in the colors to be corrected: ``(4, H, W)`` uint8,
     transparent where no scribble vouches for the color."""
-    colors, keep = painted(scribbles, frame.shape[1:])
-    return spread(frame, colors, **({"keep": keep} if keep.any() else {}))  # type: ignore[arg-type]
+    return spread(frame, *painted(scribbles, frame.shape[1:]))
 
 
 def preview(frame: np.ndarray, scribbles: Scribbles | None) -> np.ndarray | None:
-    """A shown frame ``(H, W, 3)`` uint8 with what scribbles on it make of it; None without scribbles."""
+    """A frame ``(H, W, 3)`` uint8 with what scribbles on it make of it; None without scribbles."""
     if not scribbles:
         return None
     colored = patch(frame.transpose(2, 0, 1), scribbles).transpose(1, 2, 0)

@@ -1,9 +1,11 @@
-"""A finished run: its film, its downloads, and a look into every frame and iteration."""
+"""Finished runs: the film, the downloads and a look into every frame and iteration of one; two side by side."""
 
 from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -12,14 +14,29 @@ import gradio as gr
 import numpy as np
 
 from omnifusion.clip.prepare import without_color
-from omnifusion.progress import run_to_end
+from omnifusion.progress import InputError, run_to_end
 from omnifusion.run.export import export_chroma
 from omnifusion.run.folder import RunFolder
+from omnifusion.settings import CHOICES
 from omnifusion.state import Origin
-from omnifusion.ui.live import WORDS, legend, seconds
-from omnifusion.ui.parts import CLIP, EXAMPLES, HEAVY, LATEST, QUIET, Shared, Updates, address, film, picture, slider
+from omnifusion.ui.live import WORDS, legend
+from omnifusion.ui.parts import (
+    CLIP,
+    EXAMPLES,
+    HEAVY,
+    LATEST,
+    QUIET,
+    Shared,
+    Updates,
+    address,
+    film,
+    picture,
+    seconds,
+    slider,
+)
 from omnifusion.ui.run_tab import link_to
-from omnifusion.ui.session import Given
+from omnifusion.ui.session import Visit
+from omnifusion.video import read
 from omnifusion.visualize import overlay, stretch
 
 FRAMES, CHROMA = "frames.zip", "chroma.mkv"
@@ -36,6 +53,9 @@ DOWNLOADS = {
 UNCERTAIN = (213, 94, 0)
 """Vermilion of Okabe and Ito's palette: where nothing is sure."""
 
+OTHERS = {"gray": "in gray", "original": "original colors"}
+"""What a run can be compared with beside other runs; such a thing is named by the run's token, a slash and the key."""
+
 
 def build_film(s: Shared) -> None:
     """The film, first of all that one sees, and its downloads."""
@@ -48,14 +68,14 @@ def build_details(s: Shared) -> None:
     with gr.Column(visible=False, elem_id="outcome") as s.outcome:
         s.heading = gr.Markdown(elem_id="heading")
         with gr.Row():
-            s.shownframe = slider(2, label="Frame", elem_id="shown", min_width=220)
+            s.result_frame = slider(2, label="Frame", elem_id="shown", min_width=220)
             s.iteration = slider(2, label="Iteration", elem_id="iteration", min_width=220)
         s.slider = gr.ImageSlider(label="Gray | color", interactive=False, elem_id="graycolor", max_height=420)
         with gr.Row(elem_classes="of-pictures"):
-            kept: dict[str, Any] = {"buttons": ["fullscreen", "download"]}
-            s.then = picture("then", "After iteration", 160, **kept)
-            s.where = picture("where", "Color source", 160, **kept)
-            s.uncertain = picture("uncertain", "Uncertainty", 160, **kept)
+            buttons = ["fullscreen", "download"]
+            s.then = picture("then", "After iteration", 160, buttons=buttons)
+            s.where = picture("where", "Color source", 160, buttons=buttons)
+            s.uncertain = picture("uncertain", "Uncertainty", 160, buttons=buttons)
         s.parts = gr.HTML(elem_id="parts")
         with gr.Accordion("More downloads, time and memory", open=False):
             with gr.Row():
@@ -64,9 +84,19 @@ def build_details(s: Shared) -> None:
             s.stages = gr.Dataframe(headers=["stage", "seconds", "peak MiB"], interactive=False, elem_id="stages")
 
 
-def gray_of(shown: np.ndarray) -> np.ndarray:
+def build_compare(s: Shared) -> None:
+    """Two results on the same frame, and a table of this visit's runs."""
+    gr.Markdown("Compare two results on the same frame: your own runs, the clip in gray, or the original colors.")
+    with gr.Row():
+        s.left, s.right = gr.Dropdown([], label="Left", elem_id="left"), gr.Dropdown([], label="Right", elem_id="right")
+    s.compared = slider(2, label="Frame", elem_id="comparedframe")
+    s.pair = gr.ImageSlider(label="Left | right", interactive=False, elem_id="compared", max_height=480)
+    s.table = gr.Dataframe(label="The runs of this visit", interactive=False, elem_id="runs", wrap=True)
+
+
+def gray_of(image: np.ndarray) -> np.ndarray:
     """A picture ``(H, W, 3)`` uint8 without its color, its L* kept."""
-    return without_color(shown.transpose(2, 0, 1)).transpose(1, 2, 0)
+    return without_color(image.transpose(2, 0, 1)).transpose(1, 2, 0)
 
 
 def last_iteration(report: dict[str, Any]) -> int:
@@ -78,11 +108,11 @@ def last_iteration(report: dict[str, Any]) -> int:
 def at_iteration(run: RunFolder, frame: int, iteration: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A frame as it was at the end of an iteration, where its colors came from, and the shares as HTML."""
     origin = run.colors(frame)["origin"].numpy() if run.can_correct else run.origin()[frame]
-    shown = run.frame(frame)
+    image = run.frame(frame)
     kind = np.where((origin >= 0) & (origin // 3 <= iteration), origin % 3, -1)
-    gray = gray_of(shown)
-    then = np.where(stretch(kind >= 0, shown.shape[:2])[..., None], shown, gray)
-    return then, overlay(gray, kind, 0.65), legend([float((kind == int(how)).mean()) for how in Origin])
+    gray = gray_of(image)
+    then = np.where(stretch(kind >= 0, image.shape[:2])[..., None], image, gray)
+    return then, overlay(gray, kind, 0.65), legend([float((kind == int(o)).mean()) for o in Origin])
 
 
 def uncertainty(run: RunFolder, frame: int) -> np.ndarray | None:
@@ -94,16 +124,26 @@ def uncertainty(run: RunFolder, frame: int) -> np.ndarray | None:
     return (gray + share * (np.array(UNCERTAIN, np.float32) - gray)).round().astype(np.uint8)
 
 
+def shares(report: dict[str, Any]) -> list[float]:
+    """The share of pixels of each origin."""
+    pixels = max(1, sum(report["origin"].values()))
+    return [report["origin"].get(origin.name.lower(), 0) / pixels for origin in Origin]
+
+
+def duration(report: dict[str, Any]) -> float:
+    """How long a run took, seconds."""
+    return float(sum(stage["seconds"] for stage in report["stages"]))
+
+
 def heading(run: RunFolder) -> str:
     """What a run was, how close it came, and what went otherwise than wished."""
-    report, name = run.report, run.request.name
-    total, pixels = sum(stage["seconds"] for stage in report["stages"]), max(1, sum(report["origin"].values()))
-    shares = {WORDS[o]: report["origin"].get(o.name.lower(), 0) / pixels for o in Origin}
-    lines = [
-        f"### {escape(name)}" + ("" if report["complete"] else " · **stopped early**, the rest is gray"),
-        f"{report['frames']} frames, {run.request.settings.preset}" + f", {seconds(total)}" * (total > 0) + ". "
-        + ", ".join(f"{100 * share:.0f} % {word}" for word, share in shares.items()) + ".",
-    ]  # fmt: skip
+    report = run.report
+    lines = ["### " + escape(run.request.name)]
+    if not report["complete"]:
+        lines[0] += " · **stopped early**, the rest is gray"
+    time = f", {seconds(duration(report))}" if duration(report) else ""
+    parts = ", ".join(f"{100 * part:.0f} % {word}" for word, part in zip(WORDS.values(), shares(report), strict=True))
+    lines.append(f"{report['frames']} frames, {run.request.settings.preset}{time}. {parts}.")
     if report["scores"]:
         scores = " · ".join(f"{metric.upper()} {value:.2f}" for metric, value in report["scores"].items())
         lines.append(
@@ -123,67 +163,131 @@ def downloads(run: RunFolder) -> str:
     return f"<p>Download: {' · '.join(links)}</p>"
 
 
+def names(runs: Sequence[RunFolder]) -> list[str]:
+    """What to call each run: its number, and what differs between them, corrections included."""
+    facts = [
+        {
+            "clip": run.request.name,
+            "colored frames": ", ".join(map(str, run.request.exemplars)) or "none",
+            **{str(CHOICES[key].label).lower(): value for key, value in asdict(run.request.settings).items()},
+            "fixes": len(run.report.get("corrections", ())),
+        }
+        for run in runs
+    ]
+    differ = [key for key in (facts[0] if facts else {}) if len({str(fact[key]) for fact in facts}) > 1] or ["clip"]
+    labels = {key: "" if key in ("clip", "preset") else f"{key} " for key in differ}
+    return [f"{k}: {', '.join(f'{labels[key]}{fact[key]}' for key in differ)}" for k, fact in enumerate(facts, 1)]
+
+
+def table(runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """One row for each run."""
+    rows = []
+    for run, name in zip(runs, names(runs), strict=True):
+        scores = run.report["scores"]
+        numbers = [f"{scores[key]:.2f}" if key in scores else "" for key in ("psnr", "ssim", "ciede2000")]
+        percents = [f"{100 * share:.1f} %" for share in shares(run.report)]
+        rows.append([name, seconds(duration(run.report)), *percents, *numbers])
+    return {"headers": ["run", "time", *WORDS.values(), "PSNR", "SSIM", "ΔE00"], "data": rows}
+
+
+def compared(run: RunFolder, what: str, frame: int) -> np.ndarray:
+    """A frame of a run or of what it is compared with (see ``OTHERS``), ``(H, W, 3)`` uint8."""
+    frame = min(frame, run.report["frames"] - 1)
+    if what == "original":
+        return np.ascontiguousarray(np.asarray(read(run.clip).frames[frame]).transpose(1, 2, 0))
+    return gray_of(run.frame(frame)) if what == "gray" else run.frame(frame)
+
+
 def wire(s: Shared) -> None:
     """The handlers."""
-    service = s.service
+    service, store = s.service, s.service.store
 
-    def show(shown: str, given: Given, asker: gr.Request) -> Updates:
+    def show(display: str, visit: Visit, asker: gr.Request) -> Updates:
         """A run, or the visitor's own clip, is what the page is to show."""
-        if shown.startswith(CLIP) or not shown:
-            clip = given.clip
-            about = f"{clip.name}, not colorized yet" if clip else ""
+        if display.startswith(CLIP) or not display:
+            clip = visit.clip
             return {
-                s.film: gr.HTML(film(clip.film, about, False) if clip else "", visible=clip is not None),
+                s.film: gr.HTML(film(clip.film, f"{clip.name}, not colorized yet", False) if clip else "",
+                                visible=clip is not None),
                 s.downloads: "",
                 s.outcome: gr.Column(visible=False),
-            }
-        run = service.store.open(shown)
+            }  # fmt: skip
+        run = store.open(display)
         last, rounds = run.report["frames"] - 1, last_iteration(run.report)
-        frame, own = min(last, max(1, last // 2)), service.store.has(shown)
+        frame, own = min(last, max(1, last // 2)), store.has(display)
         return {
             s.film: gr.HTML(film(run.folder / "colorized.mp4", run.request.name, True), visible=True),
             s.downloads: downloads(run),
-            s.link: gr.Textbox(link_to(shown, asker) if own else "", visible=own),
+            s.link: gr.Textbox(link_to(display, asker) if own else "", visible=own),
             s.outcome: gr.Column(visible=True),
             s.heading: heading(run),
-            s.shownframe: gr.Slider(maximum=max(1, last), value=frame, interactive=last > 0),
-            s.iteration: gr.Slider(maximum=max(1, rounds), value=rounds, interactive=rounds > 0),
+            s.result_frame: slider(last + 1, frame),
+            s.iteration: slider(rounds + 1, rounds),
             s.stages: [[stage["name"], stage["seconds"], stage["peak_mib"]] for stage in run.report["stages"]],
             s.pack: gr.Button(visible=(run.folder / "frames").is_dir()),
             s.chroma: gr.Button(visible=run.can_correct),
-            **look(run, frame, rounds),
+            **browse(display, frame, rounds),
         }
 
-    def look(run: RunFolder, frame: int, iteration: int) -> Updates:
-        then, where, parts = at_iteration(run, frame, iteration)
-        sure, shown = uncertainty(run, frame), run.frame(frame)
-        return {s.slider: (gray_of(shown), shown), s.then: then, s.where: where, s.parts: parts,
-                s.uncertain: gr.Image(sure, visible=sure is not None)}  # fmt: skip
+    def browse(display: str, frame: int, iteration: int) -> Updates:
+        """A frame of the result, after an iteration."""
+        run, frame = store.open(display), int(frame)
+        then, where, parts = at_iteration(run, frame, int(iteration))
+        unsure, image = uncertainty(run, frame), run.frame(frame)
+        return {s.slider: (gray_of(image), image), s.then: then, s.where: where, s.parts: parts,
+                s.uncertain: gr.Image(unsure, visible=unsure is not None)}  # fmt: skip
 
-    def browse(shown: str, frame: int, iteration: int) -> Updates:
-        """A slider of the result was moved."""
-        return look(service.store.open(shown), int(frame), int(iteration))
-
-    def pack(shown: str) -> Updates:
-        """The frames are wanted in one file."""
-        run = service.store.open(shown)
+    def pack(display: str) -> Updates:
+        run = store.open(display)
         with zipfile.ZipFile(run.folder / FRAMES, "w", zipfile.ZIP_STORED) as archive:
             for path in sorted((run.folder / "frames").glob("*.png")):
                 archive.write(path, path.name)
         return {s.downloads: downloads(run)}
 
-    def chroma(shown: str) -> Updates:
-        """The chroma alone is wanted; the film is made when first asked for, and kept."""
-        run = service.store.open(shown)
+    def chroma(display: str) -> Updates:
+        """The film of chroma is made when first asked for, and kept."""
+        run = store.open(display)
         if not (run.folder / CHROMA).is_file():
             with service.jobs.beside():
                 run_to_end(export_chroma(run, run.folder / CHROMA))
         return {s.downloads: downloads(run)}
 
+    def lists(tokens: tuple[str, ...]) -> Updates:
+        """There is another run."""
+        runs = [store.open(token) for token in tokens if store.has(token)]
+        choices = [(name, run.token) for name, run in zip(names(runs), runs, strict=True)]
+        for number, run in enumerate(runs, 1):
+            keys = ("gray", "original") if run.report["scores"] else ("gray",)
+            choices += [(f"{number}: {OTHERS[key]}", f"{run.token}/{key}") for key in keys]
+        tokens = tuple(token for _, token in choices)
+        right = runs[-1].token if runs else None
+        left = runs[-2].token if len(runs) > 1 else tokens[-1] if runs else None
+        frames = max((run.report["frames"] for run in runs), default=2)
+        return {
+            s.left: gr.Dropdown(choices, value=left),
+            s.right: gr.Dropdown(choices, value=right),
+            s.compared: slider(frames, frames // 2),
+            s.table: table(runs),
+        }
+
+    def side_by_side(left: str | None, right: str | None, frame: int) -> Updates:
+        """Another pair or frame was chosen."""
+        images = []
+        for name in filter(None, (left, right)):
+            token, _, what = name.partition("/")
+            images.append(compared(store.open(token), what, int(frame)))
+        if len({image.shape for image in images}) > 1:
+            raise InputError("These two results have frames of different sizes. Compare runs on the same clip.")
+        return {s.pair: tuple(images) if len(images) == 2 else None}
+
     views = [s.slider, s.then, s.where, s.uncertain, s.parts]
-    result = [s.film, s.downloads, s.link, s.outcome, s.heading, s.shownframe, s.iteration, s.stages, s.pack, s.chroma]
-    s.on(s.shown.change, show, [s.shown, s.given], [*result, *views], **LATEST)
-    s.on([s.shownframe.input, s.iteration.input], browse, [s.shown, s.shownframe, s.iteration], views, **LATEST)
+    result = [s.film, s.downloads, s.link, s.outcome, s.heading, s.stages, s.pack, s.chroma]
+    sliders, pair = [s.result_frame, s.iteration], [s.left, s.right, s.compared]
+    changes = [s.left.change, s.right.change, s.compared.input]
+    s.on(s.display.change, show, [s.display, s.visit], [*result, *sliders, *views], **LATEST)
+    s.on([control.input for control in sliders], browse, [s.display, *sliders], views, **LATEST)
     for button, make, file in ((s.pack, pack, FRAMES), (s.chroma, chroma, CHROMA)):
         click = f"() => document.querySelector('#downloads a[download$=\"{file}\"]')?.click()"
-        s.on(button.click, make, [s.shown], [s.downloads], **HEAVY).success(None, js=click, **QUIET)
+        s.on(button.click, make, [s.display], [s.downloads], **HEAVY).success(None, js=click, **QUIET)
+    s.on(s.runs.change, lists, [s.runs], [*pair, s.table], **LATEST)
+    s.on(changes, side_by_side, pair, [s.pair], **HEAVY, trigger_mode="always_last")

@@ -1,4 +1,4 @@
-"""A run: the bar that begins and stops it, always in sight; what it shows until its end; and its link."""
+"""A run: the bar that begins and stops it, always in sight; what the page shows until its end; and its link."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import gradio as gr
 
 from omnifusion.progress import Canceled, InputError
-from omnifusion.run.folder import open_run
+from omnifusion.run.folder import RunFolder, open_run
 from omnifusion.ui import clip_tab, settings_tab
-from omnifusion.ui.guards import in_words
 from omnifusion.ui.jobs import Job
-from omnifusion.ui.live import legend, message, seconds
+from omnifusion.ui.live import legend
 from omnifusion.ui.parts import (
     CHANGING,
     CLIP,
@@ -22,16 +21,19 @@ from omnifusion.ui.parts import (
     Running,
     Shared,
     Updates,
+    in_words,
+    message,
     picture,
     read_scribbles,
+    seconds,
 )
-from omnifusion.ui.session import Given, receive_run
+from omnifusion.ui.session import Visit, receive_run
 
 POLL = 0.5
-"""Seconds between two looks at a run."""
+"""Seconds between two questions how far a run is."""
 
 PENDING = (
-    "You have painted over the result, and that is not applied yet. Press “Fix this” to apply it, or clear the strokes "
+    "You have painted over the result, and that is not applied yet. Press “Fix this” to apply it, or clear the paint "
     "and press Colorize to run the clip anew."
 )
 STOPPING = "Stopping; what is colored so far is kept."
@@ -74,67 +76,65 @@ def link_to(token: str, asker: gr.Request) -> str:
     return f"{(asker.headers.get('referer') or '').partition('?')[0]}?run={token}"
 
 
-def submit(s: Shared, job: Job, given: Given) -> Updates:
+def submit(s: Shared, job: Job, visit: Visit) -> Updates:
     """Let a run of the page begin."""
     s.service.jobs.submit(job, alone=True)
-    return {s.running: Running(job.token, given.name)}
+    return {s.running: Running(job.token, visit.name)}
 
 
 def wire(s: Shared) -> None:
     """The handlers."""
     service, jobs, limits = s.service, s.service.jobs, s.service.limits
-    chosen = list(s.settings.values())
+    controls = list(s.settings.values())
 
     def idle(yes: bool) -> Updates:
         """Whether another run may begin."""
         return {
-            **{button: gr.Button(interactive=yes) for button in (s.run, s.go, s.anew, s.undo)},
+            **{button: gr.Button(interactive=yes) for button in (s.run, s.go, s.undo)},
             s.cancel: gr.Button(visible=not yes, interactive=True),
             s.timer: gr.Timer(active=not yes),
             s.progress: "",
         }
 
-    def start(given: Given, runs: Any, strokes: Any, fixes: Any, asker: gr.Request, *chosen: Any) -> Updates:
-        """The button was pressed; colors that were painted but not taken yet count, too."""
-        clip = given.require()
+    def start(visit: Visit, runs: Any, scribbles: Any, fixes: Any, asker: gr.Request, *values: Any) -> Updates:
+        """Colors that were painted but not taken yet count, too."""
+        clip = visit.require()
         if read_scribbles(fixes):
             raise InputError(PENDING)
-        said = clip_tab.take_scribbles(clip, strokes)
-        painted = {**clip_tab.exemplars(s, given), s.brush: gr.HTML({}), s.spread: None} if said else {}
-        asked = settings_tab.request(s, clip, chosen)
-        longest = service.longest(asked.settings, asked.frames or 1, clip.size)
-        exemplars = {frame: clip.exemplars[frame] for frame in asked.exemplars}
+        sentence = clip_tab.take_scribbles(clip, scribbles)
+        painted = {**clip_tab.exemplars(s, visit), s.brush: gr.HTML({}), s.spread: None} if sentence else {}
+        request = settings_tab.read(s, clip, values)
+        exemplars = {frame: clip.exemplars[frame] for frame in request.exemplars}
         reuse = [service.store.folder / token for token in runs]
-        job = service.color(clip.file, asked, exemplars, longest, asker, limits.vanished, reuse)
-        return {**submit(s, job, given), **painted, s.status: message(said)}
+        job = service.color(clip.file, clip.size, request, exemplars, asker, page=True, reuse=reuse)
+        return {**submit(s, job, visit), **painted, s.status: message(sentence)}
 
-    def begun(running: Running, given: Given, asker: gr.Request) -> Updates:
+    def begun(running: Running, visit: Visit, asker: gr.Request) -> Updates:
         """A run has begun, or the one that was waited for has ended."""
         if not running.token:
             return idle(True)
         job = jobs.find(running.token)
-        fresh = running.clip == given.name and not (job and job.parent)
+        own_clip = running.clip == visit.name and not (job and job.parent)
         return {
             **idle(False),
             s.step3: gr.Accordion(open=False),
             s.link: gr.Textbox(link_to(running.token, asker), visible=True),
-            **({s.shown: CLIP + running.clip} if fresh else {}),
+            **({s.display: CLIP + running.clip} if own_clip else {}),
         }
 
-    def poll(running: Running, given: Given, runs: Any, seen: int, asker: gr.Request) -> Updates:
-        """How far is it?"""
-        job, mine = jobs.find(running.token), given.name == running.clip
+    def poll(running: Running, visit: Visit, runs: Any, step: int, asker: gr.Request) -> Updates:
+        job, mine = jobs.find(running.token), visit.name == running.clip
         if job is None or job.result.done():
             return ended(running, job, runs, mine, asker)
         job.look()
-        about, live, others = "" if mine else f"{job.name}: ", job.live, jobs.unfinished()
+        name, live, others = "" if mine else f"{job.name}: ", job.live, jobs.unfinished()
         if not job.began and (ahead := others.index(job) if job in others else 0):
-            said = f"{ahead} run{'s' * (ahead > 1)} ahead of yours; it starts automatically."
-            return {s.progress: message(about + said)}
+            waiting = f"{ahead} run{'s' * (ahead > 1)} ahead of yours; it starts automatically."
+            return {s.progress: message(name + waiting)}
         if job.stopped:
-            return {s.progress: message(about + STOPPING)}
-        updates: Updates = {s.seen: live.number, s.progress: live.html(about)}
-        pictures = live.pictures() if mine and live.number != seen else {}
+            return {s.progress: message(name + STOPPING)}
+        updates: Updates = {s.step: live.number, s.progress: live.html(name)}
+        pictures = live.pictures() if mine and live.number != step else {}
         if pictures:
             updates |= {s.live: gr.Column(visible=True), s.coverage: legend(live.shares)}
             updates |= {s.before: pictures.get("before"), s.fresh: pictures.get("mask")}
@@ -152,8 +152,8 @@ def wire(s: Shared) -> None:
         run = service.store.open(running.token)
         updates[s.runs] = (*(token for token in runs if token != run.token), run.token)
         if mine:
-            said = f"{_ending(run.report)} {job.why if job else ''}".strip()
-            return {**updates, s.shown: run.token, s.status: message(said)}
+            sentence = f"{_ending(run.report)} {job.why if job else ''}".strip()
+            return {**updates, s.display: run.token, s.status: message(sentence)}
         anchor = f'<a href="{escape(link_to(run.token, asker))}" target="_blank">Open its result</a>'
         return {**updates, s.status: message(f"{escape(run.request.name)} is finished. {anchor}", escaped=True)}
 
@@ -163,37 +163,38 @@ def wire(s: Shared) -> None:
             job.stop(keep=True)
         return {s.cancel: gr.Button(interactive=False), s.progress: message(STOPPING)}
 
-    def open_link(given: Given, asker: gr.Request) -> Updates:
+    def open_link(visit: Visit, asker: gr.Request) -> Updates:
         """The page was opened, perhaps by a link to a run, which may still be going on."""
         token = str(dict(asker.query_params or {}).get("run", ""))
         if not token:
-            return {s.shown: EXAMPLES[0].name}
+            return {s.display: EXAMPLES[0].name}
         job = jobs.find(token)
-        going = job is not None and not job.result.done()
-        run = open_run(job.folder) if job and going and not job.parent else service.store.open(
-            job.parent if job and going else token
-        )  # fmt: skip
-        given.exchange(receive_run(run, limits, service.store.visits))
-        frames = run.request.frames or limits.frames
-        updates = {**clip_tab.view(s, given, frames), **settings_tab.restore(s, run.request)}
-        if going:
-            return {**updates, s.running: Running(token, given.name), s.status: message("Still running.")}
-        return {**updates, s.shown: token, s.runs: (token,), s.status: message(_ending(run.report))}
+        if job is None or job.result.done():
+            run = service.store.open(token)
+            return {**give(visit, run), s.display: token, s.runs: (token,), s.status: message(_ending(run.report))}
+        run = service.store.open(job.parent) if job.parent else open_run(job.folder)
+        return {**give(visit, run), s.running: Running(token, visit.name), s.status: message("Still running.")}
 
-    bar = [s.run, s.go, s.anew, s.undo, s.cancel, s.timer, s.progress, s.link, s.shown]
+    def give(visit: Visit, run: RunFolder) -> Updates:
+        visit.exchange(receive_run(run, limits, service.store.visits))
+        frames = run.request.frames or limits.frames
+        return {**clip_tab.view(s, visit, frames), **settings_tab.restore(s, run.request)}
+
+    bar = [s.run, s.go, s.undo, s.cancel, s.timer, s.progress, s.link, s.display]
     live = [s.live, s.before, s.fresh, s.after, s.tracks, s.coverage]
-    s.taking(s.run.click, start, [s.given, s.runs, s.brush, s.fixbrush, *chosen], [s.running, *s.tied])
-    s.on(s.running.change, begun, [s.running, s.given], [*bar, s.step3], **CHANGING)
-    s.on(s.timer.tick, poll, [s.running, s.given, s.runs, s.seen], [*bar, *live, s.running, s.runs, s.seen], **CHANGING)
+    polled = [*bar, *live, s.running, s.runs, s.step]
+    s.taking(s.run.click, start, [s.visit, s.runs, s.brush, s.fixbrush, *controls], [s.running, *s.tied])
+    s.on(s.running.change, begun, [s.running, s.visit], [*bar, s.step3], **CHANGING)
+    s.on(s.timer.tick, poll, [s.running, s.visit, s.runs, s.step], polled, **CHANGING)
     s.on(s.cancel.click, cancel, [s.running], [s.cancel, s.progress], **LATEST)
-    opened = s.taking(s.page.load, open_link, [s.given], [*s.steps, *chosen, s.running, s.shown, s.runs])
+    opened = s.taking(s.page.load, open_link, [s.visit], [*s.steps, *controls, s.running, s.display, s.runs])
     opened.then(None, js=SHOW_FILM, **QUIET)
     s.link.change(None, s.link, js="link => showAddress(link)", **QUIET)
 
 
 def _ending(report: dict[str, Any]) -> str:
     """What came of a run, in a sentence."""
-    if fixed := report.get("corrections"):
-        return f"Fixed in {len(fixed[-1]['changed_frames'])} frames; all other pixels are unchanged."
+    if corrections := report.get("corrections"):
+        return f"Fixed in {len(corrections[-1]['changed_frames'])} frames; all other pixels are unchanged."
     total = seconds(sum(stage["seconds"] for stage in report["stages"]))
     return f"Finished in {total}." if report["complete"] else "Stopped. What was colored so far is kept."

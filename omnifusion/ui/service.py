@@ -21,9 +21,8 @@ from omnifusion.run.pipeline import Resources, begin, color
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.stages import Stages
 from omnifusion.ui.jobs import Job, Jobs
-from omnifusion.ui.limits import Limits
-from omnifusion.ui.live import seconds
-from omnifusion.ui.store import Store
+from omnifusion.ui.parts import seconds
+from omnifusion.ui.store import Limits, Store
 from omnifusion.video import read_image
 
 LEAST_SIDE = 16
@@ -72,12 +71,12 @@ class Service:
         expected, limits = estimate(settings, frames, size), self.limits
         if self.fits(expected):
             return min(limits.seconds, max(GRACE, MARGIN * expected.seconds))
-        other, advice = self.that_fits(settings, frames, size), "a smaller clip is needed"
-        if other is not None:
-            names = ("preset",) if other[0].preset != settings.preset else ("max_side", "steps", "optimizations")
-            changes = [f"{name} {getattr(other[0], name)}" for name in names
-                       if getattr(other[0], name) != getattr(settings, name)]  # fmt: skip
-            advice = f"it would fit with {', '.join(changes + [f'frames {other[1]}'] * (other[1] != frames))}"
+        advice = "a smaller clip is needed"
+        if (fitting := self.that_fits(settings, frames, size)) is not None:
+            before, after = vars(settings) | {"frames": frames}, vars(fitting[0]) | {"frames": fitting[1]}
+            names = ("preset",) if before["preset"] != after["preset"] else ("steps", "optimizations")
+            changes = [f"{name} {after[name]}" for name in (*names, "frames") if after[name] != before[name]]
+            advice = f"it would fit with {', '.join(changes)}"
         raise InputError(
             f"This run would take about {seconds(expected.seconds)} and {expected.mib / 1024:.1f} GiB, more than the "
             f"{seconds(limits.seconds)} and {self.memory_mib / 1024:.1f} GiB that one run may take here; {advice}."
@@ -98,34 +97,33 @@ class Service:
         return None
 
     def color(
-        self, clip: Path, request: RunRequest, exemplars: Mapping[int, Path], longest: float, asker: gr.Request,
-        patience: float = PROGRAM_PATIENCE, reuse: Sequence[Path] = (),
+        self, clip: Path, size: tuple[int, int], request: RunRequest, exemplars: Mapping[int, Path], asker: gr.Request,
+        page: bool = False, reuse: Sequence[Path] = (),
     ) -> Job:  # fmt: skip
         """A job that colors a clip, still to be submitted.
 
         Args:
+            size: of the clip's frames, (H, W).
             exemplars: frame -> file of its colored picture.
-            longest: seconds.
-            patience: see ``Job``; a run of the page, which has more, goes on after a restart of the server.
+            page: a run of the page goes on for long when nobody looks at it, and after a restart of the server.
             reuse: folders of earlier runs on the same clip.
 
         Raises:
-            InputError: the disk is full, or a picture is gone.
+            InputError: it would take too much, the disk is full, or a picture is gone.
         """
+        longest = self.longest(request.settings, request.frames or self.limits.frames, size)
         pictures = {frame: read_image(path, alpha=True) for frame, path in exemplars.items()}
         run = begin(self.store.new(), request, pictures, clip)
-        if patience > PROGRAM_PATIENCE:
+        if page:
             self.store.attempt(run.folder)
-        return _job(run.folder, partial(self._color, run, reuse), longest, patience, asker, request.name)
+        return self._job(run.folder, partial(self._color, run, reuse), longest, asker, page, request.name)
 
     def _color(self, run: RunFolder | Path, reuse: Sequence[Path] = ()) -> Steps[RunFolder]:
         limits = self.limits
         resources = Resources(mib=limits.mib / limits.runs, max_frames=limits.frames, max_pixels=limits.pixels)
         return color(run, resources, self.stages(), [folder for folder in reuse if folder.is_dir()])
 
-    def correct(
-        self, run: RunFolder, correction: Correction, asker: gr.Request, patience: float = PROGRAM_PATIENCE
-    ) -> Job:
+    def correct(self, run: RunFolder, correction: Correction, asker: gr.Request, page: bool = False) -> Job:
         """A job that corrects a copy of a run: whoever has the link of that one finds what it always showed."""
         height, width = run.report["size"]
         longest = self.longest(run.request.settings, run.report["frames"], (height, width))
@@ -141,7 +139,15 @@ class Service:
             finally:
                 shutil.rmtree(part, ignore_errors=True)
 
-        return _job(folder, work, longest, patience, asker, run.request.name, run.token)
+        return self._job(folder, work, longest, asker, page, run.request.name, run.token)
+
+    def _job(
+        self, folder: Path, work: Callable[[], Steps[RunFolder]], longest: float, asker: gr.Request, page: bool,
+        name: str, parent: str = "",
+    ) -> Job:  # fmt: skip
+        patience = self.limits.vanished if page else PROGRAM_PATIENCE
+        visitor = asker.client.host if asker.client else "unknown"
+        return Job(folder, work, longest, patience, visitor, str(asker.session_hash), name, parent, keep=page)
 
     def parent(self, run: RunFolder) -> str:
         """The token of the run that ``run`` corrects; "" where there is none, or it is gone."""
@@ -155,11 +161,3 @@ class Service:
             self.store.attempt(run.folder)
             work = partial(self._color, run.folder)
             self.jobs.submit(Job(run.folder, work, limits.seconds, limits.vanished, name=run.request.name))
-
-
-def _job(
-    folder: Path, work: Callable[[], Steps[RunFolder]], longest: float, patience: float, asker: gr.Request, name: str,
-    parent: str = "",
-) -> Job:  # fmt: skip
-    visitor, keep = asker.client.host if asker.client else "unknown", patience > PROGRAM_PATIENCE
-    return Job(folder, work, longest, patience, visitor, str(asker.session_hash), name, parent, keep)

@@ -17,7 +17,7 @@ from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
 from omnifusion.run.folder import RunFolder, exemplar_name
 from omnifusion.state import Video
-from omnifusion.ui.limits import Limits
+from omnifusion.ui.store import Limits
 from omnifusion.video import is_gray, read, read_image, write, write_image
 
 PREVIEW = 512
@@ -77,9 +77,31 @@ class VisitorClip:
             parts.append(f"There {cuts} {places}. Each shot works best with its own colored frame.")
         return " ".join(parts)
 
+    def attach(self, frame: int, image: np.ndarray, comment: str = "") -> str:
+        """Take a picture of a frame itself, ``(3 or 4, H, W)`` uint8, as its exemplar; returns that in words."""
+        path = self.file.with_name(exemplar_name(frame))
+        write_image(path, image)
+        self.exemplars[frame] = path
+        return f"Frame {frame} now has its colors. {comment}"
+
+    def attach_picture(self, frame: int, path: str | Path, limits: Limits, force: bool) -> str:
+        """Take a colored picture as exemplar of a frame; returns how well the two agree, in words.
+
+        Raises:
+            InputError: not a picture, or it does not seem to show this frame.
+        """
+        image = read_image(path, limits.pixels, alpha=True)
+        if len(image) == 4:
+            return self.attach(frame, image, "Where your picture is opaque, it gives the colors.")
+        video = read(self.file)
+        match = register(image, without_color(np.array(video.frames[frame])), force, float(video.pixel_aspect))
+        how = "very well" if match.after >= 0.95 else "well" if match.after >= 0.8 else "only roughly"
+        comment = f"The picture matches the frame {how} ({match.after:.2f}). {match.warning or ''}"
+        return self.attach(frame, image, comment)
+
 
 @dataclass(eq=False)
-class Given:
+class Visit:
     """All that a visitor has given: changed in place, so that every handler sees the newest, however late it ends."""
 
     clip: VisitorClip | None = None
@@ -119,17 +141,21 @@ def receive_file(path: Path, limits: Limits, home: Path, title: str = "") -> Vis
     """
     limits.check_file(path)
     video = read(path, limits.frames, max_pixels=limits.pixels)
-    frames = np.stack([_shrunk(np.asarray(frame), fit_size(video.size, PREVIEW)) for frame in video.frames])
-    small = Video(frames, video.fps, video.times)
+    h, w = fit_size(video.size, PREVIEW)
+    pictures = [
+        cv2.resize(np.ascontiguousarray(np.asarray(frame).transpose(1, 2, 0)), (w, h), interpolation=cv2.INTER_AREA)
+        for frame in video.frames
+    ]
+    small = Video(np.stack(pictures).transpose(0, 3, 1, 2), video.fps, video.times)
     folder = home / secrets.token_urlsafe(16)
     folder.mkdir(parents=True)
     suffix = path.suffix.lower() if path.suffix[1:].isalnum() and len(path.suffix) <= 5 else ".mp4"
     cuts = tuple(shot.start for shot in find_shots(small)[1:])
-    clip = VisitorClip(folder / f"clip{suffix}", title or path.name, len(frames), video.size, not is_gray(small), cuts)
+    clip = VisitorClip(folder / f"clip{suffix}", title or path.name, len(small), video.size, not is_gray(small), cuts)
     shutil.copyfile(path, clip.file)
-    np.save(folder / "preview.npy", frames)
-    gray = [cv2.cvtColor(frame.transpose(1, 2, 0), cv2.COLOR_RGB2GRAY) for frame in frames]
-    write(clip.film, Video(np.repeat(np.stack(gray)[:, None], 3, 1), video.fps, video.times))
+    np.save(folder / "preview.npy", small.frames)
+    grays = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures])
+    write(clip.film, Video(np.repeat(grays[:, None], 3, 1), video.fps, video.times))
     return clip
 
 
@@ -144,33 +170,3 @@ def receive_run(run: RunFolder, limits: Limits, home: Path) -> VisitorClip:
         clip.exemplars[frame] = clip.file.with_name(exemplar_name(frame))
         shutil.copyfile(run.exemplar(frame), clip.exemplars[frame])
     return clip
-
-
-def attach_picture(clip: VisitorClip, frame: int, path: str | Path, limits: Limits, force: bool) -> str:
-    """Take a colored picture as exemplar of a frame; returns how well the two agree, in words.
-
-    Raises:
-        InputError: not a picture, or it does not seem to show this frame.
-    """
-    image = read_image(path, limits.pixels, alpha=True)
-    if len(image) == 4:
-        return attach(clip, frame, image, "Where your picture is opaque, it gives the colors.")
-    video = read(clip.file)
-    found = register(image, without_color(np.array(video.frames[frame])), force, float(video.pixel_aspect))
-    words = "very well" if found.after >= 0.95 else "well" if found.after >= 0.8 else "only roughly"
-    said = f"The picture matches the frame {words} ({found.after:.2f})."
-    return attach(clip, frame, image, f"{said} {found.warning or ''}")
-
-
-def attach(clip: VisitorClip, frame: int, image: np.ndarray, how: str) -> str:
-    """Take a picture of the frame itself, ``(3 or 4, H, W)`` uint8, as its exemplar; returns that in words."""
-    path = clip.file.with_name(exemplar_name(frame))
-    write_image(path, image)
-    clip.exemplars[frame] = path
-    return f"Frame {frame} now has its colors. {how}"
-
-
-def _shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture ``(C, H, W)`` uint8 at the smaller ``size`` (h, w)."""
-    small = cv2.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), size[::-1], interpolation=cv2.INTER_AREA)
-    return small.transpose(2, 0, 1)

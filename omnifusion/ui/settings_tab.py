@@ -16,9 +16,8 @@ from omnifusion.run.estimate import estimate
 from omnifusion.run.folder import RunRequest
 from omnifusion.settings import CHOICES, PRESETS, Settings
 from omnifusion.ui import zerogpu
-from omnifusion.ui.live import seconds
-from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates
-from omnifusion.ui.session import Given, VisitorClip
+from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, seconds
+from omnifusion.ui.session import Visit, VisitorClip
 
 USUAL = (24, (240, 427))
 """Frames and size of a clip of which nothing is known yet."""
@@ -26,7 +25,6 @@ USUAL = (24, (240, 427))
 DIFFUSION = ("prior", "steps", "eta")
 """What only diffusion uses."""
 
-LIGHTER = "Use fewer frames or a lighter preset."
 UNUSED = "Not used by this run: the colors of your frame reach everywhere without diffusion."
 
 
@@ -35,14 +33,11 @@ def build(s: Shared) -> None:
     quality = "Quality (estimated time on this machine)"
     s.settings = {"preset": _control("preset", _presets(*USUAL), label=quality, info=None)}
     with gr.Row():
-        s.settings["prior"] = _control(
-            "prior", zerogpu.priors(), gr.Dropdown, scale=3, min_width=150, label="Model",
-            info="Guesses colors that no colored frame shows.",
-        )  # fmt: skip
+        model = {"label": "Model", "info": "Guesses colors that no colored frame shows."}
+        s.settings["prior"] = _control("prior", zerogpu.priors(), gr.Dropdown, scale=3, min_width=150, **model)
         s.settings["steps"] = _control("steps", kind=gr.Number, scale=2, min_width=130, info="More are slower.")
-        s.settings["eta"] = _control(
-            "eta", scale=2, min_width=130, info="How firmly diffusion keeps the original brightness."
-        )
+        firmness = "How firmly diffusion keeps the original brightness."
+        s.settings["eta"] = _control("eta", scale=2, min_width=130, info=firmness)
     with gr.Row(visible=False, elem_id="unused") as s.unused:
         gr.Markdown(UNUSED, elem_classes="of-note")
         s.everywhere = gr.Button("Use diffusion in every frame", size="sm", elem_id="everywhere", min_width=190)
@@ -59,17 +54,17 @@ def _control(name: str, options: Sequence[Any] = (), kind: Any = None, **looks: 
     """The control of a choice, at its draft value."""
     choice = CHOICES[name]
     value = choice.presets["draft"]
-    about: dict[str, Any] = {"label": choice.label, "info": choice.help, "elem_id": name, **looks}
+    looks = {"label": choice.label, "info": choice.help, "elem_id": name, **looks}
     if options or choice.options:
-        return (kind or gr.Radio)(list(options or choice.options), value=value, **about)
+        return (kind or gr.Radio)(list(options or choice.options), value=value, **looks)
     if choice.kind is bool:
-        return gr.Checkbox(value, **about)
+        return gr.Checkbox(value, **looks)
     if choice.kind is str:
-        return gr.Textbox(value, max_length=300, **about)
+        return gr.Textbox(value, max_length=300, **looks)
     if choice.slider is not None and kind is None:
         least, most, step = choice.slider
-        return gr.Slider(least, most, value, step=step, **about)
-    return gr.Number(value, precision=0 if choice.kind is int else None, **about)
+        return gr.Slider(least, most, value, step=step, **looks)
+    return gr.Number(value, precision=0 if choice.kind is int else None, **looks)
 
 
 def frames_slider(most: int, frames: int, **looks: Any) -> gr.Slider:
@@ -87,17 +82,17 @@ def _presets(frames: int, size: tuple[int, int]) -> list[tuple[str, str]]:
 
 def restore(s: Shared, request: RunRequest) -> Updates:
     """The controls as they were for a request; but the number of frames, which the clip bounds."""
-    known = asdict(request.settings) | {"force": request.force}
-    return {control: known[name] for name, control in s.settings.items() if name != "frames"}
+    values = asdict(request.settings) | {"force": request.force}
+    return {control: values[name] for name, control in s.settings.items() if name != "frames"}
 
 
-def request(s: Shared, clip: VisitorClip, chosen: Sequence[Any]) -> RunRequest:
-    """What the visitor asks for.
+def read(s: Shared, clip: VisitorClip, values: Sequence[Any]) -> RunRequest:
+    """What the visitor asks for by the ``values`` of the controls.
 
     Raises:
         InputError: a value that cannot be used.
     """
-    named = dict(zip(s.settings, chosen, strict=True))
+    named = dict(zip(s.settings, values, strict=True))
     settings = Settings.from_mapping(named)
     zerogpu.check_prior(settings.prior)
     frames = max(1, min(int(named["frames"] or 1), clip.frames))
@@ -105,30 +100,31 @@ def request(s: Shared, clip: VisitorClip, chosen: Sequence[Any]) -> RunRequest:
     return RunRequest(clip.name, settings, frames, exemplars, bool(named["force"]))
 
 
-def lacks_colors(clip: VisitorClip, asked: RunRequest) -> bool:
+def lacks_colors(clip: VisitorClip, request: RunRequest) -> bool:
     """Whether the prior may have to invent the colors of a shot."""
-    end = asked.frames or clip.frames
-    known = asked.exemplars or ((0,) if clip.color else ())
+    end = request.frames or clip.frames
+    colored = request.exemplars or ((0,) if clip.color else ())
     shots = pairwise([0, *(cut for cut in clip.cuts if cut < end), end])
-    return any(not any(first <= frame < stop for frame in known) for first, stop in shots)
+    return any(not any(first <= frame < stop for frame in colored) for first, stop in shots)
 
 
 def wire(s: Shared) -> None:
     """The handlers."""
-    service, controls = s.service, list(s.settings.values())
+    service, limits, controls = s.service, s.service.limits, list(s.settings.values())
 
-    def cost(given: Given, *chosen: Any) -> Updates:
-        """What the run would cost, what each preset would, and what it would not use."""
-        if (clip := given.clip) is None:
+    def cost(visit: Visit, *values: Any) -> Updates:
+        """What the run would cost, what each preset would, and what it would not use; changes no value."""
+        if (clip := visit.clip) is None:
             return {s.estimate: "", s.fit: gr.Button(visible=False), s.step3: gr.Accordion(label="3 · Settings")}
-        asked = request(s, clip, chosen)
-        settings, frames = asked.settings, asked.frames or 1
+        request = read(s, clip, values)
+        settings, frames = request.settings, request.frames or 1
         expected = estimate(settings, frames, clip.size)
         mib, most, fits = expected.mib / 1024, service.memory_mib / 1024, service.fits(expected)
         line = f"About **{seconds(expected.seconds)}**, {mib:.1f} of {most:.1f} GiB memory"
         if not fits:
-            line += f". That is over this page's limit of {seconds(service.limits.seconds)} per run. {LIGHTER}"
-        used = prior_everywhere(settings) or lacks_colors(clip, asked)
+            line += f". That is over this page's limit of {seconds(limits.seconds)} per run. "
+            line += "Use fewer frames or a lighter preset."
+        used = prior_everywhere(settings) or lacks_colors(clip, request)
         return {
             s.estimate: line,
             s.fit: gr.Button(visible=not fits),
@@ -138,23 +134,21 @@ def wire(s: Shared) -> None:
             **{s.settings[name]: type(s.settings[name])(interactive=used) for name in DIFFUSION},
         }
 
-    def fit(given: Given, *chosen: Any) -> Updates:
+    def fit(visit: Visit, *values: Any) -> Updates:
         """The least changed settings that fit."""
-        clip = given.require()
-        asked = request(s, clip, chosen)
-        found = service.that_fits(asked.settings, asked.frames or 1, clip.size)
-        if found is None:
+        clip = visit.require()
+        request = read(s, clip, values)
+        fitting = service.that_fits(request.settings, request.frames or 1, clip.size)
+        if fitting is None:
             raise InputError("No settings make this clip fit this machine. Use a smaller clip.")
-        return {s.settings[name]: value for name, value in (asdict(found[0]) | {"frames": found[1]}).items()}
+        return {s.settings[name]: value for name, value in (asdict(fitting[0]) | {"frames": fitting[1]}).items()}
 
-    asked = [s.given, *controls]
     price = [s.estimate, s.fit, s.step3, s.unused, *(s.settings[name] for name in ("preset", *DIFFUSION))]
+    s.on([s.mark.change, *(control.change for control in controls)], cost, [s.visit, *controls], price, **LATEST)
+    s.taking(s.fit.click, fit, [s.visit, *controls], controls, **LATEST)
+    # In the browser, at once, so that nothing newer is overwritten:
     varied = [name for name, choice in CHOICES.items() if len({*choice.presets.values()}) > 1 and name != "preset"]
-    values = {preset: [CHOICES[name].presets[preset] for name in varied] for preset in PRESETS}
-    s.settings["preset"].input(  # in the browser: at once, so that nothing newer is overwritten
-        None, s.settings["preset"], [s.settings[name] for name in varied],
-        js=f"preset => ({json.dumps(values)})[preset]", **QUIET,
-    )  # fmt: skip
+    values = json.dumps({preset: [CHOICES[name].presets[preset] for name in varied] for preset in PRESETS})
+    preset, presets = s.settings["preset"], [s.settings[name] for name in varied]
+    preset.input(None, preset, presets, js=f"preset => ({values})[preset]", **QUIET)
     s.everywhere.click(None, None, s.settings["diffusion"], js="() => 'always'", **QUIET)
-    s.taking(s.fit.click, fit, asked, controls, **LATEST)
-    s.on([s.mark.change, *(control.change for control in controls)], cost, asked, price, **LATEST)

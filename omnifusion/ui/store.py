@@ -1,15 +1,19 @@
-"""Runs on disk by their tokens: what a link shows, what a restart of the server goes on with, and what expires."""
+"""What the machine's owner lets visitors take, and runs on disk by their tokens."""
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from omnifusion.progress import InputError
 from omnifusion.run.folder import RunFolder, lock, open_run
@@ -20,6 +24,58 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 
 ATTEMPTS, MOST_ATTEMPTS = "attempts.txt", 2
 """How often a run of the page was begun, in its folder; one that has ended the process so often is not begun again."""
+
+
+def _limit(standard: float, variable: str, least: float = 1) -> Any:
+    """A limit: its value unless the environment ``variable`` is set, and the least that this may be."""
+    return field(default=standard, metadata={"variable": variable, "least": least})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps and places; the defaults suit a small Space (two cores, 16 GB)."""
+
+    megabytes: int = _limit(200, "OMNIFUSION_MAX_MEGABYTES")  # largest upload
+    frames: int = _limit(120, "OMNIFUSION_MAX_FRAMES")  # of a clip, from its start
+    pixels: int = _limit(3840 * 2160, "OMNIFUSION_MAX_PIXELS")  # of a frame or picture
+    runs: int = _limit(1, "OMNIFUSION_RUNS")  # at once
+    queue: int = _limit(10, "OMNIFUSION_QUEUE")  # most runs of one visitor, waiting or going on
+    seconds: float = _limit(900.0, "OMNIFUSION_MAX_SECONDS")  # longest run
+    mib: float = _limit(4096.0, "OMNIFUSION_MAX_MIB")  # most memory of the page during a run
+    vanished: float = _limit(900.0, "OMNIFUSION_VANISHED", 0)  # seconds a run goes on that nobody has open
+    days: float = _limit(7.0, "OMNIFUSION_RESULT_DAYS", 0.001)  # for which a finished run is kept
+    results: Path = Path("results")  # folder of the finished runs
+
+    @classmethod
+    def from_environment(cls) -> Limits:
+        """The limits that the machine's owner has chosen.
+
+        Raises:
+            InputError: a variable that is not a number, or too small.
+        """
+        data = Path("/data")  # where a Hugging Face Space mounts its persistent disk
+        base = data if data.is_dir() and os.access(data, os.W_OK) else Path(tempfile.gettempdir())
+        values: dict[str, Any] = {
+            "results": Path(os.environ.get("OMNIFUSION_RESULTS", base / "omnifusion-results")).resolve()
+        }
+        for limit in fields(cls):
+            if (value := os.environ.get(limit.metadata.get("variable", ""))) is not None:
+                variable, least = limit.metadata["variable"], limit.metadata["least"]
+                try:
+                    values[limit.name] = type(getattr(cls, limit.name))(float(value))
+                    if not least <= values[limit.name] < 1e15:
+                        raise ValueError
+                except (ValueError, OverflowError):
+                    raise InputError(f"{variable} is {value}; give a number of at least {least}.") from None
+        return cls(**values)
+
+    def check_file(self, path: Path) -> None:
+        """Raise InputError for a file that is too large."""
+        if not path.is_file():
+            raise InputError("The clip is no longer on this machine; upload it again.")
+        size = path.stat().st_size / 2**20
+        if size > self.megabytes:
+            raise InputError(f"The clip has {size:.0f} MiB; this page takes at most {self.megabytes}. Trim it.")
 
 
 class Store:
@@ -62,8 +118,7 @@ class Store:
 
     def unfinished(self) -> Iterator[RunFolder]:
         """The page's runs that an earlier process did not finish, oldest first; all else that it left is removed."""
-        folders = [folder for folder in self.folder.glob("*") if TOKEN.fullmatch(folder.stem)]
-        for folder in sorted(folders, key=_modified):
+        for folder in sorted(self._runs(), key=_modified):
             with suppress(InputError, OSError):
                 lock(folder).release()  # or another process has it
                 if not folder.suffix and 0 < _attempts(folder) < MOST_ATTEMPTS and not self.has(folder.name):
@@ -71,14 +126,13 @@ class Store:
                 elif not self.has(folder.name):
                     shutil.rmtree(folder)
 
-    def expire(self) -> int:
-        """Remove the runs that are too old, and what visitors have left behind for a day; returns how many folders."""
-        runs = [folder for folder in self.folder.glob("*") if TOKEN.fullmatch(folder.stem)]
-        old = [folder for folder in runs if _modified(folder) < time.time() - 86400 * self.days]
-        old += [folder for folder in self.visits.glob("*") if _modified(folder) < time.time() - 86400]
+    def expire(self) -> None:
+        """Remove the runs that are too old, and what visitors have left behind for a day."""
+        now = time.time()
+        old = [folder for folder in self._runs() if _modified(folder) < now - 86400 * self.days]
+        old += [folder for folder in self.visits.glob("*") if _modified(folder) < now - 86400]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
-        return len(old)
 
     def keep_expiring(self) -> None:
         """Let runs expire as long as the process lasts, whether anybody visits or not."""
@@ -89,6 +143,9 @@ class Store:
                 time.sleep(min(3600.0, 8640 * self.days))
 
         threading.Thread(target=expire, daemon=True, name="expire").start()
+
+    def _runs(self) -> list[Path]:
+        return [folder for folder in self.folder.glob("*") if TOKEN.fullmatch(folder.stem)]
 
 
 def _attempts(folder: Path) -> int:
