@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -20,7 +19,7 @@ from test_prior import write_prior
 
 from omnifusion.algorithm import Result, colorize, next_frames
 from omnifusion.clip.prepare import Clip, prepare
-from omnifusion.prior.components import StableDiffusion, load_components
+from omnifusion.prior.components import load_components
 from omnifusion.progress import InputError, Note, Step, run_to_end
 from omnifusion.settings import choose
 from omnifusion.stages import Stages
@@ -38,7 +37,7 @@ class Scheduler:
         self.refuse, self.kill, self.asked, self.frames = refuse, kill, [], []
 
     def __call__(self, *given: Any) -> Iterator[Any]:
-        self.asked.append(zerogpu.asked(*given))
+        self.asked.append(zerogpu.duration(*given))
         self.frames.append(len(given[0]))
         if len(self.asked) == self.refuse:
             raise QUOTA
@@ -46,7 +45,7 @@ class Scheduler:
             kind, value = pickle.loads(pickle.dumps(message))
             if len(self.asked) == self.kill:
                 raise ABORTED
-            yield kind, (value[0], zerogpu.RATE * zerogpu._work(*given[:2])) if kind == "result" else value
+            yield kind, value
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +60,10 @@ def clip() -> Clip:
 
 @pytest.fixture
 def loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny prior is offered as sd15, and each of its frames costs what one of 512x896 costs there."""
+    """A tiny prior is offered as sd15, and its frames cost what they cost Stable Diffusion there."""
     monkeypatch.setenv("OMNIFUSION_SD15", str(tiny))
     monkeypatch.setitem(zerogpu._loaded, "sd15", load_components(str(tiny), "cpu"))
-    monkeypatch.setattr(zerogpu, "_rates", {})
-    monkeypatch.setattr(zerogpu, "RATE", zerogpu.RATE * (512 * 896) / (16 * 24))
+    monkeypatch.setenv("SPACES_ZERO_GPU", "1")
 
 
 def run(clip: Clip, scheduler: Scheduler, **changes: Any) -> tuple[Result, list[Step]]:
@@ -113,26 +111,19 @@ def test_the_budget_of_a_run_and_of_a_call_holds(clip: Clip, monkeypatch: pytest
     _, seen = run(clip, scheduler, prior="sd15", steps=2)
     assert sum(scheduler.asked) <= 25 and "25 s of GPU" in notes(seen)[0]
     scheduler = Scheduler()
-    monkeypatch.setattr(zerogpu, "CALL", 4.0)
+    monkeypatch.setattr(zerogpu, "CALL", 3.0)
     _, seen = run(clip, scheduler, prior="sd15", steps=2)
-    assert scheduler.asked == [] and "a call has 4" in notes(seen)[0]
+    assert scheduler.asked == [] and "a call has 3" in notes(seen)[0]
 
 
 @pytest.mark.parametrize("frames", [1, 2, 4])
-def test_what_is_asked_for_follows_what_is_measured(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At Stable Diffusion's own sizes: a frame of 448x252 is worked on at 512x910."""
-    block = SimpleNamespace(block_out_channels=(1, 1, 1, 1), sample_size=64)
-    model: Any = SimpleNamespace(config=block, device="cpu")
-    noise = SimpleNamespace(config=SimpleNamespace(prediction_type="epsilon"), alphas_cumprod=torch.ones(1))
-    monkeypatch.setitem(zerogpu._loaded, "sd15", StableDiffusion(model, model, noise))
-    monkeypatch.setattr(zerogpu, "_rates", {})
+def test_what_is_asked_for_is_what_is_expected(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "1")
     tasks = [FillTask(torch.zeros(1, 252, 448), torch.zeros(2, 252, 448), torch.zeros(252, 448), None, 0)] * frames
     settings = choose("standard", prior="sd15")
-    before = zerogpu.asked(tasks, settings)
-    assert before <= 20
-    monkeypatch.setattr(zerogpu, "_rates", {"sd15": zerogpu.RATE / 4})
-    assert zerogpu.START < zerogpu.asked(tasks, settings) < before
-    assert zerogpu.asked(tasks, choose("standard", prior="sd15", prompt="a dog")) > zerogpu.asked(tasks, settings)
+    assert zerogpu.START < zerogpu.duration(tasks, settings) <= 20
+    prompt = choose("standard", prior="sd15", prompt="a dog")
+    assert zerogpu.duration(tasks, prompt) > zerogpu.duration(tasks, settings)
 
 
 def test_frames_filled_together_are_a_gap_apart() -> None:

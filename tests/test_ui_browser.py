@@ -308,7 +308,7 @@ def test_what_ends_late_overwrites_nothing_that_was_set_since(page: sync_api.Pag
     page.locator("#step3 > button.label-wrap").click()
     expect(page.locator("#frames input[type=number]")).to_have_attribute("max", "72")
     held: list[sync_api.Route] = []
-    page.route("**/gradio_api/run/**", held.append)
+    page.route("**/gradio_api/run/**", lambda route: held.append(route))
     give_frame(page, clips / "long0.png", 0)
     page.wait_for_timeout(SECOND)
     assert held, "the estimate is under way"
@@ -379,7 +379,7 @@ def test_a_result_is_fixed_by_strokes_and_the_fix_undone(page: sync_api.Page, se
     first = colorize(page)
     page.get_by_text("4 · Fix").click()
     page.click("#advise")
-    expect(page.locator("#hint")).to_contain_text("would help most", timeout=60 * SECOND)
+    expect(page.locator("#advice")).to_contain_text("would help most", timeout=60 * SECOND)
     places = page.locator("#places button")
     places.last.click()
     expect(page.locator("#fixframe input[type=number]")).to_have_value(places.last.inner_text().split()[-1])
@@ -413,15 +413,15 @@ def test_a_result_is_fixed_by_strokes_and_the_fix_undone(page: sync_api.Page, se
 
 def test_a_shipped_example_is_run_here_to_be_fixed(page: sync_api.Page, server: Server) -> None:
     page.get_by_text("4 · Fix").click()
-    expect(page.locator("#hint")).to_contain_text("cannot be edited yet")
+    expect(page.locator("#advice")).to_contain_text("cannot be edited yet")
     expect(page.locator("#fixit")).not_to_be_visible()
-    page.click("#anew")
+    page.locator("#examples button").first.click()
+    expect(page.locator("#step1")).to_contain_text("toy train", timeout=60 * SECOND)
+    page.click("#run")
     expect(page.locator("#cancel")).to_be_visible(timeout=60 * SECOND)
     page.wait_for_function("() => location.search.includes('run=')")
     page.click("#cancel")
     expect(status(page)).to_contain_text("Stopped", timeout=RUN)
-    expect(page.locator("#step1")).to_contain_text("toy train")
-    expect(page.locator("#anew")).not_to_be_visible()
 
 
 def test_the_built_in_model_suggests_colors(page: sync_api.Page, clips: Path) -> None:

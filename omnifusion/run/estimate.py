@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from omnifusion.algorithm import prior_everywhere
@@ -46,7 +47,8 @@ def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
         least, most = PRIOR_SIDES[prior]
         scale = min(max(min(working), least), most) / min(working)
         evaluations = settings.steps * (1 + 2 * settings.optimizations * settings.gray_constraint)
-        seconds += evaluations * small * scale**2 * DENOISING_SECONDS[prior if prior == "bundled" else device()]
+        gpu = "cuda" if os.environ.get("SPACES_ZERO_GPU") else device()  # by calls: see ui.zerogpu
+        seconds += evaluations * small * scale**2 * DENOISING_SECONDS[prior if prior == "bundled" else gpu]
     once, each = FIT_SECONDS[settings.omnimotion]
     mib = BASE_MIB + PRIOR_MIB[prior] + (FULL_BYTES * full + FRAME_BYTES * frames * small) * 1e6 / 2**20
     return Estimate(once + (each + seconds) * frames, mib, disk_mib(frames, size, working))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.source import PRIORS, source_of
 from omnifusion.progress import Canceled, InputError, Note, Steps, map_steps
+from omnifusion.run.estimate import estimate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, inpaint_here
 from omnifusion.state import FillTask
@@ -38,40 +38,28 @@ CALL, RUN = 20.0, 90.0
 """Most seconds of GPU that a call asks for, and a run in all."""
 START = 3.0
 """Seconds from the call to its first work: a process is forked, the weights move to the GPU."""
-SPARE = 1.5
-"""A call asks for so many times the seconds that its work is expected to take."""
-RATE = 0.5
-"""Seconds of one guided evaluation of one megapixel, before any call has been measured (docs/experiments.md)."""
 TOGETHER = 8
 """Most frames that are filled at once."""
 
 Message = tuple[str, Any]
 
 _loaded: dict[str, Components] = {}
-_rates: dict[str, float] = {}
-"""By prior: the weights, loaded at start-up, and the measured rate."""
+"""By prior: the weights, loaded at start-up."""
 
 
-def asked(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None = None) -> int:
+def duration(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None = None) -> int:
     """Seconds that a call of ``fill`` asks for."""
-    return math.ceil(START + SPARE * _rates.get(settings.prior, RATE) * _work(tasks, settings))
-
-
-def _work(tasks: Sequence[FillTask], settings: Settings) -> float:
-    """Guided evaluations of the denoiser, times megapixels at the prior's size."""
-    prior = DiffusionPrior(_loaded[settings.prior], settings)
-    pixels = sum(math.prod(prior.working_size((t.L.shape[-2], t.L.shape[-1]))) for t in tasks)
+    h, w = tasks[0].L.shape[-2:]
     texts = 2 if settings.prompt or settings.negative_prompt else 1
-    return pixels / 1e6 * texts * settings.steps * (1 + settings.optimizations - prior.shares)
+    return math.ceil(START + texts * estimate(settings, len(tasks), (h, w)).seconds)
 
 
-@spaces.GPU(duration=asked)
+@spaces.GPU(duration=duration)
 def fill(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None) -> Iterator[Message]:
-    """Frames filled by a prior that was loaded at start-up: Steps, then the frames' ab and the seconds it took."""
-    began = time.monotonic()
+    """Frames filled by a prior that was loaded at start-up: Steps, then the frames' ab."""
     steps = DiffusionPrior(_loaded[settings.prior], settings, text).fill(tasks)
-    found = yield from map_steps(steps, lambda step: ("step", step))
-    yield "result", (found, time.monotonic() - began)
+    colors = yield from map_steps(steps, lambda step: ("step", step))
+    yield "result", colors
 
 
 class Calls:
@@ -82,16 +70,16 @@ class Calls:
     """
 
     def __init__(self, call: Callable[..., Iterator[Message]] = fill) -> None:
-        self.call, self.asked, self.over = call, 0.0, False
+        self.call, self.seconds, self.over = call, 0.0, False
 
     def __call__(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
         """Fill frames."""
-        found: list[Tensor] = []
-        while len(found) < len(tasks):
-            part = tasks[len(found) :]
+        colors: list[Tensor] = []
+        while len(colors) < len(tasks):
+            rest = tasks[len(colors) :]
             if settings.prior != "bundled" and not self.over:
                 try:
-                    found += yield from self._granted(part, settings)
+                    colors += yield from self._call(rest, settings)
                     continue
                 except Canceled:
                     raise
@@ -99,24 +87,22 @@ class Calls:
                     log.exception("a GPU call failed")
                     self.over = True
                     yield Note("inpaint", _sentence(settings.prior, error))
-            found += yield from inpaint_here(part, replace(settings, prior="bundled"))
-        return found
+            colors += yield from inpaint_here(rest, replace(settings, prior="bundled"))
+        return colors
 
-    def _granted(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
-        """As many of the frames as one call may fill."""
-        most = next((n for n in range(len(tasks), 0, -1) if asked(tasks[:n], settings) <= CALL), 0)
-        if not most:
-            raise RuntimeError(f"a frame takes {asked(tasks[:1], settings)} s of GPU, a call has {CALL:.0f}")
-        chosen = tasks[:most]
-        self.asked += asked(chosen, settings)
-        if self.asked > RUN:
+    def _call(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
+        """Fill as many of the frames as one call may fill."""
+        while (seconds := duration(tasks, settings)) > CALL:
+            if len(tasks) == 1:
+                raise RuntimeError(f"a frame takes {seconds} s of GPU, a call has {CALL:.0f}")
+            tasks = tasks[:-1]
+        self.seconds += seconds
+        if self.seconds > RUN:
             raise RuntimeError(f"a run has {RUN:.0f} s of GPU")
         text = embed(source_of(settings.prior), settings.prompt, settings.negative_prompt)
-        for kind, value in self.call(chosen, settings, text):
+        for kind, value in self.call(tasks, settings, text):
             if kind == "result":
-                found, seconds = value
-                _rates[settings.prior] = seconds / _work(chosen, settings)
-                return found
+                return list(value)
             yield value
         raise RuntimeError("the call ended without its result")
 
@@ -155,26 +141,21 @@ def preload() -> None:
 
 def priors() -> list[tuple[str, str]]:
     """The priors to choose from: (label, name); the label says what has to be downloaded first."""
-    found = []
-    for name in PRIORS:
+    labels = []
+    for name in offered():
         source = source_of(name)
-        here = name in _loaded or Path(source).is_dir() or _downloaded(source)
-        if _offered(name):
-            found.append((TITLES[name] + ("" if here else f" (not here: a download of {DOWNLOADS[name]})"), name))
-    return found
+        weights = "unet/diffusion_pytorch_model.safetensors"
+        here = name in _loaded or Path(source).is_dir() or isinstance(try_to_load_from_cache(source, weights), str)
+        labels.append((TITLES[name] + ("" if here else f" (not here: a download of {DOWNLOADS[name]})"), name))
+    return labels
 
 
-def _offered(name: str) -> bool:
-    return name == "bundled" or not zero_gpu() or name in _loaded
-
-
-def _downloaded(source: str) -> bool:
-    """Whether the weights of a hub id are in the local cache."""
-    return isinstance(try_to_load_from_cache(source, "unet/diffusion_pytorch_model.safetensors"), str)
+def offered() -> list[str]:
+    """The priors that a visitor may choose; folders and other hub ids are for the command line."""
+    return [name for name in PRIORS if name == "bundled" or not zero_gpu() or name in _loaded]
 
 
 def check_prior(name: str) -> None:
-    """Raise InputError unless a visitor may choose this prior; folders and other hub ids are for the command line."""
-    offered = [known for known in PRIORS if _offered(known)]
-    if name not in offered:
-        raise InputError(f"There is no prior {name!r} here; choose one of {', '.join(offered)}.")
+    """Raise InputError unless a visitor may choose this prior."""
+    if name not in offered():
+        raise InputError(f"There is no prior {name!r} here; choose one of {', '.join(offered())}.")
