@@ -315,9 +315,9 @@ def test_what_ends_late_overwrites_nothing_that_was_set_since(page: sync_api.Pag
     page.locator("#preset").get_by_label("Standard").check()
     set_number(page, "frames", 12)
     page.locator("#steps input").evaluate("steps => { steps.value = 9; steps.dispatchEvent(new Event('input')) }")
-    page.unroute("**/gradio_api/run/**")
     for route in held:
         route.continue_()
+    page.unroute("**/gradio_api/run/**")
     expect(page.locator("#step3")).to_contain_text("standard, 12 frames")
     page.wait_for_timeout(SECOND)
     expect(page.locator("#frames input[type=number]")).to_have_value("12")
