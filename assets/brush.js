@@ -1,17 +1,17 @@
-// A brush over a picture. props.value is {frame: strokes}, a stroke [ink, radius, [x, y, x, y, ...]] in widths of the
-// picture, an ink a color, "keep" or "erase"; props.picture, props.frame and props.palette come from the page.
+// A brush over a picture. props.value is {frame: scribbles}, a stroke [paint, radius, [x, y, x, y, ...]] in widths of the
+// picture, paint a color, "keep" or "erase"; props.picture, props.frame and props.palette come from the page.
 const find = (name) => element.querySelector(name);
 const image = find("img"), canvas = find("canvas"), pen = canvas.getContext("2d"), pick = find("input[type=color]");
 const tools = find(".of-tools"), swatches = find(".of-swatches");
-let ink = pick.value, line = null;
+let paint = pick.value, line = null;
 
-const strokes = () => (props.value || {})[props.frame] || [];
+const scribbles = () => (props.value || {})[props.frame] || [];
 
 function draw() {
   const width = canvas.width;
   pen.clearRect(0, 0, width, canvas.height);
   pen.lineCap = pen.lineJoin = "round";
-  for (const [color, radius, points] of [...strokes(), ...(line ? [line] : [])]) {
+  for (const [color, radius, points] of [...scribbles(), ...(line ? [line] : [])]) {
     pen.globalCompositeOperation = color === "erase" ? "destination-out" : "source-over";
     pen.strokeStyle = color === "erase" ? "#000" : color === "keep" ? "#fff" : color;
     pen.lineWidth = 2 * radius * width;
@@ -25,10 +25,10 @@ function draw() {
 }
 
 function choose(chosen) {
-  ink = chosen;
-  if (ink.startsWith("#")) pick.value = ink;
-  for (const button of tools.querySelectorAll("[data-ink]"))
-    button.setAttribute("aria-pressed", button.dataset.ink === ink);
+  paint = chosen;
+  if (paint.startsWith("#")) pick.value = paint;
+  for (const button of tools.querySelectorAll("[data-paint]"))
+    button.setAttribute("aria-pressed", button.dataset.paint === paint);
 }
 
 function show() {
@@ -37,9 +37,9 @@ function show() {
   if (swatches.dataset.shown !== palette.join()) {
     swatches.dataset.shown = palette.join();
     swatches.innerHTML = palette
-      .map((color) => `<button type="button" data-ink="${color}" aria-label="color ${color}" style="background:${color}">` +
+      .map((color) => `<button type="button" data-paint="${color}" aria-label="color ${color}" style="background:${color}">` +
         "</button>").join("");
-    if (palette.length && ink !== "keep" && ink !== "erase") choose(palette[0]);
+    if (palette.length && paint !== "keep" && paint !== "erase") choose(palette[0]);
   }
   draw();
 }
@@ -61,7 +61,7 @@ image.onload = () => {
 };
 canvas.onpointerdown = (event) => {
   canvas.setPointerCapture(event.pointerId);
-  line = [ink, find("input[type=range]").value / 1000, place(event)];
+  line = [paint, find("input[type=range]").value / 1000, place(event)];
   draw();
 };
 canvas.onpointermove = (event) => {
@@ -71,15 +71,15 @@ canvas.onpointermove = (event) => {
 };
 canvas.onpointerup = canvas.onpointercancel = () => {
   if (!line) return;
-  const list = [...strokes(), line];
+  const list = [...scribbles(), line];
   line = null;
   set(list);
 };
 tools.onclick = (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  if (button.dataset.ink) choose(button.dataset.ink);
-  else set(button.name === "undo" ? strokes().slice(0, -1) : []);
+  if (button.dataset.paint) choose(button.dataset.paint);
+  else set(button.name === "undo" ? scribbles().slice(0, -1) : []);
 };
 pick.onclick = pick.oninput = () => choose(pick.value);
 watch(["value", "picture", "frame", "palette"], show);

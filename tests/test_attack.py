@@ -62,7 +62,7 @@ class Target:
         return [int(n) for n in re.findall(r"a run (?:begins|has ended); (\d+) computing", self.log())]
 
     def idle(self, seconds: float) -> bool:
-        """Whether, within so many seconds, no run computes any more."""
+        """Whether, within this many seconds, no run computes any more."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if not (found := self.computing()) or found[-1] == 0:
@@ -274,12 +274,12 @@ def test_files_that_are_none(target: Target, note: Callable[[str, str], None]) -
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(ROOT / "app.py"), "../../etc/passwd", "visits"])
-def test_nothing_but_results_can_be_fetched(target: Target, path: str, note: Callable[[str, str], None]) -> None:
+def test_nothing_but_results_can_be_read(target: Target, path: str, note: Callable[[str, str], None]) -> None:
     place = path if "/" in path else str(target.server.results / path)
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{target.server.url}/gradio_api/file={urllib.parse.quote(place)}", timeout=20)
     assert caught.value.code in (403, 404)
-    note(f"fetching `{path if not path.startswith(str(ROOT)) else 'app.py'}`", str(caught.value.code))
+    note(f"reading `{path if not path.startswith(str(ROOT)) else 'app.py'}`", str(caught.value.code))
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_browsers_are_told_who_may_frame_the_page_and_foreign_hosts_are_refused(
     forwarded = urllib.request.Request(f"{target.server.url}/config", headers={"X-Forwarded-Host": "evil.example"})
     with urllib.request.urlopen(forwarded, timeout=20) as answer:
         assert "evil.example" not in answer.read().decode()
-    note("a foreign Host (DNS rebinding), X-Forwarded-Host", "400; not believed")
+    note("a foreign Host (DNS rebinding), X-Forwarded-Host", "400; not accepted")
 
 
 @pytest.mark.parametrize("path", ["call/nothing", "run/nothing", "call/..%2fupload"])

@@ -227,7 +227,7 @@ def test_an_expired_token_says_so(client: Client) -> None:
     "path",
     ["/etc/passwd", str(ROOT / "README.md"), str(ROOT / "app.py"), "../../etc/passwd", str(ROOT / "assets" / "prior")],
 )
-def test_files_outside_the_session_cannot_be_fetched(server: Server, path: str) -> None:
+def test_files_outside_the_session_cannot_be_read(server: Server, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{server.url}/gradio_api/file={urllib.parse.quote(path)}", timeout=20)
     assert caught.value.code in (403, 404)

@@ -326,10 +326,12 @@ def test_what_ends_late_overwrites_nothing_that_was_set_since(page: sync_api.Pag
     expect(page.locator("#frames input[type=number]")).to_have_value("5")
 
 
-def draw(page: sync_api.Page, ink: int | str, *path: tuple[float, float], brush: str = "brush") -> None:
-    """A stroke with an ink (one of the palette's, or by name) through points, as shares of the picture."""
+def draw(page: sync_api.Page, paint: int | str, *path: tuple[float, float], brush: str = "brush") -> None:
+    """A stroke with a paint (one of the palette's, or by name) through points, as shares of the picture."""
     tools = page.locator(f"#{brush} .of-tools")
-    chosen = tools.locator(f'[data-ink="{ink}"]') if isinstance(ink, str) else tools.locator("[data-ink]").nth(ink)
+    chosen = (
+        tools.locator(f'[data-paint="{paint}"]') if isinstance(paint, str) else tools.locator("[data-paint]").nth(paint)
+    )
     chosen.click()
     box = page.locator(f"#{brush} canvas").bounding_box()
     assert box is not None
@@ -341,7 +343,7 @@ def draw(page: sync_api.Page, ink: int | str, *path: tuple[float, float], brush:
     page.mouse.up()
 
 
-def ink_at(page: sync_api.Page, brush: str) -> int:
+def painted_pixels(page: sync_api.Page, brush: str) -> int:
     """How many pixels of the canvas are painted."""
     count = (
         "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.filter(v => v).length"
@@ -359,21 +361,21 @@ def test_scribbles_survive_and_count(browser: sync_api.Browser, server: Server, 
     expect(page.locator("#brush input[type=color]")).to_be_visible()
     draw(page, 5, (0.1, 0.1), (0.4, 0.1))
     expect(page.locator("#spread img")).to_be_visible(timeout=30 * SECOND)
-    drawn = ink_at(page, "brush")
+    drawn = painted_pixels(page, "brush")
     set_number(page, "frame", 3)
     page.wait_for_timeout(2 * SECOND)
-    assert ink_at(page, "brush") == 0
+    assert painted_pixels(page, "brush") == 0
     page.locator("#brush").evaluate("brush => brush.scrollIntoView()")
     draw(page, 0, (0.1, 0.8), (0.9, 0.8))
     set_number(page, "frame", 0)
     page.wait_for_function("() => document.querySelector('#spread img')")
     page.wait_for_timeout(2 * SECOND)
-    assert ink_at(page, "brush") == drawn > 0, "strokes are kept by frame"
+    assert painted_pixels(page, "brush") == drawn > 0, "scribbles are kept by frame"
     assert report_of(server, colorize(page))["exemplars"] == [0, 3], "the button takes what was painted"
     context.close()
 
 
-def test_a_result_is_fixed_by_strokes_and_the_fix_undone(page: sync_api.Page, server: Server, clips: Path) -> None:
+def test_a_result_is_fixed_by_scribbles_and_the_fix_undone(page: sync_api.Page, server: Server, clips: Path) -> None:
     give_clip(page, clips / "a.mp4", "6 frames")
     give_frame(page, clips / "a0.png", 0)
     first = colorize(page)
@@ -392,7 +394,7 @@ def test_a_result_is_fixed_by_strokes_and_the_fix_undone(page: sync_api.Page, se
     page.wait_for_timeout(SECOND)
     page.click("#run")
     expect(status(page)).to_contain_text("not applied yet")
-    assert token_of(page) == first, "strokes are not dropped"
+    assert token_of(page) == first, "scribbles are not dropped"
     page.click("#fixit")
     expect(status(page)).to_contain_text("Fixed in", timeout=RUN)
     fixed = token_of(page)

@@ -39,12 +39,12 @@ def visit(page: Page, name: str) -> None:
     page.get_by_role("tab", name="Paint").click()
     page.locator("#brush").evaluate("brush => brush.scrollIntoView()")
     page.wait_for_timeout(2 * SECOND)
-    for ink, path in (
+    for paint, path in (
         (5, ((0.05, 0.1), (0.4, 0.1))),
         (0, ((0.6, 0.5), (0.7, 0.5))),
         (3, ((0.1, 0.95), (0.2, 0.95))),
     ):
-        draw(page, ink, *path)
+        draw(page, paint, *path)
     expect(page.locator("#spread img")).to_be_visible()
     keep(page, f"{name}-scribbles")
     page.get_by_text("2 · A frame in color").click()

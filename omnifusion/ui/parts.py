@@ -176,11 +176,11 @@ def inline(image: np.ndarray) -> str:
 def film(file: Path, name: str, wipe: bool) -> str:
     """A film as HTML; with ``wipe`` it is gray to the left of a line that pointers and keys move."""
     label = f"{name}, gray to the left of the line and in color to the right" if wipe else name
-    line, left, right = (text("wipe.html"), "<b>gray</b>", "<b>color</b>") if wipe else ("", "", "")
+    line, gray, color = (text("wipe.html"), "<b>gray</b>", "<b>color</b>") if wipe else ("", "", "")
     video = (
         f'<video src="{address(file)}" aria-label="{escape(label)}" autoplay loop muted controls playsinline></video>'
     )
-    caption = f"<figcaption>{left}<span>{escape(name)}</span>{right}</figcaption>"
+    caption = f"<figcaption>{gray}<span>{escape(name)}</span>{color}</figcaption>"
     return f'<figure class="of-film">{video}{line}{caption}</figure>'
 
 

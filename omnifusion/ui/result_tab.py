@@ -260,20 +260,20 @@ def wire(s: Shared) -> None:
             keys = ("gray", "original") if run.report["scores"] else ("gray",)
             choices += [(f"{number}: {OTHERS[key]}", f"{run.token}/{key}") for key in keys]
         tokens = tuple(token for _, token in choices)
-        right = runs[-1].token if runs else None
-        left = runs[-2].token if len(runs) > 1 else tokens[-1] if runs else None
+        newest = runs[-1].token if runs else None
+        other = runs[-2].token if len(runs) > 1 else tokens[-1] if runs else None
         frames = max((run.report["frames"] for run in runs), default=2)
         return {
-            s.left: gr.Dropdown(choices, value=left),
-            s.right: gr.Dropdown(choices, value=right),
+            s.left: gr.Dropdown(choices, value=other),
+            s.right: gr.Dropdown(choices, value=newest),
             s.compared: slider(frames, frames // 2),
             s.table: table(runs),
         }
 
-    def side_by_side(left: str | None, right: str | None, frame: int) -> Updates:
+    def side_by_side(one: str | None, other: str | None, frame: int) -> Updates:
         """Another pair or frame was chosen."""
         images = []
-        for name in filter(None, (left, right)):
+        for name in filter(None, (one, other)):
             token, _, what = name.partition("/")
             images.append(compared(store.open(token), what, int(frame)))
         if len({image.shape for image in images}) > 1:

@@ -1,6 +1,6 @@
 """On a ZeroGPU Space, Stable Diffusion's fills as GPU calls, few and short; everything else needs no GPU there.
 
-Such a Space lends a GPU for the seconds that a call asks for, to a process forked from this one; weights that were
+Such a Space grants a GPU for the seconds that a call asks for, to a process forked from this one; weights that were
 moved to "cuda" at start-up are on it by then. Only CPU tensors and plain values cross the border. ``spaces.GPU`` does
 nothing elsewhere.
 """
