@@ -81,7 +81,13 @@ def open_page(context: sync_api.BrowserContext, url: str) -> sync_api.Page:
     opened.goto(url)
     opened.wait_for_selector("#of-splash", state="detached")
     expect(opened.locator("#film video")).to_be_attached()
+    wait_for_form(opened)
     return opened
+
+
+def wait_for_form(page: sync_api.Page) -> None:
+    """The form waits while something is taken in, and so do visitors."""
+    page.wait_for_function("() => !document.querySelector('#run').inert")
 
 
 def give_clip(page: sync_api.Page, path: Path, frames: str) -> None:
@@ -104,7 +110,7 @@ def give_frame(page: sync_api.Page, path: Path, frame: int, wait: bool = True) -
 
 
 def set_number(page: sync_api.Page, name: str, value: float) -> None:
-    page.wait_for_function("() => !document.querySelector('#step3').inert")  # the form waits, and so do visitors
+    wait_for_form(page)
     field = page.locator(f"#{name} input[type=number]")
     field.fill(str(value))
     field.press("Tab")
