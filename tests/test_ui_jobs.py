@@ -151,17 +151,19 @@ def test_what_a_job_raises_is_its_outcome_and_frees_the_place(tmp_path: Path) ->
 
 
 def test_short_work_beside_takes_the_place_of_a_run(tmp_path: Path) -> None:
-    jobs, counted = Jobs(Limits(runs=1)), Counted()
-    with jobs.beside():
-        with pytest.raises(InputError, match="A run is going on"), jobs.beside():
-            pass
-        jobs.submit(job := counted.job(tmp_path / "a"))
-        time.sleep(0.05)
-        assert counted.begun == 0
+    jobs, counted, may_end = Jobs(Limits(runs=1)), Counted(), threading.Event()
+    beside = threading.Thread(target=jobs.beside, args=(may_end.wait,))
+    beside.start()
+    jobs.submit(job := counted.job(tmp_path / "a"))
+    time.sleep(0.05)
+    assert counted.begun == 0
+    may_end.set()
+    beside.join()
     assert outcome(job) is RESULT and counted.begun == 1
+    assert jobs.beside(lambda: 7) == 7
     jobs.submit(long := counted.job(tmp_path / "b", 1000))
-    with pytest.raises(InputError, match="A run is going on"), jobs.beside():
-        pass
+    with pytest.raises(InputError, match="A run is going on"):
+        jobs.beside(lambda: 7)
     long.stop(keep=False)
     assert outcome(long) is None
 

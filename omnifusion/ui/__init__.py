@@ -18,15 +18,6 @@ from omnifusion.ui.store import Limits, Store
 PAPER = "https://openaccess.thecvf.com/ACCV2024"
 
 
-def theme() -> gr.themes.Base:
-    """Neutral grays, for colors are compared beside them (contrasts: ``page.css``); fonts of the system, for the page
-    must work offline."""
-    fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
-    mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
-    hues = dict.fromkeys(("primary_hue", "secondary_hue", "neutral_hue"), "neutral")
-    return gr.themes.Base(**hues, radius_size="sm", font=fonts, font_mono=mono)
-
-
 def make_service(limits: Limits | None = None) -> Service:
     """What all visitors share."""
     limits = limits or Limits.from_environment()
@@ -79,9 +70,12 @@ def build(service: Service) -> gr.Blocks:
 
 def launch_options(service: Service, share: bool = False, mcp: bool = False) -> dict[str, Any]:
     """How the page is served: nothing but uploads, results and the examples can be read."""
-    limits = service.limits
+    limits, hues = service.limits, dict.fromkeys(("primary_hue", "secondary_hue", "neutral_hue"), "neutral")
+    # neutral grays, for colors are compared beside them; no font from the network
+    fonts = {"font": gr.themes.Font("system-ui"), "font_mono": gr.themes.Font("monospace")}
+    theme = gr.themes.Base(**hues, **fonts, radius_size="sm")
     return {
-        "theme": theme(),
+        "theme": theme,
         "css_paths": [ASSETS / "page.css"],
         "head": text("head.html"),
         "allowed_paths": [str(limits.results), str(ASSETS / "examples")],

@@ -172,8 +172,8 @@ def wire(s: Shared) -> None:
         L, stages = luminance(from_uint8(clip.frame(int(frame)))), service.stages()
         small = resize(L[None], fit_size(clip.size, settings.max_side))[0]
         seeds = range(settings.seed, settings.seed + VERSIONS)
-        with service.jobs.beside():
-            colors = run_to_end(suggest(small, seeds, lambda tasks: stages.inpaint(tasks, settings)))
+        suggestions = suggest(small, seeds, lambda tasks: stages.inpaint(tasks, settings))
+        colors = service.jobs.beside(lambda: run_to_end(suggestions))
         paths = tuple(clip.file.with_name(f"version_{seed}.png") for seed in seeds)
         for path, ab in zip(paths, colors, strict=True):
             write_image(path, to_uint8(compose(L, resize(ab[None], clip.size)[0])).numpy())

@@ -13,12 +13,12 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from omnifusion.progress import Canceled, InputError, StepIterator, Steps, is_canceled
 from omnifusion.run.folder import RunFolder
@@ -26,6 +26,8 @@ from omnifusion.ui.live import Live
 from omnifusion.ui.store import Limits
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WAITING = 64
 """Most jobs that wait, of all visitors together, and most that have ended whose outcome is still known."""
@@ -131,7 +133,7 @@ class Jobs:
         self.limits = limits
         self._pool = ThreadPoolExecutor(limits.runs, "run")
         self._jobs: dict[str, Job] = {}
-        self._lock, self._beside = threading.RLock(), threading.BoundedSemaphore(limits.runs)
+        self._lock = threading.RLock()
 
     def submit(self, job: Job, alone: bool = False) -> None:
         """Queue a job, which begins by itself when its turn has come.
@@ -184,20 +186,12 @@ class Jobs:
         """The job of a token: one that computes, waits, or has ended not long ago."""
         return self._jobs.get(token)
 
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        """A short piece of work in the place of a run.
+    def beside(self, work: Callable[[], T]) -> T:
+        """What a short piece of work returns, done in the place of a run.
 
         Raises:
             InputError: a run is going on.
         """
-        with self._lock:
-            if self.unfinished() or not self._beside.acquire(blocking=False):
-                raise InputError("A run is going on here, and this would have to wait for it. Try again afterwards.")
-            done = threading.Event()
-            self._pool.submit(done.wait)
-        try:
-            yield
-        finally:
-            done.set()
-            self._beside.release()
+        if self.unfinished():
+            raise InputError("A run is going on here, and this would have to wait for it. Try again afterwards.")
+        return self._pool.submit(work).result()

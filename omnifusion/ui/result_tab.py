@@ -19,21 +19,9 @@ from omnifusion.run.export import export_chroma
 from omnifusion.run.folder import RunFolder
 from omnifusion.settings import CHOICES
 from omnifusion.state import Origin
+from omnifusion.ui import parts
 from omnifusion.ui.live import WORDS, legend
-from omnifusion.ui.parts import (
-    CLIP,
-    EXAMPLES,
-    HEAVY,
-    LATEST,
-    QUIET,
-    Shared,
-    Updates,
-    address,
-    film,
-    picture,
-    seconds,
-    slider,
-)
+from omnifusion.ui.parts import HEAVY, LATEST, QUIET, Shared, Updates, film, picture, seconds, slider
 from omnifusion.ui.run_tab import link_to
 from omnifusion.ui.session import Visit
 from omnifusion.video import read
@@ -59,7 +47,8 @@ OTHERS = {"gray": "in gray", "original": "original colors"}
 
 def build_film(s: Shared) -> None:
     """The film, first of all that one sees, and its downloads."""
-    s.film = gr.HTML(film(EXAMPLES[0].result.folder / "colorized.mp4", EXAMPLES[0].title, True), elem_id="film")
+    example = parts.EXAMPLES[0]
+    s.film = gr.HTML(film(example.result.folder / "colorized.mp4", example.title, True), elem_id="film")
     s.downloads = gr.HTML(elem_id="downloads")
 
 
@@ -142,8 +131,12 @@ def heading(run: RunFolder) -> str:
     if not report["complete"]:
         lines[0] += " · **stopped early**, the rest is gray"
     time = f", {seconds(duration(report))}" if duration(report) else ""
-    parts = ", ".join(f"{100 * part:.0f} % {word}" for word, part in zip(WORDS.values(), shares(report), strict=True))
-    lines.append(f"{report['frames']} frames, {run.request.settings.preset}{time}. {parts}.")
+    origins = zip(WORDS.values(), shares(report), strict=True)
+    lines.append(
+        f"{report['frames']} frames, {run.request.settings.preset}{time}. "
+        + ", ".join(f"{100 * share:.0f} % {word}" for word, share in origins)
+        + "."
+    )
     if report["scores"]:
         scores = " · ".join(f"{metric.upper()} {value:.2f}" for metric, value in report["scores"].items())
         lines.append(
@@ -155,11 +148,11 @@ def heading(run: RunFolder) -> str:
 def downloads(run: RunFolder) -> str:
     """Links to what there is, the files named after the clip."""
     stem = re.sub(r"[^\w. -]", "_", run.request.name.rpartition(".")[0] or run.request.name)
-    links = [
-        f'<a href="{address(run.folder / file)}&as={quote(stem)}_{file}" download="{escape(stem)}_{file}">{word}</a>'
-        for file, word in DOWNLOADS.items()
-        if (run.folder / file).is_file()
-    ]
+    links = []
+    for file, word in DOWNLOADS.items():
+        if (run.folder / file).is_file():
+            link = f"{parts.address(run.folder / file)}&as={quote(stem)}_{file}"
+            links.append(f'<a href="{link}" download="{escape(stem)}_{file}">{word}</a>')
     return f"<p>Download: {' · '.join(links)}</p>"
 
 
@@ -204,7 +197,7 @@ def wire(s: Shared) -> None:
 
     def show(display: str, visit: Visit, asker: gr.Request) -> Updates:
         """A run, or the visitor's own clip, is what the page is to show."""
-        if display.startswith(CLIP) or not display:
+        if display.startswith(parts.CLIP) or not display:
             clip = visit.clip
             return {
                 s.film: gr.HTML(film(clip.film, f"{clip.name}, not colorized yet", False) if clip else "",
@@ -232,9 +225,9 @@ def wire(s: Shared) -> None:
     def browse(display: str, frame: int, iteration: int) -> Updates:
         """A frame of the result, after an iteration."""
         run, frame = store.open(display), int(frame)
-        then, where, parts = at_iteration(run, frame, int(iteration))
+        then, where, bar = at_iteration(run, frame, int(iteration))
         unsure, image = uncertainty(run, frame), run.frame(frame)
-        return {s.slider: (gray_of(image), image), s.then: then, s.where: where, s.parts: parts,
+        return {s.slider: (gray_of(image), image), s.then: then, s.where: where, s.parts: bar,
                 s.uncertain: gr.Image(unsure, visible=unsure is not None)}  # fmt: skip
 
     def pack(display: str) -> Updates:
@@ -248,8 +241,7 @@ def wire(s: Shared) -> None:
         """The film of chroma is made when first asked for, and kept."""
         run = store.open(display)
         if not (run.folder / CHROMA).is_file():
-            with service.jobs.beside():
-                run_to_end(export_chroma(run, run.folder / CHROMA))
+            service.jobs.beside(lambda: run_to_end(export_chroma(run, run.folder / CHROMA)))
         return {s.downloads: downloads(run)}
 
     def lists(tokens: tuple[str, ...]) -> Updates:

@@ -9,24 +9,10 @@ import gradio as gr
 
 from omnifusion.progress import Canceled, InputError
 from omnifusion.run.folder import RunFolder, open_run
-from omnifusion.ui import clip_tab, settings_tab
+from omnifusion.ui import clip_tab, parts, settings_tab
 from omnifusion.ui.jobs import Job
 from omnifusion.ui.live import legend
-from omnifusion.ui.parts import (
-    CHANGING,
-    CLIP,
-    EXAMPLES,
-    LATEST,
-    QUIET,
-    Running,
-    Shared,
-    Updates,
-    in_words,
-    message,
-    picture,
-    read_scribbles,
-    seconds,
-)
+from omnifusion.ui.parts import CHANGING, LATEST, QUIET, Running, Shared, Updates, message, picture, seconds
 from omnifusion.ui.session import Visit, receive_run
 
 POLL = 0.5
@@ -99,7 +85,7 @@ def wire(s: Shared) -> None:
     def start(visit: Visit, runs: Any, scribbles: Any, fixes: Any, asker: gr.Request, *values: Any) -> Updates:
         """Colors that were painted but not taken yet count, too."""
         clip = visit.require()
-        if read_scribbles(fixes):
+        if parts.read_scribbles(fixes):
             raise InputError(PENDING)
         sentence = clip_tab.take_scribbles(clip, scribbles)
         painted = {**clip_tab.exemplars(s, visit), s.brush: gr.HTML({}), s.spread: None} if sentence else {}
@@ -119,7 +105,7 @@ def wire(s: Shared) -> None:
             **idle(False),
             s.step3: gr.Accordion(open=False),
             s.link: gr.Textbox(link_to(running.token, asker), visible=True),
-            **({s.display: CLIP + running.clip} if own_clip else {}),
+            **({s.display: parts.CLIP + running.clip} if own_clip else {}),
         }
 
     def poll(running: Running, visit: Visit, runs: Any, step: int, asker: gr.Request) -> Updates:
@@ -147,7 +133,7 @@ def wire(s: Shared) -> None:
         if not service.store.has(running.token):
             why = (job and job.why) or "The run came to nothing."
             if job and job.error and not isinstance(job.error, Canceled):
-                why = in_words(job.error)
+                why = parts.in_words(job.error)
             return {**updates, s.link: gr.Textbox("", visible=False), s.status: message(why, "alert")}
         run = service.store.open(running.token)
         updates[s.runs] = (*(token for token in runs if token != run.token), run.token)
@@ -167,7 +153,7 @@ def wire(s: Shared) -> None:
         """The page was opened, perhaps by a link to a run, which may still be going on."""
         token = str(dict(asker.query_params or {}).get("run", ""))
         if not token:
-            return {s.display: EXAMPLES[0].name}
+            return {s.display: parts.EXAMPLES[0].name}
         job = jobs.find(token)
         if job is None or job.result.done():
             run = service.store.open(token)
