@@ -131,7 +131,7 @@ def wire(s: Shared) -> None:
     def ended(running: Running, job: Job | None, runs: Any, mine: bool, asker: gr.Request) -> Updates:
         updates: Updates = {s.running: Running(), s.live: gr.Column(visible=False), **idle(True)}
         if not service.store.has(running.token):
-            why = (job and job.why) or "The run came to nothing."
+            why = (job and job.why) or "The run was canceled before anything was colored."
             if job and job.error and not isinstance(job.error, Canceled):
                 why = parts.in_words(job.error)
             return {**updates, s.link: gr.Textbox("", visible=False), s.status: message(why, "alert")}

@@ -25,6 +25,7 @@ USUAL = (24, (240, 427))
 DIFFUSION = ("prior", "steps", "eta")
 """What only diffusion uses."""
 
+MORE_STEPS, ONE_STEP = "More are slower.", "The built-in model takes one step."
 UNUSED = "Not used by this run: the colors of your frame reach everywhere without diffusion."
 
 
@@ -35,7 +36,7 @@ def build(s: Shared) -> None:
     with gr.Row():
         model = {"label": "Model", "info": "Guesses colors that no colored frame shows."}
         s.settings["prior"] = _control("prior", zerogpu.priors(), gr.Dropdown, scale=3, min_width=150, **model)
-        s.settings["steps"] = _control("steps", kind=gr.Number, scale=2, min_width=130, info="More are slower.")
+        s.settings["steps"] = _control("steps", kind=gr.Number, scale=2, min_width=130, info=MORE_STEPS)
         firmness = "How firmly diffusion keeps the original brightness."
         s.settings["eta"] = _control("eta", scale=2, min_width=130, info=firmness)
     with gr.Row(visible=False, elem_id="unused") as s.unused:
@@ -125,6 +126,8 @@ def wire(s: Shared) -> None:
             line += f". That is over this page's limit of {seconds(limits.seconds)} per run. "
             line += "Use fewer frames or a lighter preset."
         used = prior_everywhere(settings) or lacks_colors(clip, request)
+        mean = settings.prior == "bundled" and settings.strength is not None  # see ``DiffusionPrior.fill``
+        steps = gr.Number(interactive=used and not mean, info=ONE_STEP if mean else MORE_STEPS)
         return {
             s.estimate: line,
             s.fit: gr.Button(visible=not fits),
@@ -132,6 +135,7 @@ def wire(s: Shared) -> None:
             s.unused: gr.Row(visible=not used),
             s.settings["preset"]: gr.Radio(_presets(frames, clip.size)),
             **{s.settings[name]: type(s.settings[name])(interactive=used) for name in DIFFUSION},
+            s.settings["steps"]: steps,
         }
 
     def fit(visit: Visit, *values: Any) -> Updates:
