@@ -22,14 +22,9 @@ from omnifusion.state import ColorEstimate, ColorState, FillTask, Iteration, Ori
 
 Array = np.ndarray
 
-KEYFRAME_GAP = 5
-"""Frames from one keyframe to the next in the order "keyframes"."""
-
-KEYFRAME_GRAY = 0.25
-"""A frame with a larger share of gray pixels is no keyframe: nearer ones must bring it color first."""
-
-BATCH = 16
-"""Frames that are colored side by side from one exemplar; bounds the memory of their estimates."""
+KEYFRAME_GAP = 5  # frames from one keyframe to the next in the order "keyframes"
+KEYFRAME_GRAY = 0.25  # A frame with a larger share of gray pixels is no keyframe: nearer ones must bring it color first
+BATCH = 16  # frames that are colored side by side from one exemplar; bounds the memory of their estimates
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ XYZ_TO_RGB = (
     (0.0556466391, -0.2040413384, 1.0573110696),
 )
 """Linear sRGB and CIE XYZ; one matrix is the other's inverse."""
-WHITE = (0.95047, 1.0, 1.08883)
-"""D65 in XYZ."""
+WHITE = (0.95047, 1.0, 1.08883)  # D65 in XYZ
 
 
 def _times(matrix: tuple[tuple[float, ...], ...], image: Tensor) -> Tensor:
@@ -93,8 +92,7 @@ def luminance(rgb: Tensor) -> Tensor:
     return rgb_to_lab(rgb)[..., :1, :, :]
 
 
-GRAYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)
-"""A picture of all grays, ``(3, 16, 16)``."""
+GRAYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)  # A picture of all grays, ``(3, 16, 16)``
 
 
 def luminance_of(image: np.ndarray, gain: float = 1.0) -> Tensor:

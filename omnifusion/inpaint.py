@@ -28,17 +28,13 @@ from omnifusion.transfer import MAX_CANDIDATES, MAX_QUERIES, Candidates, Transfe
 
 Array = np.ndarray
 
-NEAREST = 2
-"""How many complete frames, nearest in time, are color candidates beside the exemplars."""
+NEAREST = 2  # how many complete frames, nearest in time, are color candidates beside the exemplars
 
 ISOLATED, ISOLATED_WINDOW = 0.2, 15
 """A known pixel is isolated where at most this share of a window of this side is known: there transfers are tested."""
 
-CONTRADICTION_SIGMA = 6.0
-"""Error in a*, b* of transfers at isolated known pixels at which their weight falls to 0.6."""
-
-DATA_WEIGHT = 0.15
-"""Pull of a candidate at even odds beside Levin's equations, whose weights sum to 1."""
+CONTRADICTION_SIGMA = 6.0  # error in a*, b* of transfers at isolated known pixels at which their weight falls to 0.6
+DATA_WEIGHT = 0.15  # pull of a candidate at even odds beside Levin's equations, whose weights sum to 1
 
 
 @dataclass(frozen=True)

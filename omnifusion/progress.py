@@ -143,8 +143,7 @@ class Measured(Step):
     row: Any
 
 
-Steps = Generator[Step, None, T]
-"""Long work: yields Steps and returns its result."""
+Steps = Generator[Step, None, T]  # long work: yields Steps and returns its result
 
 
 class StepIterator(Generic[S, T]):

@@ -18,17 +18,10 @@ Array = np.ndarray
 ACCEPT_THRESHOLD = 0.9
 """Probability from which a warped color is accepted for good; else it is one color candidate among others."""
 
-LUMINANCE_SIGMA = 10.0
-"""L* difference at which a neighbor's weight in the gathered color falls to 0.6."""
-
-STILL_SIGMA = 0.3
-"""The same for its distance in pixels where nothing moves (almost a copy)."""
-
-STILL, MOVING = 0.25, 0.75
-"""Motion in pixels up to which a point is still and from which on it moves."""
-
-MOVING_SIGMA, WIDEST = 1.6, 1.5
-"""The sigma of a moving point where chroma varies by 1, and the largest, in pixels."""
+LUMINANCE_SIGMA = 10.0  # L* difference at which a neighbor's weight in the gathered color falls to 0.6
+STILL_SIGMA = 0.3  # the same for its distance in pixels where nothing moves (almost a copy)
+STILL, MOVING = 0.25, 0.75  # motion in pixels up to which a point is still and from which on it moves
+MOVING_SIGMA, WIDEST = 1.6, 1.5  # the sigma of a moving point where chroma varies by 1, and the largest, in pixels
 
 
 @dataclass(frozen=True)

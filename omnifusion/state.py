@@ -94,11 +94,8 @@ class ColorEstimate:
     source: Tensor | None = None
 
 
-Frames: TypeAlias = Any
-"""What is known of every frame: a Tensor, or a tuple with one of each."""
-
-COLORS = ("ab", "origin", "confidence", "source")
-"""All that a ``ColorState`` tells of a frame but its luminance."""
+Frames: TypeAlias = Any  # what is known of every frame: a Tensor, or a tuple with one of each
+COLORS = ("ab", "origin", "confidence", "source")  # all that a ``ColorState`` tells of a frame but its luminance
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from omnifusion.pool import parallel
 
 Array = np.ndarray
 
-NEIGHBORS = 8
-"""How many similar pixels vote on a color."""
+NEIGHBORS = 8  # how many similar pixels vote on a color
 
 SLACK = 1.5
 """How much farther than the nearest a neighbor may be: several times as fast as exact ones, to the same error."""
@@ -26,8 +25,7 @@ SLACK = 1.5
 MAX_QUERIES, MAX_CANDIDATES = 24_000, 8_000
 """Most pixels of a frame that ask (Levin's equations reach the others), and most of each that answer."""
 
-SCALES = (0.004, 0.012, 0.035, 0.1)
-"""Radii of the features' Gaussian windows, as fractions of the frame's longer side."""
+SCALES = (0.004, 0.012, 0.035, 0.1)  # radii of the features' Gaussian windows, as fractions of the frame's longer side
 
 POSITION_WEIGHT = (0.2, 0.6)
 """Weight of x and y (in units of the longer side) beside luminance (in units of 100): sky is up."""
@@ -36,8 +34,7 @@ BIAS, WEIGHTS = 2.90, (-10.6, -0.375)
 """Logistic of the probability that a transferred color is right (``flow.confidence.RIGHT``), of the mean distance of
 its neighbors in features and their standard deviation in a*, b*; fitted by ``benchmarks/confidence.py``."""
 
-CHUNK = 2_000
-"""Queries that are answered together."""
+CHUNK = 2_000  # queries that are answered together
 
 
 @dataclass(frozen=True)

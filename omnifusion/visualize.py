@@ -40,8 +40,7 @@ def stretch(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return np.asarray(values)[..., rows[:, None], columns[None]]
 
 
-TAIL, SPACING = 8, 14
-"""Frames over which a track is drawn, and tracks along the longer side."""
+TAIL, SPACING = 8, 14  # frames over which a track is drawn, and tracks along the longer side
 
 
 def recent_tracks(image: np.ndarray, frame: int, follow: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:

@@ -13,14 +13,9 @@ from omnifusion.flow import match
 
 Array = np.ndarray
 
-RIGHT = 6.0
-"""Distance in a*, b* up to which a color counts as right."""
-
-FLOOR = 0.1
-"""What is added to each of the three figures before its logarithm is taken."""
-
-WEIGHTS = (-1.154, -0.383, -1.087)
-"""Of the logarithms of residual (L*), cycle error (px) and chroma spread (a*, b*)."""
+RIGHT = 6.0  # distance in a*, b* up to which a color counts as right
+FLOOR = 0.1  # what is added to each of the three figures before its logarithm is taken
+WEIGHTS = (-1.154, -0.383, -1.087)  # of the logarithms of residual (L*), cycle error (px) and chroma spread (a*, b*)
 
 BIAS = 5.505
 

@@ -120,8 +120,7 @@ def appearance_error(source: Array, target: Array, flow: Array) -> Array:
     return cv2.blur(np.abs(cv2.blur(warped - source.astype(np.float32), (3, 3))), (5, 5))
 
 
-CYCLE = 1.0
-"""Cycle error in pixels within which a flow closes."""
+CYCLE = 1.0  # cycle error in pixels within which a flow closes
 
 
 def through_warp(search: Search, source: Array, target: Array, start: Array) -> Array:
