@@ -81,12 +81,8 @@ class Clip:
             ],
             "film": self.film.report(),
             "shots": [
-                {
-                    "start": shot.start,
-                    "stop": shot.stop,
-                    "colors": self._source(shot),
-                    "reference_frame": shot.reference_frame,
-                }
+                {name: getattr(shot, name) for name in ("start", "stop", "reference_frame")}
+                | {"colors": self._source(shot)}
                 for shot in sorted(self.shots, key=lambda shot: shot.start)
             ],
         }

@@ -77,7 +77,7 @@ class Flows:
             self.flow[k][better] = f[better]
 
 
-def collect(images: Array, intervals: list[int], search: of.Search = of.dis) -> Flows:
+def collect(images: Array, intervals: list[int]) -> Flows:
     """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``intervals`` (``flow.dis.intervals``): between
     neighbors cold, each longer one from two shorter ones, one after the other."""
     flows = Flows.unknown(images, intervals)
@@ -86,7 +86,7 @@ def collect(images: Array, intervals: list[int], search: of.Search = of.dis) -> 
         def answer(i: int, j: int, shorter: int = shorter) -> Array:
             middle = i + shorter if i < j else i - shorter
             start = of.compose(flows.of((i, middle)), flows.of((middle, j))) if shorter else None
-            return search(images[i], images[j], start)
+            return of.dis(images[i], images[j], start)
 
         def one(pair: Pair) -> None:
             flows.improve(images, *pair, answer(*pair), answer(*pair[::-1]))
@@ -108,11 +108,7 @@ def collect_at_once(images: Array, intervals: list[int], search: of.SearchMany) 
 
 
 class Sampler:
-    """Draws rays from trusted flow: pairs by (trusted pixels) interval^1/2, pixels stratified over the raster.
-
-    Attributes:
-        weight: of each pair.
-    """
+    """Draws rays from trusted flow: pairs by their ``weight``, (trusted pixels) interval^1/2, pixels stratified."""
 
     def __init__(self, flows: Flows) -> None:
         self.flows = flows

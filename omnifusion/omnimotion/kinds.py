@@ -20,6 +20,7 @@ LAYERS, NODES, KNOTS, CODE = 5, (24, 8), 8, 24
 COARSE, FINE, REACH = (12, 20, 8), (54, 96, 8), 1.25
 """Nodes of the density grids; all grids span [-REACH, REACH] in x and y and [0, DEPTH] in z, and hold their border."""
 GAIN, BIAS = 4.0, 0.5  # density is softplus(GAIN (coarse + fine) + BIAS)
+FREQUENCIES = 4  # of the official networks' positional encoding
 
 
 class GridVolume(Volume):
@@ -76,11 +77,11 @@ class OfficialVolume(Volume):
 
     kind, samples, smooth = "mlp", 32, 0.05
     opacity = 32.0  # the official code has 32 samples of unit thickness
-    LAYERS, CODE, HIDDEN, FREQUENCIES, LIMIT = 6, 128, 256, 4, 8.0
+    LAYERS, CODE, HIDDEN, LIMIT = 6, 128, 256, 8.0
 
     def __init__(self, frames: int, seed: int = 0) -> None:
         super().__init__(frames)
-        encoded, hidden, code = 2 * (1 + 2 * self.FREQUENCIES), self.HIDDEN, self.CODE
+        encoded, hidden, code = 2 * (1 + 2 * FREQUENCIES), self.HIDDEN, self.CODE
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.code = GaborNet(1, 256, code, layers=2, alpha=4.5)
@@ -106,14 +107,14 @@ class OfficialVolume(Volume):
 
     def affine(self, z: Tensor, t: Tensor) -> tuple[Tensor, ...]:
         """See ``Volume``."""
-        encoded = _encode(torch.stack([self._times()[t].expand_as(z), z], -1), self.FREQUENCIES)
+        encoded = _encode(torch.stack([self._times()[t].expand_as(z), z], -1))
         angle, s1, right, s2, down = self.motion(encoded).unbind(-1)
         c, s, e1, e2 = angle.cos(), angle.sin(), s1.exp(), s2.exp()
         return c * e1, -s * e1, right, s * e2, c * e2, down
 
     def scale_shift(self, psi: list[Tensor], layer: int, others: list[Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Volume``."""
-        features = self.project[layer](_encode(torch.stack(others, -1), self.FREQUENCIES))
+        features = self.project[layer](_encode(torch.stack(others, -1)))
         code = psi[layer][t][:, None].expand(-1, features.shape[1], -1)
         s, shift = self.conditioner[layer](torch.cat([code, features], -1)).unbind(-1)
         return torch.exp(-s.clamp(-self.LIMIT, self.LIMIT)), shift
@@ -131,7 +132,7 @@ class OfficialVolume(Volume):
 class GaborNet(nn.Module):
     """Multiplicative filter network with Gabor filters (Fathony et al. 2021), as in the official code."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, layers: int, alpha: float, scale: float = 256.0) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, layers: int, alpha: float) -> None:
         super().__init__()
         n = layers + 1
         gamma = torch.distributions.Gamma(alpha / n, 1.0)
@@ -141,7 +142,7 @@ class GaborNet(nn.Module):
         self.mixers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
         self.out = nn.Linear(hidden, outputs)
         for k, f in enumerate(self.filters):
-            f.weight.data *= scale / math.sqrt(n) * self.gamma.data[k, :, None].sqrt()
+            f.weight.data *= 256 / math.sqrt(n) * self.gamma.data[k, :, None].sqrt()
             f.bias.data.uniform_(-math.pi, math.pi)
         for mixer in self.mixers:
             mixer.weight.data.uniform_(-math.sqrt(1 / hidden), math.sqrt(1 / hidden))
@@ -166,9 +167,9 @@ def _mlp(sizes: list[int], activation: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _encode(x: Tensor, frequencies: int) -> Tensor:
-    """Positional encoding ``(..., D (1 + 2 frequencies))`` of ``(..., D)``."""
-    angles = (x[..., None] * (math.pi * 2.0 ** torch.arange(frequencies, device=x.device))).flatten(-2)
+def _encode(x: Tensor) -> Tensor:
+    """Positional encoding ``(..., D (1 + 2 FREQUENCIES))`` of ``(..., D)``."""
+    angles = (x[..., None] * (math.pi * 2.0 ** torch.arange(FREQUENCIES, device=x.device))).flatten(-2)
     return torch.cat([x, angles.sin(), angles.cos()], dim=-1)
 
 

@@ -32,12 +32,8 @@ SHOW_EVERY = 2.0  # seconds between two pictures
 
 
 class OmniMotion(FlowTracker):
-    """A fitted clip: the volume answers beside direct flow, the paper's volume alone; implements ``state.Tracker``.
-
-    Args:
-        images: ``(T, H, W)`` uint8 gray frames at the working size.
-        volume: the fitted volume.
-    """
+    """A fitted clip, ``images`` ``(T, H, W)`` uint8 at the working size: its volume answers beside direct flow, the
+    paper's volume alone; implements ``state.Tracker``."""
 
     def __init__(self, images: Array, volume: Volume) -> None:
         super().__init__(images)

@@ -38,12 +38,8 @@ def to_pixels(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 class Rays(NamedTuple):
-    """Rays to learn from: points ``xy`` of frames ``i`` are at ``q`` in frames ``j``.
-
-    Attributes:
-        i, j: ``(P,)`` int64, pairs of frames; xy, q: ``(P, R, 2)`` volume units, R rays of each; confidence:
-            ``(P, R)`` in [0, 1].
-    """
+    """Rays to learn from: points ``xy`` ``(P, R, 2)`` of frames ``i`` ``(P,)`` are at ``q`` in frames ``j``, in volume
+    units, with a confidence ``(P, R)`` in [0, 1]."""
 
     i: Tensor
     j: Tensor
@@ -177,10 +173,7 @@ class Volume(nn.Module):
 
 def composite_weights(sigma: Tensor, thickness: float) -> Tensor:
     """Weights w_k = T_k alpha_k ``(..., K)`` of densities ``(..., K)``: alpha_k = 1 - exp(-thickness sigma_k), the last
-    opaque.
-
-    T_k = prod_{l<k} (1 - alpha_l) is the transmittance in front of sample k; the weights of a ray sum to 1.
-    """
+    opaque, and T_k = prod_{l<k} (1 - alpha_l) the transmittance in front of sample k; they sum to 1."""
     passed = torch.exp(-thickness * sigma[..., :-1].cumsum(-1))  # T_2 ... T_K
     transmittance = torch.cat([torch.ones_like(sigma[..., :1]), passed], dim=-1)
     return transmittance - torch.cat([passed, torch.zeros_like(sigma[..., :1])], dim=-1)
