@@ -18,7 +18,6 @@ from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
 from omnifusion.clip.shots import FLASH, LEAST_CHANGE, Shot, change, cut, flash, thumbnail
-from omnifusion.clip.text import SHORTEST, Text, TextFinder
 from omnifusion.color import luminance_of
 from omnifusion.flow import dis as of
 from omnifusion.geometry import resize
@@ -57,6 +56,17 @@ COLORFUL = 0.05  # share of the picture in color from which a shot is certainly 
 
 FADED, DARK, BLACK = 0.8, 0.1, 1e-4
 """Share of light from which on there is no fade, at which any fall is one, and the light of what is black."""
+
+TEXT_LINE = 1 / 20  # of the frame's height: lines of letters are narrower
+TEXT_CONTRAST, TEXT_LIGHT, TEXT_JUMP, TEXT_SPREAD = 50, 170, 50, 15
+"""Gray levels by which a line is lighter than what is around, that it has at least, by which it comes on at once, and
+that text spreads over."""
+STEADY, STILL, MARGIN = 25, 15, 30
+"""Those by which the rest changes meanwhile at most, in the median, by which a line may change later, and by which its
+edges are darker."""
+TEXT_AREA, SETTLED, SHORTEST = 3e-3, 2, 8
+"""Least share of the picture that comes on at once, frames that a line must stay, and that text stays."""
+NEVER = -1000
 
 
 @dataclass(frozen=True)
@@ -237,3 +247,44 @@ def _combed(picture: Array) -> tuple[bool, bool]:
     chosen = combed[:rows, :columns]
     explained = np.median((remaining / (apart + 1))[:rows, :columns][chosen]) if chosen.any() else 1.0
     return True, bool(explained < EXPLAINED)
+
+
+@dataclass
+class Text:
+    """Burned-in text of frames ``start`` to ``stop`` - 1: the ``pixels`` of the flattened frame, and their gray."""
+
+    start: int
+    stop: int
+    pixels: Array
+    level: float
+
+
+class TextFinder:
+    """Finds text that comes on in the middle of a shot, in frames that are added one after another: nothing before it
+    has its color, and it is white."""
+
+    def __init__(self) -> None:
+        self.texts: list[Text] = []
+        self._before: Array | None = None
+
+    def add(self, t: int, picture: Array) -> None:
+        """Look at frame ``t``, ``(h, w)`` uint8."""
+        L = picture.astype(np.float32)
+        if self._before is None:
+            self._born, self._level = np.full(L.shape, NEVER), L
+        else:
+            side = 2 * round(L.shape[0] * TEXT_LINE / 2) + 1
+            contrast = L - cv2.morphologyEx(L, cv2.MORPH_OPEN, np.ones((side, side)))
+            letters = (contrast > TEXT_CONTRAST) & (L > TEXT_LIGHT)
+            rise = L - self._before
+            self._born[np.abs(L - self._level) > STILL] = NEVER
+            if np.median(np.abs(rise)) < STEADY:
+                new = letters & (rise > TEXT_JUMP)
+                self._born[new], self._level = t, np.where(new, L, self._level)
+            settled = np.flatnonzero(self._born == t - SETTLED)
+            if len(settled) > TEXT_AREA * L.size and np.ptp(np.percentile(L.ravel()[settled], (10, 90))) < TEXT_SPREAD:
+                self.texts.append(Text(t - SETTLED, t, settled, float(np.median(L.ravel()[settled]))))
+            for text in reversed(self.texts):
+                if text.stop == t and (self._born.ravel()[text.pixels] == text.start).mean() > 0.5:
+                    text.stop = t + 1
+        self._before = L

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.clip.film import INTERLACED, Film, inspect
+from omnifusion.clip.film import INTERLACED, MARGIN, Film, inspect
 from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
 from omnifusion.clip.shots import Shot, find_references
-from omnifusion.clip.text import MARGIN
 from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.progress import InputError, check_canceled
