@@ -241,15 +241,16 @@ def suggest(
         raise InputError(f"{out} exists; name a new folder.")
     run = open_run(folder)
     state = run.state()
+    if out is not None:
+        with writing(out):
+            out.mkdir(parents=True)
     for suggestion in suggestions.suggest(state, most):
         frame, region = suggestion.frame, suggestion.region
         print(f"frame {frame}: resolves {100 * suggestion.share:.0f} % of all uncertainty, most of it at "
               f"x {_extent(region.any(0))}, y {_extent(region.any(1))}")  # fmt: skip
         if out is not None:
-            with writing(out):
-                out.mkdir(parents=True, exist_ok=True)
-                picture, unsure = run.frame(frame).transpose(2, 0, 1), suggestions.uncertainty(state)[frame]
-                write_image(out / f"{frame:05d}.png", suggestions.drawn(picture, unsure, region))
+            picture, unsure = run.frame(frame).transpose(2, 0, 1), suggestions.uncertainty(state)[frame]
+            write_image(out / f"{frame:05d}.png", suggestions.drawn(picture, unsure, region))
 
 
 def _extent(mask: Any) -> str:

@@ -112,11 +112,7 @@ def frame_range(text: str) -> tuple[int, int]:
 
 
 def read_pictures(texts: Sequence[str] | None) -> dict[int, np.ndarray]:
-    """Pictures by frame, each given as ``IMAGE@FRAME``; a name may hold an @, and without a frame it is frame 0's.
-
-    Raises:
-        InputError: no frame, two pictures of one, or a file that cannot be read.
-    """
+    """Pictures by frame, each named as ``IMAGE@FRAME``; a name may hold an @, and without a frame it is frame 0's."""
     from omnifusion.video import read_image
 
     paths: dict[int, str] = {}

@@ -54,10 +54,7 @@ class FrameCorrected(Step):
 
 def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
     """Correct a run in its folder; each corrected frame comes as a ``FrameCorrected`` step as soon as it is known.
-
-    Raises:
-        InputError: what is asked cannot be done, or the disk is full.
-    """
+    InputError if what is asked cannot be done, or the disk is full."""
     if not run.can_correct:
         raise InputError(f"{run.folder} is not finished, or ships without what a correction needs; run it first.")
     video, state, size = run.video(), run.state(), tuple(run.report["working_size"])
@@ -107,11 +104,7 @@ def recover(folder: Path) -> RunFolder:
 
 
 def undo(run: RunFolder) -> RunFolder:
-    """Take the last correction back: every file is as it was before, bit for bit.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Take the last correction back: every file is as it was before, bit for bit; InputError if there is none."""
     entries = sorted(run.folder.glob("corrections/[0-9]*"))
     if not entries:
         raise InputError(f"{run.folder} holds no correction that could be undone.")
@@ -149,14 +142,11 @@ def history(run: RunFolder) -> list[Correction]:
         entry = run.folder / f"corrections/{row['number']:04d}"
         return {frame: read_image(entry / f"{kind}_{frame:05d}.png", alpha=True) for frame in frames}
 
-    return [
-        Correction(
-            read_all(row, "patch", row["patches"]),
-            read_all(row, "lock", row["locks"]),
-            row["frames"] and tuple(row["frames"]),
-        )
-        for row in corrections(run)
-    ]
+    result = []
+    for row in corrections(run):
+        patches, locks = read_all(row, "patch", row["patches"]), read_all(row, "lock", row["locks"])
+        result.append(Correction(patches, locks, row["frames"] and tuple(row["frames"])))
+    return result
 
 
 def corrections(run: RunFolder) -> list[dict[str, Any]]:

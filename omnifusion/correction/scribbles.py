@@ -85,11 +85,8 @@ def spread(picture: Array, scribbles: Array, keep: Array | None = None) -> Array
 
     Args:
         picture: the frame, ``(3, H, W)`` uint8, gray or in the colors that are to be corrected.
-        scribbles: ``(4, H, W)`` uint8; what is opaque is painted.
+        scribbles: ``(4, H, W)`` uint8; what is opaque is painted. InputError if nothing is.
         keep: ``(H, W)`` bool, scribbles over what is to stay as it is; None = none.
-
-    Raises:
-        InputError: there is no scribble, or it is of another size.
     """
     full = picture.shape[1:]
     if scribbles.shape[1:] != full or (keep is not None and keep.shape != full):

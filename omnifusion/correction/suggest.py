@@ -15,13 +15,8 @@ from omnifusion.visualize import TINTS, stretch
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A frame worth coloring next.
-
-    Attributes:
-        frame: its index.
-        share: the share of the clip's uncertainty that it would settle, if that falls as an exemplar comes nearer.
-        region: ``(h, w)`` bool, where in it most of its own uncertainty lies.
-    """
+    """A frame worth coloring next; the share of the clip's uncertainty that it would settle, if that falls as an
+    exemplar comes nearer; and where in it most of its own uncertainty lies, ``(h, w)`` bool."""
 
     frame: int
     share: float

@@ -117,9 +117,7 @@ class Segment:
     @classmethod
     def of(cls, clip: Clip, clip_hash: str, shot: Shot, settings: Settings, external: Sequence[str]) -> Segment:
         """The segment that colors ``shot``; ``external`` are the keys of the segments whose frames it needs.
-
-        Raises InputError if it asks a prior that is not there.
-        """
+        InputError if it asks a prior that is not there."""
         exemplars = {e: picture for e, picture in clip.exemplars.items() if e in shot}
         asks_prior = prior_everywhere(settings) or not (exemplars or shot.external_frames)
         unused = set() if asks_prior else PRIOR_ONLY - ({"seed"} if settings.omnimotion != "off" else set())
@@ -134,10 +132,8 @@ class Segment:
     def color(self, folder: Path, stages: Stages) -> Steps[Record]:
         """Color it into the folder of its run; steps name the clip's frames. A fitted tracker is kept at once.
 
-        Canceled, it keeps what is colored by then, and its record has no key.
-
-        Raises:
-            InputError: it is to be colored by other code, other versions or another device than are here.
+        Canceled, it keeps what is colored by then, and its record has no key. InputError if it is to be colored by
+        other code, other versions or another device than are here.
         """
         if self.environment != (here := environment()):
             differing = ", ".join(name for name in here if here[name] != self.environment.get(name))
