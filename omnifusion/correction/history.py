@@ -22,7 +22,7 @@ from omnifusion.correction.provenance import correct, first_sources
 from omnifusion.geometry import resize
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.export import film_names, films, mean_scores, score
-from omnifusion.run.files import colors_name, link, save_colors, write_report
+from omnifusion.run.files import colors_name, frame_name, link, save_colors, write_report
 from omnifusion.run.folder import Manifest, RunFolder, locked, open_run
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
 from omnifusion.video import read_image, write_image
@@ -73,7 +73,7 @@ def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
             for step in work:
                 assert isinstance(step, Colored) and step.frame is not None
                 frame = _corrected(run, correction, video, state, step.state, step.frame)
-                write_image(_kept(manifest, entry, f"frames/{step.frame:05d}.png"), frame)
+                write_image(_kept(manifest, entry, frame_name(step.frame)), frame)
                 colors = _in_file(run, step.state, step.frame)
                 save_colors(_kept(manifest, entry, colors_name(step.frame)), colors)
                 yield FrameCorrected("correct", step.message, step.done, frame=step.frame, picture=frame)

@@ -19,7 +19,7 @@ from omnifusion.clip.prepare import Clip, working_luminance
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.geometry import resize
 from omnifusion.progress import InputError, Step, Steps
-from omnifusion.run.files import writing
+from omnifusion.run.files import frame_name, writing
 from omnifusion.run.folder import Manifest, RunFolder
 from omnifusion.state import ColorState, Origin, Video
 from omnifusion.video import CHROMA, FORMATS, Writer, chroma_picture, write_chroma, write_image
@@ -107,7 +107,7 @@ def _make(
     Where it was inpainted, it is written before and after its ``iteration``, too.
     """
     kind, picture = state.kind[0].numpy(), clip.full_size(state, t, t, decoded)
-    write_image(folder / "frames" / f"{t:05d}.png", picture)
+    write_image(folder / frame_name(t), picture)
     if iteration:
         inpainted, L, ab = kind == Origin.INPAINTED, working_luminance([decoded], clip.size)[0], state.ab[0]
         for part, colors in (("before", ab * ~torch.from_numpy(inpainted)), ("after", ab)):
@@ -146,7 +146,7 @@ def export_saturated(run: RunFolder, out: Path, saturation: float = 1.0) -> Step
         (out / "frames").mkdir()
         for t in range(len(video)):
             picture = saturated(run.frame(t).transpose(2, 0, 1), saturation)
-            write_image(out / "frames" / f"{t:05d}.png", picture)
+            write_image(out / frame_name(t), picture)
             film.add(picture)
             yield Step("finish", "writing frames", done=(t + 1) / len(video))
 

@@ -21,15 +21,11 @@ from omnifusion.progress import InputError
 from omnifusion.stages import device
 from omnifusion.state import COLORS, Tracker
 
-
-def colors_name(frame: int) -> str:
-    """The file of a frame's colors."""
-    return f"colors/{frame:05d}.npz"
-
-
-def tracker_name(start: int) -> str:
-    """The file of the tracker of the segment that begins at frame ``start``."""
-    return f"trackers/{start:05d}.pt"
+# Names of a run's files by frame; of a tracker by the first frame of its segment
+frame_name = "frames/{:05d}.png".format
+exemplar_name = "exemplar_{:05d}.png".format
+colors_name = "colors/{:05d}.npz".format
+tracker_name = "trackers/{:05d}.pt".format
 
 
 def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None:

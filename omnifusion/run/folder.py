@@ -19,7 +19,7 @@ from torch import Tensor
 
 from omnifusion.clip.prepare import working_luminance
 from omnifusion.progress import InputError
-from omnifusion.run.files import colors_name, link, load_colors, write_text, writing
+from omnifusion.run.files import colors_name, exemplar_name, frame_name, link, load_colors, write_text, writing
 from omnifusion.settings import Settings
 from omnifusion.state import COLORS, ColorState, Video
 from omnifusion.video import read, read_image
@@ -192,7 +192,7 @@ class RunFolder:
 
     def frame(self, index: int) -> np.ndarray:
         """A frame of the result at full size, ``(H, W, 3)`` uint8."""
-        path = self.folder / "frames" / f"{index:05d}.png"
+        path = self.folder / frame_name(index)
         picture = read_image(path) if path.is_file() else _film(self.folder / "colorized.mp4").frames[index]
         return np.ascontiguousarray(picture.transpose(1, 2, 0))
 
@@ -245,11 +245,6 @@ def copy_run(run: RunFolder, path: Path) -> RunFolder:
         for name in names:
             link(run.folder / name, path / name)
     return open_run(path)
-
-
-def exemplar_name(frame: int) -> str:
-    """The file of the picture that was given for a frame."""
-    return f"exemplar_{frame:05d}.png"
 
 
 @lru_cache(maxsize=4)

@@ -23,8 +23,8 @@ from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
 from omnifusion.run.estimate import BASE_MIB, disk_mib, longest, parallel_frames
 from omnifusion.run.export import export, film_names
-from omnifusion.run.files import link, write_report, write_text, writing
-from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, exemplar_name, lock, locked, open_run
+from omnifusion.run.files import exemplar_name, frame_name, link, write_report, write_text, writing
+from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, lock, locked, open_run
 from omnifusion.run.segments import versions, windows
 from omnifusion.stages import Stages, device
 from omnifusion.state import Exemplar
@@ -160,7 +160,7 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
             manifest.discard()
         raise
     manifest.remove(*RESULTS)
-    frames = (f"frames/{t:05d}.png" for t in range(len(clip.video)))
+    frames = map(frame_name, range(len(clip.video)))
     manifest.claim("report.json", "origin.mp4", *film_names(resources.format), *frames)
     complete = True
     try:
