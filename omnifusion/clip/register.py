@@ -20,7 +20,7 @@ from omnifusion.flow import dis as of
 from omnifusion.flow import features
 from omnifusion.geometry import fit_size, resize
 from omnifusion.progress import InputError
-from omnifusion.video.images import GRAY_SPREAD, color_spread
+from omnifusion.video.images import GRAY_SPREAD, color_deviation
 
 LARGEST_ASPECT_ERROR = 0.03
 LEAST_CORRELATION, GOOD_CORRELATION = 0.5, 0.9
@@ -120,7 +120,7 @@ def _check_color(image: np.ndarray, force: bool) -> list[str]:
             "The exemplar is gray throughout and cannot show its frame's colors",
             {"": "give a picture in color", "force": "use it anyway"},
         )
-    muted = color_spread(image) < GRAY_SPREAD
+    muted = np.percentile(color_deviation(image), 99) < GRAY_SPREAD
     return ["it has little color, or a single tint, and can give no more"] if muted else []
 
 

@@ -63,9 +63,10 @@ class Film:
             kind = "holds sound but no pictures; give a file with a video track"
             other = "is not a video; give a film file such as MP4, or a folder of frames"
             raise InputError(f"{path} {kind if self.container.streams.audio else other}.")
-        if not any(s.codec_context for s in streams):
+        decodable = [s for s in streams if s.codec_context]
+        if not decodable:
             raise InputError(f"The pictures of {path} are coded in a way that cannot be decoded; convert it to MP4.")
-        self.stream = max((s for s in streams if s.codec_context), key=lambda s: s.width * s.height)
+        self.stream = max(decodable, key=lambda s: s.width * s.height)
         if not self.stream.width:
             raise too_large(path, "holds no frame that can be read, or one of", max_pixels)
         check_size(path, self.stream.width, self.stream.height, max_pixels)

@@ -36,8 +36,8 @@ LARGEST_OVERLAY, NEUTRAL = 0.12, 3.0
 """Share of a gray clip that a logo or a timecode takes at most, and a*, b* that the rest then has at most."""
 
 GRAY_SPREAD = 10.0
-"""Below this ``color_spread`` a picture counts as gray. Measured: a gray film under sepia toning, chroma noise of 12 or
-blotches of 4 (of 255) stays below 8.4; each of ten real color clips has a frame above 18."""
+"""Below this 99th percentile of ``color_deviation`` a picture counts as gray. Measured: a gray film under sepia toning,
+chroma noise of 12 or blotches of 4 (of 255) stays below 8.4; each of ten real color clips has a frame above 18."""
 
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked here, in words of our own
@@ -187,11 +187,6 @@ def color_deviation(image: np.ndarray) -> np.ndarray:
     knots = np.stack([np.median(part, axis=1) for part in parts], axis=1)
     tone = np.stack([np.interp(lab[0], knots[0], knots[channel]) for channel in (1, 2)])
     return np.hypot(*(lab[1:] - tone))
-
-
-def color_spread(image: np.ndarray) -> float:
-    """How far the colors of a picture ``(3, H, W)`` uint8 lie from one tone scale: the 99th percentile."""
-    return float(np.percentile(color_deviation(image), 99))
 
 
 def overlay_of(deviations: Sequence[np.ndarray]) -> np.ndarray | None:
