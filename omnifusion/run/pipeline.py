@@ -78,6 +78,8 @@ def begin(
         InputError: the folder holds what no run wrote, another run, one that is going on, or the clip; or it cannot be
             written.
     """
+    if clip is None and request.source is None:
+        raise ValueError("a run needs a clip")
     source = Path(clip or request.source or "")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder for the results.")
