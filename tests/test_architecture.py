@@ -181,9 +181,6 @@ WORDS = {
 }
 """Words that had to go, and the field's own for them."""
 
-NOT_YET = frozenset(WORDS) - {"borrowed", "lonely", "manieth", "peers?", "witness\\w*"}
-"""Those that are still in use somewhere: take a word from here when it is gone."""
-
 BRITISH = (
     "colour|grey|centre[sd]?\\b|neighbour|behaviour|favour|honour|analyse|catalogue|licence|cancell(ed|ing)|travell|modelling|"
     "labell|metres?\\b|defence|artefact|whilst|(real|optim|organ|normal|initial|recogn|minim|maxim|summar|visual|color)is(e|ing)"
@@ -219,7 +216,7 @@ def uses(pattern: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("word", [w if w not in NOT_YET else pytest.param(w, marks=FINAL) for w in WORDS])
+@pytest.mark.parametrize("word", WORDS)
 def test_one_word_for_one_thing(word: str) -> None:
     first, *rest = word
     capitals = f"[{first}{first.upper()}]{''.join(rest)}" if word != "literal" else word  # typing's Literal may stay
