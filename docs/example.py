@@ -44,7 +44,7 @@ def main(out: Path | None = Path("example.mp4")) -> float:
     frames = np.stack([clip.full_size(result.state, t) for t in range(len(film))])  # the clip's own luminance
     if out is not None:
         write(out, Video(frames, film.fps))
-    for t, kind in enumerate(result.state.kind):  # how each pixel came by its color: 0 exemplar, 1 propagated, 2 prior
+    for t, kind in enumerate(result.state.kind):  # how each pixel got its color: 0 exemplar, 1 propagated, 2 inpainted
         print(f"frame {t}: {(kind == 1).float().mean():.0%} propagated, {(kind == 2).float().mean():.0%} inpainted")
     return float(metrics.psnr(frames[1:], truth[1:]).mean())
 
