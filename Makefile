@@ -8,7 +8,7 @@ NVIDIA := $(wildcard /proc/driver/nvidia/version /usr/lib/wsl/lib/nvidia-smi)
 CPU_ONLY = test "$$(uname)$(NVIDIA)" = Linux && \
 	timeout 8 $(PYTHON) -c 'import urllib.request; urllib.request.urlopen("$(TORCH_INDEX)/torch/", timeout=5)' 2>/dev/null
 
-.PHONY: setup demo test app lint fast
+.PHONY: setup demo test app lint fast gpu-check
 
 setup: $(STAMP)
 
@@ -37,3 +37,6 @@ lint: $(STAMP)
 
 app: $(STAMP)
 	$(BIN)/python app.py
+
+gpu-check: $(STAMP)
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py

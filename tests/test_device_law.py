@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -158,3 +161,15 @@ def test_a_card_that_is_named_but_cannot_be_used_is_left_alone(monkeypatch: pyte
         stages.usable_device.cache_clear()
     assert len(warnings) == 1 and "card cannot be used" in warnings.pop()
     assert all(bool(result.state.is_complete(t)) for t in range(2)) and stages.device() == "cpu"
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_through_on_a_cpu_in_small() -> None:
+    """What ``make gpu-check`` runs: Stable Diffusion, the paper's volume, RAFT and the prior's training."""
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(
+        [sys.executable, "benchmarks/gpu.py"], cwd=root, env=environment, capture_output=True, text=True
+    )
+    rows = [line for line in run.stdout.splitlines() if line.startswith("| ")]
+    assert run.returncode == 0 and len(rows) == 5, run.stdout + run.stderr
