@@ -89,7 +89,7 @@ def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
             _kept(manifest, entry, "report.json")
             write_report(run.folder, report)
         except BaseException:
-            _restore(run.folder / entry)
+            _restore(run.folder / entry / "before")
             raise
     return open_run(run.folder)
 
@@ -98,14 +98,14 @@ def recover(folder: Path) -> RunFolder:
     """The run in a folder, as it was before a correction that was interrupted; InputError if it is in use."""
     if open_run(folder, even_interrupted=True).interrupted_corrections:
         with locked(folder):
-            for entry in open_run(folder, even_interrupted=True).interrupted_corrections:
-                _restore(entry)
+            for before in open_run(folder, even_interrupted=True).interrupted_corrections:
+                _restore(before)
     return open_run(folder)
 
 
 def undo(run: RunFolder) -> RunFolder:
     """Take the last correction back: every file is as it was before, bit for bit; InputError if there is none."""
-    entries = sorted(run.folder.glob("corrections/[0-9]*"))
+    entries = sorted(run.folder.glob("corrections/[0-9]*/before"))
     if not entries:
         raise InputError(f"{run.folder} holds no correction that could be undone.")
     with locked(run.folder):
@@ -120,9 +120,9 @@ def _kept(manifest: Manifest, entry: str, name: str) -> Path:
     return manifest.folder / name
 
 
-def _restore(entry: Path) -> None:
+def _restore(before: Path) -> None:
     """Put back the files that a correction replaced, the report first, and remove the correction."""
-    folder, before = entry.parents[1], entry / "before"
+    entry, folder = before.parent, before.parents[2]
     files = [file.relative_to(before) for file in before.rglob("*") if file.is_file()]
     for file in sorted(files, key=Path("report.json").__ne__):
         os.replace(before / file, folder / file)

@@ -183,8 +183,8 @@ class RunFolder:
 
     @property
     def interrupted_corrections(self) -> list[Path]:
-        """The folders of corrections, at most one, that the report does not list."""
-        return sorted(self.folder.glob("corrections/[0-9]*"))[len(self.report.get("corrections", ())) :]
+        """What corrections, at most one, replaced that the report does not list."""
+        return sorted(self.folder.glob("corrections/[0-9]*/before"))[len(self.report.get("corrections", ())) :]
 
     def exemplar(self, frame: int) -> Path:
         """The picture that was given for a frame."""
