@@ -105,18 +105,14 @@ def test_a_failed_call_is_one_sentence_and_the_run_goes_on(clip: Clip, broken: d
 
 
 @pytest.mark.usefixtures("loaded")
-def test_the_budget_of_a_run_and_of_a_call_holds(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_budget_of_a_run_holds(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = Scheduler()
     monkeypatch.setattr(zerogpu, "RUN", 25.0)
     _, seen = run(clip, scheduler, prior="sd15", steps=2)
     assert sum(scheduler.asked) <= 25 and "25 s of GPU" in notes(seen)[0]
-    scheduler = Scheduler()
-    monkeypatch.setattr(zerogpu, "CALL", 3.0)
-    _, seen = run(clip, scheduler, prior="sd15", steps=2)
-    assert scheduler.asked == [] and "a call has 3" in notes(seen)[0]
 
 
-@pytest.mark.parametrize("frames", [1, 2, 4])
+@pytest.mark.parametrize("frames", [1, 2, zerogpu.TOGETHER])
 def test_what_is_asked_for_is_what_is_expected(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACES_ZERO_GPU", "1")
     tasks = [FillTask(torch.zeros(1, 252, 448), torch.zeros(2, 252, 448), torch.zeros(252, 448), None, 0)] * frames

@@ -13,9 +13,10 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from test_ui_browser import CHROMIUM, FLAGS, RUN, SECOND, draw, expect, open_page, status
+from test_ui_browser import CHROMIUM, FLAGS, RUN, SECOND, draw, expect, open_page, status, wait_for_form
 from ui_server import ROOT, serve
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
@@ -47,7 +48,10 @@ def visit(page: Page, name: str) -> None:
         draw(page, paint, *path)
     expect(page.locator("#spread img")).to_be_visible()
     keep(page, f"{name}-scribbles")
-    page.get_by_text("2 · A frame in color").click()
+    page.locator("#step1 > button.label-wrap").click()
+    page.locator("#examples button").nth(1).click()  # its own first frame gives the colors
+    expect(page.locator("#step1")).to_contain_text("painted houses")
+    wait_for_form(page)
     page.click("#run")
     page.evaluate("scrollTo(0, 0)")
     expect(page.locator("#after img")).to_be_visible(timeout=RUN)

@@ -50,6 +50,7 @@ class Job:
         live: what a page shows of it meanwhile.
         result: how it ended.
         began: when it began to compute; 0 while it waits.
+        context: that of whoever asked; a ZeroGPU Space knows its visitors by it.
     """
 
     folder: Path
@@ -67,7 +68,7 @@ class Job:
     began: float = 0.0
     stopped: Literal["", "keep", "drop"] = ""
     _seen: float = field(default_factory=time.monotonic)
-    _context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     @property
     def token(self) -> str:
@@ -103,27 +104,24 @@ class Job:
         return bool(self.stopped)
 
     def compute(self) -> RunFolder:
-        """Do the work, in the context of whoever asked (a ZeroGPU Space knows its visitors by it)."""
+        """Do the work."""
         self.began = time.monotonic()
+        is_canceled.set(self.stopping)
         try:
-            return self._context.run(self._compute)
+            if self.stopping():
+                raise Canceled
+            with closing(self.work()) as steps:
+                work = StepIterator(steps)
+                for step in work:
+                    self.live.note(step)
+                    if self.stopped == "drop":
+                        break
+            if self.stopped == "drop":
+                raise Canceled
+            return work.result
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-
-    def _compute(self) -> RunFolder:
-        if self.stopping():
-            raise Canceled
-        is_canceled.set(self.stopping)
-        with closing(self.work()) as steps:
-            work = StepIterator(steps)
-            for step in work:
-                self.live.note(step)
-                if self.stopped == "drop":
-                    break
-        if self.stopped == "drop":
-            raise Canceled
-        return work.result
 
 
 class Jobs:
@@ -165,7 +163,7 @@ class Jobs:
     def _run(self, job: Job) -> RunFolder:
         log.info("a run begins; %d computing", 1 + self._computing())
         try:
-            return job.compute()
+            return job.context.run(job.compute)
         finally:
             job.live = Live()
             gc.collect()

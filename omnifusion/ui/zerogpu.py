@@ -34,12 +34,12 @@ TITLES = {"bundled": "built-in", "sd15": "Stable Diffusion v1.5", "sd20": "Stabl
 DOWNLOADS = {"bundled": "nothing", "sd15": "4.3 GB", "sd20": "5.2 GB"}
 """What the priors are called, and how large their weights are in single precision."""
 
-CALL, RUN = 20.0, 90.0
-"""Most seconds of GPU that a call asks for, and a run in all."""
+RUN = 90.0
+"""Most seconds of GPU that a run asks for in all its calls."""
 START = 3.0
 """Seconds from the call to its first work: a process is forked, the weights move to the GPU."""
-TOGETHER = 8
-"""Most frames that are filled at once."""
+TOGETHER = 6
+"""Most frames that are filled by a call."""
 
 Message = tuple[str, Any]
 
@@ -74,29 +74,19 @@ class Calls:
 
     def __call__(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
         """Fill frames."""
-        colors: list[Tensor] = []
-        while len(colors) < len(tasks):
-            rest = tasks[len(colors) :]
-            if settings.prior != "bundled" and not self.over:
-                try:
-                    colors += yield from self._call(rest, settings)
-                    continue
-                except Canceled:
-                    raise
-                except Exception as error:  # whatever the scheduler, the GPU or its process may say
-                    log.exception("a GPU call failed")
-                    self.over = True
-                    yield Note("inpaint", _sentence(settings.prior, error))
-            colors += yield from inpaint_here(rest, replace(settings, prior="bundled"))
-        return colors
+        if settings.prior != "bundled" and not self.over:
+            try:
+                return (yield from self._call(tasks, settings))
+            except Canceled:
+                raise
+            except Exception as error:  # whatever the scheduler, the GPU or its process may say
+                log.exception("a GPU call failed")
+                self.over = True
+                yield Note("inpaint", _sentence(settings.prior, error))
+        return (yield from inpaint_here(tasks, replace(settings, prior="bundled")))
 
     def _call(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
-        """Fill as many of the frames as one call may fill."""
-        while (seconds := duration(tasks, settings)) > CALL:
-            if len(tasks) == 1:
-                raise RuntimeError(f"a frame takes {seconds} s of GPU, a call has {CALL:.0f}")
-            tasks = tasks[:-1]
-        self.seconds += seconds
+        self.seconds += duration(tasks, settings)
         if self.seconds > RUN:
             raise RuntimeError(f"a run has {RUN:.0f} s of GPU")
         text = embed(source_of(settings.prior), settings.prompt, settings.negative_prompt)
