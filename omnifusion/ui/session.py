@@ -137,9 +137,8 @@ def receive_file(path: Path, limits: Limits, home: Path, title: str = "") -> Vis
     """Take in a clip under a name of our own.
 
     Raises:
-        InputError: not a video, or too large.
+        InputError: not a video, or its frames are too large.
     """
-    limits.check_file(path)
     video = read(path, limits.frames, max_pixels=limits.pixels)
     h, w = fit_size(video.size, PREVIEW)
     pictures = [

@@ -69,14 +69,6 @@ class Limits:
                     raise InputError(f"{variable} is {value}; give a number of at least {least}.") from None
         return cls(**values)
 
-    def check_file(self, path: Path) -> None:
-        """Raise InputError for a file that is too large."""
-        if not path.is_file():
-            raise InputError("The clip is no longer on this machine; upload it again.")
-        size = path.stat().st_size / 2**20
-        if size > self.megabytes:
-            raise InputError(f"The clip has {size:.0f} MiB; this page takes at most {self.megabytes}. Trim it.")
-
 
 class Store:
     """The folder of all runs and of what visitors have given.
@@ -126,20 +118,16 @@ class Store:
                 elif not self.has(folder.name):
                     shutil.rmtree(folder)
 
-    def expire(self) -> None:
-        """Remove the runs that are too old, and what visitors have left behind for a day."""
-        now = time.time()
-        old = [folder for folder in self._runs() if _modified(folder) < now - 86400 * self.days]
-        old += [folder for folder in self.visits.glob("*") if _modified(folder) < now - 86400]
-        for folder in old:
-            shutil.rmtree(folder, ignore_errors=True)
-
     def keep_expiring(self) -> None:
-        """Let runs expire as long as the process lasts, whether anybody visits or not."""
+        """As long as the process lasts, remove runs that are too old, and what visitors have left behind for a day."""
 
         def expire() -> None:
             while True:
-                self.expire()
+                now = time.time()
+                old = [folder for folder in self._runs() if _modified(folder) < now - 86400 * self.days]
+                old += [folder for folder in self.visits.glob("*") if _modified(folder) < now - 86400]
+                for folder in old:
+                    shutil.rmtree(folder, ignore_errors=True)
                 time.sleep(min(3600.0, 8640 * self.days))
 
         threading.Thread(target=expire, daemon=True, name="expire").start()
