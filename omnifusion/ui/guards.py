@@ -97,10 +97,9 @@ def _wrong_kind(component: Any, value: Any) -> str | None:
 
 def _brief(value: Any) -> str:
     try:
-        brief = repr(value)
+        return f"{value!r:.40}"
     except ValueError:  # a whole number of more digits than Python writes
         return "a very long number"
-    return brief if len(brief) < 40 else brief[:36] + "..."
 
 
 class Guard:
