@@ -38,8 +38,9 @@ def cores() -> int:
 
 @contextmanager
 def bounded(threads: int) -> Iterator[None]:
-    """Bound the threads of what is done inside; 0 = one for each core."""
-    token = _spare.set(Semaphore((threads or cores()) - 1))
+    """Bound the threads of what is done inside; 0 = as the caller's are, else one for each core."""
+    outer = None if threads else _spare.get()
+    token = _spare.set(outer or Semaphore((threads or cores()) - 1))
     try:
         yield
     finally:
