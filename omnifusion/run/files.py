@@ -63,8 +63,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write what came of a run; its warnings also under the name of version 0.1, ``notes``."""
-    write_text(folder / "report.json", json.dumps({**report, "notes": report["warnings"]}, indent=2) + "\n")
+    """Write what came of a run; its warnings and reference frames also under the names that 0.2 had."""
+    shots = [{**shot, "lender": shot["reference_frame"]} for shot in report["shots"]]
+    old = {"notes": report["warnings"], "shots": shots}
+    write_text(folder / "report.json", json.dumps({**report, **old}, indent=2) + "\n")
 
 
 def link(source: Path, target: Path) -> None:
