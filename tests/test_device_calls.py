@@ -41,11 +41,11 @@ class Scheduler:
         self.frames.append(len(given[0]))
         if len(self.asked) == self.refuse:
             raise QUOTA
-        for message in zerogpu.fill(*pickle.loads(pickle.dumps(given))):
-            kind, value = pickle.loads(pickle.dumps(message))
+        for sent in zerogpu.fill(*pickle.loads(pickle.dumps(given))):
+            message = pickle.loads(pickle.dumps(sent))
             if len(self.asked) == self.kill:
                 raise ABORTED
-            yield kind, value
+            yield message
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import spaces
 from huggingface_hub import try_to_load_from_cache
@@ -22,7 +21,7 @@ from torch import Tensor
 from omnifusion.prior.components import Components, embed, load_components
 from omnifusion.prior.diffusion import DiffusionPrior
 from omnifusion.prior.source import PRIORS, source_of
-from omnifusion.progress import Canceled, InputError, Note, Steps, map_steps
+from omnifusion.progress import Canceled, InputError, Note, Step, Steps
 from omnifusion.run.estimate import estimate
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, inpaint_here
@@ -41,8 +40,6 @@ START = 3.0
 TOGETHER = 6
 """Most frames that are filled by a call."""
 
-Message = tuple[str, Any]
-
 _loaded: dict[str, Components] = {}
 """By prior: the weights, loaded at start-up."""
 
@@ -55,11 +52,9 @@ def duration(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None 
 
 
 @spaces.GPU(duration=duration)
-def fill(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None) -> Iterator[Message]:
+def fill(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None) -> Iterator[Step | list[Tensor]]:
     """Frames filled by a prior that was loaded at start-up: Steps, then the frames' ab."""
-    steps = DiffusionPrior(_loaded[settings.prior], settings, text).fill(tasks)
-    colors = yield from map_steps(steps, lambda step: ("step", step))
-    yield "result", colors
+    yield (yield from DiffusionPrior(_loaded[settings.prior], settings, text).fill(tasks))
 
 
 class Calls:
@@ -69,7 +64,7 @@ class Calls:
         call: ``fill``, or what stands for it.
     """
 
-    def __init__(self, call: Callable[..., Iterator[Message]] = fill) -> None:
+    def __init__(self, call: Callable[..., Iterator[Step | list[Tensor]]] = fill) -> None:
         self.call, self.seconds, self.over = call, 0.0, False
 
     def __call__(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
@@ -90,10 +85,10 @@ class Calls:
         if self.seconds > RUN:
             raise RuntimeError(f"a run has {RUN:.0f} s of GPU")
         text = embed(source_of(settings.prior), settings.prompt, settings.negative_prompt)
-        for kind, value in self.call(tasks, settings, text):
-            if kind == "result":
-                return list(value)
-            yield value
+        for message in self.call(tasks, settings, text):
+            if isinstance(message, list):
+                return message
+            yield message
         raise RuntimeError("the call ended without its result")
 
 
