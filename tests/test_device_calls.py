@@ -129,6 +129,11 @@ def test_frames_filled_together_are_a_gap_apart() -> None:
     assert next_frames("next", gray, 0, {0}, 8) == [1]
 
 
+def test_a_new_prior_needs_no_title(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(zerogpu.PRIORS, "mine", (str(tmp_path), "OMNIFUSION_MINE"))
+    assert ("mine", "mine") in zerogpu.priors()
+
+
 def test_such_a_space_offers_what_it_has_loaded(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     monkeypatch.setattr(zerogpu, "zero_gpu", lambda: True)
     monkeypatch.setattr(zerogpu, "_loaded", {})

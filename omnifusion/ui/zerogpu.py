@@ -1,4 +1,4 @@
-"""On a ZeroGPU Space, Stable Diffusion's fills as GPU calls, few and short; everything else needs no GPU there.
+"""Stable Diffusion on a ZeroGPU Space: frames are filled in few, short GPU calls; everything else needs no GPU there.
 
 Such a Space grants a GPU for the seconds that a call asks for, to a process forked from this one; weights that were
 moved to "cuda" at start-up are on it by then. Only CPU tensors and plain values cross the border. ``spaces.GPU`` does
@@ -61,7 +61,7 @@ class Calls:
     """The stage "inpaint" of one run: GPU calls as long as they are granted, the bundled prior from then on.
 
     Args:
-        call: ``fill``, or what stands for it.
+        call: ``fill``, or a substitute.
     """
 
     def __init__(self, call: Callable[..., Iterator[Step | list[Tensor]]] = fill) -> None:
@@ -95,11 +95,11 @@ class Calls:
 def _sentence(prior: str, error: Exception) -> str:
     """What a failed call means for the run; the errors of Gradio keep their text in ``message``."""
     why = str(getattr(error, "message", error)).strip().rstrip(".").replace(". ", "; ")
-    return f"{TITLES[prior]} could not go on ({why}): from there on the built-in model filled the frames."
+    return f"{TITLES.get(prior, prior)} could not go on ({why}): from there on the built-in model filled the frames."
 
 
 def stages() -> Stages:
-    """Where the heavy stages of a run on this machine are done."""
+    """The heavy stages of a run on this machine."""
     return Stages(inpaint=Calls(), together=TOGETHER) if zero_gpu() else Stages()
 
 
@@ -112,7 +112,7 @@ def zero_gpu() -> bool:
 
 def preload() -> None:
     """On a ZeroGPU Space, load the priors that the owner offers (OMNIFUSION_PRIORS) before the first call, in the main
-    thread, as such Spaces want it; one that cannot be had is not offered."""
+    thread, as such Spaces require; one that cannot be loaded is not offered."""
     if zero_gpu():
         for name in os.environ.get("OMNIFUSION_PRIORS", "sd15").replace(",", " ").split():
             try:
@@ -131,7 +131,8 @@ def priors() -> list[tuple[str, str]]:
         source = source_of(name)
         weights = "unet/diffusion_pytorch_model.safetensors"
         here = name in _loaded or Path(source).is_dir() or isinstance(try_to_load_from_cache(source, weights), str)
-        labels.append((TITLES[name] + ("" if here else f" (not here: a download of {DOWNLOADS[name]})"), name))
+        download = "" if here else f" (not here: a download of {DOWNLOADS.get(name, 'its weights')})"
+        labels.append((TITLES.get(name, name) + download, name))
     return labels
 
 
