@@ -29,15 +29,15 @@ def levin(
         ``(2, H, W)`` float32; known pixels are those of ``ab``, bit for bit. Unknown pixels that neither known ones nor
         data can reach are gray (0).
     """
-    known = mask.numpy()
+    known_mask = mask.numpy()
     result = ab.float().clone()
-    if known.all():
+    if known_mask.all():
         return result
-    hole = ~known
+    hole = ~known_mask
     w = np.zeros(hole.shape)
     if data_ab is not None and data_weight is not None:
         w[:] = data_weight.double().numpy() if isinstance(data_weight, Tensor) else data_weight
-    solvable = reached(hole, known | (w > 0))
+    solvable = reached(hole, known_mask | (w > 0))
     y, x = np.nonzero(solvable)
     number = np.full(hole.shape, -1)
     number[y, x] = np.arange(len(y))
@@ -58,7 +58,7 @@ def levin(
 
 
 def reached(hole: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """The unknown pixels in whose component of the ``hole`` ``(H, W)`` or beside it there are ``sources``."""
+    """The unknown pixels whose component of the ``hole`` ``(H, W)`` contains or touches ``sources``."""
     parts, count = scipy.ndimage.label(hole, np.ones((3, 3)))
     touched = scipy.ndimage.maximum(scipy.ndimage.binary_dilation(sources, np.ones((3, 3))), parts, range(1, count + 1))
     return np.concatenate([[False], np.asarray(touched, bool)])[parts]

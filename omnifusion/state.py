@@ -1,8 +1,7 @@
 """The values that flow through a run, and their laws.
 
-A clip is split once into luminance, which nobody may change, and color, which starts empty and is
-filled exactly once per pixel. All values are frozen and hold CPU tensors, so they can be pickled,
-stored, and sent to another process.
+A clip is split once into luminance, which never changes, and color, which starts empty and is filled exactly once per
+pixel. All values are frozen and hold CPU tensors, so they can be pickled, stored, and sent to another process.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from omnifusion.progress import Steps
 
 
 class Origin(IntEnum):
-    """How a pixel came by its color."""
+    """How a pixel got its color."""
 
     EXEMPLAR = 0
     PROPAGATED = 1
@@ -35,7 +34,7 @@ class Video:
     """A decoded clip.
 
     Attributes:
-        frames: ``(T, 3, H, W)`` uint8 sRGB, an array or what stands for one (``video.read``); gray has three equal
+        frames: ``(T, 3, H, W)`` uint8 sRGB, an array or a lazy sequence (``video.read``); gray has three equal
             channels.
         fps: exact mean frame rate.
         times: presentation time of every frame in seconds where the rate varies, else None.
@@ -71,8 +70,8 @@ class Video:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A colored picture of one frame, lined up with frame ``index``: ``image`` ``(3, H, W)`` uint8 sRGB, or
-    ``(4, H, W)`` with an alpha channel where it covers part of its frame: only what is opaque counts."""
+    """A colored picture of one frame, aligned with frame ``index``: ``image`` ``(3, H, W)`` uint8 sRGB, or
+    ``(4, H, W)`` with an alpha channel where it covers part of its frame: only opaque pixels are used."""
 
     index: int
     image: np.ndarray
@@ -95,12 +94,12 @@ class ColorEstimate:
 
 
 Frames: TypeAlias = Any  # what is known of every frame: a Tensor, or a tuple with one of each
-COLORS = ("ab", "origin", "confidence", "source")  # all that a ``ColorState`` tells of a frame but its luminance
+COLORS = ("ab", "origin", "confidence", "source")  # what a ``ColorState`` holds of a frame besides its luminance
 
 
 @dataclass(frozen=True)
 class ColorState:
-    """What is known of a clip's color (the paper's X and M).
+    """The colors of a clip so far (the paper's X and M).
 
     During a run the colors are kept frame by frame, and states share the frames in which they agree; ``stacked`` they
     are whole tensors.
@@ -110,8 +109,8 @@ class ColorState:
         ab: ``(T, 2, H, W)`` float32, CIE a*, b*; zero where not yet colored.
         origin: ``(T, H, W)`` int32; -1 = still gray, otherwise ``3 * iteration + Origin``.
         confidence: ``(T, H, W)`` float16 in [0, 1]: the probability that a pixel's color is right; 0 = still gray.
-        source: ``(T, H, W)`` int32: how many pixels on, counted through the clip, lies the one that a pixel's color
-            mainly came from; 0 where that is a picture that was given, or the prior, and while it is gray.
+        source: ``(T, H, W)`` int32: offset, in the flattened clip, to the pixel that a pixel's color mainly came from;
+            0 if that is an exemplar or the prior, and while it is gray.
     """
 
     L: Tensor
@@ -130,7 +129,8 @@ class ColorState:
 
     @classmethod
     def of_exemplars(cls, L: Tensor, exemplars: Mapping[int, Tensor]) -> ColorState:
-        """A clip that has the colors of ``exemplars`` alone, frame index -> ab ``(2, H, W)``, NaN where it is open."""
+        """A clip that has the colors of ``exemplars`` alone, frame index -> ab ``(2, H, W)``, NaN where it has no
+        color."""
         state = cls.gray(L)
         for i, ab in exemplars.items():
             state = state.paint(i, ab[0].isfinite(), ColorEstimate(ab, torch.ones(())), 0, Origin.EXEMPLAR)
@@ -161,8 +161,8 @@ class ColorState:
 
     def stacked(self) -> ColorState:
         """The same, all its colors in tensors of the whole clip."""
-        known = {name: getattr(self, name) for name in COLORS}
-        return replace(self, **{k: v if isinstance(v, Tensor) else torch.stack(v) for k, v in known.items()})
+        colors = {name: getattr(self, name) for name in COLORS}
+        return replace(self, **{k: v if isinstance(v, Tensor) else torch.stack(v) for k, v in colors.items()})
 
     def __len__(self) -> int:
         return len(self.L)
