@@ -30,7 +30,7 @@ def main() -> int:
     service.store.keep_expiring()
     service.go_on()
     build(service).launch(**launch_options(service, args.share, args.mcp))
-    os._exit(0)  # a run that goes on ends here, and goes on when the page is served again
+    os._exit(0)  # ends a run at work, too, which resumes when the page is served again
 
 
 if __name__ == "__main__":

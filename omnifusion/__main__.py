@@ -8,6 +8,6 @@ from omnifusion.cli import main
 
 if __name__ == "__main__":
     status = main()
-    with suppress(OSError):  # whoever read it has gone
+    with suppress(OSError):  # the reader of the pipe has gone
         sys.stdout.flush()
-    os._exit(status)  # unloading PyTorch's CUDA libraries in good order takes 0.7 s and 125 MiB
+    os._exit(status)  # an orderly unloading of PyTorch's CUDA libraries takes 0.7 s and 125 MiB

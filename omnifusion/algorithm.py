@@ -23,13 +23,13 @@ from omnifusion.state import ColorEstimate, ColorState, FillTask, Iteration, Ori
 Array = np.ndarray
 
 KEYFRAME_GAP = 5  # frames from one keyframe to the next in the order "keyframes"
-KEYFRAME_GRAY = 0.25  # A frame with a larger share of gray pixels is no keyframe: nearer ones must bring it color first
-BATCH = 16  # frames that are colored side by side from one exemplar; bounds the memory of their estimates
+KEYFRAME_GRAY = 0.25  # frames with a larger share of gray pixels are no keyframes: nearer ones color them first
+BATCH = 16  # frames colored in parallel from one exemplar; bounds the memory of their estimates
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run ends with.
+    """The result of a run.
 
     Attributes:
         state: every pixel colored, at the working size.
@@ -57,24 +57,24 @@ def colorize(
 ) -> Steps[Result]:
     """Color a clip at its working size.
 
-    Each shot is a clip of its own. One without an exemplar takes its colors from its reference frame, or else starts
+    Each shot is colored by itself. One without an exemplar takes its colors from its reference frame, or else starts
     with its first frame colored by the prior.
 
     Args:
         L: ``(T, 1, h, w)`` luminance in [0, 100].
-        exemplars: frame index -> ab ``(2, h, w)``, NaN where one says nothing of its frame.
+        exemplars: frame index -> ab ``(2, h, w)``, NaN where it has no color.
         settings: the choices of the run.
-        shots: cover the clip, a shot that has another one's reference frame before it; None = one shot.
+        shots: of the whole clip, in coloring order; None = one shot.
         stages: where the heavy stages run; None = here.
         trackers: fitted trackers by first frame of their shot, from an earlier run on the same clip.
-        state: what is colored before the run; None = the exemplars.
+        state: the colors before the run; None = those of the exemplars.
 
     Raises:
         ValueError: an exemplar outside the clip.
     """
     state = state or ColorState.of_exemplars(L, exemplars)
     run = Run(state, settings, stages or Stages(), list(exemplars), dict(trackers or {}))
-    del state  # memory: the run's is another soon
+    del state  # frees its memory: the run soon has another
     yield run.colored("propagate", "exemplars in place")
     for shot in shots or [Shot(0, len(L))]:
         yield from algorithm_1(run, shot)
@@ -82,8 +82,8 @@ def colorize(
 
 
 def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
-    """Algorithm 1 on one shot. The paper inpaints at the end of its loop, here it is the beginning: a shot without an
-    exemplar can start, too."""
+    """Algorithm 1 on one shot. Unlike the paper's loop, an iteration begins by inpainting, so that a shot without an
+    exemplar can start."""
     frames = shot.frames
     sources = [e for e in run.exemplars if e in frames] + shot.sources
     first = min(frames, key=lambda j: abs(j - sources[0])) if sources else frames[0]
@@ -110,7 +110,7 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
 
 
 def first_rounds(sources: Sequence[int], frames: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
-    """Which exemplar colors which frames first: each those it is nearest to, then each all."""
+    """The first rounds: each exemplar colors the frames nearest to it; then each colors all frames."""
     if len(sources) <= 1:
         return [(e, frames) for e in sources]
     nearest = {j: min(sources, key=lambda e: abs(e - j)) for j in frames}
@@ -118,7 +118,7 @@ def first_rounds(sources: Sequence[int], frames: Sequence[int]) -> list[tuple[in
 
 
 def bracketing_exemplars(sources: Sequence[int], frames: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Of every frame between two exemplars these two."""
+    """For each frame that lies between two exemplars: these two."""
     sides = {j: ([e for e in sources if e < j], [e for e in sources if e > j]) for j in frames if j not in sources}
     return {j: (max(before), min(after)) for j, (before, after) in sides.items() if before and after}
 
@@ -126,7 +126,7 @@ def bracketing_exemplars(sources: Sequence[int], frames: Sequence[int]) -> dict[
 def near(i: int, frames: Sequence[int]) -> list[int]:
     """The frames up to a keyframe's gap from ``i``.
 
-    The paper asks all. Here others have keyframes of their own, and a run's cost grows with its length, not its square.
+    The paper takes all. Here farther ones have keyframes of their own, so that costs grow with length, not its square.
     """
     return [j for j in frames if abs(j - i) <= KEYFRAME_GAP]
 
@@ -139,11 +139,11 @@ def next_frames(
     most: int = 1,
     ahead: bool = False,
 ) -> list[int]:
-    """The frames that Algorithm 1 takes next; beyond the first one, only such as do not know of each other.
+    """The frames to inpaint next; several only if none depends on another.
 
-    The paper's order "next" goes on in time, from the first exemplar to the end and then back to the beginning.
-    "keyframes" follows it in leaps of a few frames, over those that have little left to inpaint: new regions are filled
-    where more of them has come into view, and the frames between get their color from both sides.
+    The paper's order "next" proceeds in time, from the first exemplar to the end, then back to the beginning.
+    "keyframes" does so in leaps over a few frames that have little left to inpaint: new regions are inpainted when more
+    of them is in view, and the frames between get their color from both sides.
 
     Args:
         order: "next", "keyframes" or "grayest".
@@ -151,7 +151,7 @@ def next_frames(
         first: the first exemplar, or the frame nearest to the reference frame, or the first frame.
         visited: the frames that were taken before.
         most: at most this many.
-        ahead: whether frames beyond the next keyframe may be taken with it, where each call of the prior costs.
+        ahead: whether frames beyond the next keyframe may be taken with it, to save calls of the prior.
     """
     if order == "grayest":
         return [max(gray, key=lambda j: gray[j])]
@@ -176,13 +176,13 @@ def next_frames(
 
 
 def prior_everywhere(settings: Settings) -> bool:
-    """Whether the prior is asked for every frame, not only where a shot has no color at all."""
+    """Whether the prior inpaints every frame, not only in shots without any color."""
     return settings.diffusion == "always" or settings.prior != "bundled" or settings.strength is None
 
 
 @dataclass(frozen=True)
 class ShotTracker:
-    """A shot's tracker, asked with the clip's frame numbers."""
+    """A shot's tracker, addressed by the clip's frame numbers."""
 
     tracker: Tracker
     frames: Mapping[int, int]
@@ -192,19 +192,19 @@ class ShotTracker:
         return self.tracker.matches(pixels, self.frames[i], self.frames[j])
 
     def reach(self, exemplar: int, frames: Iterable[int]) -> None:
-        """Let a tracker that searches flows do so, from an exemplar to ``frames``."""
+        """Compute the flows from an exemplar to ``frames``, if the tracker uses flows."""
         if isinstance(self.tracker, FlowTracker):
             self.tracker.reach(self.frames[exemplar], [self.frames[j] for j in frames])
 
     def release(self, exemplar: int, frames: Iterable[int]) -> None:
-        """Let it forget them."""
+        """Drop these flows."""
         if isinstance(self.tracker, FlowTracker):
             self.tracker.release(self.frames[exemplar], [self.frames[j] for j in frames])
 
 
 @dataclass
 class Run:
-    """The moving parts of one run, and its progress."""
+    """A run at work: its colors, trackers, iterations and costs so far."""
 
     state: ColorState
     settings: Settings
@@ -220,19 +220,19 @@ class Run:
         self.set_state(self.state, range(len(self.state)))
 
     def set_state(self, state: ColorState, frames: Iterable[int]) -> None:
-        """Go on with ``state``, which differs in ``frames``; count their pixels that are still gray."""
+        """Replace the colors by ``state``, which differs in ``frames``, and count the gray pixels of these."""
         self.state = state
         for j in frames:
             self.uncolored[j] = int((~state.colored(j)).sum())
 
     @contextmanager
     def working(self, stage: str) -> Iterator[None]:
-        """Charge what is done inside to a stage, within the run's threads."""
+        """Charge the work inside to a stage, and bound its threads."""
         with bounded(self.stages.threads), self.costs.during(stage):
             yield
 
     def track(self, shot: Shot) -> Steps[ShotTracker]:
-        """The tracker of a shot, made unless there is one; only a fitted one is kept, flows go with their shot."""
+        """The tracker of a shot; a fitted one is kept for later runs, a flow tracker is dropped after its shot."""
         tracker = self.trackers.get(shot.start)
         if tracker is None:
             stages = self.stages.metered(self.costs)
@@ -253,7 +253,7 @@ class Run:
     ) -> Steps[None]:
         """The inter-frame propagation step from frame ``i``, whose ``inpainted`` pixels are new; ends the iteration.
 
-        ``between`` names the two exemplars that targets lie between: both have their say.
+        ``between``: for targets between two exemplars, these two, whose colors are blended.
         """
         before, iteration, trust = sum(self.uncolored), len(self.iterations), self.settings.trust_tracker
         todo = [j for j in sorted(targets, key=lambda j: abs(j - i)) if j != i and self.uncolored[j]]
@@ -291,7 +291,7 @@ class Run:
     def fill(
         self, tracker: ShotTracker, chosen: Sequence[int], frames: Sequence[int]
     ) -> Steps[dict[int, ColorEstimate]]:
-        """Colors for those of the ``chosen`` frames that are not complete: the prior's, or the estimates themselves."""
+        """Colors for those ``chosen`` frames that are incomplete: the prior's, or the estimates themselves."""
         todo = [i for i in chosen if self.uncolored[i]]
         estimates: dict[int, ColorEstimate | None] = dict.fromkeys(todo)
         if self.settings.strength is not None:
@@ -306,7 +306,7 @@ class Run:
             for i, estimate in estimates.items()
         ]
         fills = (yield from self.costs.of("inpaint", self.stages.inpaint(tasks, self.settings))) if tasks else []
-        sure = torch.ones(())  # what is not estimated counts as certain
+        sure = torch.ones(())  # without an estimate, colors count as certain
         return {
             i: ColorEstimate(ab, sure) if estimate is None else replace(estimate, ab=ab)
             for (i, estimate), ab in zip(estimates.items(), fills, strict=True)
@@ -322,8 +322,8 @@ class Run:
         return self.colored("inpaint", f"frame {i} is complete", i)
 
     def asks_prior(self, frames: Sequence[int]) -> bool:
-        """Whether the prior is asked; the bundled one only where a shot has no color at all to go by, unless it is
-        wanted everywhere: beside an estimate it is measured to be neutral (docs/experiments.md)."""
+        """Whether the prior inpaints: if it is to do so everywhere, or the shot has no color to start from; with an
+        estimate the bundled one neither helps nor hurts (docs/experiments.md)."""
         if prior_everywhere(self.settings):
             return True
         return not (self.candidates.exemplars or any(bool(self.state.colored(j).any()) for j in frames))

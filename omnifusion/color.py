@@ -1,4 +1,4 @@
-"""sRGB and CIELAB (D65, IEC 61966-2-1), differentiable; no function here changes a luminance that it is given."""
+"""sRGB and CIELAB (D65, IEC 61966-2-1), differentiable; no function here changes luminance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHITE = (0.95047, 1.0, 1.08883)  # D65 in XYZ
 
 
 def _times(matrix: tuple[tuple[float, ...], ...], image: Tensor) -> Tensor:
-    """A matrix for the channels of ``(..., 3, H, W)``."""
+    """Apply a matrix to the channels of ``(..., 3, H, W)``."""
     channels = image.unbind(-3)
     return torch.stack([a * channels[0] + b * channels[1] + c * channels[2] for a, b, c in matrix], -3)
 

@@ -53,7 +53,7 @@ def interpolate(nodes: Tensor, *points: Tensor) -> Tensor:
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Fetch ``image`` ``(C, H, W)`` along ``flow`` ``(2, H, W)``: out(p) = image(p + flow(p))."""
+    """Warp ``image`` ``(C, H, W)`` along ``flow`` ``(2, H, W)``: out(p) = image(p + flow(p))."""
     _, H, W = flow.shape
     return sample(image, pixel_grid(H, W, flow.device) + flow.permute(1, 2, 0))
 

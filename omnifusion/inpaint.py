@@ -1,9 +1,9 @@
-"""The intra-frame inpainting step (paper, section 3.2, eq. 5): what is left gray in one frame is colored.
+"""Color estimates for the intra-frame inpainting step (paper, section 3.2, eq. 5; the step: ``algorithm.Run.fill``).
 
-Our addition to the paper: a color estimate for every gray pixel, which is the fill, or where the diffusion starts.
-Color candidates are weighted by the odds that they are right: colors warped from colored frames whose match was not
-accepted, and colors transferred from the most similar pixels of colored frames and of the frame itself. Levin's
-equations (2004) join them to the known colors.
+Our addition to the paper: the estimate of each gray pixel's color is the fill, or where diffusion starts. Color
+candidates are weighted by the odds that they are right: colors warped from colored frames whose match was not accepted,
+and colors transferred from the most similar pixels of colored frames and of the frame itself. Levin's equations (2004)
+join them to the known colors.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from omnifusion.transfer import MAX_CANDIDATES, MAX_QUERIES, Candidates, Transfe
 
 Array = np.ndarray
 
-NEAREST = 2  # how many complete frames, nearest in time, are color candidates beside the exemplars
+NEAREST = 2  # how many complete frames, nearest in time, are color candidates besides the exemplars
 
 ISOLATED, ISOLATED_WINDOW = 0.2, 15
-"""A known pixel is isolated where at most this share of a window of this side is known: there transfers are tested."""
+"""A known pixel is isolated if at most this share of a window of this side is known: there transfers are tested."""
 
 CONTRADICTION_SIGMA = 6.0  # error in a*, b* of transfers at isolated known pixels at which their weight falls to 0.6
-DATA_WEIGHT = 0.15  # pull of a candidate at even odds beside Levin's equations, whose weights sum to 1
+DATA_WEIGHT = 0.15  # pull of a candidate at even odds relative to Levin's equations, whose weights sum to 1
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def estimate_color(
 
     Args:
         frame: its unknown pixels are those outside its mask.
-        references: colored frames, of any size, or candidates of them; the frame's own known pixels are added.
+        references: colored frames, of any size, or their candidates; the frame's own known pixels are added.
         warped: colors warped from other frames, with the probability that they are right.
-        features: ``gray_features`` of the frame, where they are known.
+        features: ``gray_features`` of the frame, if known.
 
     Returns:
         ``ab``: known pixels bit for bit, elsewhere Levin's equations pulled toward the candidates; ``confidence``: that
@@ -111,8 +111,8 @@ def _transfer(frame: ReferenceFrame, references: Sequence[Candidates], features:
 
 
 def _credit(frame: ReferenceFrame, references: Sequence[Candidates], features: Array) -> Tensor:
-    """The weight ``(H, W)`` in [0, 1] that transfers keep after a test at isolated known pixels, such as a few given
-    colors of a thing that the references show in others: Levin's equations carry their error there into the hole."""
+    """The weight ``(H, W)`` in [0, 1] that transfers keep after a test at isolated known pixels, such as given colors
+    of an object that the references show in others: Levin's equations would carry their error into the hole."""
     mask = frame.mask.numpy()
     isolated = mask & (cv2.blur(mask.astype(np.float32), (ISOLATED_WINDOW, ISOLATED_WINDOW)) < ISOLATED)
     if not isolated.any():
@@ -130,7 +130,7 @@ def _credit(frame: ReferenceFrame, references: Sequence[Candidates], features: A
 
 def _strongest(frame: ReferenceFrame, candidates: Sequence[ColorEstimate], weights: Tensor) -> Tensor:
     """The source ``(H, W)`` of the candidate of most weight ``(candidates, H, W)``; where Levin's equations alone fill,
-    that of the nearest pixel where a candidate does."""
+    that of the nearest pixel with a candidate."""
     unknown = torch.full(frame.mask.shape, -1)
     names = torch.stack([unknown if c.source is None else c.source for c in candidates])
     most, first = weights.max(0)  # several times as fast as argmax
@@ -145,7 +145,7 @@ def _strongest(frame: ReferenceFrame, candidates: Sequence[ColorEstimate], weigh
 
 @dataclass
 class ColorCandidates:
-    """Where the colors for a shot's gray pixels come from: exemplars, complete neighbors, and each frame itself.
+    """The sources of colors for a shot's gray pixels: exemplars, complete neighbors, and each frame itself.
 
     Attributes:
         exemplars: the frames that the user colored in this shot, or the reference frame.
@@ -161,8 +161,8 @@ class ColorCandidates:
     def estimates(
         self, state: ColorState, chosen: Sequence[int], tracker: Tracker, frames: Sequence[int]
     ) -> list[ColorEstimate]:
-        """Color estimates for the ``chosen`` frames, which do not know of each other; the tracker knows the frames of
-        this shot, ``frames``, and the exemplars."""
+        """Color estimates for the ``chosen`` frames, independent of each other; the tracker knows the shot's ``frames``
+        and the exemplars."""
         complete = [j for j in dict.fromkeys([*frames, *self.exemplars]) if state.is_complete(j)]
         within = complete if self.remote is not None else [j for j in complete if j in frames]
         near = {i: sorted((j for j in within if j != i), key=lambda j: abs(j - i))[:NEAREST] for i in chosen}
@@ -188,7 +188,7 @@ class ColorCandidates:
         return parallel(one, chosen)
 
     def _candidates(self, state: ColorState, j: int) -> Candidates:
-        """Those of a frame; the features of a complete one are computed once."""
+        """The candidates of a frame; the features of a complete one are computed once."""
         frame = ReferenceFrame.of(state, j)
         if not state.is_complete(j):
             return frame.candidates()

@@ -78,7 +78,7 @@ def load_lpips(weights: Path | None = None) -> Score:
     """Load LPIPS v0.1 on AlexNet (Zhang et al. 2018), a score per frame: lower is closer.
 
     ``weights``: torchvision's AlexNet state dict (``alexnet-owt-7be5be79.pth``); None = torchvision's own download.
-    InputError if they cannot be had, or the file does not hold them.
+    InputError if they are not available, or the file does not hold them.
     """
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity  # here, as both imports take seconds
     from torchvision.models import AlexNet_Weights

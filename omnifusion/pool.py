@@ -1,4 +1,4 @@
-"""Independent work side by side, in threads: OpenCV, SciPy and the compiled kernels release the interpreter."""
+"""Independent work in parallel threads: OpenCV, SciPy and the compiled kernels release the interpreter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 M_ARENA_MAX = -8
-with suppress(OSError, AttributeError):  # glibc alone: it gives each thread an arena, which keeps what is freed in it
+with suppress(OSError, AttributeError):  # glibc alone: it gives each thread an arena, which keeps freed memory
     ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
 
 _spare: ContextVar[Semaphore | None] = ContextVar("spare", default=None)
@@ -38,7 +38,7 @@ def cores() -> int:
 
 @contextmanager
 def bounded(threads: int) -> Iterator[None]:
-    """Bound the threads of what is done inside; 0 = as the caller's are, else one for each core."""
+    """Bound the threads of the work inside; 0 = as the caller's are, else one for each core."""
     outer = None if threads else _spare.get()
     token = _spare.set(outer or Semaphore((threads or cores()) - 1))
     try:
@@ -50,9 +50,9 @@ def bounded(threads: int) -> Iterator[None]:
 def parallel(function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
     """``function`` of every job, in order.
 
-    The caller's thread works, too. Whoever begins a job takes another thread along while one is to spare, so that jobs
-    inside jobs get the threads of those that have ended. The threads live for this call alone: a forked process would
-    wait in vain for threads kept by its parent.
+    The caller's thread works, too. A thread that begins a job starts another thread while one is free, so that nested
+    jobs get the threads of finished ones. Threads live for this call alone: a forked process would wait in vain for
+    threads kept by its parent.
 
     Raises:
         Canceled: the work was canceled meanwhile.
@@ -70,7 +70,7 @@ def parallel(function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
                 check_canceled()
                 results[n] = function(jobs[n])
         except BaseException:
-            deque(todo, maxlen=0)  # nobody begins another job
+            deque(todo, maxlen=0)  # no further job is begun
             raise
 
     def help_out(pool: ThreadPoolExecutor) -> None:
@@ -83,7 +83,7 @@ def parallel(function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
         try:
             work(pool)
         finally:
-            for helper in helpers:  # which may begin others meanwhile
+            for helper in helpers:  # helpers may start others meanwhile
                 helper.exception()
     for helper in helpers:
         helper.result()

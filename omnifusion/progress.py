@@ -1,6 +1,6 @@
-"""What long work tells while it goes on, how it is canceled, what it costs, and how it refuses bad input.
+"""Long work: its progress events, cancellation, costs, and the error for bad input.
 
-The bottom layer: it imports nothing heavy, so that a typing error costs no waiting.
+The bottom layer: it imports nothing heavy, so that a typing error is answered at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class InputError(Exception):
         self.problem, self.fixes = problem, fixes or {}
 
     def sentence(self, where: Callable[[str], str | None]) -> str:
-        """The sentence for people who find an option where ``where`` says; what they have no option for is left out."""
+        """The sentence with options named by ``where``; fixes by options that it does not know are left out."""
         places = [(text, where(option) if option else "") for option, text in self.fixes.items()]
         fixes = [f"{text} with {place}" if place else text for text, place in places if place is not None]
         if not fixes:
@@ -49,15 +49,15 @@ class InputError(Exception):
 
 
 class Canceled(Exception):
-    """The work is not wanted any more."""
+    """The work was canceled."""
 
 
 is_canceled: ContextVar[Callable[[], bool]] = ContextVar("is_canceled", default=lambda: False)
-"""Asks whether the work of this context is canceled; whoever starts the work may set it."""
+"""Tells whether the work of this context is canceled; the caller who starts the work may set it."""
 
 
 def check_canceled() -> None:
-    """Called by long work between its parts, seconds apart at most.
+    """Check for cancellation; long work calls this between its parts, seconds apart at most.
 
     Raises:
         Canceled: the work is canceled.
@@ -195,7 +195,7 @@ class Costs:
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:
-        """Charge what is done inside to a stage."""
+        """Charge the work inside to a stage."""
         began, computed = time.perf_counter(), time.process_time()
         try:
             yield

@@ -1,4 +1,4 @@
-"""The inter-frame propagation step (paper, section 3.1, eq. 1): a colored frame colors every pixel that sees it."""
+"""The inter-frame propagation step (paper, section 3.1, eq. 1): a colored frame gives its colors to gray pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omnifusion.state import ColorEstimate, ColorState, Tracker
 Array = np.ndarray
 
 ACCEPT_THRESHOLD = 0.9
-"""Probability from which a warped color is accepted for good; else it is one color candidate among others."""
+"""Match confidence above which a warped color is accepted for good; else it is one color candidate among others."""
 
 LUMINANCE_SIGMA = 10.0  # L* difference at which a neighbor's weight in the gathered color falls to 0.6
 STILL_SIGMA = 0.3  # the same for its distance in pixels where nothing moves (almost a copy)
@@ -26,7 +26,7 @@ MOVING_SIGMA, WIDEST = 1.6, 1.5  # the sigma of a moving point where chroma vari
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """A frame that colors are taken from, and what is computed of it once for all that ask.
+    """A frame that colors are taken from, and what is computed of it once for all targets.
 
     Attributes:
         L: ``(H, W)`` L*, ab: ``(2, H, W)``, colored: ``(H, W)`` 1 where it has color, confidence: ``(H, W)``; float32.
@@ -73,8 +73,8 @@ def warp(
 
     Args:
         tracker: of several answers for a pixel, the one most likely right is taken.
-        source: frame ``j``; what is gray in it colors nothing.
-        trust_tracker: whatever the tracker sees is right, as in the paper.
+        source: frame ``j``; its gray pixels give no color.
+        trust_tracker: accept every visible match, as in the paper.
 
     Returns:
         the colors, with the probability that each is right (that of the match times that of its source), 0 where
@@ -109,8 +109,8 @@ def warp(
 def blend_exemplars(
     one: tuple[ColorEstimate, Tensor], other: tuple[ColorEstimate, Tensor], way: float
 ) -> tuple[ColorEstimate, Tensor]:
-    """What two exemplars say of a frame at a share ``way`` of the way from one to the other: where both are accepted,
-    their colors blend in time, so that there is no seam; else the one that is."""
+    """Blend the colors from two exemplars for a frame at a share ``way`` of the way from one to the other: by time
+    where both are accepted, so that there is no seam; else take the accepted one."""
     (a, accepted_a), (b, accepted_b) = one, other
     weight_a, weight_b = (1 - way) * a.confidence * accepted_a, way * b.confidence * accepted_b
     share = weight_b / (weight_a + weight_b).clamp_min(1e-6)

@@ -1,7 +1,7 @@
-"""What people may choose: each choice is declared once, in ``Settings``, and everything else is made from that.
+"""The settings of a run: each is declared once, in ``Settings``, and everything else follows from that.
 
-To add a choice, declare it in ``Settings``: validation, command line, page, endpoints, links and reports follow. A
-preset is what ``PRESETS`` gives for it.
+To add one, declare it in ``Settings``: validation, command line, page and reports follow. Its value in each preset is
+in ``PRESETS``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from omnifusion.progress import InputError
 
 RENAMED = {"fit": "omnimotion", "literal": "trust_tracker", "start": "strength", "grey_constraint": "gray_constraint"}
 RENAMED_VALUES = {("omnimotion", "none"): "off", ("order", "greyest"): "grayest"}
-"""Names and values of version 0.1 that links, scripts and stored runs may still hold."""
+"""Names and values of version 0.1 that scripts and stored runs may still hold."""
 
 
 def about(standard: Any, label: str, help: str, slider: tuple[float, float, float] | None = None, **limits: Any) -> Any:
-    """A choice: its standard value, a word or two and a line for people, the useful part of its range, its limits."""
+    """A setting: its standard value, label and help text, the useful part of its range, its limits."""
     return Field(standard, title=label, description=help, json_schema_extra={"slider": slider}, **limits)  # type: ignore[dict-item]
 
 
 # fmt: off
 @dataclass(frozen=True, config={"allow_inf_nan": False})
 class Settings:
-    """All choices of a run; numbers and switches may be text. InputError for a value of another kind or range."""
+    """All settings of a run; numbers and switches may be text. InputError for a value of another kind or range."""
 
     preset: Literal["draft", "standard", "paper"] = about("standard", "Preset",
         "Draft is quick, standard is better, paper uses the paper's own numbers.")
@@ -45,7 +45,7 @@ class Settings:
     diffusion: Literal["auto", "always"] = about("auto", "Diffusion",
         "Where the prior inpaints: always; auto = the bundled one only where no color is known at all.")
     steps: int = about(6, "Diffusion steps",
-        "Denoising steps per frame that diffusion inpaints; more are slower (paper: 50).", (1, 100, 1), ge=1, le=1000)
+        "Denoising steps (paper: 50); the bundled prior takes 1 unless strength is none.", (1, 100, 1), ge=1, le=1000)
     eta: float = about(0.004, "Eta",
         "How firmly diffusion keeps the original brightness (guidance rate of equation 4; paper: 0.02).", ge=0, le=10)
     optimizations: int = about(1, "Guidance steps",
@@ -82,14 +82,14 @@ class Settings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
-        """What a link, a form or a stored run says: its preset with its other values; other names are ignored."""
+        """Settings from a form or a stored run: its preset with its other values; unknown names are ignored."""
         values = {RENAMED.get(name, name): value for name, value in values.items()}
         preset = PRESETS[cls(preset=values.get("preset", "standard")).preset]
         return replace(preset, **{name: value for name, value in values.items() if name in CHOICES})
 
 
 class Choice:
-    """What is known of one choice, the field ``name`` of ``Settings``.
+    """The description of one setting, the field ``name`` of ``Settings``.
 
     Attributes:
         flag: the option of the command line without its dashes ("max-side").
@@ -120,7 +120,7 @@ class Choice:
 
 
 CHOICES = {name: Choice(name, field) for name, field in Settings.__pydantic_fields__.items()}  # type: ignore[attr-defined]
-"""All choices by name."""
+"""All settings by name."""
 
 PRESETS: dict[str, Settings] = {
     "draft": Settings(preset="draft", max_side=256, steps=4),
@@ -131,7 +131,7 @@ PRESETS: dict[str, Settings] = {
 
 
 def choose(preset: str | None = None, **changes: Any) -> Settings:
-    """A preset (None = standard) with some choices changed; those that are None keep the preset's value."""
+    """A preset (None = standard) with some settings changed; those that are None keep the preset's value."""
     if unknown := set(changes) - set(CHOICES) - set(RENAMED):
         raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
     return Settings.from_mapping({k: v for k, v in {"preset": preset, **changes}.items() if v is not None})

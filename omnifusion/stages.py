@@ -1,4 +1,4 @@
-"""Where the heavy stages of a run are done: in this process, or wherever a caller sends them."""
+"""The heavy stages of a run: in this process, or wherever a caller sends them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 @lru_cache(maxsize=1)
 def usable_device() -> tuple[str, str | None]:
-    """Where heavy stages run by default, found out once by a computation there; and a warning where a card has to be
-    left alone. On a ZeroGPU Space the main process only seems to have a GPU."""
+    """The default device of heavy stages, tested once by a small computation, and a warning if the GPU cannot be used.
+    On a ZeroGPU Space the main process only seems to have a GPU."""
     if os.environ.get("SPACES_ZERO_GPU") or not torch.cuda.is_available():
         return "cpu", None
     try:
@@ -41,7 +41,7 @@ def usable_device() -> tuple[str, str | None]:
 
 
 def device() -> str:
-    """Where heavy stages run by default."""
+    """The default device of heavy stages."""
     return usable_device()[0]
 
 
@@ -61,7 +61,7 @@ def inpaint_here(tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Te
 
 
 def _here(steps: Steps[T]) -> Steps[T]:
-    """Heavy work, after a warning where it has to do without the card."""
+    """Run heavy steps, after a warning if the GPU cannot be used."""
     warning = usable_device()[1]
     if warning is not None:
         yield Note("load", warning)
@@ -70,11 +70,11 @@ def _here(steps: Steps[T]) -> Steps[T]:
 
 @dataclass(frozen=True)
 class Stages:
-    """The heavy stages: as they are here, or whatever the caller puts in their place (a GPU call, a worker).
+    """The heavy stages: those of this process, or what a caller puts in their place (a GPU call, a worker).
 
     Attributes:
-        together: most frames that ``inpaint`` is given at once. The paper fills one after the other; where each call
-            costs, frames a keyframe's gap apart are filled together, before they can know of each other.
+        together: most frames that one call of ``inpaint`` fills. The paper fills one after the other; where calls are
+            costly, frames a keyframe gap apart are filled together, without each other's colors.
         threads: bounds the threads of the loop over frames; 0 = as many as the process may use.
     """
 
@@ -85,7 +85,7 @@ class Stages:
     threads: int = 0
 
     def track(self, L: Tensor, settings: Settings) -> Steps[Tracker]:
-        """Of a shot ``L`` ``(T, 1, h, w)``: optical flow as it is asked for, or flow and a volume fitted to it."""
+        """The tracker of a shot with luminance ``L`` ``(T, 1, h, w)``: optical flow on demand, or a fitted volume."""
         if settings.omnimotion == "off":
             return FlowTracker(to_bytes(L[:, 0]))
         flows = yield from self.flow(L, settings)
@@ -93,7 +93,7 @@ class Stages:
         return tracker
 
     def metered(self, costs: Costs) -> Stages:
-        """The same stages; flow and fit note what they cost."""
+        """The same stages, with flow and fit charged to ``costs``."""
         return replace(
             self,
             flow=lambda *values: costs.of("flow", self.flow(*values)),

@@ -20,10 +20,10 @@ Array = np.ndarray
 NEIGHBORS = 8  # how many similar pixels vote on a color
 
 SLACK = 1.5
-"""How much farther than the nearest a neighbor may be: several times as fast as exact ones, to the same error."""
+"""Factor by which a neighbor may be farther than the nearest: several times as fast as exact search, same error."""
 
 MAX_QUERIES, MAX_CANDIDATES = 24_000, 8_000
-"""Most pixels of a frame that ask (Levin's equations reach the others), and most of each that answer."""
+"""Most queries of a frame (Levin's equations reach its other pixels), and most candidates of each frame."""
 
 SCALES = (0.004, 0.012, 0.035, 0.1)  # radii of the features' Gaussian windows, as fractions of the frame's longer side
 
@@ -49,7 +49,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a frame's queries are answered: ab ``(N, 2)``, the probability ``(N,)`` that each is right, and the number
+    """The answers to a frame's queries: ab ``(N, 2)``, the probability ``(N,)`` that each is right, and the number
     ``(N,)`` of the pixel nearest in features."""
 
     ab: Array

@@ -1,4 +1,4 @@
-"""Origin overlays and tracks as pictures; images are ``(H, W, 3)`` uint8 sRGB if not said otherwise."""
+"""Origin overlays and tracks as pictures; images are ``(H, W, 3)`` uint8 sRGB unless stated otherwise."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The command line: ``python -m omnifusion COMMAND``. Bad input costs one sentence and exit status 2.
+"""The command line: ``python -m omnifusion COMMAND``. Bad input ends with one sentence and exit status 2.
 
-Nothing heavy is imported before a command begins its work.
+Heavy modules are imported only when a command begins its work.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 after a failed measurement, 2 for bad input, 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # any name on any console
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that a console cannot encode
     try:
         return app(argv, prog_name="omnifusion", standalone_mode=False) or 0
     except (InputError, OSError, USAGE_ERROR) as error:
@@ -56,7 +56,7 @@ def _start(context: typer.Context, version: Annotated[bool, typer.Option("--vers
 
 
 def follow(steps: Steps[T]) -> T:
-    """Run long work to its end under a bar of progress."""
+    """Run long work to its end with a progress bar."""
     from tqdm import tqdm
 
     layout, pause = "{desc:9} {percentage:3.0f}% |{bar:30}| {elapsed}{postfix}", 0.1 if sys.stderr.isatty() else 10.0
@@ -64,7 +64,7 @@ def follow(steps: Steps[T]) -> T:
 
     def show(step: Step) -> None:
         nonlocal bar
-        if step.stage == "load":  # soon over, or it ends in a sentence
+        if step.stage == "load":  # soon over, or it ends with an error
             return
         stage = STAGES.get(step.stage, step.stage)
         bar = bar or tqdm(desc=stage, total=100, bar_format=layout, mininterval=pause, miniters=0)
@@ -84,7 +84,7 @@ def follow(steps: Steps[T]) -> T:
 
 @contextmanager
 def canceled_by_ctrl_c() -> Iterator[None]:
-    """The first Ctrl-C cancels the work inside at its next check, so that it can keep what is done; another ends it."""
+    """Let a first Ctrl-C cancel the work inside, so that it keeps what is done, and another one end it."""
     pressed = Event()
 
     def press(*_: object) -> None:
@@ -107,7 +107,7 @@ def _color(
     input: Path, out: Path, settings: Settings, pictures: dict[int, Any], frames: int | None, overwrite: bool,
     force: bool = False, **resources: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Do a run, and print what it will take and what came of it; returns the report."""
+    """Color a clip, printing its expected costs before and its results after; returns the report."""
     from tqdm import tqdm
 
     from omnifusion.run.estimate import estimate
@@ -148,18 +148,18 @@ def colorize(
     settings: Settings,
     exemplar: opt.Pictures = None,
     frames: opt.FirstFrames = None,
-    force: Annotated[bool, option(None, "accept an exemplar that does not seem to show its frame", "--force")] = False,
+    force: Annotated[bool, option(None, "accept exemplars that seem wrong, and interlaced clips", "--force")] = False,
     overwrite: opt.Overwrite = False,
     memory: Annotated[int, option("MIB", "memory of all processes together", min=1)] = 4096,
     workers: Annotated[Any, option("N|ray://HOST:PORT",
         "how many processes color shots side by side, or the machines of a Ray cluster", parser=opt.workers)] = "1",
     threads: opt.Threads = 0,
     format: Annotated[Literal["h264", "h265", "prores", "ffv1", "png"], option(None,
-        "how the film is encoded; png = its frames alone, which are written in any case")] = "h264",
+        "how the film is encoded; png = no film, only frames and origin.mp4")] = "h264",
 ) -> int:  # fmt: skip
     """Color a clip from colored frames of it.
 
-    A run that was killed goes on with the same command; Ctrl-C keeps what is colored.
+    The same command resumes an interrupted run; Ctrl-C keeps what is colored.
     """
     means = {"mib": memory, "threads": threads, "workers": workers, "format": format}
     report = _color(input, out, settings, opt.read_pictures(exemplar), frames, overwrite, force, **means)
@@ -172,7 +172,7 @@ def demo(
     settings: Settings, out: opt.Out = Path("out/demo"), frames: opt.FirstFrames = 24, overwrite: opt.Overwrite = False,
     threads: opt.Threads = 0,
 ) -> int:  # fmt: skip
-    """Color a shipped example from its first frame, and compare it with simpler ways."""
+    """Color a shipped example from its first frame, and compare it with simpler methods."""
     from omnifusion import metrics
     from omnifusion.evaluation import baselines
     from omnifusion.video import read
@@ -204,7 +204,7 @@ def correct(
     undo: Annotated[bool, option(None, "take the last correction back, exactly", "--undo")] = False,
     replay: Annotated[Path | None, option("OTHER", "repeat the corrections of another run of the clip")] = None,
 ) -> None:  # fmt: skip
-    """Correct a finished run: painted colors follow what they show; all other pixels stay unchanged."""
+    """Correct a finished run: painted colors follow their objects; all other pixels stay unchanged."""
     from omnifusion.correction import history
     from omnifusion.run.folder import copy_run, open_run
 
@@ -254,7 +254,7 @@ def suggest(
 
 
 def _extent(mask: Any) -> str:
-    """Where the first and the last of a mask's values are, in percent."""
+    """The first and the last position of a mask's true values, in percent."""
     places = mask.nonzero()
     return f"{100 * int(places.min()) / len(mask):.0f} to {100 * (int(places.max()) + 1) / len(mask):.0f} %"
 
@@ -288,7 +288,7 @@ def _measuring(
     scale: Annotated[float, option("S", "resize frames first, such as 0.5", min=0.01, max=10)] = 1.0,
     degrade: Annotated[Literal["film"] | None, option(None,
         "age the clips first: grain, flicker, weave, scratches, duplicate frames")] = None,
-    lpips_weights: Annotated[Path | None, option("PATH", "AlexNet's state dict as torchvision has it")] = None,
+    lpips_weights: Annotated[Path | None, option("PATH", "torchvision's AlexNet state dict")] = None,
     json: Annotated[Path | None, option("OUT", "keep the scores here; the same command resumes")] = None,
     markdown: Annotated[Path | None, option("OUT", "write the tables here, too")] = None,
     threads: opt.Threads = 0,
@@ -337,7 +337,7 @@ def ablate(
     measure: Callable[..., int],
     parts: Annotated[bool, option(None, "switch our own parts one by one, instead of table 2", "--parts")] = False,
 ) -> int:
-    """Score the method without some of its parts: the paper's table 2, or what each part of our own earns."""
+    """Score the method without some of its parts: the paper's table 2, or what each of our own parts adds."""
     from omnifusion.evaluation import methods, tables
 
     if parts:

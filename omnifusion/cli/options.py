@@ -23,7 +23,7 @@ Command = Callable[..., Any]
 
 
 def argument(metavar: str, help: str) -> Any:
-    """A word of the command line that has to be there."""
+    """A required argument of the command line."""
     return typer.Argument(metavar=metavar, help=help, show_default=False)
 
 
@@ -33,7 +33,7 @@ def option(metavar: str | None, help: str, *flags: str, **limits: Any) -> Any:
 
 
 def _bound(threads: int) -> int:
-    if threads:  # PyTorch's own; a run's pool is bounded by whoever makes it
+    if threads:  # PyTorch's own threads; a run's pool is bounded where it is made
         import torch
 
         torch.set_num_threads(threads)
@@ -52,7 +52,7 @@ Threads = Annotated[int, option("N", "threads at work; 0 = as many as the proces
 
 
 def takes(name: str, build: Command) -> Callable[[Command], Command]:
-    """Give a command the options of ``build``; it takes what ``build`` makes of them as its parameter ``name``."""
+    """Give a command the options of ``build``, whose result it takes as its parameter ``name``."""
     options = inspect.signature(build, eval_str=True).parameters.values()
 
     def decorate(command: Command) -> Command:
@@ -112,7 +112,7 @@ def frame_range(text: str) -> tuple[int, int]:
 
 
 def read_pictures(texts: Sequence[str] | None) -> dict[int, np.ndarray]:
-    """Pictures by frame, each named as ``IMAGE@FRAME``; a name may hold an @, and without a frame it is frame 0's."""
+    """Pictures by frame, each given as ``IMAGE@FRAME`` (a name may contain an @), or as ``IMAGE`` for frame 0."""
     from omnifusion.video import read_image
 
     paths: dict[int, str] = {}

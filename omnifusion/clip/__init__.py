@@ -1,1 +1,1 @@
-"""From what a visitor gives to what the method works on: shots, registered exemplars, luminance."""
+"""Preparation of a clip: shots, registered exemplars, luminance."""

@@ -1,7 +1,7 @@
-"""What age did to a clip, and what else its pictures hold: one pass over it before a run.
+"""One pass over a clip before a run: duplicates, flicker, grain, interlacing, fades, text, shots in color.
 
-Repeated frames are colored once, flicker is evened out and grain smoothed for matching (what is delivered is
-untouched); interlacing, fades, shots in color, logos and burned-in text are found.
+Duplicate frames are colored once; for matching only, flicker is evened out and grain smoothed. Interlacing, fades,
+shots in color, logos and burned-in text are detected, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Array = np.ndarray
 BLOCK = 16  # side in pixels of the blocks in which pictures are compared
 
 REPEATS, REPEATS_BLOCK = 0.2, 0.5
-"""Of what changes nearby, at most so much changes where a frame is repeated: on the mean, and in the worst block."""
+"""The largest change of a duplicate frame, as a share of changes nearby: in the mean, and in the worst block."""
 
 NEARBY, EVEN = 4, 12  # frames on either side that are nearby, and over which brightness is evened out
 
@@ -41,48 +41,47 @@ smoothed (docs/experiments.md)."""
 SMOOTH = 0.8  # radius in pixels by which grain is smoothed
 
 HIGH = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-"""Passes white noise as strong as it is, and little else (Immerkaer 1996)."""
+"""A filter that keeps the strength of white noise, and little else (Immerkaer 1996)."""
 
 STANDS_OUT, ALIKE, COMBED = 15, 10, 0.005
-"""Gray levels by which a line stands out, and to which its neighbors are alike; share of the picture that is so."""
+"""Gray levels by which a line differs from both neighbors, and within which these agree; share of such pixels."""
 
 INTERLACED, EXPLAINED = 0.25, 0.6
-"""Share of frames of two moments from which a clip is refused: of telecined ones, two in five are; and what is left of
-the difference between their lines once these are brought to one moment."""
+"""Share of frames of two moments from which a clip is refused (telecined: two in five); and the largest share of the
+difference between their lines that remains once these are warped to one moment."""
 
 SAMPLES = 12  # about how many frames are searched for grain, combing and colors
 PARTS = (50, 75, 90, 98)  # percentiles of a frame's light that all fall by the same share in a fade
 COLORFUL = 0.05  # share of the picture in color from which a shot is certainly in color
 
 FADED, DARK, BLACK = 0.8, 0.1, 1e-4
-"""Share of light from which on there is no fade, at which any fall is one, and the light of what is black."""
+"""Shares of light above which nothing is a fade, and below which any loss is one; and the light of black."""
 
 TEXT_LINE = 1 / 20  # of the frame's height: lines of letters are narrower
 TEXT_CONTRAST, TEXT_LIGHT, TEXT_JUMP, TEXT_SPREAD = 50, 170, 50, 15
-"""Gray levels by which a line is lighter than what is around, that it has at least, by which it comes on at once, and
-that text spreads over."""
+"""Gray levels of text: least contrast to its surroundings, least level, least sudden rise, and largest spread."""
 STEADY, STILL, MARGIN = 25, 15, 30
-"""Those by which the rest changes meanwhile at most, in the median, by which a line may change later, and by which its
-edges are darker."""
+"""More gray levels: largest median change of the picture meanwhile, largest later change of a pixel, darkening at
+edges."""
 TEXT_AREA, SETTLED, SHORTEST = 3e-3, 2, 8
-"""Least share of the picture that comes on at once, frames that a line must stay, and that text stays."""
+"""Least share of the picture that appears at once; least frames that a pixel, and that a text stays."""
 NEVER = -1000
 
 
 @dataclass(frozen=True)
 class Film:
-    """What was found in a clip.
+    """The findings of one pass over a clip.
 
     Attributes:
         shots: those of the clip, with their repeated frames.
         gain: ``(T,)`` by which brightness is multiplied to be even; 1 where nothing flickers.
         flicker: standard deviation of the logarithm of brightness from frame to frame.
         grain: standard deviation in L* at the working size.
-        combed: share of the frames looked at in which lines alternate as if they held two moments.
-        interlaced: the same, where they hold two moments for certain: movement explains the lines.
+        combed: share of the sampled frames whose lines alternate as if they held two moments.
+        interlaced: share of those that certainly hold two moments: motion explains the lines.
         light: ``(T, 4)`` light of the darker, middle, lighter and lightest parts of the frames, 1 = white.
         deviations: frame -> ``video.color_deviation`` of some frames, at least one of each shot.
-        texts: burned-in text that comes on in the middle of a shot; pixels of the working size.
+        texts: burned-in text that appears in mid-shot; pixels of the working size.
     """
 
     shots: list[Shot]
@@ -111,9 +110,9 @@ class Film:
         return shot.start + int(self.light[shot.start : shot.stop].sum(1).argmax())
 
     def colors(self) -> tuple[list[Shot], Array]:
-        """The shots that are in color; and where the others bear color all the same, ``(h, w)`` bool.
+        """The shots that are in color, and a mask ``(h, w)`` bool of colored parts (such as a logo) in the others.
 
-        Black frames and little color do not part a clip: it is in color as a whole, or not at all.
+        Black frames and little color do not divide a clip: it is in color as a whole, or not at all.
         """
         deviations = {shot.start: [d for t, d in self.deviations.items() if t in shot] for shot in self.shots}
         overlays = {start: overlay_of(samples) for start, samples in deviations.items()}
@@ -127,7 +126,7 @@ class Film:
         return colored, np.logical_or.reduce([nothing, *(x for x in overlays.values() if x is not None)])
 
     def report(self) -> dict[str, Any]:
-        """What ``report.json`` says of it."""
+        """The entry of ``report.json``."""
         return {
             "grain": round(self.grain, 2),
             "flicker": round(self.flicker, 4),
@@ -136,7 +135,7 @@ class Film:
         }
 
     def notes(self) -> list[str]:
-        """What is to be said of it before a run."""
+        """Sentences for the user to read before a run."""
         notes, repeated = [], sum(len(shot.duplicates) for shot in self.shots)
         if repeated:
             notes.append(f"{repeated} frames repeat the one before them and get its colors.")
@@ -150,14 +149,14 @@ class Film:
         return notes
 
     def fade(self, frame: int, other: int) -> float:
-        """How much of the light of ``other`` a frame has, 1 where it is no fade: all of it, or not everywhere alike."""
+        """The brightness of a frame relative to ``other`` if one is a fade of the other, else 1."""
         share = (self.light[frame] + BLACK) / (self.light[other] + BLACK)
         alike = np.clip(2 - 4 * np.log(share.max() / share.min()), share.max() < DARK, 1)
         return float(min(1.0, np.median(share) / FADED) ** alike)
 
 
 def inspect(video: Video, size: tuple[int, int]) -> Film:
-    """Look at a clip that is worked on at ``size`` (h, w)."""
+    """Inspect a clip whose working size is ``size`` (h, w)."""
     changes, worst, gains, light = list[float](), list[float](), list[float](), list[Array]()
     noise, combed, deviations, flashes = list[float](), list[tuple[bool, bool]](), dict[int, Array](), set[int]()
     step, recent, finder = max(2, len(video) // SAMPLES), deque[Array](maxlen=FLASH + 1), TextFinder()
@@ -201,7 +200,7 @@ def _with_duplicates(shot: Shot, changes: Array, worst: Array) -> Shot:
 
 
 def _even(gains: Array, shots: Sequence[Shot]) -> Array:
-    """``(T,)`` factors that take what is not smooth out of the brightness; ``gains`` are logarithms, frame to frame."""
+    """``(T,)`` factors that remove flicker: what is not smooth in time; ``gains``: logarithms, frame to frame."""
     factors = np.ones(shots[-1].stop)
     for shot in shots:
         track = np.concatenate([[0], np.cumsum(gains[shot.start : shot.stop - 1])])
@@ -218,8 +217,8 @@ def _noise(L: Array) -> float:
 def _combed(picture: Array) -> tuple[bool, bool]:
     """Whether a picture ``(H, W)`` seems to hold two moments, and whether it does for certain.
 
-    It seems so where, somewhere, lines stand out from both neighbors, which are alike, far more often than lines do
-    from the next but one. Blinds and the lines of a tube do that, too; but only two moments become alike by movement.
+    It seems so if, somewhere, lines differ from both neighbors, which agree, far more often than from the next but one.
+    So do blinds and the lines of a CRT; but only lines of two moments can be matched by motion.
     """
 
     def share(rows: int) -> Array:
@@ -260,15 +259,15 @@ class Text:
 
 
 class TextFinder:
-    """Finds text that comes on in the middle of a shot, in frames that are added one after another: nothing before it
-    has its color, and it is white."""
+    """Finds text that appears in mid-shot, in frames that are added in order: no earlier frame has its color, so it is
+    colored white."""
 
     def __init__(self) -> None:
         self.texts: list[Text] = []
         self._before: Array | None = None
 
     def add(self, t: int, picture: Array) -> None:
-        """Look at frame ``t``, ``(h, w)`` uint8."""
+        """Add frame ``t``, ``(h, w)`` uint8."""
         L = picture.astype(np.float32)
         if self._before is None:
             self._born, self._level = np.full(L.shape, NEVER), L

@@ -1,4 +1,4 @@
-"""From what a visitor gives to what the method works on: luminance at the working size, exemplars in place, shots."""
+"""Preparation of a clip: luminance at the working size, registered exemplars, shots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from omnifusion.state import ColorState, Exemplar, Video
 from omnifusion.video import GRAY_SPREAD
 from omnifusion.visualize import stretch
 
-PAINTED = 0.75  # share that is opaque under which a picture is painted over its frame; of others, a part is missing
+PAINTED = 0.75  # opaque share below which a picture is taken as painted over its frame
 COMPARED_SIDE = 448  # longest side in pixels of the frames in which shots are compared
 
 
@@ -34,15 +34,15 @@ class Clip:
     Attributes:
         video: as decoded; its luminance at full size is what the result keeps.
         size: the working size (h, w).
-        exemplars: frame index -> colored picture ``(3, H, W)`` uint8, lined up with the frame at full size; one with
-            an alpha channel, ``(4, H, W)``, counts where it is opaque.
-        fits: frame index -> correlation of the exemplar's luminance with the frame's, as given and in its place.
-        film: what was found in it.
-        shots: cover the clip, in an order in which they can be colored.
+        exemplars: frame index -> colored picture ``(3, H, W)`` uint8, aligned with the frame at full size; one with an
+            alpha channel, ``(4, H, W)``, is used where it is opaque.
+        fits: frame index -> correlation of the exemplar's luminance with the frame's, as given and once registered.
+        film: see ``film.inspect``.
+        shots: of the whole clip, in coloring order.
         truth: whether ``video`` holds the true colors, so that the result can be scored.
         notes: sentences that the user should read before the run.
-        colored: the shots of a clip that is gray else which are in color, and keep it.
-        overlay: where a gray clip bears color all the same, such as a logo, which it keeps; ``(h, w)`` bool.
+        colored: shots in color of an otherwise gray clip, which keep their colors.
+        overlay: colored parts of a gray clip, such as a logo, which keep their colors; ``(h, w)`` bool.
     """
 
     video: Video
@@ -72,7 +72,7 @@ class Clip:
         return {i: working_chroma(image, self.size) for i, image in self.exemplars.items()}
 
     def report(self) -> dict[str, Any]:
-        """What ``report.json`` says of the exemplars' places and of where each shot's colors come from."""
+        """The entries of ``report.json`` on registration, film, and the sources of each shot's colors."""
         return {
             "registration": [
                 {"frame": frame, "before": round(before, 4), "after": round(after, 4)}
@@ -93,7 +93,7 @@ class Clip:
 
     def full_size(self, state: ColorState, frame: int, first: int = 0, decoded: np.ndarray | None = None) -> np.ndarray:
         """Frame ``frame`` of the result, ``(3, H, W)`` uint8: the input's own luminance with the colors of ``state``,
-        which begins with frame ``first``; ``decoded``, where it is at hand. What is in color already stays as it is.
+        which begins with frame ``first``; ``decoded``: the input's frame, if at hand. Shots in color stay as they are.
 
         Chroma is brought to full size by bicubic interpolation (guided filters measured worse, docs/experiments.md);
         an exemplar gives its frame its chroma at full size, unsoftened.
@@ -115,13 +115,13 @@ class Clip:
         return to_uint8(compose(L, ab)).numpy()
 
     def _covered(self, pixels: np.ndarray, light: Tensor) -> Tensor:
-        """Which of the frame's pixels that are ``light`` lie on or beside some of the working size, ``(H, W)`` bool."""
+        """``light`` ``(H, W)`` bool, restricted to the surroundings of ``pixels`` of the working size."""
         mask = np.zeros(self.size, np.uint8)
         mask.flat[pixels] = 1
         return torch.from_numpy(stretch(cv2.dilate(mask, np.ones((3, 3))), self.video.size) > 0) & light
 
     def _fade(self, L: Tensor, frame: int, shot: Shot) -> Tensor | float:
-        """The share of chroma that a frame of L* ``L`` keeps if it has less light than where its colors come from.
+        """The share of chroma that a frame of L* ``L`` keeps if it is darker than the one that its colors come from.
 
         CIELAB's chroma grows with the cube root of light, as L* + 16 does; in the dark with light, as L* does.
         """
@@ -135,13 +135,13 @@ class Clip:
 
 
 def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: bool = False) -> Clip:
-    """Check and register what was given.
+    """Check a clip and its exemplars, and register these.
 
     A color clip without exemplars is the paper's protocol: its first frame is the exemplar. A gray clip without
     exemplars is left to the prior.
 
     Args:
-        video: the clip; color is used only as an exemplar and as truth.
+        video: the clip; color is used only as an exemplar and as ground truth.
         exemplars: colored pictures and the frames they show.
         max_side: longest side of the working size in pixels.
         force: accept an exemplar that does not seem to show its frame, and a clip that seems to be interlaced.
@@ -200,7 +200,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
 
 
 def _note(shot: Shot, exemplars: Collection[int]) -> str:
-    """What is to be said of the shot's colors; empty where it has an exemplar."""
+    """The sentence on a shot's colors; empty if it has an exemplar."""
     where, middle = f"Frames {shot.start} to {shot.stop - 1}", (shot.start + shot.stop) // 2
     if any(e in shot for e in exemplars):
         return ""
@@ -225,7 +225,7 @@ def working_luminance(
 
 
 def overlaid(image: np.ndarray, size: tuple[int, int], pixel_aspect: float = 1.0) -> np.ndarray:
-    """A picture that was painted over a frame, ``(4, h, w)`` uint8, at the frame's ``size`` (H, W).
+    """A picture painted over a frame, ``(4, h, w)`` uint8, at the frame's ``size`` (H, W).
 
     Raises:
         InputError: it is of another shape, or nothing of it is opaque.
@@ -241,7 +241,7 @@ def overlaid(image: np.ndarray, size: tuple[int, int], pixel_aspect: float = 1.0
 
 
 def opaque(image: np.ndarray) -> np.ndarray:
-    """Where a picture ``(3 or 4, H, W)`` counts, ``(H, W)`` bool."""
+    """Where a picture ``(3 or 4, H, W)`` is opaque, ``(H, W)`` bool."""
     return np.ones(image.shape[1:], bool) if len(image) == 3 else image[3] >= 128
 
 

@@ -1,8 +1,8 @@
-"""An exemplar is checked against its frame and laid over it.
+"""Registration: an exemplar is checked against its frame and aligned with it.
 
 People color a scan of their own, crop it differently, change its contrast. So the picture is moved: by an affine map,
 from features (SIFT, RANSAC) or by maximizing the correlation (ECC, Evangelidis & Psarakis 2008), whichever fits better;
-then by what dense flow (DIS) is sure of. All of it on luminance from which local brightness and contrast are taken.
+then by dense flow (DIS) where that is certain. All this uses luminance without local brightness and contrast.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ WORTHWHILE = 0.01  # gain in correlation of detail for which a movement is accep
 STRETCH = 0.35  # largest deviation of the affine map from the identity, as a share
 AGREEING = 12  # matches that must agree on an affine map
 WORKING_SIDE = 720  # px, longest side at which the movement is sought
-LEAST_ALIKE = 0.2  # correlation of detail around a pixel from which its match counts
+LEAST_ALIKE = 0.2  # correlation of detail around a pixel from which its match is accepted
 FLAT = 600.0  # variance of detail under which surroundings are flat, and match anything
 NO_CHROMA = 3.0  # of the most colorful thousandth: under it a picture has no color
 EVEN_BAR = 12  # gray levels between the darkest and the lightest of a line of a bar
-BETTER, TURNED = 0.1, 0.5  # gain in correlation for which a picture is laid otherwise, and from which turned
+BETTER, TURNED = 0.1, 0.5  # gain in correlation for which a placement is preferred; correlation that rotated ones need
 REACH = 0.03  # of the longer side: how far flow may move what the affine map left
 
 Box: TypeAlias = tuple[slice, slice, slice]
@@ -45,10 +45,10 @@ class Registered:
     """An exemplar in place.
 
     Attributes:
-        image: ``(3, H, W)`` uint8 at the frame's size, in its place; with a fourth channel, 0 where nothing of the
-            picture was found to match, where there is such a part.
-        before: correlation of its luminance with the frame's, in [-1, 1], as it was given.
-        after: the same in its place.
+        image: ``(3, H, W)`` uint8 at the frame's size, aligned; if a part matches nothing, with a fourth channel that
+            is 0 there.
+        before: correlation of its luminance with the frame's, in [-1, 1], as given.
+        after: the same once aligned.
         warning: one sentence where the user should look, else None.
     """
 
@@ -59,9 +59,9 @@ class Registered:
 
 
 def register(image: np.ndarray, frame: np.ndarray, force: bool = False, pixel_aspect: float = 1.0) -> Registered:
-    """Lay a colored picture over the gray frame it shows.
+    """Align a colored picture with the gray frame it shows.
 
-    One that lines up already is only resized, and not even that at equal size.
+    One that is already aligned is only resized.
 
     Args:
         image: ``(3, h, w)`` uint8 sRGB, the colored picture; ``(4, h, w)`` where some of it is transparent.
@@ -113,7 +113,7 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False, pixel_as
 
 
 def _check_color(image: np.ndarray, force: bool) -> list[str]:
-    """Refuse a picture ``(3, h, w)`` without color; what is to be said of one with little."""
+    """Refuse a picture ``(3, h, w)`` without color; returns warnings about one with little."""
     ab = rgb_to_lab(resize(from_uint8(image)[None], fit_size(image.shape[1:], 128)))[0, 1:].numpy()
     if np.percentile(np.hypot(*ab), 99.9) < NO_CHROMA and not force:
         raise InputError(
@@ -127,11 +127,11 @@ def _check_color(image: np.ndarray, force: bool) -> list[str]:
 def _lay(
     image: np.ndarray, frame: np.ndarray, target: np.ndarray, pixel_aspect: float
 ) -> tuple[np.ndarray, float, list[str]]:
-    """A picture ``(3 or 4, h, w)`` at the size of its frame, whose L* is ``target``; how far it is stretched, as a
-    logarithm; and what was done to it.
+    """Fit a picture ``(3 or 4, h, w)`` to the size of its frame, whose L* is ``target``; returns it, the logarithm of
+    its stretch, and what was done to it.
 
-    As a whole or without bars of its own, over the frame or between the frame's bars: as its shape allows, and where it
-    shows the frame best. Turned, only where it shows the frame in no other way.
+    It is tried with and without its own bars, over the frame and between the frame's bars, as its shape allows; the
+    best fit is taken. It is rotated only if it shows the frame in no other way.
     """
     best, most = (_over(image, frame, _whole(frame)), abs(_stretch(image, frame)), list[str]()), -1.0
     for turn in (0, 1, 3, 2):
@@ -163,7 +163,7 @@ def _whole(image: np.ndarray) -> Box:
 
 
 def _ways(image: np.ndarray, frame: np.ndarray) -> Iterator[tuple[Box, Box]]:
-    """What of a picture may be laid over what of a frame: all over all, then each without its bars."""
+    """Pairs of regions to align: whole picture to whole frame, then each without its black bars."""
     whole = _whole(image), _whole(frame)
     yield whole
     yield from (way for way in product((whole[0], _content(image)), (whole[1], _content(frame))) if way != whole)
@@ -182,7 +182,7 @@ def _over(image: np.ndarray, frame: np.ndarray, box: Box) -> np.ndarray:
 
 
 def _content(image: np.ndarray) -> Box:
-    """What of a picture ``(3 or 4, h, w)`` lies between its bars."""
+    """The part of a picture ``(3 or 4, h, w)`` between its bars."""
     values = np.where(image[3] >= 128, image[1], 0) if len(image) == 4 else image[1]
 
     def between(lines: np.ndarray) -> slice:

@@ -1,4 +1,4 @@
-"""Cuts inside a clip, and which shots look alike: each shot is colored by itself, or from one that shows the same."""
+"""Cuts inside a clip, and which shots look alike: each shot is colored by itself, or from one of the same scene."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from omnifusion.geometry import fit_size
 from omnifusion.state import Video
 
 THUMBNAIL = 256  # px, longest side: enough to see a cut
-SHORTEST = 5  # frames between two cuts: of those that are nearer, the clearest counts
+SHORTEST = 5  # least frames between two cuts; of closer ones, the clearest is kept
 WINDOW = 5  # changes that are looked at together
 LEAST_CHANGE = 15.0  # gray levels of 255
 STANDS_OUT = 3.0  # times the mean of the window's other changes
 FLASH = 5  # frames that a flash lasts at most
-RETURN = 0.3  # of a flash's change: what is left of it between the frames before and after
+RETURN = 0.3  # share of a flash's change that may remain between the frames before and after
 FEATURES = 1000  # per frame, by which shots are compared
 AREA = 0.02  # least share of the frame that agreeing features span: a logo or a line of subtitles is in every shot
 NEAREST = 12  # colored shots, nearest in time, to which a shot is compared
@@ -34,13 +34,13 @@ Features = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Shot:
-    """The frames from one cut to the next, and all that decides where their colors come from.
+    """The frames from one cut to the next, and where their colors come from.
 
     Attributes:
         start, stop: its first frame, and the first that is not its own.
         reference_frame: a frame of another shot that shows the same and is colored before it; None = there is none.
         anchor_frames: adjacent frames that are colored before it; only a window of a longer shot has them.
-        duplicates: frame that repeats another of this shot -> that frame. It is not processed, and gets its colors.
+        duplicates: duplicate frame -> the frame of this shot that it repeats and whose colors it shares.
     """
 
     start: int
@@ -70,7 +70,7 @@ class Shot:
 
     @property
     def sources(self) -> list[int]:
-        """The frames outside it that it is tracked from: its anchor frames, or else its reference frame."""
+        """The frames outside the shot that it takes colors from: its anchor frames, else its reference frame."""
         return [*self.anchor_frames] if self.anchor_frames or self.reference_frame is None else [self.reference_frame]
 
     @property
@@ -80,7 +80,7 @@ class Shot:
 
     @property
     def remote_reference(self) -> int | None:
-        """The reference frame of a window, used for color matching only: what its anchor frames no longer show."""
+        """The reference frame of a window, used only for transfer of colors that its anchor frames no longer show."""
         return self.reference_frame if self.anchor_frames else None
 
     @property
@@ -101,7 +101,7 @@ def find_shots(video: Video) -> list[Shot]:
 
 
 def flash(changes: Sequence[float], recent: Sequence[np.ndarray], small: np.ndarray) -> set[int]:
-    """Which of the last changes are no cuts, for with the thumbnail ``small`` returns what was seen before them."""
+    """Recent changes that are a flash, not cuts: the thumbnail ``small`` again shows what preceded them."""
     for lag in range(2, len(recent) + 1):
         between = range(len(changes) - lag, len(changes))
         peak, usual = max(changes[k] for k in between), float(np.median(changes[-4 * FLASH :]))
@@ -115,8 +115,8 @@ def cut(changes: Sequence[float], flashes: Collection[int] = ()) -> list[Shot]:
     """The shots of a clip, which follow one another and cover it, by the mean change from each frame to the next.
 
     A cut is a mean change of luminance that stands out from the two on either side; where the clip begins or ends, from
-    the nearest four, twice as clearly. Fast motion, fades and dissolves are none. (The same as AdaptiveDetector of
-    PySceneDetect, with its constants, but for the ends; that package brings a desktop's OpenCV along.)
+    the nearest four, twice as clearly. Fast motion, fades and dissolves are no cuts. (The same as AdaptiveDetector of
+    PySceneDetect, with its constants, except at the ends; that package brings a desktop's OpenCV along.)
 
     Args:
         flashes: changes that are no cuts.
@@ -142,7 +142,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
 
 
 def change(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
-    """From one thumbnail to the next: the logarithm of the change of brightness, and what else changes ``(h, w)``."""
+    """From one thumbnail to the next: the logarithm of the ratio of brightness, and the other changes ``(h, w)``."""
     gain = float(np.median(np.log((b + 8) / (a + 8))))
     return gain, cv2.absdiff(b, a * np.float32(np.exp(gain)))
 
@@ -150,11 +150,11 @@ def change(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
 def find_references(
     shots: Sequence[Shot], exemplars: Collection[int], luminance: Callable[[int], np.ndarray]
 ) -> list[Shot]:
-    """The shots in an order in which they can be colored, each without an exemplar with its reference frame.
+    """The shots in coloring order, each without an exemplar with a reference frame if an earlier one looks alike.
 
     Two shots look alike where ``AGREEING`` features of a frame of one are found in a frame of the other under one
     turn, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first, middle
-    and last frames are compared. A shot that is like no colored one is colored from nothing, and others may follow.
+    and last frames are compared. A shot like no colored one is colored without reference, and others may follow.
 
     Args:
         shots: in the order of time.
@@ -174,7 +174,7 @@ def find_references(
 
     @cache
     def likeness(start: int, other: int) -> tuple[int, int]:
-        """How many features agree, and in which frame of the other shot, where they are most."""
+        """The largest number of agreeing features, and the frame of the other shot that has it."""
         pairs = ((described(i), described(j), j) for j in views(other) for i in views(start))
         return max((agreement(here, there, area), j) for (here, area), (there, _), j in pairs)
 

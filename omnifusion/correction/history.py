@@ -31,11 +31,11 @@ from omnifusion.visualize import stretch
 
 @dataclass(frozen=True)
 class Correction:
-    """What is asked of a run.
+    """A correction of a run.
 
     Attributes:
-        patches: frame -> picture ``(4, H, W)`` uint8 painted over it, of which what is opaque counts, or ``(3, H, W)``.
-        locks: frame -> picture of which what is opaque (with an alpha channel) or bright stays as it is.
+        patches: frame -> picture ``(4, H, W)`` uint8 painted over it, used where it is opaque, or ``(3, H, W)``.
+        locks: frame -> picture that is opaque (with an alpha channel) or bright where the frame stays as it is.
         frames: first and last frame that may change; None = all.
     """
 
@@ -53,8 +53,8 @@ class FrameCorrected(Step):
 
 
 def correct_run(run: RunFolder, correction: Correction) -> Steps[RunFolder]:
-    """Correct a run in its folder; each corrected frame comes as a ``FrameCorrected`` step as soon as it is known.
-    InputError if what is asked cannot be done, or the disk is full."""
+    """Correct a run in its folder; yields a ``FrameCorrected`` step for each corrected frame. InputError if the
+    correction cannot be made, or the disk is full."""
     if not run.can_correct:
         raise InputError(f"{run.folder} is not finished, or ships without what a correction needs; run it first.")
     video, state, size = run.video(), run.state(), tuple(run.report["working_size"])
@@ -114,7 +114,7 @@ def undo(run: RunFolder) -> RunFolder:
 
 
 def _kept(manifest: Manifest, entry: str, name: str) -> Path:
-    """The path of a file that is about to be replaced, once it is kept in a correction's ``before``."""
+    """Back up a file in a correction's ``before``; returns the path that may now be written."""
     manifest.claim(f"{entry}/before/{name}")
     link(manifest.folder / name, manifest.folder / entry / "before" / name)
     return manifest.folder / name
@@ -130,13 +130,13 @@ def _restore(before: Path) -> None:
 
 
 def _in_file(run: RunFolder, state: ColorState, t: int) -> dict[str, Tensor]:
-    """The colors of frame ``t`` as files have them: see ``RunFolder.first_iteration``."""
+    """The colors of frame ``t`` for its file: iterations counted within the segment (``RunFolder.first_iteration``)."""
     colors, before = {name: getattr(state, name)[t] for name in COLORS}, 3 * run.first_iteration(t)
     return colors | {"origin": torch.where(colors["origin"] > 0, colors["origin"] - before, colors["origin"])}
 
 
 def history(run: RunFolder) -> list[Correction]:
-    """The corrections of a run in their order, as they were asked for, to be repeated on another."""
+    """The corrections of a run in their order, ready to be repeated on another run."""
 
     def read_all(row: dict[str, Any], kind: str, frames: list[int]) -> dict[int, np.ndarray]:
         entry = run.folder / f"corrections/{row['number']:04d}"
@@ -155,8 +155,8 @@ def corrections(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def provenance(state: ColorState, run: RunFolder) -> Tensor:
-    """Whose color each pixel has, ``(T, h, w)``: the frame of its exemplar, or -k for the k-th correction; the frame
-    that the prior invented it for where there was no exemplar."""
+    """Where each pixel's color comes from, ``(T, h, w)``: the frame of its exemplar, or -k for the k-th correction;
+    without an exemplar, the frame that the prior colored."""
     owner = first_sources(state) // state.L[0].numel()
     for row in corrections(run):
         owner = torch.where(state.iteration == row["iteration"], -row["number"], owner)
@@ -169,7 +169,7 @@ def _with_alpha(image: np.ndarray, video: Video) -> np.ndarray:
 
 
 def _locked(image: np.ndarray, video: Video) -> np.ndarray:
-    """What a picture locks, ``(H, W)`` bool at the clip's size."""
+    """The pixels that a picture locks, ``(H, W)`` bool at the clip's size."""
     alpha = image[3] if len(image) == 4 else image.mean(0).astype(np.uint8)
     return opaque(overlaid(np.stack([alpha] * 4), video.size))
 
@@ -177,8 +177,8 @@ def _locked(image: np.ndarray, video: Video) -> np.ndarray:
 def _corrected(
     run: RunFolder, correction: Correction, video: Video, before: ColorState, after: ColorState, frame: int
 ) -> np.ndarray:
-    """A frame at full size, ``(3, H, W)`` uint8: as it was, but where its pixel at the working size was corrected, or
-    paint at full size lies."""
+    """A frame at full size, ``(3, H, W)`` uint8: unchanged except where its pixel at the working size was corrected, or
+    paint lies."""
     old = run.frame(frame).transpose(2, 0, 1)
     changed = stretch((after.origin[frame] != before.origin[frame]).numpy(), video.size)
     ab = resize(after.ab[frame][None], video.size)[0]

@@ -1,8 +1,8 @@
-"""Correct colors: painted pixels, and all pixels that show the same, take other ones.
+"""Corrections: painted pixels, and all pixels that show the same, get new colors.
 
 Every pixel names the one that its color mainly came from (``ColorState.source``): its provenance. A propagated pixel
-shows the same as its source; an inpainted one starts a track of its own, since what looks alike need not be the same.
-So a track starts at one pixel and holds all pixels whose sources lead there, earlier and later in the clip.
+shows the same as its source; an inpainted one starts a new track, since similarity is not identity. So a track starts
+at one pixel and holds all pixels whose sources lead there, earlier and later in the clip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from omnifusion.propagate import LUMINANCE_SIGMA, MOVING_SIGMA
 from omnifusion.state import ColorState, Origin
 from omnifusion.transfer import MAX_CANDIDATES, NEIGHBORS, subset
 
-CLOSING_RADIUS = 3.0  # px, of a traced region: sources are whole pixels, so that some are missing
+CLOSING_RADIUS = 3.0  # px, for gaps in a traced region: sources are whole pixels, so that some are missing
 # Distance in a*, b* and half of L* within which pixels that a patch's frame does not show join those that it shows, and
 # the distance in the same that the longer side of a frame is worth
 SIMILAR, POSITION_WEIGHT = 3.0, 30.0
@@ -36,7 +36,7 @@ def sources(state: ColorState) -> Tensor:
 
 
 def resolve(pointers: Tensor) -> Tensor:
-    """Follow ``pointers`` ``(N,)`` to those that point at themselves; InputError if some form a circle."""
+    """Follow ``pointers`` ``(N,)`` to those that point at themselves; InputError if some form a cycle."""
     for _ in range(len(pointers).bit_length() + 1):
         if torch.equal(further := pointers[pointers], pointers):
             return pointers
@@ -63,8 +63,8 @@ class ColorLineage:
         self.state, self.sources, self.track_ids = state, sources(state), track_ids(state)
 
     def trace(self, frame: int, region: Tensor) -> Tensor:
-        """Find what shows the same as a region ``(h, w)`` bool of a frame: for every pixel of the clip ``(T, h, w)``
-        the region's pixel that shows it, by its number in the frame; -1 for all others."""
+        """Find all pixels that show the same as a region ``(h, w)`` bool of a frame: ``(T, h, w)``, for each of them
+        the number in the frame of the region's pixel that it corresponds to; -1 for all others."""
         shows, pointers = torch.full_like(self.sources, -1), self.sources.clone()
         for start, pixel in self._track_starts(frame, region):
             shows[start], pointers[start] = pixel, start
@@ -72,8 +72,8 @@ class ColorLineage:
 
     def _track_starts(self, frame: int, region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The pixels at which tracks through a region start, and the region's pixel that shows each; its own pixels
-        come last. An inpainted pixel's track starts where the nearest one that is not inpainted would have it: things
-        are rigid in the small."""
+        come last. An inpainted pixel's track starts where the nearest one that is not inpainted would have it: objects
+        are locally rigid."""
         (h, w), inside = region.shape, region.numpy()
         area, own = h * w, np.flatnonzero(inside)
         starts, tracked = [], inside & (self.state.kind[frame] != Origin.INPAINTED).numpy()
@@ -97,7 +97,7 @@ class ColorLineage:
         return [*starts, (torch.from_numpy(own + frame * area), torch.from_numpy(own))]
 
     def _ancestors(self, numbers: np.ndarray) -> np.ndarray:
-        """The pixels ``(T, h, w)`` bool that the colors of those called ``numbers`` came through."""
+        """The pixels ``(T, h, w)`` bool that the colors of the pixels ``numbers`` came through."""
         passed, pixels = torch.zeros(self.sources.shape, dtype=torch.bool), torch.from_numpy(numbers)
         while len(pixels):
             pixels = self.sources[pixels]
@@ -106,8 +106,8 @@ class ColorLineage:
         return passed.reshape(self.track_ids.shape).numpy()
 
     def _extended(self, frame: int, shows: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        """``shows`` ``(h, w)``, -1 where nothing of the region is, extended over what the region's frame shows neither
-        in the region nor ``outside`` it: the most similar pixels around vote."""
+        """``shows`` ``(h, w)`` (-1 = not the region) extended to pixels that the region's frame shows neither in the
+        region nor ``outside`` it, by a vote of the most similar pixels around."""
         decided, size = (shows >= 0) | outside, shows.shape
         if decided.all() or not (shows >= 0).any():
             return shows
@@ -125,7 +125,7 @@ class ColorLineage:
 
 
 def _closed(values: np.ndarray) -> np.ndarray:
-    """``values`` ``(h, w)``, -1 where there is none, with gaps of up to twice ``CLOSING_RADIUS`` filled from beside."""
+    """``values`` ``(h, w)``, -1 where there is none, with gaps of up to twice ``CLOSING_RADIUS`` closed."""
     if (values < 0).all():
         return values
     distance, (y, x) = distance_transform_edt(values < 0, return_indices=True)
@@ -143,16 +143,16 @@ def correct(
 ) -> Steps[ColorState]:
     """Give painted pixels, and all that show the same, the colors of the patches.
 
-    Every other pixel, and what is locked, is the same bit for bit. Frames come by their distance from a patch.
+    All other pixels and all locked ones stay bit-identical. Frames come in order of their distance from a patch.
 
     Args:
-        patches: frame -> ab ``(2, h, w)``, NaN where it is open.
-        locks: frame -> ``(h, w)`` bool: what is to stay as it is, with all that shows the same in other frames.
+        patches: frame -> ab ``(2, h, w)``, NaN where it has no color.
+        locks: frame -> ``(h, w)`` bool: pixels to keep, with all that show the same in other frames.
         frames: those that may change; None = all.
-        iteration: of the corrected pixels, which tells them from all others; None = the next.
+        iteration: number that identifies the corrected pixels; None = the next.
 
     Raises:
-        InputError: a patch or a lock outside the clip, or nothing that is painted may change.
+        InputError: a patch or a lock outside the clip, or all painted pixels are locked or outside ``frames``.
     """
     locks, frames, last = locks or {}, range(len(state)) if frames is None else frames, len(state) - 1
     for frame in (*patches, *locks):
@@ -166,7 +166,7 @@ def correct(
     for frame, locked in locks.items():
         free &= lineage.trace(frame, locked) < 0
     painted = {i: ab[0].isfinite() for i, ab in patches.items()}
-    for i, region in painted.items():  # what is painted itself changes unless its own frame is locked there
+    for i, region in painted.items():  # painted pixels change unless their own frame is locked there
         if i in frames:
             free[i] |= region & ~locks.get(i, torch.zeros_like(region))
     painted = {i: region & free[i] for i, region in painted.items() if bool((region & free[i]).any())}
@@ -201,7 +201,7 @@ def _gathered(
 ) -> Tensor:
     """The colors ``(2, N)`` of the pixels ``source`` of the painted frame ``i`` for a region of frame ``j``."""
     _, (y, x) = distance_transform_edt(~painted.numpy(), return_indices=True)
-    paint = patch[:, y, x].numpy()  # beyond its rim the patch goes on as it ends
+    paint = patch[:, y, x].numpy()  # beyond its rim the patch has its nearest colors
     pixels, points = np.flatnonzero(region), match.points_of(source[region].numpy(), region.shape[1])
     sigma = np.full(len(pixels), MOVING_SIGMA, np.float32)
     target_L, source_L = state.L[j, 0].numpy(), state.L[i, 0].numpy()

@@ -1,8 +1,8 @@
-"""From scribbles to colors: a scribble, connected and of one color, colors the thing that it lies in, up to its edges.
+"""From scribbles to colors: a connected scribble of one color colors the object under it, up to its edges.
 
-Each is cut out of its frame by GrabCut (Rother, Kolmogorov and Blake 2004). Plain GrabCut sees colors alone; this one
-also sees what sets the scribble apart from its surroundings in luminance, texture and the features of the bundled
-prior's encoder, which know what photographs show even without color.
+Each object is cut out of its frame by GrabCut (Rother, Kolmogorov and Blake 2004). Plain GrabCut uses colors alone;
+this one also uses what distinguishes the scribble from its surroundings in luminance, texture and features of the
+bundled prior's encoder, which recognizes objects even without color.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ MAX_SCRIBBLES = 24  # the largest spread; further ones color what they cover
 # Fitted to the masks of 24 frames and five kinds of scribbles along each.
 LIKENESS, DISTANCE, HULL = 1.9, 1.0, 1.4
 CERTAIN = 4.6  # log odds (99 to 1) from which on GrabCut is not asked
-ROUNDS = 2  # of cutting out; every time but the first, what sets a scribble apart is learned from the cut before
-KEEP, OPEN = -1, -2  # instead of a color: of scribbles over what is to stay as it is, and where there is none
+ROUNDS = 2  # of cutting out; each but the first learns from the object that the one before cut out
+KEEP, OPEN = -1, -2  # instead of a color: for scribbles over pixels to keep, and for no scribble
 
 
 class Appearance(NamedTuple):
@@ -78,15 +78,15 @@ def _standard(x: Array, least: float) -> Array:
 
 
 def spread(picture: Array, scribbles: Array, keep: Array | None = None) -> Array:
-    """Color what the scribbles lie in: ``(4, H, W)`` uint8, the frame in its new colors, opaque where scribbles reach.
+    """Color the objects under scribbles: ``(4, H, W)`` uint8, the frame in its new colors, opaque in these objects.
 
-    Where scribbles of two colors reach, or what is to be kept, the more likely one wins. Luminance stays; chroma is the
-    scribble's, and less in shadows.
+    Where scribbles of two colors compete, or one with pixels to keep, the more likely one wins. Luminance stays; chroma
+    is the scribble's, and less in shadows.
 
     Args:
         picture: the frame, ``(3, H, W)`` uint8, gray or in the colors that are to be corrected.
-        scribbles: ``(4, H, W)`` uint8; what is opaque is painted. InputError if nothing is.
-        keep: ``(H, W)`` bool, scribbles over what is to stay as it is; None = none.
+        scribbles: ``(4, H, W)`` uint8, opaque where painted. InputError if nothing is.
+        keep: ``(H, W)`` bool, scribbles over pixels to keep; None = none.
     """
     full = picture.shape[1:]
     if scribbles.shape[1:] != full or (keep is not None and keep.shape != full):
@@ -115,7 +115,7 @@ def spread(picture: Array, scribbles: Array, keep: Array | None = None) -> Array
 
 
 def _reach(look: Appearance, codes: Array) -> Array:
-    """Whose color each pixel ``(h, w)`` of ``SIDE`` takes."""
+    """The color code that each pixel ``(h, w)`` of ``SIDE`` takes."""
     numbers, size = label(codes, background=OPEN, connectivity=2), look.L.shape
     _, first, areas = np.unique(numbers[numbers > 0], return_index=True, return_counts=True)
     largest = 1 + np.argsort(-areas, kind="stable")[:MAX_SCRIBBLES]
@@ -129,7 +129,7 @@ def _reach(look: Appearance, codes: Array) -> Array:
 
 
 def _covered(mask: Array, size: tuple[int, int]) -> Array:
-    """A mask at another size: what it covers by half, or by half as much as the most where it is thin."""
+    """A mask at another size: pixels that it covers by half, or by half of its largest cover where it is thin."""
     share = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
     return (share > 0.5 * share.max()) & (share > 0)
 

@@ -1,4 +1,4 @@
-"""Which frame would help most as another exemplar: an uncertain one, far from the exemplars that there are."""
+"""Which frame would help most as another exemplar: an uncertain one, far from all exemplars."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from omnifusion.visualize import TINTS, stretch
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A frame worth coloring next; the share of the clip's uncertainty that it would settle, if that falls as an
-    exemplar comes nearer; and where in it most of its own uncertainty lies, ``(h, w)`` bool."""
+    """A frame worth coloring next; the share of the clip's uncertainty that it would resolve if that is proportional to
+    the distance from an exemplar; and the ``(h, w)`` bool region of most of its own uncertainty."""
 
     frame: int
     share: float
@@ -29,7 +29,7 @@ def uncertainty(state: ColorState) -> Tensor:
 
 
 def suggest(state: ColorState, most: int = 3) -> list[Suggestion]:
-    """Up to ``most`` frames, best first: each brings exemplars as near as can be to frames, by their uncertainty."""
+    """Up to ``most`` frames, best first: each brings exemplars as near to uncertain frames as possible."""
     unsure, frames = uncertainty(state), torch.arange(len(state))
     weight = unsure.mean((1, 2)) + 1e-3
     exemplars = state.kind.eq(int(Origin.EXEMPLAR)).all(-1).all(-1)

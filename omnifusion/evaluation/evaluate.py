@@ -49,13 +49,13 @@ def evaluate(
 
     Args:
         out: a JSON file, written after every clip; clips that it holds without an error are not run again.
-        lpips_weights: see ``metrics.load_lpips``; where torchvision's own cannot be had, there is no LPIPS.
+        lpips_weights: see ``metrics.load_lpips``; if torchvision's own are not available, there is no LPIPS.
 
     Raises:
         InputError: ``out`` holds something else, or ``lpips_weights`` or the prior cannot be read.
         OSError: ``out`` cannot be written.
     """
-    check_source(protocol.settings)  # a prior that cannot be had must cost nobody a fit
+    check_source(protocol.settings)  # a missing prior is reported before any work
     stages = stages or Stages()
     content: dict[str, Any] = {"protocol": asdict(protocol) | {"methods": list(methods)}, "no_lpips": "", "rows": []}
     content["machine"] = f"{platform.machine()}, {stages.threads or cores()} threads"

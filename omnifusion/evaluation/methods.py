@@ -133,7 +133,7 @@ PARTS: dict[str, tuple[Changes, Changes]] = {
 
 
 def _changed(changes: Changes, sample: Sample) -> Steps[Result]:
-    """Run OmniFusion under changed settings; on the shared trackers, unless the fit is another."""
+    """Run OmniFusion under changed settings; on the shared trackers, unless ``omnimotion`` differs."""
     values = {name: value(sample.settings) if callable(value) else value for name, value in changes.items()}
     settings = replace(sample.settings, **values)
     trackers = sample.trackers if settings.omnimotion == sample.settings.omnimotion else {}

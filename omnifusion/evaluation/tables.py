@@ -37,7 +37,7 @@ uint8 PSNR is ColorMNet's released formula, whose differences wrap at 256: gray 
 
 
 def markdown(table: pd.DataFrame, form: str = ".2f") -> str:
-    """Write a table whose index is its first column, scores as ``COLUMNS`` has it and others in ``form``."""
+    """Write a table whose index is its first column, scores formatted as in ``COLUMNS`` and others by ``form``."""
     headings, forms = zip(*(COLUMNS.get(name, (name, form)) for name in table.columns), strict=True)
     table = table.astype(object).where(table.notna(), None).set_axis(headings, axis=1)
     return str(table.to_markdown(floatfmt=("", *forms), missingval="–"))
@@ -85,7 +85,7 @@ def table_2(rows: pd.DataFrame) -> str:
 
 
 def part_table(rows: pd.DataFrame) -> str:
-    """Write what each part earns and costs: the PSNR with it, and how the mean scores change by it."""
+    """Write what each part adds and costs: the PSNR with it, and how the mean scores change by it."""
     scores = {"psnr": "PSNR, dB", "ciede2000": "ΔE00", "cdc": "CDC", "cpu_seconds": "CPU s"}
     by_method = rows.set_index(["method", "clip"])[list(scores)]
     table = {}

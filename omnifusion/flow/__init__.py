@@ -1,1 +1,1 @@
-"""Optical flow between frames, what it is worth, and the tracker that answers from it."""
+"""Optical flow between frames, the confidence of its matches, and the tracker that uses it."""

@@ -1,7 +1,8 @@
 """Match confidence: the probability that a color warped along a flow is right.
 
-A logistic of three logarithms, fitted on four real clips; docs/experiments.md has its reliability on four others, which
-``benchmarks/confidence.py`` measures. A color is right if it is within ``RIGHT`` of the ground truth in a* and b*.
+A logistic regression on three logarithms, fitted on four real clips; docs/experiments.md has its reliability on four
+others, which ``benchmarks/confidence.py`` measures. A color is right if it is within ``RIGHT`` of the ground truth in
+a* and b*.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from omnifusion.flow import match
 Array = np.ndarray
 
 RIGHT = 6.0  # distance in a*, b* up to which a color counts as right
-FLOOR = 0.1  # what is added to each of the three figures before its logarithm is taken
+FLOOR = 0.1  # added to each of the three quantities before its logarithm is taken
 WEIGHTS = (-1.154, -0.383, -1.087)  # of the logarithms of residual (L*), cycle error (px) and chroma spread (a*, b*)
 
 BIAS = 5.505
@@ -31,8 +32,7 @@ def probability(residual: Array, cycle: Array, spread: Array) -> Array:
     Args:
         residual: difference in luminance between a pixel and its match, L*, averaged over its surroundings.
         cycle: forward-backward error of the flow in pixels.
-        spread: standard deviation of chroma around the match: where all is of one color, a pixel more or less does not
-            matter.
+        spread: standard deviation of chroma around the match: in a uniform color, an error of a pixel does not matter.
     """
     figures = (residual, np.minimum(cycle, 1e6), spread)
     logit = BIAS + sum(w * np.log(x + FLOOR) for w, x in zip(WEIGHTS, figures, strict=True))
@@ -49,7 +49,7 @@ def chroma_spread(ab: Array) -> Array:
 def most_likely(
     pixels: Array, answers: list[tuple[Array, Array]], L: Array, source_L: Array, spread: Array | None
 ) -> tuple[Array, Array]:
-    """Of several answers of a tracker, for each pixel the one that is most likely right.
+    """For each pixel, the most probable of a tracker's answers.
 
     Args:
         pixels: ``(N,)`` of the frame ``L`` ``(H, W)``, with all pixels of their surroundings that shall be compared.

@@ -20,7 +20,7 @@ Array = np.ndarray
 PRESET = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
 PATCH = 8
 
-cv2.setNumThreads(1)  # a search depends on how many stripes OpenCV cuts the frame into; ``pool`` works side by side
+cv2.setNumThreads(1)  # results depend on OpenCV's threads, which share a frame; ``pool`` runs searches in parallel
 
 
 def to_bytes(L: Tensor) -> Array:
@@ -31,8 +31,8 @@ def to_bytes(L: Tensor) -> Array:
 def dis(source: Array, target: Array, init: Array | None = None) -> Array:
     """DIS flow from ``source`` to ``target``, down to the finest scale.
 
-    ``init`` starts the search; without it the search starts at the coarsest scale from nothing.
-    A fresh object per call: OpenCV's keeps buffers that do not survive a change of settings or start.
+    ``init`` starts the search; without it the search starts at the coarsest scale from zero. A fresh object per call:
+    OpenCV's keeps buffers that do not survive a change of settings or start.
 
     Raises:
         Canceled: the work is canceled.
@@ -54,11 +54,11 @@ def dis(source: Array, target: Array, init: Array | None = None) -> Array:
 
 
 Search = Callable[[Array, Array, "Array | None"], Array]
-"""What finds a flow: source and target ``(H, W)`` uint8 and a start or None, to ``(H, W, 2)`` float32 pixels."""
+"""A flow search: source and target ``(H, W)`` uint8 and a start or None, to ``(H, W, 2)`` float32 pixels."""
 
 
 SearchMany = Callable[[Array, Array], Array]
-"""What finds many flows at once: sources and targets ``(N, H, W)`` uint8, to ``(N, H, W, 2)`` float32 pixels."""
+"""A search of many flows at once: sources and targets ``(N, H, W)`` uint8, to ``(N, H, W, 2)`` float32 pixels."""
 
 
 def raft(device: str, pretrained: bool = True) -> SearchMany:
@@ -124,8 +124,8 @@ CYCLE = 1.0  # cycle error in pixels within which a flow closes
 
 
 def through_warp(search: Search, source: Array, target: Array, start: Array) -> Array:
-    """``search`` for what is left once ``start`` has warped the target onto the source: unlike a start alone, it also
-    follows what turns and grows, which square patches do not."""
+    """Refine the flow ``start``: ``search`` the residual flow to the target warped by it. Unlike a start alone, this
+    follows rotation and growth, which square patches do not."""
     warped = remap(target, grid(*source.shape) + start)
     return compose(search(source, warped, np.zeros_like(start)), start)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 Array = np.ndarray
 
-REACH = 3  # farthest pixel, along each axis, that has a say in a gathered color
+REACH = 3  # farthest pixel, along each axis, that contributes to a gathered color
 WINDOW = 6  # radius in pixels of the window in which luminance is compared, four of its standard deviations
 
 _compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})

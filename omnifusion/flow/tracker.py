@@ -1,4 +1,4 @@
-"""Correspondence by optical flow alone: chains between neighbors for short ways, direct searches from exemplars."""
+"""Correspondence by optical flow alone: chains of neighbor flows for short distances, direct flow from exemplars."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class FlowTracker:
         return flow
 
     def reach(self, exemplar: int, frames: Iterable[int]) -> None:
-        """Search the direct flows between an exemplar and ``frames``, both ways; those known are kept."""
+        """Search the direct flows between an exemplar and ``frames``, both ways; known ones are kept."""
 
         def anchor(j: int) -> int:
             way = 1 if j > exemplar else -1
@@ -71,7 +71,7 @@ class FlowTracker:
         wanted = {j for j in frames if abs(j - exemplar) > 1 and (exemplar, j) not in self._direct}
         missing = {a for j in wanted for a in range(anchor(j), exemplar, STRIDE if exemplar > j else -STRIDE)} | wanted
         missing = {j for j in missing if abs(j - exemplar) > 1 and (exemplar, j) not in self._direct}
-        self.neighbors  # noqa: B018  (at once, before they are asked for side by side)
+        self.neighbors  # noqa: B018  (computed now, before threads need it)
 
         def one(job: tuple[int, bool]) -> Array:
             j, out = job

@@ -13,18 +13,18 @@ Symbols of the OmniMotion paper and where they are:
 | p-hat_j, the composited image of p_i | ``Volume.trace`` |
 | L_flo with its weights; L_reg, the official networks' alone | ``Volume.loss``, ``confidence``; ``smooth`` |
 
-Departures beside those of docs/method.md; those marked * hold for the grid volume (draft and standard) alone.
+Departures beyond those of docs/method.md; those marked * are the grid volume's (draft and standard) alone.
 
 - * Couplings read scale and shift from bilinear grids (made from psi_i by a linear map, psi_i is a cosine basis of
   time) instead of MLPs: under 1/100 of the time per sample. Scales are rational within (1/3, 3): they cannot overflow.
 - * Density is two trilinear grids instead of a GaborNet.
-- * Direct optical flow answers beside the volume, which is checked there and back; the more probable answer holds.
+- * The volume, checked forward and backward, and direct flow both answer; the more probable answer is used.
 - The last sample is opaque, so that weights sum to 1. A trace answers with the strongest sample and those that agree
   with it (the official ``use_max_loc``): a mean over all can lie between two layers.
 - Supervision is DIS (RAFT for the paper's volume on a GPU), started by shorter intervals and by the dominant affine
   motion; beyond 40 frames the pairs number O(n log n). Pairs are drawn by their trusted flow, not by hard mining.
 - x and y are isotropic, not squeezed to a square.
-- A step whose loss or gradients are no numbers is left out; scales and the maps' determinants are bounded from below.
+- A step whose loss or gradients are not finite is skipped; scales and the maps' determinants are bounded from below.
 """
 
 from omnifusion.omnimotion.flows import Flows

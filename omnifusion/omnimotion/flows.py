@@ -17,10 +17,10 @@ Array = np.ndarray
 Pair = tuple[int, int]
 BATCH = 8  # pairs of frames that are searched at once, there and back
 LOOKS_ALIKE = 20.0
-"""A flow is trusted where its cycle closes and the gray levels (of 255) around both ends differ no more."""
+"""A flow is trusted where its cycle closes and gray levels (of 255) around its ends differ by at most this."""
 MOVES_APART, LEAST_LAYER, LAYERS = 2.0, 0.015, 3
-"""Pixels by which another layer leaves the motions known so far, the least share of the middle frame that it covers,
-and the most layers."""
+"""Least pixels by which another layer leaves the known motions, least share of the middle frame that it covers, and
+most layers."""
 COVERED = 0.5
 """A hop of the dominant motion needs trusted flow on this share of the frame, if any pair of frames has it."""
 
@@ -41,7 +41,7 @@ class Flows:
 
     @classmethod
     def unknown(cls, images: Array, intervals: list[int]) -> Flows:
-        """Of all pairs of ``images`` ``(T, H, W)`` at these intervals; nothing is trusted yet."""
+        """The flows of all pairs of ``images`` ``(T, H, W)`` at these intervals, none trusted yet."""
         ways = [way for n in intervals for i in range(len(images) - n) for way in ((i, i + n), (i + n, i))]
         shape = (len(ways), *images.shape[1:])
         pairs = {way: k for k, way in enumerate(ways)}
@@ -66,7 +66,7 @@ class Flows:
         return np.isfinite(self.error[self.pairs[pair]])
 
     def improve(self, images: Array, i: int, j: int, there: Array, back: Array) -> None:
-        """Take the flows ``there`` (i to j) and ``back`` where they cost less than those held, or none is trusted."""
+        """Take the flows ``there`` (i to j) and ``back`` where they cost less than present ones, or none is trusted."""
         for pair, f, b in (((i, j), there, back), ((j, i), back, there)):
             k, held = self.pairs[pair], self.trusted(pair)
             costs = [of.appearance_error(images[pair[0]], images[pair[1]], flow) for flow in (f, self.of(pair))]
@@ -79,7 +79,7 @@ class Flows:
 
 def collect(images: Array, intervals: list[int]) -> Flows:
     """Checked flows of ``images`` ``(T, H, W)`` uint8 over all ``intervals`` (``flow.dis.intervals``): between
-    neighbors cold, each longer one from two shorter ones, one after the other."""
+    neighbors without a start, each longer one started by two shorter ones in sequence."""
     flows = Flows.unknown(images, intervals)
     for shorter, interval in pairwise([0, *intervals]):
 
@@ -108,7 +108,7 @@ def collect_at_once(images: Array, intervals: list[int], search: of.SearchMany) 
 
 
 class Sampler:
-    """Draws rays from trusted flow: pairs by their ``weight``, (trusted pixels) interval^1/2, pixels stratified."""
+    """Draws rays from trusted flow: pairs by their weight (trusted pixels) interval^1/2, pixels stratified."""
 
     def __init__(self, flows: Flows) -> None:
         self.flows = flows

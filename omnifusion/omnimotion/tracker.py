@@ -32,8 +32,8 @@ SHOW_EVERY = 2.0  # seconds between two pictures
 
 
 class OmniMotion(FlowTracker):
-    """A fitted clip, ``images`` ``(T, H, W)`` uint8 at the working size: its volume answers beside direct flow, the
-    paper's volume alone; implements ``state.Tracker``."""
+    """The ``state.Tracker`` of a fitted clip, ``images`` ``(T, H, W)`` uint8 at the working size: volume and direct
+    flow both answer (the paper's volume alone)."""
 
     def __init__(self, images: Array, volume: Volume) -> None:
         super().__init__(images)
@@ -72,7 +72,7 @@ class OmniMotion(FlowTracker):
 
 @dataclass(frozen=True)
 class Preset:
-    """What a fit spends.
+    """The budget of a fit.
 
     Attributes:
         kind: of volume.
@@ -98,7 +98,7 @@ class Preset:
         return round(max(1.0, frames / self.frames if self.frames else 1.0) * self.iterations)
 
     def factor(self, iteration: int, done: float) -> float:
-        """What all rates are multiplied by in an iteration, ``done`` in [0, 1] of the way."""
+        """The multiplier of the learning rates in an iteration, at a share ``done`` in [0, 1] of the fit."""
         fall = 0.5 * (1 + math.cos(math.pi * done))
         return min(1.0, (iteration + 1) / WARMUP) * (
             0.5 ** (iteration // self.halve_every) if self.halve_every else fall
@@ -113,9 +113,9 @@ PRESETS = {
 
 
 def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> Steps[Flows]:
-    """Follow every pixel of luminance ``L`` ``(T, 1, H, W)`` through the clip: what ``fit`` of that preset learns from.
+    """Optical flow between frame pairs of luminance ``L`` ``(T, 1, H, W)``, the training data of ``fit``.
 
-    DIS; on a GPU, for the paper's volume, RAFT where its weights can be had.
+    DIS; on a GPU, for the paper's volume, RAFT if its weights are available.
 
     Raises:
         InputError: frames smaller than 16 px.
@@ -139,8 +139,8 @@ def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> S
 
 
 def refine_by_dominant_motion(flows: Flows, images: np.ndarray) -> None:
-    """Search every pair of ``images`` once more through the warp of the dominant affine motion: smooth regions drift
-    when they are followed from frame to frame, and settle on a wrong answer."""
+    """Search the flow of every pair of ``images`` again, started at the dominant affine motion: chained flow drifts in
+    smooth regions, and settles on a wrong answer."""
     maps = affine_starts(flows, len(images))[-1]
 
     def search(i: int, j: int) -> np.ndarray:
@@ -175,7 +175,7 @@ def fit(
 
 
 def _optimize(tracker: OmniMotion, sampler: Sampler, p: Preset, seed: int) -> Iterator[Step]:
-    """Adam on rays of ``sampler``; a step whose loss or gradients are no numbers is left out."""
+    """Adam on rays of ``sampler``; a step whose loss or gradients are not finite is skipped."""
     volume, images, total = tracker.volume, tracker.images, p.total(len(tracker.images))
     rng, jitter, middle = np.random.default_rng(seed), torch.Generator().manual_seed(seed), len(images) // 2
     groups: list[dict[str, Any]] = [{"params": [], "rate": rate} for _, rate in p.rates]

@@ -55,7 +55,7 @@ class Volume(nn.Module):
     three coordinates by a scale and a shift that depend on the two others. Points are ``(P, N, 3)``, their frames
     ``t`` ``(P,)``. A kind gives ``axes``, the coordinate that each layer changes, and
 
-    - ``condition() -> psi``, what frames are told apart by;
+    - ``condition() -> psi``, the codes that distinguish frames;
     - ``affine(z, t)``: the rows of (2, 3) matrices at depths ``z`` ``(P, N)``, six ``(P, N)``;
     - ``scale_shift(psi, layer, others, t)``: scales > 0 and shifts ``(P, N)``, from the two other coordinates;
     - ``density(u)``: sigma ``(P, N)`` at canonical points.

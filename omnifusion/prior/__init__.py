@@ -1,1 +1,1 @@
-"""Color priors: diffusion models that complete one frame, guided by eq. (2)-(4); and the bundled one's training."""
+"""Color priors: diffusion models that complete one frame, guided by eq. (2)-(4)."""

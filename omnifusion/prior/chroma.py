@@ -1,8 +1,8 @@
-"""The bundled prior: a diffusion model of chroma at an eighth of the size, beside a luminance that is given.
+"""The bundled prior: a diffusion model of chroma at an eighth of the size, conditioned on luminance.
 
-An encoder trained to name what photographs show (EfficientNet-Lite0) reads the luminance at full size. Of it a context
-at 1/8 conditions the denoiser, whose latents are a*, b* there, beside the color estimate and what attention copies from
-colored reference frames; a decoder places its colors at full size along the frame's own edges.
+An encoder trained to classify photographs (EfficientNet-Lite0) reads the luminance at full size. Its context at 1/8
+conditions the denoiser, whose latents are a*, b* there, beside the color estimate and what attention copies from
+colored reference frames; a decoder places the colors at full size along the frame's own edges.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two convolutions beside a shortcut, shifted by the code of time."""
+    """Two convolutions with a shortcut, shifted by the code of time."""
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _Residual(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Every cell looks at all others."""
+    """Attention of every cell to all others."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _Attention(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """A U-Net of three sizes with attention at the coarsest; it begins as a function that is zero."""
+    """A U-Net of three sizes with attention at the coarsest; it is zero at initialization."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class Denoiser(nn.Module):
 
 class Frames(NamedTuple):
     """Frames that are to be colored: their ``features``, the color estimate ``(B, 2, H, W)`` with its uncertainty
-    ``(B, 1, H, W)`` (0 = the color is known), and what the denoiser reads beside noised latents, ``(B, C, h, w)``."""
+    ``(B, 1, H, W)`` (0 = the color is known), and what the denoiser reads besides noised latents, ``(B, C, h, w)``."""
 
     features: list[Tensor]
     ab: Tensor
@@ -181,7 +181,7 @@ class ChromaNet(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def features(self, L: Tensor) -> list[Tensor]:
-        """What luminance L* shows: the context at 1/8, features at 1/4 and 1/2, L itself in [-1, 1]."""
+        """Features of luminance L*: the context at 1/8, features at 1/4 and 1/2, L itself in [-1, 1]."""
         half, quarter, *deep = self.encoder(L)
         context = torch.stack(
             [_resized(conv(x), deep[0].shape[-2:]) for conv, x in zip(self.reduce, deep, strict=True)]

@@ -1,6 +1,6 @@
-"""What a prior is made of, on one device: Stable Diffusion's parts in diffusers layout, or the bundled network.
+"""The parts of a prior on one device: Stable Diffusion's in diffusers layout, or the bundled network.
 
-Both kinds offer the same: sizes, noise levels, and ``bind``, which gives the network for certain frames.
+Both kinds have the same interface: sizes, noise levels, and ``bind``, which gives the network for certain frames.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Bound(NamedTuple):
         network: the denoiser.
         z_known: latents of the canvas.
         decode: latents z_0 to sRGB ``(B, 3, H, W)``, about [0, 1], differentiable.
-        known_ab: the colors of the canvas as the prior itself would say them.
+        known_ab: the colors of the canvas after the prior's own encoding and decoding.
     """
 
     network: Network
@@ -138,7 +138,7 @@ class StableDiffusion:
 
 @dataclass
 class Chroma:
-    """The bundled network: latents are chroma alone, beside a luminance that is given; see ``StableDiffusion``."""
+    """The bundled network: latents are chroma alone, conditioned on luminance; see ``StableDiffusion``."""
 
     net: chroma.ChromaNet
     text = None
@@ -176,10 +176,9 @@ Components = StableDiffusion | Chroma
 
 @lru_cache(maxsize=1)
 def load_components(source: str, device: str) -> Components:
-    """Load a prior from a folder or hub id, without text; the latest one is kept.
+    """Load a prior from a folder or hub id, without text; the latest one is cached.
 
-    On a GPU, Stable Diffusion has half precision, and what the gradient of eq. (4) needs is computed again instead of
-    held.
+    On a GPU, Stable Diffusion has half precision, and gradient checkpointing for eq. (4).
 
     Raises:
         InputError: weights that are missing, partial, gated or of a kind that cannot be used.

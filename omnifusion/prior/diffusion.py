@@ -1,7 +1,7 @@
 """A prior at work: it completes the color of frames by the paper's conditional denoising (``guidance``).
 
-One way for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local folder or hub id in that layout, with
-4-channel denoisers or 9-channel inpainting ones.
+One implementation for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local folder or hub id in that
+layout, with 4-channel denoisers or 9-channel inpainting ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from omnifusion.progress import Note, Step, Steps
 from omnifusion.settings import Settings
 from omnifusion.state import ColorEstimate, FillTask
 
-MEAN_SHRINKAGE = 0.8  # share of the mean of all likely colors that a frame takes of which nothing is known
+MEAN_SHRINKAGE = 0.8  # factor on the mean of all likely colors of a frame without any known color
 TINT = 3.0  # standard deviation of a*, b* by which variants of a frame are warmer or cooler
 TAPER, SHARE = 6.0, 0.5
 """Distance in pixels from known color over which the prior's correction of an estimate fades in (no seams), and the
@@ -62,9 +62,9 @@ class DiffusionPrior:
     def fill(self, tasks: Sequence[FillTask]) -> Steps[list[Tensor]]:
         """See ``state.Prior``; yields a Step per denoising step.
 
-        With an estimate that knows something, the result is the estimate, corrected by what the prior changed in it
-        where it is uncertain. A prior of chroma gives the mean of all likely colors in one step, and where there is no
-        estimate a seed makes it more vivid and warmer or cooler; only from pure noise (the paper) does it draw samples.
+        With an estimate, the result is the estimate, corrected by what the prior changed in it where it is uncertain. A
+        chroma prior predicts the mean of all likely colors in one step, and without an estimate the seed varies its
+        vividness and tint; only from pure noise (the paper) does it draw samples.
         """
         filled = [task.ab.clone() for task in tasks]
         kinds: dict[tuple[bool, bool], list[int]] = {}
@@ -80,7 +80,7 @@ class DiffusionPrior:
         return filled
 
     def _fill(self, tasks: Sequence[FillTask], estimated: bool, mean: bool) -> Steps[list[Tensor]]:
-        """Frames that all start at an estimate, or all at noise; whose colors are no numbers keep their estimate."""
+        """Fill frames that all start at an estimate, or all at noise; non-finite colors become the estimate."""
         filled = []
         colors = yield from self.colors(tasks, estimated, mean)
         for task, ab in zip(tasks, colors, strict=True):
@@ -95,8 +95,7 @@ class DiffusionPrior:
         return filled
 
     def colors(self, tasks: Sequence[FillTask], estimated: bool, mean: bool) -> Steps[Tensor]:
-        """The prior's ab ``(B, 2, H, W)``: what it changes in an estimate, or its own; ``mean``: in one step from no
-        noise at all."""
+        """The prior's ab ``(B, 2, H, W)``: its change of an estimate, or its own colors; ``mean``: in one step."""
         s, c, size = self.settings, self.components, (tasks[0].L.shape[-2], tasks[0].L.shape[-1])
         inner = self.working_size(size)
         rows = [self.canvas(task, task.estimate if estimated else None, inner) for task in tasks]
@@ -162,7 +161,7 @@ class DiffusionPrior:
 
 
 def _variant(ab: Tensor, task: FillTask) -> Tensor:
-    """The mean, as vivid to twice as vivid, and tinted a little where it is neither black nor white, by the seed."""
+    """A variant of the mean by the seed: chroma times 1 to 2, and a slight tint in the mid-tones."""
     generator = torch.Generator().manual_seed(task.seed)
     vivid, tint = 2 ** torch.rand(1, generator=generator), TINT * torch.randn(2, 1, 1, generator=generator)
     return ab * vivid + tint * (task.L / 50 * (2 - task.L / 50))

@@ -1,9 +1,9 @@
-"""The paper's conditional denoising, section 3.2: eq. (2) holds known color, eq. (3)-(4) hold the luminance.
+"""The paper's conditional denoising, section 3.2: eq. (2) keeps known color, eq. (3)-(4) keep the luminance.
 
 Letters as in the paper: z_t the latent at noise level t, z_0 the clean one, m the mask M at latent size (1 = known),
 x the frame's gray picture, F the way from latents to gray pixels, eta the learning rate. ``alpha`` is the cumulative
-signal power, alpha-bar_t of Ho et al. 2020: z_t = sqrt(alpha) z_0 + sqrt(1 - alpha) epsilon. Knows no library of
-diffusion models: a denoiser is any function of a latent and a time.
+signal power, alpha-bar_t of Ho et al. 2020: z_t = sqrt(alpha) z_0 + sqrt(1 - alpha) epsilon. Independent of diffusion
+libraries: a denoiser is any function of a latent and a time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Network = Callable[[Tensor, int], Tensor]
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
-SCALED_DOWN = 2.0**-10  # by how much the loss of eq. (3) is scaled where its gradient overflows
+SCALED_DOWN = 2.0**-10  # factor on the loss of eq. (3) if its gradient overflows
 
 
 class NoiseSchedule(NamedTuple):
-    """The times at which the denoiser is asked, from noise to picture.
+    """The times at which the denoiser is evaluated, from noise to picture.
 
     Attributes:
         times: decreasing.
@@ -39,7 +39,7 @@ class NoiseSchedule(NamedTuple):
 
 
 class ColorCondition(NamedTuple):
-    """Eq. (2): ``z_0`` ``(B, C, h, w)``, of the semi-colored frame, holds where ``m`` ``(1, 1, h, w)`` is 1."""
+    """Eq. (2): ``z_0`` ``(B, C, h, w)``, of the semi-colored frame, is kept where ``m`` ``(1, 1, h, w)`` is 1."""
 
     z_0: Tensor
     m: Tensor
@@ -58,7 +58,7 @@ class GrayConstraint:
         through_denoiser: whether the gradient passes the prediction of z_0 (the paper); if not, dz_0/dz_t = 1.
         share: let the gradient's evaluation of the denoiser serve as the next step's too, although eq. (4) has moved
             z since: one evaluation a step less. An approximation.
-        lost: takes the times at which the gradient was not finite, and the step was left out.
+        lost: collects the times at which the gradient was not finite, and the step was skipped.
     """
 
     F: Callable[[Tensor], Tensor]
@@ -111,11 +111,11 @@ def optimize(
 ) -> tuple[Tensor, Tensor | None]:
     """Eq. (4), once: z - eta dL_gray/dz for z at time ``t``; ``network`` is None where z is already z_0 (at the end).
 
-    A gradient that is not finite is taken again of the loss scaled down, as half precision overflows at 65504; rows
-    that are still not finite stay where they are.
+    A gradient that is not finite is computed again from the loss scaled down, as half precision overflows at 65504;
+    rows that are still not finite stay where they are.
 
     Returns:
-        the new z, and what the denoiser said of the old one.
+        the new z, and the denoiser's output for the old one.
     """
     for scale in (1.0, SCALED_DOWN):
         slope, output = _gradient(z, network, t, alpha, kind, constraint, scale)
@@ -138,7 +138,7 @@ def _gradient(
     constraint: GrayConstraint,
     scale: float,
 ) -> tuple[Tensor, Tensor | None]:
-    """dL_gray/dz, through the loss times ``scale``; and what the denoiser said."""
+    """dL_gray/dz, through the loss times ``scale``; and the denoiser's output."""
     z_0 = variable = z.detach().requires_grad_()
     output = None
     if network is not None:

@@ -1,5 +1,5 @@
-"""Where a prior comes from: its name, folder or hub id, whether it is whole, and what its weights are; imports no
-library of models."""
+"""The source of a prior: name, folder or hub id, a check that it is complete, and a fingerprint; imports no library of
+models."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PRIORS: dict[str, tuple[str, str]] = {
 CHROMA = "OmniFusionPrior"
 """The kind of the bundled prior, whose weights are one file; all others are in diffusers layout."""
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
-"""The classes of the parts that the others have beside text encoder, tokenizer and scheduler."""
+"""The classes of the parts that the others have besides text encoder, tokenizer and scheduler."""
 
 DOWNLOADS = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*", "text_encoder/model.safetensors"]
 DOWNLOADS += ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"]
-"""What is taken from the hub."""
+"""The files that are downloaded from the hub."""
 
 BLOCKS, BLOCK = 256, 64 << 10  # blocks of a file that are read for a fingerprint, at most, and their bytes
 
@@ -45,8 +45,8 @@ def source_of(prior: str) -> str:
 
 
 def check_source(settings: Settings) -> None:
-    """See that the prior of ``settings`` can be used, in milliseconds: configurations are read, weights are measured,
-    nothing is loaded. A hub id that is not on this machine is downloaded.
+    """Check that the prior of ``settings`` can be used, in milliseconds: configurations are read, the sizes of weight
+    files are checked, nothing is loaded. A hub id that is not on this machine is downloaded.
 
     Raises:
         InputError: the prior is missing, partial, gated or of a kind that cannot be used.
@@ -82,7 +82,7 @@ def is_chroma(folder: Path) -> bool:
 
 
 def prior_fingerprint(settings: Settings) -> str:
-    """What the prior of ``settings`` is, in 64 hexadecimal digits of its configurations and weights, wherever it lies.
+    """A hash of the prior of ``settings``, 64 hexadecimal digits, of its configurations and weights.
 
     Raises:
         InputError: see ``check_source``.
@@ -107,7 +107,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def incomplete(source: str, problem: object) -> InputError:
-    """The error of a prior that lacks something or is broken."""
+    """The error for an incomplete or damaged prior."""
     return InputError(f"The prior {source} is incomplete or damaged ({_first_line(problem)})", FIXES)
 
 
@@ -144,7 +144,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_weights(source: str, part: Path) -> None:
-    """See that the files of weights in a folder are there, and as long as their heads say."""
+    """Check that the weight files in a folder exist, and are as long as their headers say."""
     files = list(part.glob("*.safetensors"))
     if not files:
         raise incomplete(source, f"the safetensors weights of its {part.name} are missing")

@@ -1,1 +1,1 @@
-"""From a prepared clip to a finished folder: units of work, who does them, what is kept, what is delivered."""
+"""From a request to a finished folder: segments, workers, stored colors, export."""

@@ -1,4 +1,4 @@
-"""The segments of one run: colored here, by other processes, or by a Ray cluster, or taken from before."""
+"""The segments of one run: colored here, by other processes, or by a Ray cluster, or reused from an earlier run."""
 
 from __future__ import annotations
 
@@ -41,10 +41,9 @@ MOST_DEATHS = 4  # of workers, after which a run is given up
 
 
 class Coloring:
-    """The segments of a run, and the ``records`` of those that are colored by their first frames.
+    """The segments of a run, and ``records`` of the colored ones, by first frame.
 
-    ``shots`` are the segments in an order in which they can be colored (``windows``), ``reuse`` the folders of other
-    runs on the same clip.
+    ``shots`` are the segments in coloring order (``windows``), ``reuse`` the folders of other runs on the same clip.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Coloring:
                 self._add(segment, work.result)
 
     def color_by(self, pool: LocalPool | RayPool) -> Steps[None]:
-        """Color all segments by workers, as many at once as there are, whichever are ready; raises Canceled, too."""
+        """Color all segments by workers, each as soon as those it needs are done; raises Canceled, too."""
         waiting, running = list(self.segments), dict[Future[Record], Segment]()
         try:
             while waiting or running:
@@ -92,11 +91,11 @@ class Coloring:
         finally:
             pool.close()
             for future, segment in running.items():
-                with suppress(Exception):  # what has ended otherwise has nothing to keep
+                with suppress(Exception):  # a failed one has nothing to keep
                     self._add(segment, future.result(timeout=0))
 
     def leave_gray(self) -> None:
-        """Write the frames of the segments of which there is nothing."""
+        """Write gray frames for the segments that were not begun."""
         gray = frame_colors(ColorState.gray(torch.zeros(1, 1, *self.clip.size)), 0, [0])
         for shot in [segment.shot for segment in self.segments if segment.shot.start not in self.records]:
             for frame in range(shot.start, shot.stop):
@@ -107,7 +106,7 @@ class Coloring:
         return sum(len(s.shot) for s in self.segments if s.shot.start in self.records) / len(self.clip.video)
 
     def report(self) -> dict[str, Any]:
-        """What the segments say together: iterations counted through the clip, and what the stages took."""
+        """The segments' records combined: iterations counted through the clip, and costs by stage."""
         segments, iterations, warnings, seconds, peaks = [], [], [], Counter[str](), Counter[str]()  # type: ignore[var-annotated]
         for shot in [segment.shot for segment in self.segments]:
             segments.append({"start": shot.start, "stop": shot.stop, "first_iteration": len(iterations)})
@@ -128,7 +127,8 @@ class Coloring:
         return all(any(frame in shot for shot in colored) for frame in segment.shot.external_frames)
 
     def _take(self, segment: Segment) -> bool:
-        """Take a segment from before, from this run or another, if it is the same; else its tracker if that is."""
+        """Resume: reuse a segment that was colored before, here or in another run, under the same key; else its
+        tracker."""
         start, tracker = segment.shot.start, tracker_name(segment.shot.start)
         names = [colors_name(frame) for frame in range(start, segment.shot.stop)]
         for folder, records in self._earlier.items():
@@ -144,7 +144,7 @@ class Coloring:
         return False
 
     def _add(self, segment: Segment, record: Record) -> None:
-        """Note that a segment is colored; raises Canceled if only a part of it is."""
+        """Record a colored segment; raises Canceled if only a part of it is colored."""
         self.records[segment.shot.start] = self._earlier[self.folder][segment.shot.start] = record
         write_text(self.folder / "segments.json", json.dumps(self._earlier[self.folder]))
         if not record["key"]:
@@ -168,7 +168,7 @@ class LocalPool:
         self._executor = self._start()
 
     def submit(self, segment: Segment, folder: Path) -> Future[Record]:
-        """Begin to color a segment; where a process has died, all are started anew, and InputError the last time."""
+        """Start coloring a segment; if a process has died, restart all, or raise InputError after ``MOST_DEATHS``."""
         try:
             return self._executor.submit(_color, segment, folder)
         except BrokenExecutor as error:
@@ -182,13 +182,13 @@ class LocalPool:
             return self._executor.submit(_color, segment, folder)
 
     def close(self) -> None:
-        """End what was begun, at the workers' next steps."""
+        """Stop the workers, at their next steps."""
         self._stop.set()
         self._executor.shutdown(cancel_futures=True)
 
 
 def _begin(threads: int, parent: int, stop: Event) -> None:
-    """Prepare a worker process: an interruption is its parent's affair, and it ends with its parent."""
+    """Prepare a worker process: Ctrl-C is left to its parent, and it ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     is_canceled.set(lambda: stop.is_set() or os.getppid() != parent)
@@ -217,5 +217,5 @@ class RayPool:
         self.close: Callable[[], None] = ray.shutdown
 
     def submit(self, segment: Segment, folder: Path) -> Future[Record]:
-        """Begin to color a segment; where its worker dies, Ray begins anew."""
+        """Start coloring a segment; if its worker dies, Ray starts again."""
         return self._remote.remote(segment, folder).future()

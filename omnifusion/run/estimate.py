@@ -1,4 +1,4 @@
-"""What a run takes: memory and disk by measured rules, seconds by simple ones that no run can teach nonsense."""
+"""What a run takes: memory and disk by measured rules, seconds by simple ones."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def longest(working: Size, size: Size, mib: float) -> int:
 
 
 def parallel_frames(size: Size, mib: float, threads: int) -> int:
-    """How many frames may be made side by side in ``mib`` MiB by at most ``threads``."""
+    """How many frames may be composed in parallel in ``mib`` MiB by at most ``threads``."""
     return max(1, min(threads, int((mib - BASE_MIB) * 2**20 / (FULL_BYTES * size[0] * size[1]))))

@@ -1,4 +1,4 @@
-"""A run's pictures and films at full size: frames are made side by side, films are encoded in the order of time."""
+"""A run's pictures and films at full size: frames are composed in parallel, films are encoded in the order of time."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[d
 def films(
     folder: Path, like: Video, format: str, warnings: list[str]
 ) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """Write the film in ``format``, and origin.mp4; what comes adds a frame and its pixels' ``Origin`` ``(h, w)``.
+    """Write the film in ``format``, and origin.mp4; yields a function that adds a frame and its ``Origin`` ``(h, w)``.
 
-    What the films could not take over of ``like`` is added to ``warnings``.
+    Sentences on what the films could not take over from ``like`` are added to ``warnings``.
     """
     with ExitStack() as stack:
         colored = [stack.enter_context(Writer(folder / n, like, True, format=format)) for n in film_names(format)]
@@ -84,7 +84,7 @@ def films(
 
 
 def in_order(work: Callable[..., T], jobs: Iterable[Sequence[Any]], threads: int) -> Iterator[T]:
-    """What ``work`` makes of ``jobs``, in their order; some threads work ahead of whoever asks."""
+    """The results of ``work`` for ``jobs``, in their order; threads work ahead of the consumer."""
     usual = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -102,7 +102,7 @@ def in_order(work: Callable[..., T], jobs: Iterable[Sequence[Any]], threads: int
 def _make(
     folder: Path, clip: Clip, t: int, decoded: np.ndarray, state: ColorState, iteration: str
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
-    """Frame ``t`` of the result, written: ``(3, H, W)`` uint8, its pixels' ``Origin``, and its scores if it has any.
+    """Write frame ``t`` of the result; returns it ``(3, H, W)`` uint8, its ``Origin``, and its scores if it has any.
 
     Where it was inpainted, it is written before and after its ``iteration``, too.
     """
@@ -124,7 +124,7 @@ def score(frame: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The means of the frames' scores; nothing of nothing."""
+    """The means of the frames' scores; empty without any."""
     return {name: round(fmean(row[name] for row in scores), 4) for name in scores[0]} if scores else {}
 
 
@@ -165,7 +165,7 @@ def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[N
 
 @contextmanager
 def _new(out: Path) -> Iterator[None]:
-    """A folder that is not there yet, and is gone again if what is done fails."""
+    """Create a new folder; remove it again if the work inside fails."""
     if out.exists():
         raise InputError(f"{out} exists; name a new folder.")
     with writing(out):

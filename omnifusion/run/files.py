@@ -57,20 +57,20 @@ def load_tracker(path: Path, key: str) -> Tracker | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file at once."""
+    """Replace a file atomically."""
     with _replacing(path) as file:
         file.write(text.encode())
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write what came of a run; its warnings and reference frames also under the names that 0.2 had."""
+    """Write the report of a run; its warnings and reference frames also under the names that 0.2 had."""
     shots = [{**shot, "lender": shot["reference_frame"]} for shot in report["shots"]]
     old = {"notes": report["warnings"], "shots": shots}
     write_text(folder / "report.json", json.dumps({**report, **old}, indent=2) + "\n")
 
 
 def link(source: Path, target: Path) -> None:
-    """Replace ``target`` by a second name for a file that is never written to; a copy where the disk has none."""
+    """Replace ``target`` by a hard link to ``source``, which is never changed; by a copy if the disk has none."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -92,7 +92,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one sentence."""
+    """Turn errors of the disk into an InputError."""
     try:
         yield
     except OSError as error:

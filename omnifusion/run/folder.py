@@ -32,7 +32,7 @@ PARTS = (*RESULTS, "request.json", "exemplar_*.png", "colors/*", "trackers/*", "
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a run was asked for; enough, with the clip and its exemplars, to run it again.
+    """The request for a run; enough, with the clip and its exemplars, to run it again.
 
     Attributes:
         name: the clip's name as people know it; only ever shown, never used as a path.
@@ -141,7 +141,7 @@ def locked(folder: Path, file_lock: FileLock | None = None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run in its ``folder``: what was asked for, and what came of it (empty until it is finished).
+    """A run in its ``folder``: its request, and its report (empty until it is finished).
 
     Attributes:
         source: the clip's file where neither the folder nor the request has it.
@@ -174,11 +174,11 @@ class RunFolder:
 
     @property
     def can_correct(self) -> bool:
-        """Whether it holds what a correction needs; the shipped examples are without."""
+        """Whether it holds what a correction needs; the shipped examples lack it."""
         return self.finished and (self.folder / colors_name(0)).is_file()
 
     def video(self) -> Video:
-        """The clip as far as it was colored, decoded as it is asked for."""
+        """The clip as far as it was colored, decoded on demand."""
         return read(self.clip, self.report["frames"])
 
     @property
@@ -208,7 +208,7 @@ class RunFolder:
         return colors | {"origin": torch.where(origin > 0, origin + before, origin)}
 
     def origin(self) -> np.ndarray:
-        """How every pixel came by its color, ``(T, h, w)`` integer as in ``ColorState.origin``."""
+        """How every pixel got its color, ``(T, h, w)`` integer as in ``ColorState.origin``."""
         if (self.folder / "origin.npz").is_file():  # a shipped example's
             with np.load(self.folder / "origin.npz") as arrays:
                 return np.array(arrays["origin"])
@@ -223,8 +223,8 @@ class RunFolder:
 
 
 def open_run(folder: Path, even_interrupted: bool = False) -> RunFolder:
-    """The run in ``folder``, finished or not, without writing; InputError if there is none, or its last correction
-    was interrupted and nobody said ``even_interrupted``."""
+    """The run in ``folder``, finished or not, without writing; InputError if there is none, or, unless
+    ``even_interrupted``, if its last correction was interrupted."""
     try:
         values, report = json.loads((folder / "request.json").read_text()), folder / "report.json"
         values["settings"], values["exemplars"] = Settings.from_mapping(values["settings"]), tuple(values["exemplars"])
@@ -237,7 +237,7 @@ def open_run(folder: Path, even_interrupted: bool = False) -> RunFolder:
 
 
 def copy_run(run: RunFolder, path: Path) -> RunFolder:
-    """A copy of a run's own files in the new folder ``path``; InputError where the disk refuses."""
+    """A copy of a run's own files in the new folder ``path``; InputError if it cannot be written."""
     with writing(path):
         path.mkdir(parents=True)
         names = [name for name in sorted(Manifest(run.folder).names) if (run.folder / name).is_file()]

@@ -1,7 +1,7 @@
 """The one way from a request to a result, for the page, the endpoints and the command line.
 
-``begin`` claims a folder and writes what is asked, so that a run is found again after anything; ``color`` reads the
-clip, colors it segment by segment, and writes frames, films and the report.
+``begin`` claims a folder and writes the request, so that a run can always be resumed; ``color`` reads the clip, colors
+it segment by segment, and writes frames, films and the report.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def begin(
     path: Path, request: RunRequest, exemplars: Mapping[int, np.ndarray], clip: Path | None = None,
     overwrite: bool = False,
 ) -> RunFolder:  # fmt: skip
-    """Claim a folder for a run and write what is asked, before any work; the folder is locked for ``color``.
+    """Claim a folder for a run and write the request, before any work; the folder is locked for ``color``.
 
-    A run on the same clip in the folder goes on, or is replaced by what is asked now as far as that differs.
+    A run on the same clip in the folder is resumed; if the request differs, only what depends on that is done again.
 
     Args:
         exemplars: frame -> picture ``(3 or 4, H, W)`` uint8.
@@ -75,7 +75,7 @@ def begin(
         overwrite: replace a run on another clip, or a corrected one; files that no run wrote are never touched.
 
     Raises:
-        InputError: the folder holds what no run wrote, another run, one that is going on, or the clip; or it cannot be
+        InputError: the folder holds files that no run wrote, another run, one at work, or the clip; or it cannot be
             written.
     """
     if clip is None and request.source is None:
@@ -100,7 +100,7 @@ def begin(
 def _write_request(
     manifest: Manifest, request: RunRequest, exemplars: Mapping[int, np.ndarray], clip: Path | None, overwrite: bool
 ) -> None:
-    """Write what is asked, unless it is what was asked before."""
+    """Write the request, unless it is the same as before."""
     path, outdated = manifest.folder, ["*"]
     if (path / "request.json").is_file() and not overwrite:
         earlier = open_run(path)
@@ -127,11 +127,11 @@ def color(
     """Color what is missing of a run, export it, and write its report last; a finished run is returned at once.
 
     Canceled (``progress.is_canceled``, Ctrl-C), it writes what is colored by then, and the report says
-    ``"complete": false``; called again, it goes on.
+    ``"complete": false``; called again, it resumes.
 
     Args:
         run: the result of ``begin``, or its folder.
-        reuse: folders of other runs on the same clip, whose segments are taken where they are what is asked.
+        reuse: folders of other runs on the same clip, whose segments are reused if their keys are the same.
 
     Raises:
         Canceled: before anything is colored.
@@ -189,12 +189,12 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
         "warnings": list(dict.fromkeys([*clip.notes, *segments["warnings"]])),
         "complete": complete,
     }
-    token = is_canceled.set(lambda: False)  # what is colored is written; who wants nothing of it closes the generator
+    token = is_canceled.set(lambda: False)  # export is not canceled; a caller who wants no results closes the generator
     try:
         threads = parallel_frames(clip.video.size, resources.mib, threads)
         report |= yield from export(replace(run, report=report), clip, resources.format, threads)
     finally:
-        with suppress(ValueError):  # closed elsewhere than it was begun
+        with suppress(ValueError):  # closed in another context
             is_canceled.reset(token)
     write_report(run.folder, report)
 
@@ -210,7 +210,7 @@ def prepared(run: RunFolder, resources: Resources) -> Clip:
 def _hash_clip(path: Path) -> str:
     """A hash of the content of a clip's file, or of the files of its folder and their names."""
     digest = hashlib.sha256()
-    with suppress(OSError):  # who reads the clip says so
+    with suppress(OSError):  # reported when the clip is read
         for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
             digest.update(os.fsencode(file.name) if file != path else b"")
             with open(file, "rb") as opened:
@@ -227,7 +227,7 @@ def _hash_pictures(pictures: Mapping[int, np.ndarray]) -> str:
 
 
 def _require_space(folder: Path, clip: Clip) -> None:
-    """Raise InputError where the results would not fit the disk, beside what is written already."""
+    """Raise InputError if the results do not fit on the disk, beside what is written already."""
     written = sum((folder / n).stat().st_size for n in Manifest(folder).names if (folder / n).is_file()) >> 20
     needed = disk_mib(len(clip.video), clip.video.size, clip.size) - written
     free = shutil.disk_usage(folder).free >> 20

@@ -1,7 +1,7 @@
 """A run is colored in segments: shots, or windows of long ones, each kept under a hash of all that it depends on.
 
-So memory is bounded by the longest segment, a run that was killed goes on where it was, a changed choice or another
-exemplar redoes only what depends on it, and segments can be colored by other processes and machines.
+So memory is bounded by the longest segment, a killed run resumes where it was, a changed setting or another exemplar
+redoes only what depends on it, and segments can be colored by other processes and machines.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PRIOR_ONLY = {
     "prior", "diffusion", "steps", "eta", "optimizations", "color_condition", "gray_constraint", "through_denoiser",
     "prompt", "negative_prompt", "seed",
 }  # fmt: skip
-"""Choices that nothing depends on where neither prior nor fit is asked."""
+"""Settings that matter only where the prior inpaints; the seed also to a fit."""
 
 COLORLESS_ROOMS = {"ui", "cli", "evaluation", "correction", "__main__"}  # their code decides no color
 
@@ -55,17 +55,17 @@ Record = dict[str, Any]
 
 
 def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> list[Shot]:
-    """The shots, those of more than ``longest`` frames cut into windows, in an order in which they can be colored.
+    """Cut shots of more than ``longest`` frames into windows; returns all in coloring order.
 
-    A window goes on from the last frame of the one before it or the first of the one after it, or from both, wherever
-    these are colored earlier: windows share those frames, and agree there bit for bit. Those with exemplars come
-    first, then their neighbors, and so on. What left the picture since is matched in the shot's nearest exemplar.
+    A window starts from the last frame of the one before it, the first of the one after it, or both, if these are
+    colored earlier: windows share those frames, and agree there bit for bit. Those with exemplars come first, then
+    their neighbors, and so on. Content that has left the picture since is matched in the shot's nearest exemplar.
     """
     result = []
     for shot in shots:
         count = 1 if len(shot) <= longest else -(-len(shot) // max(1, longest - 3))  # 3: frames of other windows
         cuts = [shot.start + round(k * len(shot) / count) for k in range(count + 1)]
-        cuts = sorted({shot.duplicates.get(cut, cut) for cut in cuts})  # no frame is parted from what it repeats
+        cuts = sorted({shot.duplicates.get(cut, cut) for cut in cuts})  # duplicates stay with what they repeat
         parts, done = [range(a, b) for a, b in pairwise(cuts)], set[int]()
         own = [e for e in exemplars if e in shot]
         first = [k for k, part in enumerate(parts) if any(e in part for e in own)] or [0]
@@ -82,14 +82,14 @@ def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> 
 
 @cache
 def versions() -> dict[str, str]:
-    """Of all that decides a result."""
+    """Versions of Python and of the packages that decide a result."""
     packages = ("torch", "diffusers", "opencv-python-headless", "numpy")
     return {"omnifusion": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 @cache
 def environment() -> dict[str, str]:
-    """All but what is asked that decides colors: versions, the code, the device."""
+    """What decides colors besides the request: versions, code, device."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         if path.relative_to(root).with_suffix("").parts[0] not in COLORLESS_ROOMS:
@@ -104,7 +104,7 @@ class Segment:
     Attributes:
         clip: with the exemplars of the shot's frames alone.
         key, fit_key: hashes of all that its colors, and its tracker, depend on.
-        environment: of the process that asks for it.
+        environment: of the process that created it.
     """
 
     shot: Shot
@@ -117,7 +117,7 @@ class Segment:
     @classmethod
     def of(cls, clip: Clip, clip_hash: str, shot: Shot, settings: Settings, external: Sequence[str]) -> Segment:
         """The segment that colors ``shot``; ``external`` are the keys of the segments whose frames it needs.
-        InputError if it asks a prior that is not there."""
+        InputError if it needs a prior that is missing."""
         exemplars = {e: picture for e, picture in clip.exemplars.items() if e in shot}
         asks_prior = prior_everywhere(settings) or not (exemplars or shot.external_frames)
         unused = set() if asks_prior else PRIOR_ONLY - ({"seed"} if settings.omnimotion != "off" else set())
@@ -132,8 +132,8 @@ class Segment:
     def color(self, folder: Path, stages: Stages) -> Steps[Record]:
         """Color it into the folder of its run; steps name the clip's frames. A fitted tracker is kept at once.
 
-        Canceled, it keeps what is colored by then, and its record has no key. InputError if it is to be colored by
-        other code, other versions or another device than are here.
+        Canceled, it keeps what is colored by then, and its record has no key. InputError if code, versions or device
+        are others than where it was created.
         """
         if self.environment != (here := environment()):
             differing = ", ".join(name for name in here if here[name] != self.environment.get(name))
@@ -188,7 +188,7 @@ def _hash(*parts: Any) -> str:
 
 
 def _in_clip(step: Step, frames: Sequence[int]) -> Step:
-    """A step of a segment's algorithm with the clip's numbers of frames."""
+    """A step of a segment's algorithm with the clip's frame numbers."""
     if isinstance(step, Fitted):
         return replace(step, start=frames[step.start])
     if not isinstance(step, Colored):
@@ -207,4 +207,4 @@ def frame_colors(state: ColorState, place: int, frames: Sequence[int]) -> dict[s
     source, shift = colors["source"].long(), torch.tensor([frame - k for k, frame in enumerate(frames)])
     pixel = torch.arange(source.numel()).reshape(source.shape) + place * source.numel()
     source = source + source.numel() * (shift[(pixel + source) // source.numel()] - shift[place])
-    return colors | {"source": source.where(source.abs() < 2**31, 0).int()}  # 0: too far away to be named
+    return colors | {"source": source.where(source.abs() < 2**31, 0).int()}  # 0: out of range

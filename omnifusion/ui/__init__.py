@@ -1,4 +1,4 @@
-"""The page: a Gradio app over ``run``; what its tabs look like together, and how it is served. Alone imports gradio."""
+"""The page: a Gradio app over ``run.pipeline``, and how it is served. The only package that imports gradio."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PAPER = "https://openaccess.thecvf.com/ACCV2024"
 
 
 def make_service(limits: Limits | None = None) -> Service:
-    """What all visitors share."""
+    """The service that all visitors share."""
     limits = limits or Limits.from_environment()
     zerogpu.preload()
     return Service(limits, Store(limits.results, limits.days), Jobs(limits), zerogpu.stages)
 
 
 def header() -> str:
-    """What the page does, and where to read more."""
+    """The head of the page: what it does, and where to read more."""
     space = os.environ.get("SPACE_ID")
     code = os.environ.get("OMNIFUSION_CODE") or (f"https://huggingface.co/spaces/{space}/tree/main" if space else "")
     links = [(PAPER, "Paper (ACCV 2024)")] + [(code, "Code")] * bool(code)
@@ -69,7 +69,7 @@ def build(service: Service) -> gr.Blocks:
 
 
 def launch_options(service: Service, share: bool = False, mcp: bool = False) -> dict[str, Any]:
-    """How the page is served: nothing but uploads, results and the examples can be read."""
+    """Options of the server: nothing but uploads, results and the examples can be read."""
     limits, hues = service.limits, dict.fromkeys(("primary_hue", "secondary_hue", "neutral_hue"), "neutral")
     # neutral grays, for colors are compared beside them; no font from the network
     fonts = {"font": gr.themes.Font("system-ui"), "font_mono": gr.themes.Font("monospace")}

@@ -27,7 +27,7 @@ from omnifusion.video import count_frames, read, read_image
 Answer = tuple[str, str, dict[str, Any]]
 
 POLL = 0.1
-"""Seconds between two questions whether a run has ended."""
+"""Seconds between checks whether a run has ended."""
 
 
 def offer(service: Service) -> None:
@@ -82,11 +82,11 @@ def offer(service: Service) -> None:
         last: int | None = None,
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> Answer:
-        """Correct a finished run; what comes of it is a run of its own, with a token of its own.
+        """Correct a finished run; the result is a run of its own, with a token of its own.
 
         Args:
             token: of the run, "token" in its report.
-            exemplar: a picture of one of its frames, right where it is opaque; it and all that shows the same changes.
+            exemplar: a corrected picture of one of its frames; where it is opaque, the object changes in all frames.
             exemplar_frame: which frame that is, from 0 on.
             lock: a picture, opaque or bright where a frame has to stay as it is.
             lock_frame: which frame that is.
@@ -187,7 +187,7 @@ def probe(service: Service, video: str | None, frames: int | None = None) -> tup
 
 
 async def _outcome(service: Service, job: Job) -> Answer:
-    """What a run ends with, once its turn has come."""
+    """The answer of a run, once its turn has come and it has ended."""
     service.jobs.submit(job)
     try:
         while not job.result.done():

@@ -24,7 +24,7 @@ VERSIONS = 3
 
 
 def build(s: Shared) -> None:
-    """The components."""
+    """Build the components."""
     with gr.Accordion("1 · Clip", elem_id="step1") as s.step1:
         s.clip = gr.Video(label="Your clip", show_label=False, sources=["upload", "webcam"], include_audio=True,
                           height=150, elem_id="clip")  # fmt: skip
@@ -63,7 +63,7 @@ def build(s: Shared) -> None:
 
 
 def view(s: Shared, visit: Visit, frames: int) -> Updates:
-    """Steps 1 and 2, and how many ``frames`` are to be colored, when a clip was just given or removed."""
+    """Update steps 1 and 2, and how many ``frames`` are to be colored, after a clip was given or removed."""
     clip = visit.clip
     name = f": {clip.name}, {clip.frames} frame{'s' * (clip.frames > 1)}" if clip else ""
     return {
@@ -88,7 +88,7 @@ def _seek(s: Shared, clip: VisitorClip, frame: int, **value: Any) -> Updates:
 
 
 def exemplars(s: Shared, visit: Visit) -> Updates:
-    """The colored frames that were given so far."""
+    """Update the list of exemplars."""
     clip = visit.clip
     pictures = {f"frame {frame}": path for frame, path in sorted(clip.exemplars.items())} if clip else {}
     names = ", ".join(pictures) or ("the clip's own first frame" if clip and clip.color else "")
@@ -116,7 +116,7 @@ def take_scribbles(clip: VisitorClip, value: Any) -> str:
 
 
 def wire(s: Shared) -> None:
-    """The handlers."""
+    """Connect the handlers."""
     service, limits, home = s.service, s.service.limits, s.service.store.visits
 
     def upload(visit: Visit, path: str | None, frames: int) -> Updates:
@@ -141,7 +141,7 @@ def wire(s: Shared) -> None:
         return {**_seek(s, visit.require(), int(frame)), **spread(visit, frame, scribbles)}
 
     def spread(visit: Visit, frame: int, scribbles: Any) -> Updates:
-        """Where the colors that were just painted would go."""
+        """Preview the colors that were just painted."""
         image = visit.require().preview(int(frame))
         return {s.spread: parts.preview(image, parts.read_scribbles(scribbles).get(int(frame)))}
 
@@ -165,7 +165,7 @@ def wire(s: Shared) -> None:
         return {**tied(visit, clip, sentence), s.brush: gr.HTML({}), s.spread: None}
 
     def guess(visit: Visit, frame: int, *values: Any) -> Updates:
-        """Nobody knows the colors: the built-in model suggests some."""
+        """Let the built-in model suggest colors."""
         clip = visit.require()
         settings = replace(settings_tab.read(s, clip, values).settings, diffusion="always", omnimotion="off")
         service.longest(settings, VERSIONS, clip.size)

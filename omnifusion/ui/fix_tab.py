@@ -1,4 +1,4 @@
-"""Step 4: what is wrong in a result is painted over, or a picture is laid over a frame; and taken back."""
+"""Step 4: corrections of a result, by paint or by an edited frame, and taking them back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHIPPED = "This example is precomputed and cannot be edited yet. Click it in ste
 
 
 def build(s: Shared) -> None:
-    """The components."""
+    """Build the components."""
     with gr.Accordion("4 · Fix", visible=False, open=False, elem_id="step4") as s.step4:
         s.advice = gr.Markdown(elem_classes="of-note", elem_id="advice")
         with gr.Column(elem_id="tools") as s.tools:
@@ -41,11 +41,11 @@ def build(s: Shared) -> None:
 
 
 def wire(s: Shared) -> None:
-    """The handlers."""
+    """Connect the handlers."""
     service = s.service
 
     def show(display: str) -> Updates:
-        """Another run is displayed."""
+        """Show another run."""
         if display.startswith(CLIP) or not display:
             return {s.step4: gr.Accordion(visible=False), s.fixbrush: gr.HTML({})}
         run, own = service.store.open(display), service.store.has(display)
@@ -69,12 +69,12 @@ def wire(s: Shared) -> None:
         return {**over(service.store.open(display), int(frame)), **preview(display, frame, scribbles)}
 
     def preview(display: str, frame: int, scribbles: Any) -> Updates:
-        """What the frame that was just painted on would become."""
+        """Preview the frame that was just painted on."""
         painted = parts.read_scribbles(scribbles).get(int(frame))
         return {s.fixed: parts.preview(service.store.open(display).frame(int(frame)), painted)}
 
     def advise(display: str) -> Updates:
-        """Where another frame, or a stroke, would help most."""
+        """Show where another frame, or a scribble, would help most."""
         run = service.store.open(display)
         h, w = run.report["working_size"]
         state = run.state(torch.zeros(run.report["frames"], 1, h, w))
@@ -94,7 +94,7 @@ def wire(s: Shared) -> None:
         return {s.fixframe: frame, **seek(display, frame, scribbles)}
 
     def fix(display: str, frame: int, scribbles: Any, visit: Visit, path: str | None, asker: gr.Request) -> Updates:
-        """Correct the displayed run; what comes of it is a run of its own."""
+        """Correct the displayed run; the result is a run of its own."""
         run, patches = service.store.open(display), dict[int, np.ndarray]()
         for index, painted in parts.read_scribbles(scribbles).items():
             if index < run.report["frames"]:

@@ -1,4 +1,4 @@
-"""What reaches the server from outside is bounded and checked first; what is refused, or fails, costs one sentence."""
+"""Bounds and checks on all that reaches the server; refusals and failures are answered with one sentence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from omnifusion.ui.parts import ASSETS, ENDPOINT_OPTIONS, PAGE_OPTIONS, in_words
 log = logging.getLogger(__name__)
 
 BODY_MIB = 4
-"""Largest body of a request that is no upload."""
+"""Largest body of a request that is not an upload."""
 
 STREAM = re.compile(r"/gradio_api/(?:queue/data|call/(?:v2/)?[^/]+/([^/]+))")
 """The paths of streams of answers."""
@@ -44,11 +44,11 @@ listening: Counter[str] = Counter()
 
 
 class Page(gr.Blocks):
-    """A page that bounds what it is given, and answers every mistake with one sentence."""
+    """A page that bounds its inputs, and answers every mistake with one sentence."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, *args: Any, **kw: Any) -> list[Any]:
-        """See ``gr.Blocks``; what is missing at the end is the default, what is not of its kind a mistake, and a
-        slider that was moved before it got other ends is at one of these."""
+        """See ``gr.Blocks``; missing last values are the defaults, values of another kind are mistakes, and those of
+        sliders are clipped to their present range."""
         inputs = [*inputs, *(component.value for component in block_fn.inputs[len(inputs) :])]
         for k, (component, value) in enumerate(zip(block_fn.inputs, inputs, strict=False)):
             if (advice := _wrong_kind(component, value)) is not None:
@@ -77,7 +77,7 @@ class Page(gr.Blocks):
 
 
 def _wrong_kind(component: Any, value: Any) -> str | None:
-    """What to give instead of something that no component of this kind would send."""
+    """What to give instead of a value that no component of this kind would send; None if it is right."""
     if value is None:
         return None
     if isinstance(component, gr.Number | gr.Slider):
@@ -103,12 +103,12 @@ def _brief(value: Any) -> str:
 
 
 class Guard:
-    """ASGI middleware: bounds bodies, tells browsers what the page is not for, counts who listens for answers, and
-    shows what the page does, color moving, until it has loaded.
+    """ASGI middleware: limits request bodies, sets security headers, counts the listeners of each session, and shows an
+    animation until the page has loaded.
 
     Args:
         megabytes: largest upload.
-        hosts: which names a proxy may say that it was addressed by; on a Hugging Face Space any.
+        hosts: host names that a proxy may forward; on a Hugging Face Space any.
     """
 
     def __init__(self, app: Any, megabytes: int, hosts: list[str]) -> None:
@@ -123,7 +123,7 @@ class Guard:
         self.splash = text("splash.html").replace("POSTER", poster).encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on."""
+        """Check a request and pass it on."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         forwarded = MutableHeaders(scope=scope).get("x-forwarded-host", "").partition(":")[0]
@@ -166,8 +166,8 @@ class Guard:
 
 
 def middleware(megabytes: int, share: bool) -> list[Middleware]:
-    """What stands before the page. Where only this machine reaches the server, and OMNIFUSION_HOSTS names no others, it
-    may be addressed by its own names alone: any other is a foreign page's attempt to read what is here."""
+    """The middleware of the page. If only this machine reaches the server, and OMNIFUSION_HOSTS names no others, local
+    names alone are accepted: any other is a foreign page's attempt to read data here."""
     named = os.environ.get("OMNIFUSION_HOSTS", "").replace(",", " ").split()
     local = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in (*LOCAL, "::1") and not share
     hosts = [*LOCAL, *named] if named or local else ["*"]
@@ -185,13 +185,13 @@ EXCEPTION_HANDLERS: dict[Any, Any] = {FnIndexInferError: _refusal, Exception: _r
 
 
 class BoundedDownloads(httpx.AsyncBaseTransport):
-    """How Gradio gets what visitors name by its public address: up to a size, and nothing that is packed."""
+    """Downloads of URLs given by visitors: public addresses only, of limited size, no compressed responses."""
 
     def __init__(self, megabytes: int) -> None:
         self.most = megabytes << 20
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """See ``httpx``; the address is resolved once, has to be public, and is the one that is asked."""
+        """See ``httpx``; the host is resolved once, to a public address, which is then used."""
         request.headers["Accept-Encoding"] = "identity"
         address = await safehttpx.async_validate_url(request.url.host)
         response = await safehttpx.AsyncSecureTransport(address).handle_async_request(request)

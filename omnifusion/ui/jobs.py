@@ -1,7 +1,6 @@
-"""Who computes: never more runs at once than the owner allows; all others wait in one queue, whoever asked.
+"""The queue of runs: as many at once as the owner allows; all others wait, whoever their visitor.
 
-Whoever asks (the page, an endpoint, an MCP tool) looks at a job now and then. One that nobody looks at any more ends
-after its patience.
+The client (page, endpoint, MCP tool) looks at its job now and then. A job that nobody looks at ends after its patience.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WAITING = 64
-"""Most jobs that wait, of all visitors together, and most that have ended whose outcome is still known."""
+"""Most waiting jobs, of all visitors together, and most ended ones whose outcome is still known."""
 
 
 @dataclass(eq=False)
@@ -38,10 +37,10 @@ class Job:
     """One run, from its place in the queue to its end.
 
     Attributes:
-        folder: of the run; its name is the token that the run's link carries. Removed where the run comes to nothing.
+        folder: of the run; its name is the token that the run's link carries. Removed if the run fails.
         work: makes the run in it.
         seconds: longest time it may compute.
-        patience: seconds for which it goes on after the last look at it.
+        patience: seconds for which it continues after the last look at it.
         keep: whether what is done by then is kept.
         visitor, session: whose it is: an address, and the page or the program's connection that asked.
         name: of the clip.
@@ -50,7 +49,7 @@ class Job:
         live: what a page shows of it meanwhile.
         result: how it ended.
         began: when it began to compute; 0 while it waits.
-        context: that of whoever asked; a ZeroGPU Space knows its visitors by it.
+        context: that of the request, by which a ZeroGPU Space knows its visitors.
     """
 
     folder: Path
@@ -72,19 +71,19 @@ class Job:
 
     @property
     def token(self) -> str:
-        """What its link has."""
+        """The token in its link."""
         return self.folder.name
 
     @property
     def error(self) -> BaseException | None:
-        """Why it has come to nothing, once it has ended."""
+        """The exception that ended the job (Canceled if it never began), or None."""
         try:
             return self.result.exception()
         except Exception:  # it never began
             return Canceled()
 
     def look(self) -> None:
-        """Somebody still waits for it."""
+        """Note that somebody still waits for the job."""
         self._seen = time.monotonic()
 
     def stop(self, keep: bool, why: str = "") -> None:
@@ -175,7 +174,7 @@ class Jobs:
         return sum(job.began > 0 for job in self.unfinished())
 
     def unfinished(self) -> list[Job]:
-        """Those that compute or wait, first come first; those that nobody waits for any more give up their places."""
+        """Jobs that compute or wait, in order of arrival, without those that nobody waits for any more."""
         with self._lock:
             jobs = list(self._jobs.values())
         return [job for job in jobs if (job.began or not job.stopping()) and not job.result.done()]
@@ -185,10 +184,10 @@ class Jobs:
         return self._jobs.get(token)
 
     def beside(self, work: Callable[[], T]) -> T:
-        """What a short piece of work returns, done in the place of a run.
+        """Do a short piece of work in the place of a run, and return its result.
 
         Raises:
-            InputError: a run is going on.
+            InputError: a run is at work.
         """
         if self.unfinished():
             raise InputError("A run is going on here, and this would have to wait for it. Try again afterwards.")

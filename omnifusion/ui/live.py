@@ -1,4 +1,4 @@
-"""A run while it goes on: what its steps say is noted at once, pictures are made only for who looks."""
+"""A run at work: its steps are recorded at once, pictures are rendered only when requested."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ STAGES = {"flow": "Flow", "fit": "Fit", "color": "Color", "finish": "Film"}
 """What a run goes through, and the word on its bar; propagation and inpainting take turns in "color"."""
 
 WORDS = {Origin.EXEMPLAR: "from your frame", Origin.PROPAGATED: "tracked", Origin.INPAINTED: "filled in"}
-"""How a color came to its pixel."""
+"""How a pixel got its color, in words."""
 
 Pictures = dict[str, np.ndarray]
 
 
 @dataclass
 class Live:
-    """What a run has said so far.
+    """The progress of a run so far.
 
     Attributes:
         number: how many steps.
@@ -50,7 +50,7 @@ class Live:
     _first: tuple[float, float] = (0.0, 0.0)  # when there was color first, and how much
 
     def note(self, step: Step) -> None:
-        """Note a step; costs nothing to speak of, however long the clip."""
+        """Record a step; cheap, however long the clip."""
         stage = "color" if step.stage in ("propagate", "inpaint", "correct") else step.stage
         if stage != "color" or isinstance(step, Colored | FrameCorrected):
             self.done[stage] = step.done
@@ -77,7 +77,7 @@ class Live:
         self.caption = f"frame {number}, iteration {step.iteration}"
 
     def pictures(self) -> Pictures:
-        """What there is to see: "before", "mask" and "after" of a frame, or "tracks", each ``(h, w, 3)`` uint8."""
+        """The pictures to show: "before", "mask" and "after" of a frame, or "tracks", each ``(h, w, 3)`` uint8."""
         state, before, frame = self._state, self._before, self._frame
         if not self._drawn and state is not None:
             L, origin = state.L[frame], state.origin[frame]

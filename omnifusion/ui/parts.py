@@ -1,4 +1,4 @@
-"""What the page is made of: its words and examples, pictures to choose from, films, and a brush."""
+"""Parts of the page: words and examples, pictures to choose from, films, and a brush."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Shared(SimpleNamespace):
     """
 
     def on(self, triggers: Any, handler: Callable[..., Updates], inputs: Any, outputs: Any, **options: Any) -> Any:
-        """Let a handler, which returns the updates of some of ``outputs`` or of the status line, answer events. What it
-        raises becomes a sentence there."""
+        """Let a handler, which returns updates of some of ``outputs`` or of the status line, answer events. Its errors
+        become a sentence there."""
 
         @wraps(handler)
         def answer(*values: Any) -> Updates:
@@ -73,14 +73,14 @@ class Shared(SimpleNamespace):
         return gr.on(triggers, answer, inputs, [*outputs, self.status], **QUIET | options)
 
     def taking(self, triggers: Any, handler: Callable[..., Updates], inputs: Any, outputs: Any, **options: Any) -> Any:
-        """As ``on``, for handlers that change what a visitor may change, too: the form waits (``head.html``) until the
-        end, so that nothing newer is overwritten."""
+        """As ``on``, for handlers that change inputs of the visitor: the form waits (``head.html``) until the end, so
+        that nothing newer is overwritten."""
         gr.on(triggers, None, js="() => taking(1)", **QUIET)
         return self.on(triggers, handler, inputs, outputs, **options).then(None, js="() => taking(-1)", **QUIET)
 
 
 class Running(NamedTuple):
-    """The run that is waited for, and the name of the clip that it was begun with; "" where there is none."""
+    """The run that the page waits for, and the name of its clip; "" if there is none."""
 
     token: str = ""
     clip: str = ""
@@ -96,7 +96,7 @@ def text(name: str) -> str:
 
 
 def in_words(error: BaseException, options: dict[str, str] = PAGE_OPTIONS) -> str:
-    """An error as one sentence, files by their names alone; a fault of our own by a number that stands in the log."""
+    """An error as one sentence, with file names instead of paths; a bug's has a number that is also in the log."""
     if not isinstance(error, InputError):
         number = secrets.token_hex(4)
         log.error("error %s", number, exc_info=error)
@@ -105,13 +105,13 @@ def in_words(error: BaseException, options: dict[str, str] = PAGE_OPTIONS) -> st
 
 
 def message(sentence: str, role: str = "status", escaped: bool = False) -> str:
-    """What the page says now, as HTML; ``role`` is "status" or "alert"."""
+    """A message of the page, as HTML; ``role`` is "status" or "alert"."""
     sentence = sentence if escaped else escape(sentence)
     return f'<p role="{role}" class="of-message">{sentence}</p>' if sentence else ""
 
 
 def seconds(value: float) -> str:
-    """A time that people can read."""
+    """A duration in readable form."""
     return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.0f} h"
 
 
@@ -141,13 +141,13 @@ EXAMPLES = (
 
 
 def picture(name: str, label: str, width: int, **options: Any) -> gr.Image:
-    """A picture that is only shown."""
+    """A read-only picture."""
     options = {"buttons": ["fullscreen"], **options}
     return gr.Image(label=label, interactive=False, min_width=width, elem_id=name, **options)
 
 
 def slider(count: int, value: int = 0, **options: Any) -> gr.Slider:
-    """One of ``count`` things, from 0 on; it cannot be moved where there is but one."""
+    """A slider over ``count`` items, from 0 on; it is fixed if there is only one."""
     return gr.Slider(0, max(1, count - 1), value, step=1, interactive=count > 1, **options)
 
 
@@ -162,12 +162,12 @@ def offer(source: Path | np.ndarray, name: str) -> dict[str, str]:
 
 
 def address(file: Path) -> str:
-    """Where a browser gets a file of the results or the examples, anew when it is written again."""
+    """The URL of a file of the results or the examples; it changes when the file is written again."""
     return f"gradio_api/file={quote(str(file))}?of={file.stat().st_mtime_ns}"
 
 
 def inline(image: np.ndarray) -> str:
-    """A picture ``(H, W, 3)`` uint8 as an address that holds it."""
+    """A picture ``(H, W, 3)`` uint8 as a data URL."""
     data = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(data, "webp", quality=90)
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
@@ -188,10 +188,10 @@ PALETTE = ["#b5483a", "#d9894a", "#d8b45c", "#6f9a4a", "#3f7f6d", "#4f86b8", "#6
 """Colors that films need, for clips of which no color is known: brick to sky, skin and wood."""
 
 PAINT = re.compile(r"#[0-9a-f]{6}|keep|erase", re.IGNORECASE)
-"""A color, what marks the pixels that stay as they are, or what takes scribbles away."""
+"""A color, the mark of pixels to keep, or the eraser."""
 
 MOST_POINTS = 50_000
-"""Of all scribbles on a frame."""
+"""Most points of all scribbles on a frame."""
 
 Scribbles = Sequence[tuple[str, float, Sequence[float]]]
 """Of one frame: (paint, radius, [x, y, x, y, ...]), all lengths in widths of the frame."""
@@ -243,7 +243,7 @@ def read_scribbles(value: Any) -> dict[int, Scribbles]:
 
 def painted(scribbles: Scribbles, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Scribbles on a frame of ``size`` (H, W): ``(4, H, W)`` uint8, transparent where there is no color, and ``(H, W)``
-    bool, where all stays as it is."""
+    bool, the pixels to keep."""
     canvas, keep = np.zeros((*size, 4), np.uint8), np.zeros(size, np.uint8)
     for paint, radius, points in scribbles:
         path = [np.rint(np.reshape([*points[:2], *points], (-1, 2)) * size[1] * 8).astype(np.int32)]
@@ -254,13 +254,13 @@ def painted(scribbles: Scribbles, size: Sequence[int]) -> tuple[np.ndarray, np.n
 
 
 def patch(frame: np.ndarray, scribbles: Scribbles) -> np.ndarray:
-    """What scribbles make of a frame ``(3, H, W)`` uint8, gray or in the colors to be corrected: ``(4, H, W)`` uint8,
-    transparent where no scribble vouches for the color."""
+    """The new colors of a frame ``(3, H, W)`` uint8, gray or in the colors to be corrected, by scribbles: ``(4, H, W)``
+    uint8, transparent where no scribble colors it."""
     return spread(frame, *painted(scribbles, frame.shape[1:]))
 
 
 def preview(frame: np.ndarray, scribbles: Scribbles | None) -> np.ndarray | None:
-    """A frame ``(H, W, 3)`` uint8 with what scribbles on it make of it; None without scribbles."""
+    """A frame ``(H, W, 3)`` uint8 with the colors that scribbles give it; None without scribbles."""
     if not scribbles:
         return None
     colored = patch(frame.transpose(2, 0, 1), scribbles).transpose(1, 2, 0)

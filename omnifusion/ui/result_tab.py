@@ -36,24 +36,24 @@ DOWNLOADS = {
     FRAMES: "All frames (ZIP)",
     CHROMA: "Chroma, 16-bit (MKV)",
 }
-"""What a visitor may download, and what it is called."""
+"""The files that a visitor may download, and their labels."""
 
 UNCERTAIN = (213, 94, 0)
-"""Vermilion of Okabe and Ito's palette: where nothing is sure."""
+"""Vermilion of Okabe and Ito's palette: full uncertainty."""
 
 OTHERS = {"gray": "in gray", "original": "original colors"}
-"""What a run can be compared with beside other runs; such a thing is named by the run's token, a slash and the key."""
+"""What a run can be compared with besides other runs, named by the run's token, a slash and the key."""
 
 
 def build_film(s: Shared) -> None:
-    """The film, first of all that one sees, and its downloads."""
+    """Build the film, at the top of the page, and its downloads."""
     example = parts.EXAMPLES[0]
     s.film = gr.HTML(film(example.result.folder / "colorized.mp4", example.title, True), elem_id="film")
     s.downloads = gr.HTML(elem_id="downloads")
 
 
 def build_details(s: Shared) -> None:
-    """Everything else about a run."""
+    """Build the details of a run."""
     with gr.Column(visible=False, elem_id="outcome") as s.outcome:
         s.heading = gr.Markdown(elem_id="heading")
         with gr.Row():
@@ -74,7 +74,7 @@ def build_details(s: Shared) -> None:
 
 
 def build_compare(s: Shared) -> None:
-    """Two results on the same frame, and a table of this visit's runs."""
+    """Build the comparison of two results on one frame, and the table of this visit's runs."""
     gr.Markdown("Compare two results on the same frame: your own runs, the clip in gray, or the original colors.")
     with gr.Row():
         s.left, s.right = gr.Dropdown([], label="Left", elem_id="left"), gr.Dropdown([], label="Right", elem_id="right")
@@ -105,7 +105,7 @@ def at_iteration(run: RunFolder, frame: int, iteration: int) -> tuple[np.ndarray
 
 
 def uncertainty(run: RunFolder, frame: int) -> np.ndarray | None:
-    """A frame in gray, the redder the less sure its colors are; None where that is not kept."""
+    """A frame in gray, redder where its colors are less certain; None if confidence is not stored."""
     if not run.can_correct:
         return None
     sure, gray = run.colors(frame)["confidence"].float().numpy(), gray_of(run.frame(frame)).astype(np.float32)
@@ -125,7 +125,7 @@ def duration(report: dict[str, Any]) -> float:
 
 
 def heading(run: RunFolder) -> str:
-    """What a run was, how close it came, and what went otherwise than wished."""
+    """The heading of a run: its settings, scores and warnings."""
     report = run.report
     lines = ["### " + escape(run.request.name)]
     if not report["complete"]:
@@ -146,7 +146,7 @@ def heading(run: RunFolder) -> str:
 
 
 def downloads(run: RunFolder) -> str:
-    """Links to what there is, the files named after the clip."""
+    """Links to the files of a run, named after the clip."""
     stem = re.sub(r"[^\w. -]", "_", run.request.name.rpartition(".")[0] or run.request.name)
     links = []
     for file, word in DOWNLOADS.items():
@@ -192,11 +192,11 @@ def compared(run: RunFolder, what: str, frame: int) -> np.ndarray:
 
 
 def wire(s: Shared) -> None:
-    """The handlers."""
+    """Connect the handlers."""
     service, store = s.service, s.service.store
 
     def show(display: str, visit: Visit, asker: gr.Request) -> Updates:
-        """A run, or the visitor's own clip, is what the page is to show."""
+        """Show a run, or the visitor's own clip."""
         if display.startswith(parts.CLIP) or not display:
             clip = visit.clip
             return {
@@ -223,7 +223,7 @@ def wire(s: Shared) -> None:
         }
 
     def browse(display: str, frame: int, iteration: int) -> Updates:
-        """A frame of the result, after an iteration."""
+        """Show a frame of the result after an iteration."""
         run, frame = store.open(display), int(frame)
         then, where, bar = at_iteration(run, frame, int(iteration))
         unsure, image = uncertainty(run, frame), run.frame(frame)
@@ -238,14 +238,14 @@ def wire(s: Shared) -> None:
         return {s.downloads: downloads(run)}
 
     def chroma(display: str) -> Updates:
-        """The film of chroma is made when first asked for, and kept."""
+        """Make the film of chroma at the first request, and keep it."""
         run = store.open(display)
         if not (run.folder / CHROMA).is_file():
             service.jobs.beside(lambda: run_to_end(export_chroma(run, run.folder / CHROMA)))
         return {s.downloads: downloads(run)}
 
     def lists(tokens: tuple[str, ...]) -> Updates:
-        """There is another run."""
+        """Update the lists of runs."""
         runs = [store.open(token) for token in tokens if store.has(token)]
         choices = [(name, run.token) for name, run in zip(names(runs), runs, strict=True)]
         for number, run in enumerate(runs, 1):
@@ -263,7 +263,7 @@ def wire(s: Shared) -> None:
         }
 
     def side_by_side(one: str | None, other: str | None, frame: int) -> Updates:
-        """Another pair or frame was chosen."""
+        """Show the chosen pair of results at the chosen frame."""
         images = []
         for name in filter(None, (one, other)):
             token, _, what = name.partition("/")

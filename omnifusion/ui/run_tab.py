@@ -1,4 +1,4 @@
-"""A run: the bar that begins and stops it, always in sight; what the page shows until its end; and its link."""
+"""A run: the bar that starts and stops it, always in sight; its progress; and its link."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omnifusion.ui.parts import CHANGING, LATEST, QUIET, Running, Shared, Update
 from omnifusion.ui.session import Visit, receive_run
 
 POLL = 0.5
-"""Seconds between two questions how far a run is."""
+"""Seconds between updates of a run's progress."""
 
 PENDING = (
     "You have painted over the result, and that is not applied yet. Press “Fix this” to apply it, or clear the paint "
@@ -27,11 +27,11 @@ STOPPING = "Stopping; what is colored so far is kept."
 SHOW_FILM = """() => {
   if (new URLSearchParams(location.search).has("run")) document.getElementById("show")?.scrollIntoView();
 }"""
-"""Whoever opens a link sees the film first, wherever it is on their screen."""
+"""Scrolls to the film when the link of a run is opened."""
 
 
 def build_bar(s: Shared) -> None:
-    """The button, the estimate, and the one place where the page speaks."""
+    """Build the button, the estimate, and the status line."""
     with gr.Column(elem_id="bar"):
         with gr.Row():
             s.run = gr.Button("Colorize", variant="primary", size="lg", elem_id="run", min_width=140, scale=3)
@@ -44,7 +44,7 @@ def build_bar(s: Shared) -> None:
 
 
 def build_show(s: Shared) -> None:
-    """The link of a run, and the run while it goes on."""
+    """Build the link of a run, and its progress."""
     s.link = gr.Textbox(
         label="Link to this run. Save it, and you can close this page.", interactive=False, buttons=["copy"],
         elem_id="link", visible=False, max_lines=1,
@@ -63,18 +63,18 @@ def link_to(token: str, asker: gr.Request) -> str:
 
 
 def submit(s: Shared, job: Job, visit: Visit) -> Updates:
-    """Let a run of the page begin."""
+    """Submit a run of the page."""
     s.service.jobs.submit(job, alone=True)
     return {s.running: Running(job.token, visit.name)}
 
 
 def wire(s: Shared) -> None:
-    """The handlers."""
+    """Connect the handlers."""
     service, jobs, limits = s.service, s.service.jobs, s.service.limits
     controls = list(s.settings.values())
 
     def idle(yes: bool) -> Updates:
-        """Whether another run may begin."""
+        """Enable or disable the start of another run."""
         return {
             **{button: gr.Button(interactive=yes) for button in (s.run, s.go, s.undo)},
             s.cancel: gr.Button(visible=not yes, interactive=True),
@@ -83,7 +83,7 @@ def wire(s: Shared) -> None:
         }
 
     def start(visit: Visit, runs: Any, scribbles: Any, fixes: Any, asker: gr.Request, *values: Any) -> Updates:
-        """Colors that were painted but not taken yet count, too."""
+        """Start a run, with colors that were painted but not taken yet, too."""
         clip = visit.require()
         if parts.read_scribbles(fixes):
             raise InputError(PENDING)
@@ -96,7 +96,7 @@ def wire(s: Shared) -> None:
         return {**submit(s, job, visit), **painted, s.status: message(sentence)}
 
     def begun(running: Running, visit: Visit, asker: gr.Request) -> Updates:
-        """A run has begun, or the one that was waited for has ended."""
+        """Update the page after a run has begun, or the one it waited for has ended."""
         if not running.token:
             return idle(True)
         job = jobs.find(running.token)
@@ -144,13 +144,13 @@ def wire(s: Shared) -> None:
         return {**updates, s.status: message(f"{escape(run.request.name)} is finished. {anchor}", escaped=True)}
 
     def cancel(running: Running) -> Updates:
-        """Stop after the step that is going on, and keep what is done."""
+        """Stop after the current step, and keep what is done."""
         if (job := jobs.find(running.token)) is not None:
             job.stop(keep=True)
         return {s.cancel: gr.Button(interactive=False), s.progress: message(STOPPING)}
 
     def open_link(visit: Visit, asker: gr.Request) -> Updates:
-        """The page was opened, perhaps by a link to a run, which may still be going on."""
+        """Show the run of the link, if any, by which the page was opened; it may still be at work."""
         token = str(dict(asker.query_params or {}).get("run", ""))
         if not token:
             return {s.display: parts.EXAMPLES[0].name}
@@ -179,7 +179,7 @@ def wire(s: Shared) -> None:
 
 
 def _ending(report: dict[str, Any]) -> str:
-    """What came of a run, in a sentence."""
+    """The outcome of a run, in a sentence."""
     if corrections := report.get("corrections"):
         return f"Fixed in {len(corrections[-1]['changed_frames'])} frames; all other pixels are unchanged."
     total = seconds(sum(stage["seconds"] for stage in report["stages"]))

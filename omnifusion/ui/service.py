@@ -1,4 +1,4 @@
-"""What all visitors share, and what their runs may take."""
+"""The service that all visitors share, and the limits of their runs."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ LEAST_SIDE = 16
 """Shorter side in pixels that the tracker needs at the working size."""
 
 GRACE, MARGIN = 300.0, 5.0
-"""A run may take GRACE seconds and MARGIN times what is expected: seconds depend on how busy the machine is."""
+"""A run may take GRACE seconds, or MARGIN times the estimate if that is more: the machine may be busy."""
 
 PROGRAM_PATIENCE = 5.0
-"""Seconds for which the run of a program goes on after that stopped listening, or without its ever having listened."""
+"""Seconds for which a program's run continues after the program stopped listening, or if it never listened."""
 
 PARENT = "parent.txt"
-"""The token of the run that a run corrects, in its folder."""
+"""The file with the token of the run that a run corrects."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """What all visitors share; ``stages`` says where the heavy stages of a run are done."""
+    """What all visitors share; ``stages`` makes the heavy stages of a run."""
 
     limits: Limits
     store: Store
@@ -60,7 +60,7 @@ class Service:
         """Seconds that a run on ``frames`` frames of ``size`` (H, W) may take.
 
         Raises:
-            InputError: it is expected to take more than the owner allows; says what would not.
+            InputError: it is expected to take more than the owner allows; says what would fit.
         """
         height, width = size
         if min(fit_size(size, settings.max_side)) < LEAST_SIDE:
@@ -105,7 +105,7 @@ class Service:
         Args:
             size: of the clip's frames, (H, W).
             exemplars: frame -> file of its colored picture.
-            page: a run of the page goes on for long when nobody looks at it, and after a restart of the server.
+            page: a run of the page continues long after the last look at it, and after a restart of the server.
             reuse: folders of earlier runs on the same clip.
 
         Raises:
@@ -124,7 +124,7 @@ class Service:
         return color(run, resources, self.stages(), [folder for folder in reuse if folder.is_dir()])
 
     def correct(self, run: RunFolder, correction: Correction, asker: gr.Request, page: bool = False) -> Job:
-        """A job that corrects a copy of a run: whoever has the link of that one finds what it always showed."""
+        """A job that corrects a copy of a run, so that the link of the run itself shows the same as before."""
         height, width = run.report["size"]
         longest = self.longest(run.request.settings, run.report["frames"], (height, width))
         folder = self.store.new()
@@ -155,7 +155,7 @@ class Service:
         return token if self.store.has(token) else ""
 
     def go_on(self) -> None:
-        """Begin again what an earlier process did not finish."""
+        """Resume the runs that an earlier process left unfinished."""
         limits = self.limits
         for run in self.store.unfinished():
             self.store.attempt(run.folder)

@@ -1,4 +1,4 @@
-"""What a visitor has given: a clip and colored frames of it, checked as soon as they are given."""
+"""A visitor's inputs: a clip and colored frames of it, checked as soon as they are given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PREVIEW = 512
 
 @dataclass(eq=False)
 class VisitorClip:
-    """A clip that a visitor has given, and the colored frames that came with it.
+    """A visitor's clip, and its exemplars.
 
     Attributes:
         file: the clip, in a folder of its own.
@@ -62,7 +62,7 @@ class VisitorClip:
         return without_color(np.array(frames[min(index, len(frames) - 1)])).transpose(1, 2, 0)
 
     def about(self, most: int) -> str:
-        """What its visitor should know at once; ``most`` frames are used of any clip."""
+        """Facts that its visitor should know at once; at most ``most`` frames of a clip are used."""
         (h, w), places = self.size, " and ".join(", ".join(map(str, self.cuts)).rsplit(", ", 1))
         parts = [f"{self.name}: {self.frames} frame{'s' * (self.frames > 1)}, {w} x {h}."]
         if self.frames == most:
@@ -102,13 +102,13 @@ class VisitorClip:
 
 @dataclass(eq=False)
 class Visit:
-    """All that a visitor has given: changed in place, so that every handler sees the newest, however late it ends."""
+    """A visitor's inputs, changed in place, so that every handler sees the newest, however late it ends."""
 
     clip: VisitorClip | None = None
 
     @property
     def name(self) -> str:
-        """What tells the clip from any other; "" where there is none."""
+        """A name that identifies the clip; "" without one."""
         return self.clip.file.parent.name if self.clip else ""
 
     @property
@@ -127,7 +127,7 @@ class Visit:
         return self.clip
 
     def exchange(self, clip: VisitorClip | None = None) -> None:
-        """Another clip, or none, is given."""
+        """Replace the clip by another one, or none."""
         old, self.clip = self.clip, clip
         if old is not None:
             shutil.rmtree(old.file.parent, ignore_errors=True)

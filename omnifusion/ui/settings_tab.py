@@ -20,17 +20,17 @@ from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, seconds
 from omnifusion.ui.session import Visit, VisitorClip
 
 USUAL = (24, (240, 427))
-"""Frames and size of a clip of which nothing is known yet."""
+"""Frames and size that are assumed before a clip is given."""
 
 DIFFUSION = ("prior", "steps", "eta")
-"""What only diffusion uses."""
+"""Settings that only diffusion uses."""
 
 MORE_STEPS, ONE_STEP = "More are slower.", "The built-in model takes one step."
 UNUSED = "Not used by this run: the colors of your frame reach everywhere without diffusion."
 
 
 def build(s: Shared) -> None:
-    """A control for every choice of ``Settings``, and "frames" and "force"."""
+    """Build a control for every field of ``Settings``, and "frames" and "force"."""
     quality = "Quality (estimated time on this machine)"
     s.settings = {"preset": _control("preset", _presets(*USUAL), label=quality, info=None)}
     with gr.Row():
@@ -74,7 +74,7 @@ def frames_slider(most: int, frames: int, **looks: Any) -> gr.Slider:
 
 
 def _presets(frames: int, size: tuple[int, int]) -> list[tuple[str, str]]:
-    """What each preset costs here: (label, name)."""
+    """The presets with their costs here: (label, name)."""
     return [
         (f"{name.capitalize()}, about {seconds(estimate(settings, frames, size).seconds)}", name)
         for name, settings in PRESETS.items()
@@ -82,7 +82,7 @@ def _presets(frames: int, size: tuple[int, int]) -> list[tuple[str, str]]:
 
 
 def restore(s: Shared, request: RunRequest) -> Updates:
-    """The controls as they were for a request; but the number of frames, which the clip bounds."""
+    """Set the controls to those of a request, except the number of frames, which the clip bounds."""
     values = asdict(request.settings) | {"force": request.force}
     return {control: values[name] for name, control in s.settings.items() if name != "frames"}
 
@@ -110,7 +110,7 @@ def lacks_colors(clip: VisitorClip, request: RunRequest) -> bool:
 
 
 def wire(s: Shared) -> None:
-    """The handlers."""
+    """Connect the handlers."""
     service, limits, controls = s.service, s.service.limits, list(s.settings.values())
 
     def cost(visit: Visit, *values: Any) -> Updates:
@@ -139,7 +139,7 @@ def wire(s: Shared) -> None:
         }
 
     def fit(visit: Visit, *values: Any) -> Updates:
-        """The least changed settings that fit."""
+        """Choose the least changed settings that fit."""
         clip = visit.require()
         request = read(s, clip, values)
         fitting = service.that_fits(request.settings, request.frames or 1, clip.size)

@@ -1,4 +1,4 @@
-"""What the machine's owner lets visitors take, and runs on disk by their tokens."""
+"""The owner's limits for visitors, and runs on disk by their tokens."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def _limit(standard: float, variable: str, least: float = 1) -> Any:
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps and places; the defaults suit a small Space (two cores, 16 GB)."""
+    """Limits and folders; the defaults suit a small Space (two cores, 16 GB)."""
 
     megabytes: int = _limit(200, "OMNIFUSION_MAX_MEGABYTES")  # largest upload
     frames: int = _limit(120, "OMNIFUSION_MAX_FRAMES")  # of a clip, from its start
     pixels: int = _limit(3840 * 2160, "OMNIFUSION_MAX_PIXELS")  # of a frame or picture
     runs: int = _limit(1, "OMNIFUSION_RUNS")  # at once
-    queue: int = _limit(10, "OMNIFUSION_QUEUE")  # most runs of one visitor, waiting or going on
+    queue: int = _limit(10, "OMNIFUSION_QUEUE")  # most runs of one visitor, waiting or at work
     seconds: float = _limit(900.0, "OMNIFUSION_MAX_SECONDS")  # longest run
     mib: float = _limit(4096.0, "OMNIFUSION_MAX_MIB")  # most memory of the page during a run
-    vanished: float = _limit(900.0, "OMNIFUSION_VANISHED", 0)  # seconds a run goes on that nobody has open
+    vanished: float = _limit(900.0, "OMNIFUSION_VANISHED", 0)  # seconds for which a run continues that nobody has open
     days: float = _limit(7.0, "OMNIFUSION_RESULT_DAYS", 0.001)  # for which a finished run is kept
     results: Path = Path("results")  # folder of the finished runs
 
@@ -105,7 +105,7 @@ class Store:
         return open_run(self.folder / token)
 
     def attempt(self, folder: Path) -> None:
-        """Note that a run of the page begins, for ``unfinished`` to find where the process ends before it does."""
+        """Record that a run of the page begins, so that ``unfinished`` finds it if the process ends first."""
         (folder / ATTEMPTS).write_text("|" * (_attempts(folder) + 1))
 
     def unfinished(self) -> Iterator[RunFolder]:

@@ -2,7 +2,7 @@
 
 Films are decoded and encoded through PyAV (FFmpeg's libraries), the sound is added by the ffmpeg of imageio-ffmpeg,
 pictures go through Pillow. Sizes are read before pixels are decoded, and a frame is decoded when it is asked for: a
-clip may be longer than the memory is large.
+clip may be larger than the memory.
 """
 
 from omnifusion.video.images import GRAY_SPREAD, IMAGES, chroma_picture, is_gray, read_image, write_chroma, write_image

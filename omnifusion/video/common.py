@@ -1,4 +1,4 @@
-"""What reading and writing share, and frames that are decoded where they are asked for."""
+"""Common parts of reading and writing, and frames that are decoded on demand."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ pictures, session descriptions and scripts, which may name any file or themselve
 """
 
 OPENING = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
-"""Options with which FFmpeg opens a file of a person's, here and in the ffmpeg program."""
+"""Options with which FFmpeg opens a user's file, here and in the ffmpeg program."""
 
 
 def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Refuse, before a pixel is decoded, what would take the memory of the machine.
+    """Refuse a picture too large for the memory, before a pixel is decoded.
 
     Raises:
         InputError: more than ``max_pixels``.
@@ -48,7 +48,7 @@ def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
 
 
 def too_large(path: Path, what: str, max_pixels: int) -> InputError:
-    """What to tell the user of a picture or film of too many pixels."""
+    """The error for a picture or film of too many pixels."""
     return InputError(f"{path} {what} more than {max_pixels / 1e6:.1f} million pixels; make it smaller.")
 
 
@@ -58,14 +58,14 @@ def reason(error: Exception) -> str:
 
 
 def refused(path: Path, error: Exception) -> InputError:
-    """What to tell the user where the disk refuses a file."""
+    """The error for a file that the disk refuses."""
     if getattr(error, "errno", None) == errno.ENOSPC:
         return InputError(f"The disk that is to hold {path} is full; make room and run again.")
     return InputError(f"Cannot write {path} ({reason(error)}); check the folder and run again.")
 
 
 class Frames(ABC):
-    """Frames ``(T, 3, H, W)`` uint8 sRGB in the place of an array; the latest one is kept. Several threads may ask."""
+    """Frames ``(T, 3, H, W)`` uint8 sRGB in place of an array; the latest one is kept. Safe for several threads."""
 
     dtype, ndim = np.dtype(np.uint8), 4
 

@@ -1,4 +1,4 @@
-"""Films, decoded through PyAV (FFmpeg's libraries). What a film says of itself may be wrong."""
+"""Films, decoded through PyAV (FFmpeg's libraries). A film's metadata may be wrong."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from omnifusion.progress import InputError, check_canceled
 from omnifusion.video.common import OPENING, SWSCALE, Frames, check_size, reason, too_large
 
-NEAR = 48  # frames up to which going on is quicker than searching the film again
+NEAR = 48  # frames up to which decoding on is quicker than seeking
 
 LEADS = (0, 5)
-"""Seconds before a frame at which a film is entered to find it, one after another; then from its beginning."""
+"""Seconds before a frame to seek to, tried in turn; then the beginning of the film."""
 
 BACKWARD = 1
 """Seconds by which time stamps may fall back (frames out of order); further back another recording was joined."""
@@ -32,9 +32,9 @@ HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 """Transfer functions whose light is mapped to that of BT.709."""
 
 LIMITED = frozenset({"h261", "h263", "h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4"})
-"""Codecs whose light lies between 16 and 235 where nothing is said."""
+"""Codecs whose light lies between 16 and 235 unless the film says otherwise."""
 
-UNSPECIFIED = 2  # FFmpeg's code for a matrix of which nothing is said
+UNSPECIFIED = 2  # FFmpeg's code for an unspecified matrix
 
 EXPAND = np.rint((np.arange(256) - 16) * (255 / 219)).clip(0, 255).astype(np.uint8)
 """Light between 16 and 235 to 0 to 255: FFmpeg's scaler takes pictures of light alone as they are."""
@@ -85,7 +85,7 @@ class Film:
         self.missing = 0
 
     def decoded(self) -> Iterator[av.VideoFrame]:
-        """Every frame that can be decoded from here on; what cannot leaves a word in ``errors``."""
+        """Every frame that can be decoded from here on; failures are noted in ``errors``."""
         with self.container:
             packets, ended = self.container.demux(self.stream), False
             while not ended:
@@ -120,7 +120,7 @@ class Film:
         return first, stamps
 
     def in_time(self, stamps: list[int | None]) -> tuple[list[int], list[int] | None]:
-        """The frames' numbers in the order of time, and their time stamps in it; None where the stamps are no good."""
+        """The frames' numbers in the order of time, and their time stamps in it; None if the stamps are unusable."""
         valid = [stamp for stamp in stamps if stamp is not None]
         numbers: dict[int, int] = {}
         for number, stamp in enumerate(valid):
@@ -138,12 +138,12 @@ class Film:
             if all(abs(time - k / rate) <= self.time_base for k, time in enumerate(times)):
                 return rate, None
         off = [abs(time * self.rates[0] - round(time * self.rates[0])) for time in times]
-        if max(off) <= self.time_base * self.rates[0]:  # a decoder may lose frames without a word
+        if max(off) <= self.time_base * self.rates[0]:  # a decoder may lose frames silently
             self.missing = round(times[-1] * self.rates[0]) + 1 - len(times)
         return ((len(times) - 1) / times[-1]).limit_denominator(100_000), tuple(times)
 
     def warnings(self, first: av.VideoFrame, end: Fraction | None) -> Iterator[str]:
-        """What is to be said of it, once it is scanned; it ends at ``end`` seconds, None = it was not read so far."""
+        """Warnings after ``scan``; the film ends at ``end`` seconds, None = it was not read so far."""
         if self.errors or self.out_of_order or self.missing:
             lost = f" ({self.missing} frames)" if self.missing else ""
             first_too = ", the first frame also for what is lost before it" if self.begins_damaged else ""
@@ -157,7 +157,7 @@ class Film:
             yield f"The film is HDR ({kind}): its light is mapped to that of other films (BT.709), in the result, too."
 
     def _promised(self) -> Fraction:
-        """When, in seconds, the last frame ends by the film's head; 0 where that says nothing."""
+        """The end of the last frame by the film's header, in seconds; 0 if it has none."""
         if self.stream.duration is not None:
             return (self.stream.duration + (self.stream.start_time or 0)) * self.time_base
         tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", self.stream.metadata.get("DURATION", ""))  # Matroska
@@ -234,7 +234,7 @@ class FilmFrames(Frames):
         return None if frame is None else self._rgb(frame)
 
     def _advance(self, number: int) -> av.VideoFrame | None:
-        """Go on to the frame ``number`` in the order of decoding; None where it does not come."""
+        """Decode up to the frame ``number`` in the order of decoding; None if it does not come."""
         for k, frame in self._coming:
             self._next = k + 1
             self._recent.append((k, frame))

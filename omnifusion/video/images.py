@@ -30,7 +30,7 @@ SEQUENCES = frozenset({"TIFF", "WEBP", "PNG"})
 """Formats in which one file may hold a clip (that of a JPEG or HEIC file is a preview or a second view)."""
 
 ORIENTATION = 0x0112  # the EXIF tag; from 5 on a picture lies on its side
-SHRINKABLE = 3  # times the limit that an exemplar may have; it is made smaller
+SHRINKABLE = 3  # times the limit of pixels that an exemplar may have; it is scaled down
 
 LARGEST_OVERLAY, NEUTRAL = 0.12, 3.0
 """Share of a gray clip that a logo or a timecode takes at most, and a*, b* that the rest then has at most."""
@@ -40,7 +40,7 @@ GRAY_SPREAD = 10.0
 chroma noise of 12 or blotches of 4 (of 255) stays below 8.4; each of ten real color clips has a frame above 18."""
 
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked here, in words of our own
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked here, with messages of our own
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = False) -> np.ndarray:
@@ -79,7 +79,7 @@ def open_image(path: Path, max_pixels: int, shrink: bool = False) -> Iterator[Im
 
 @contextmanager
 def decoding(path: Path, max_pixels: int) -> Iterator[None]:
-    """Tell in a sentence what fails inside."""
+    """Turn failures inside into an InputError."""
     try:
         yield
     except (InputError, Canceled):
@@ -190,7 +190,7 @@ def color_deviation(image: np.ndarray) -> np.ndarray:
 
 
 def overlay_of(deviations: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Where a gray clip bears color all the same, such as a logo, ``(h, w)`` bool; None where it is in color.
+    """The colored parts of a gray clip, such as a logo, ``(h, w)`` bool; None if the clip is in color.
 
     Args:
         deviations: ``color_deviation`` of some of its frames.

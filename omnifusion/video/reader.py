@@ -1,4 +1,4 @@
-"""Films, folders of frames and pictures to ``Video``, decoded frame by frame where one is asked for."""
+"""Films, folders of frames and pictures to ``Video``, decoded frame by frame on demand."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from omnifusion.video.common import MAX_PIXELS, Frames, reason
 from omnifusion.video.film import FilmFrames, count_packets
 from omnifusion.video.images import IMAGES, decoding, pages, read_image, to_array
 
-RATE = Fraction(24)  # frames a second of what does not know its own: folders and scans
+RATE = Fraction(24)  # frames a second of folders and scans, which do not know their own
 
 
 def read(path: Path | str, max_frames: int | None = None, max_pixels: int = MAX_PIXELS) -> Video:
     """Open a film, a folder of frames (in natural order: 2 before 10), a picture, or a file of several pictures.
 
-    Nothing is kept: a film is decoded once to learn which frames it has, and when, and again where they are asked for.
-    Frames come upright, with alpha over black, HDR tone-mapped, and more than 8 bits rounded to 8.
+    Nothing is kept: a film is decoded once to list its frames and their times, and again on demand. Frames come
+    upright, with alpha over black, HDR tone-mapped, and more than 8 bits rounded to 8.
 
     Args:
         max_frames: how many frames to take of a longer clip.
         max_pixels: largest frame; what is larger by its head is not decoded.
 
     Raises:
-        InputError: there is nothing that can be decoded, or it is too large; later, where a frame is asked for that
-            has changed or cannot be decoded.
+        InputError: nothing can be decoded, or it is too large; later, if a frame has changed or cannot be decoded.
     """
     path = Path(path)
     if max_frames is not None and max_frames < 1:
@@ -134,7 +133,7 @@ def _folder(path: Path, max_frames: int | None, max_pixels: int) -> Video:
 
 
 def _images(folder: Path) -> tuple[list[Path], list[str]]:
-    """The frames of a folder by name, numbers by value, and what is to be said of them.
+    """The frames of a folder by name, numbers by value, and warnings.
 
     Raises:
         InputError: there are none.

@@ -174,7 +174,7 @@ class Writer:
         return self._silent
 
     def _taken(self, source: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
-        """ffmpeg's words for what is taken over; and ways to take sound and subtitles, best first, with their loss."""
+        """ffmpeg's arguments for what is taken over; ways to take sound and subtitles, best first, with their loss."""
         with av.open(f"file:{source}", options=OPENING, metadata_errors="replace") as container:
             # the sound's channel layouts are not looked at: PyAV does not survive some of them
             sound = [s.codec_context and s.codec_context.codec.canonical_name for s in container.streams.audio]
@@ -204,7 +204,7 @@ class Writer:
 
 
 def _mapped(codecs: Sequence[str | None]) -> list[str]:
-    """The words that take over sound tracks, each by a codec, None = not at all."""
+    """The arguments that take over sound tracks, each by a codec, None = not at all."""
     chosen = enumerate((n, codec) for n, codec in enumerate(codecs) if codec)
     return [word for k, (n, codec) in chosen for word in ("-map", f"1:a:{n}", f"-c:a:{k}", codec)]
 
