@@ -40,6 +40,13 @@ def test_a_clean_clip_is_matched_as_it_is(clean: np.ndarray) -> None:
     assert torch.equal(clip.L, working_luminance(clean, clip.size))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 64), (64, 1), (300, 5), (2, 256)])
+def test_no_picture_is_too_small_to_be_looked_at(size: tuple[int, int]) -> None:
+    film = inspect(Video(np.random.default_rng(0).integers(0, 255, (3, 3, *size), dtype=np.uint8)), size)
+    assert np.isfinite(film.grain) and not film.combed
+
+
 def test_an_old_film_is_known_and_cleaned(clean: np.ndarray) -> None:
     aged, truth = degrade(clean)
     clip = prepare(Video(aged), [Exemplar(0, truth[0])], 160)

@@ -644,6 +644,26 @@ def test_a_dropout_leaves_a_gap_in_order_of_time(tmp_path: Path) -> None:
         assert np.array_equal(again.frames[k], clip.frames[k])
 
 
+def test_frames_without_time_stamps_keep_their_order(tmp_path: Path) -> None:
+    """AVI has none; what FFmpeg makes up for H.264 would exchange frames."""
+    exact = list(video.read(made(tmp_path / "a.mkv", "-c:v", "libx264", "-g", "12", "-qp", "0")).frames)
+    clip = video.read(made(tmp_path / "a.avi", "-c:v", "libx264", "-g", "12", "-qp", "0"))
+    assert not clip.warnings and clip.fps == 25 and clip.times is None
+    assert all(np.array_equal(a, b) for a, b in zip(clip.frames, exact, strict=True))
+    again = video.read(clip.source).frames
+    assert all(np.array_equal(again[k], exact[k]) for k in (48, 12, 49))
+
+
+def test_joined_recordings_begin_with_the_first(tmp_path: Path) -> None:
+    """Sound is laid beside the frames from where the film begins in its own time."""
+    path = made(tmp_path / "a.mpg", "-c:v", "mpeg2video")
+    one, data = video.read(path), path.read_bytes()
+    path.write_bytes(data + data)
+    both = video.read(path)
+    assert len(both) == 2 * len(one) and both.start == one.start > 0 and both.times is None
+    assert video.read(path, 60).stop == both.start + Fraction(60, 25)
+
+
 @pytest.mark.parametrize(("delay", "name"), [("0.5", "a.ts"), ("0.5", "a.mkv"), ("-0.5", "a.mp4"), ("0", "a.mpg")])
 def test_sound_is_whole_and_in_time(tmp_path: Path, delay: str, name: str) -> None:
     """A beep while the picture is white, and sound before the first frame or after the last one."""

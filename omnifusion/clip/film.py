@@ -210,8 +210,9 @@ def _even(gains: Array, shots: Sequence[Shot]) -> Array:
 
 def _noise(L: Array) -> float:
     """Standard deviation of the grain of a frame ``(h, w)``, in its calmest blocks."""
-    power = cv2.blur(cv2.filter2D(L, -1, HIGH) ** 2, (BLOCK, BLOCK))[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK]
-    return float(np.sqrt(np.quantile(power, 0.05)))
+    power = cv2.blur(cv2.filter2D(L, -1, HIGH) ** 2, (BLOCK, BLOCK))
+    first_row, first_column = (min(BLOCK, side) // 2 for side in L.shape)
+    return float(np.sqrt(np.quantile(power[first_row::BLOCK, first_column::BLOCK], 0.05)))
 
 
 def _combed(picture: Array) -> tuple[bool, bool]:
@@ -229,7 +230,7 @@ def _combed(picture: Array) -> tuple[bool, bool]:
         padded = np.pad(out.astype(np.float32), ((rows, rows), (0, 0)))
         return cv2.blur(padded, (2 * BLOCK, 2 * BLOCK))[BLOCK :: 2 * BLOCK, BLOCK :: 2 * BLOCK]
 
-    if picture.shape[0] <= 4 * BLOCK:
+    if min(picture.shape) <= 4 * BLOCK:
         return False, False
     combed = share(1) > 2 * share(2) + 0.1
     if combed.mean() <= COMBED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left
 from collections import deque
@@ -81,7 +82,8 @@ class Film:
         self.begin = None if self.stream.start_time is None else self.stream.start_time * self.time_base
         self.promised = self._promised()
         self.errors: list[str] = []
-        self.begins_damaged = self.out_of_order = False
+        self.begins_damaged = self.out_of_order = self.guessed = False
+        self.latest, self.ascending = -math.inf, True  # of the packets' time stamps
         self.missing = 0
 
     def decoded(self) -> Iterator[av.VideoFrame]:
@@ -99,6 +101,8 @@ class Film:
                     continue
                 if packet is not None and packet.is_corrupt:
                     self.errors.append("a damaged packet")
+                if packet is not None and packet.pts is not None:
+                    self.ascending, self.latest = self.ascending and packet.pts > self.latest, packet.pts
                 try:
                     yield from self.stream.decode(packet)
                 except EOFError:  # there is nothing left
@@ -122,6 +126,8 @@ class Film:
     def in_time(self, stamps: list[int | None]) -> tuple[list[int], list[int] | None]:
         """The frames' numbers in the order of time, and their time stamps in it; None if the stamps are unusable."""
         valid = [stamp for stamp in stamps if stamp is not None]
+        if self.ascending:  # as in AVI: they say nothing of the frames, which the decoder puts in the order of time
+            self.guessed, valid = valid != sorted(valid), sorted(valid)
         numbers: dict[int, int] = {}
         for number, stamp in enumerate(valid):
             numbers.setdefault(stamp, number)  # of two for one moment the first is shown
@@ -191,11 +197,12 @@ class FilmFrames(Frames):
             why = f" ({film.errors[0]})" if film.errors else ""
             raise InputError(f"{path} holds no frame that can be decoded{why}; repair it, or choose another.")
         order, ordered = film.in_time(stamps)
-        times = [k / film.rates[0] for k in order] if ordered is None else [x * film.time_base for x in ordered]
+        begin = film.begin or Fraction(0)
+        times = [begin + k / film.rates[0] for k in order] if ordered is None else [x * film.time_base for x in ordered]
         whole = max_frames is None or len(order) <= max_frames
         self.stop = None if whole else times[len(order[:max_frames])]
         self._order, times = order[:max_frames], times[:max_frames]
-        self._stamps = [] if ordered is None or film.errors else ordered[:max_frames]
+        self._stamps = [] if ordered is None or film.errors or film.guessed else ordered[:max_frames]
         self._codec = film.codec
         if film.errors and film.begin is not None and film.begin < times[0]:
             times[0], film.begins_damaged = film.begin, True
