@@ -46,7 +46,8 @@ def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
     if prior_everywhere(settings):
         least, most = PRIOR_SIDES[prior]
         scale = min(max(min(working), least), most) / min(working)
-        evaluations = settings.steps * (1 + 2 * settings.optimizations * settings.gray_constraint)
+        steps = 1 if prior == "bundled" and settings.strength is not None else settings.steps
+        evaluations = steps * (1 + 2 * settings.optimizations * settings.gray_constraint)
         gpu = "cuda" if os.environ.get("SPACES_ZERO_GPU") else device()  # by calls: see ui.zerogpu
         seconds += evaluations * small * scale**2 * DENOISING_SECONDS[prior if prior == "bundled" else gpu]
     once, each = FIT_SECONDS[settings.omnimotion]
