@@ -1,4 +1,4 @@
-"""Independent work in parallel threads: OpenCV, SciPy and the compiled kernels release the interpreter."""
+"""Independent work side by side, in threads: OpenCV, SciPy and the compiled kernels release the interpreter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from pathlib import Path
 from threading import Semaphore
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from omnifusion.progress import check_canceled
 
@@ -19,7 +19,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 M_ARENA_MAX = -8
-with suppress(OSError, AttributeError):  # glibc alone: it gives each thread an arena, which keeps freed memory
+with suppress(OSError, AttributeError):  # glibc alone: it gives each thread an arena, which keeps what is freed in it
     ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
 
 _spare: ContextVar[Semaphore | None] = ContextVar("spare", default=None)
@@ -38,7 +38,7 @@ def cores() -> int:
 
 @contextmanager
 def bounded(threads: int) -> Iterator[None]:
-    """Bound the threads of the work inside; 0 = as the caller's are, else one for each core."""
+    """Bound the threads of what is done inside; 0 = as the caller's are, else one for each core."""
     outer = None if threads else _spare.get()
     token = _spare.set(outer or Semaphore((threads or cores()) - 1))
     try:
@@ -50,41 +50,48 @@ def bounded(threads: int) -> Iterator[None]:
 def parallel(function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
     """``function`` of every job, in order.
 
-    The caller's thread works, too. A thread that begins a job starts another thread while one is free, so that nested
-    jobs get the threads of finished ones. Threads live for this call alone: a forked process would wait in vain for
-    threads kept by its parent.
+    The caller's thread works, too. Whoever begins a job takes another thread along while one is to spare, so that jobs
+    inside jobs get the threads of those that have ended. The threads live for this call alone: a forked process would
+    wait in vain for threads kept by its parent.
 
     Raises:
         Canceled: the work was canceled meanwhile.
     """
-    spare = _spare.get() or Semaphore(cores() - 1)
-    results: dict[int, R] = {}
-    todo = iter(range(len(jobs)))
-    helpers: list[Future[None]] = []
-
-    def work(pool: ThreadPoolExecutor) -> None:
-        try:
-            for n in todo:
-                if n + 1 < len(jobs) and spare.acquire(blocking=False):
-                    helpers.append(pool.submit(copy_context().run, help_out, pool))
-                check_canceled()
-                results[n] = function(jobs[n])
-        except BaseException:
-            deque(todo, maxlen=0)  # no further job is begun
-            raise
-
-    def help_out(pool: ThreadPoolExecutor) -> None:
-        try:
-            work(pool)
-        finally:
-            spare.release()
-
+    batch = _Batch(function, jobs, _spare.get() or Semaphore(cores() - 1))
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
         try:
-            work(pool)
+            batch.work(pool)
         finally:
-            for helper in helpers:  # helpers may start others meanwhile
+            for helper in batch.helpers:  # which may begin others meanwhile
                 helper.exception()
-    for helper in helpers:
+    for helper in batch.helpers:
         helper.result()
-    return [results[n] for n in range(len(jobs))]
+    return [batch.results[n] for n in range(len(jobs))]
+
+
+class _Batch(Generic[J, R]):
+    """The jobs of one call, and what came of them; holds no reference to itself, so that results go with their last
+    user."""
+
+    def __init__(self, function: Callable[[J], R], jobs: Sequence[J], spare: Semaphore) -> None:
+        self.function, self.jobs, self.spare = function, jobs, spare
+        self.todo, self.results, self.helpers = iter(range(len(jobs))), dict[int, R](), list[Future[None]]()
+
+    def work(self, pool: ThreadPoolExecutor) -> None:
+        """Do jobs until none is left to begin."""
+        try:
+            for n in self.todo:
+                if n + 1 < len(self.jobs) and self.spare.acquire(blocking=False):
+                    self.helpers.append(pool.submit(copy_context().run, self.help_out, pool))
+                check_canceled()
+                self.results[n] = self.function(self.jobs[n])
+        except BaseException:
+            deque(self.todo, maxlen=0)  # nobody begins another job
+            raise
+
+    def help_out(self, pool: ThreadPoolExecutor) -> None:
+        """The same in a thread that was to spare."""
+        try:
+            self.work(pool)
+        finally:
+            self.spare.release()

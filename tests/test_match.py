@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import cv2
 import numpy as np
@@ -115,6 +117,19 @@ def test_the_pool_is_as_large_as_it_is_bounded_to_and_nested_work_shares_it() ->
         assert pool.parallel(lambda n: n * n, range(9)) == [n * n for n in range(9)]
         pool.parallel(outer, range(2))
     assert 1 < most <= 4
+
+
+def test_results_go_with_their_last_user() -> None:
+    """No cycle of references holds them until the garbage collector comes."""
+    gc.disable()
+    try:
+        with pool.bounded(2):
+            results = pool.parallel(lambda n: torch.zeros(n + 1), range(4))
+        kept = [weakref.ref(result) for result in results]
+        del results
+        assert not any(result() is not None for result in kept)
+    finally:
+        gc.enable()
 
 
 def test_canceled_work_stops_between_jobs() -> None:
