@@ -1,4 +1,4 @@
-"""Independent work side by side, in threads: OpenCV, SciPy and the compiled kernels release the interpreter."""
+"""Independent work in parallel threads: OpenCV, SciPy and the compiled kernels release the interpreter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 M_ARENA_MAX = -8
-with suppress(OSError, AttributeError):  # glibc alone: it gives each thread an arena, which keeps what is freed in it
+with suppress(OSError, AttributeError):  # glibc alone: it gives each thread an arena, which keeps freed memory
     ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
 
 _spare: ContextVar[Semaphore | None] = ContextVar("spare", default=None)
@@ -38,7 +38,7 @@ def cores() -> int:
 
 @contextmanager
 def bounded(threads: int) -> Iterator[None]:
-    """Bound the threads of what is done inside; 0 = as the caller's are, else one for each core."""
+    """Bound the threads of the work inside; 0 = as the caller's are, else one for each core."""
     outer = None if threads else _spare.get()
     token = _spare.set(outer or Semaphore((threads or cores()) - 1))
     try:
@@ -50,9 +50,9 @@ def bounded(threads: int) -> Iterator[None]:
 def parallel(function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
     """``function`` of every job, in order.
 
-    The caller's thread works, too. Whoever begins a job takes another thread along while one is to spare, so that jobs
-    inside jobs get the threads of those that have ended. The threads live for this call alone: a forked process would
-    wait in vain for threads kept by its parent.
+    The caller's thread works, too. A thread that begins a job starts another thread while one is free, so that nested
+    jobs get the threads of finished ones. Threads live for this call alone: a forked process would wait in vain for
+    threads kept by its parent.
 
     Raises:
         Canceled: the work was canceled meanwhile.
@@ -62,7 +62,7 @@ def parallel(function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
         try:
             batch.work(pool)
         finally:
-            for helper in batch.helpers:  # which may begin others meanwhile
+            for helper in batch.helpers:  # helpers may start others meanwhile
                 helper.exception()
     for helper in batch.helpers:
         helper.result()
@@ -70,15 +70,14 @@ def parallel(function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
 
 
 class _Batch(Generic[J, R]):
-    """The jobs of one call, and what came of them; holds no reference to itself, so that results go with their last
-    user."""
+    """The jobs of one call and their results; no reference cycle, so that results are freed with their last user."""
 
     def __init__(self, function: Callable[[J], R], jobs: Sequence[J], spare: Semaphore) -> None:
         self.function, self.jobs, self.spare = function, jobs, spare
         self.todo, self.results, self.helpers = iter(range(len(jobs))), dict[int, R](), list[Future[None]]()
 
     def work(self, pool: ThreadPoolExecutor) -> None:
-        """Do jobs until none is left to begin."""
+        """Do jobs until all have begun."""
         try:
             for n in self.todo:
                 if n + 1 < len(self.jobs) and self.spare.acquire(blocking=False):
@@ -90,7 +89,7 @@ class _Batch(Generic[J, R]):
             raise
 
     def help_out(self, pool: ThreadPoolExecutor) -> None:
-        """The same in a thread that was to spare."""
+        """Do the same in a thread that was free."""
         try:
             self.work(pool)
         finally:
