@@ -27,7 +27,7 @@ _spare: ContextVar[Semaphore | None] = ContextVar("spare", default=None)
 
 
 def cores() -> int:
-    """How many cores this process may use: its affinity, and the quota of its container where there is one."""
+    """The number of cores that this process may use, by its affinity and the quota of its container, if any."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

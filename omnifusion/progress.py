@@ -181,7 +181,7 @@ def held_mib() -> float:
 
 @dataclass
 class Costs:
-    """What the stages of a run took.
+    """The costs of the stages of a run.
 
     Attributes:
         seconds: wall-clock time by stage.

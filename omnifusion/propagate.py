@@ -52,10 +52,10 @@ class SourceFrame:
 
 
 def gather_sigma(motion: Array, spread: Array) -> Array:
-    """How wide, in pixels, a color is gathered around its match.
+    """The radius (sigma), in pixels, in which a color is gathered around its match.
 
-    The more chroma varies there, the narrower; wider averages noise. Measured (docs/experiments.md); what stands still
-    has the same noise in both frames and is copied.
+    The more chroma varies there, the narrower; wider averages noise. Measured (docs/experiments.md); still pixels have
+    the same noise in both frames and are copied.
 
     Args:
         motion: length of the flow in pixels.

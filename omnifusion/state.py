@@ -160,7 +160,7 @@ class ColorState:
         return torch.stack([torch.where(origin < 0, origin, origin // 3) for origin in self.origin])
 
     def stacked(self) -> ColorState:
-        """The same, all its colors in tensors of the whole clip."""
+        """The same state with all colors in tensors of the whole clip."""
         colors = {name: getattr(self, name) for name in COLORS}
         return replace(self, **{k: v if isinstance(v, Tensor) else torch.stack(v) for k, v in colors.items()})
 

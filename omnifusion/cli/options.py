@@ -1,4 +1,4 @@
-"""Options of the command line: one for each choice of ``Settings``, those that commands share, pictures of frames."""
+"""Options of the command line: one for each field of ``Settings``, those that commands share, pictures of frames."""
 
 from __future__ import annotations
 

@@ -260,8 +260,7 @@ class Text:
 
 
 class TextFinder:
-    """Finds text that appears in mid-shot, in frames that are added in order: no earlier frame has its color, so it is
-    colored white."""
+    """Finds text that appears in mid-shot, frame by frame; no earlier frame has its color, so it is colored white."""
 
     def __init__(self) -> None:
         self.texts: list[Text] = []

@@ -220,7 +220,7 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _moved(image: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """``image`` ``(H, W)`` warped along ``move`` ``(h, w, 2)``, which is px of its own size; the border repeats."""
+    """``image`` ``(H, W)`` warped along ``move`` ``(h, w, 2)``, in px at the size of ``move``; the border repeats."""
     H, W = image.shape
     h, w = move.shape[:2]
     full = _resize(move, (H, W)) * np.array([W / w, H / h], np.float32)
@@ -228,7 +228,7 @@ def _moved(image: np.ndarray, move: np.ndarray) -> np.ndarray:
 
 
 def _matching(source: np.ndarray, target: np.ndarray, move: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where ``target`` shows the same as ``source`` at its place, ``(H, W)`` bool of ``size``."""
+    """Pixels of ``target`` that match ``source`` moved by ``move``, ``(H, W)`` bool of ``size``."""
     h, w = target.shape
     a, b = (x.astype(np.float32) - 128 for x in (_moved(source, move), target))
     radius = max(h, w) / 64
@@ -239,7 +239,7 @@ def _matching(source: np.ndarray, target: np.ndarray, move: np.ndarray, size: tu
 
 
 def _inside(move: np.ndarray) -> np.ndarray:
-    """Which pixels of ``move`` ``(h, w, 2)`` lie in the picture that they are warped from, ``(h, w)`` bool."""
+    """Pixels of ``move`` ``(h, w, 2)`` that are warped from inside the picture, ``(h, w)`` bool."""
     h, w = move.shape[:2]
     points = of.grid(h, w) + move
     return ((points > -1) & (points < (w, h))).all(-1)

@@ -142,7 +142,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
 
 
 def change(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
-    """From one thumbnail to the next: the logarithm of the ratio of brightness, and the other changes ``(h, w)``."""
+    """The change between thumbnails: logarithm of the ratio of brightness, and all other change ``(h, w)``."""
     gain = float(np.median(np.log((b + 8) / (a + 8))))
     return gain, cv2.absdiff(b, a * np.float32(np.exp(gain)))
 
@@ -153,8 +153,8 @@ def find_references(
     """The shots in coloring order, each without an exemplar with a reference frame if an earlier one looks alike.
 
     Two shots look alike where ``AGREEING`` features of a frame of one are found in a frame of the other under one
-    turn, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first, middle
-    and last frames are compared. A shot like no colored one is colored without reference, and others may follow.
+    rotation, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first,
+    middle and last frames are compared. A shot like no colored one is colored without reference, and others may follow.
 
     Args:
         shots: in the order of time.
@@ -198,7 +198,7 @@ def find_references(
 
 
 def agreement(a: Features, b: Features, area: float) -> int:
-    """How many features of two pictures agree on one turn, scale and shift; 0 where they span less than ``area`` px."""
+    """The number of features that agree on one rotation, scale and shift; 0 if they span less than ``area`` px."""
     here, there = features.matches(a, b, 0.8, mutual=True)
     _, agree = features.affine_motion(here, there, within=4.0, partial=True)
     if not agree.any() or cv2.contourArea(cv2.convexHull(here[agree])) < area:

@@ -150,7 +150,7 @@ def history(run: RunFolder) -> list[Correction]:
 
 
 def corrections(run: RunFolder) -> list[dict[str, Any]]:
-    """What the report says of each correction."""
+    """The report's entry for each correction."""
     return run.report.get("corrections", [])
 
 

@@ -31,7 +31,7 @@ SIMILAR, POSITION_WEIGHT = 3.0, 30.0
 
 
 def sources(state: ColorState) -> Tensor:
-    """The number ``(N,)`` of the pixel that each pixel's color mainly came from; its own where there is none."""
+    """The number ``(N,)`` of the pixel that each pixel's color mainly came from; its own if there is none."""
     return torch.arange(state.source.numel()) + state.source.flatten()
 
 

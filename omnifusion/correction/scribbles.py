@@ -38,8 +38,8 @@ KEEP, OPEN = -1, -2  # instead of a color: for scribbles over pixels to keep, an
 
 
 class Appearance(NamedTuple):
-    """What a frame looks like: L* ``(h, w)`` of ``SIDE``; of its pixels ``(h, w, 5)`` L*, its local mean and deviation,
-    a* and b*, of variance 1; of its cells ``(h', w', C)`` the same and the encoder's features at 1/8 and 1/16."""
+    """Features of a frame: L* ``(h, w)`` of ``SIDE``; of its pixels ``(h, w, 5)`` L*, its local mean and deviation, a*
+    and b*, of variance 1; of its cells ``(h', w', C)`` the same and the encoder's features at 1/8 and 1/16."""
 
     L: Array
     pixels: Array
@@ -55,7 +55,7 @@ def encoder() -> nn.Module:
 
 
 def appearance(lab: Tensor) -> Appearance:
-    """What a frame ``(3, H, W)`` looks like."""
+    """The features of a frame ``(3, H, W)``."""
     L, *ab = resize(lab[None], fit_size(lab.shape[1:], SIDE))[0].numpy()
     mean, square = (cv2.GaussianBlur(x, (0, 0), 0.01 * SIDE) for x in (L, L * L))
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
@@ -154,8 +154,8 @@ def cut_out(look: Appearance, scribble: Array, same: Array, others: Array) -> Ar
 
 
 def _likeness(features: Array, inside: Array, outside: Array, size: tuple[int, int]) -> Array:
-    """How much more each pixel ``(h, w)`` is like what is ``inside`` than like what is ``outside``, by Fisher's linear
-    discriminant of ``features`` ``(h', w', C)``, in standard deviations of the outside."""
+    """How much more similar each pixel ``(h, w)`` is to the pixels ``inside`` than to those ``outside``, by Fisher's
+    linear discriminant of ``features`` ``(h', w', C)``, in standard deviations of the outside."""
     at, x = features.shape[:2], features.reshape(-1, features.shape[2]).astype(np.float64)
     weights = [cv2.resize(w, at[::-1], interpolation=cv2.INTER_AREA).ravel() for w in (inside, outside)]
     weights = [w / max(w.sum(), 1e-9) for w in weights]

@@ -141,7 +141,7 @@ def _changed(changes: Changes, sample: Sample) -> Steps[Result]:
 
 
 def variant_name(changes: Changes) -> str:
-    """What a variant changes, in words."""
+    """The name of a variant: its changes in words."""
     return ", ".join(f"{name}={value}" for name, value in changes.items()) or "as chosen"
 
 

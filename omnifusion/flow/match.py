@@ -39,7 +39,7 @@ def _bilinear(image: Array, x: float, y: float) -> Any:
 
 @_compiled
 def follow(flows: Array, first: int, step: int, count: int, points: Array) -> Array:
-    """Where ``points`` end after ``count`` flows, ``flows[first]``, ``flows[first + step]``...; flows are
+    """The ends of ``points`` after ``count`` flows, ``flows[first]``, ``flows[first + step]``...; flows are
     ``(n, H, W, 2)`` px."""
     out = points.copy()
     H, W = flows.shape[1:3]

@@ -95,7 +95,7 @@ class FlowTracker:
 
     def matches(self, pixels: Array, i: int, j: int) -> list[tuple[Array, Array]]:
         """Where ``pixels`` ``(N,)`` of frame ``i`` are in ``j``, as ``confidence.most_likely`` takes it: by the direct
-        flow where there is one, else by the chain of flows between neighbors."""
+        flow if there is one, else by the chain of flows between neighbors."""
         H, W = self.images.shape[1:]
         points = match.points_of(pixels, W)
         there, back = self._way(i, j), self._way(j, i)

@@ -51,7 +51,8 @@ class OmniMotion(FlowTracker):
         return [*super().matches(pixels, i, j), (landed, error + penalty)]
 
     def trace(self, points: Array, i: int, j: int) -> tuple[Array, Array]:
-        """Where the volume alone sees ``points`` ``(N, 2)`` px of frame ``i`` in ``j``; their transmittance there."""
+        """Follow ``points`` ``(N, 2)`` px of frame ``i`` to ``j`` by the volume alone; also their transmittance
+        there."""
         size = (self.images.shape[1], self.images.shape[2])
         at, transmittance = self.volume.trace(torch.from_numpy(to_volume(points, size)), i, j)
         return to_pixels(at.numpy(), size), transmittance.numpy()

@@ -82,7 +82,7 @@ class Volume(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of its parameters."""
         return next(self.parameters()).device
 
     def start(self, layers: Any) -> None:

@@ -96,7 +96,7 @@ def prior_fingerprint(settings: Settings) -> str:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """All of a file of at most ``BLOCKS`` blocks; of a larger one that number, the first and the last among them."""
+    """A file's blocks: all, or of a larger file ``BLOCKS`` of them, the first and the last included."""
     last = max(0, path.stat().st_size - BLOCK)
     with path.open("rb") as file:
         for start in range(0, last + 1, max(BLOCK, last // (BLOCKS - 1))):

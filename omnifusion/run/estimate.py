@@ -1,4 +1,4 @@
-"""What a run takes: memory and disk by measured rules, seconds by simple ones."""
+"""The expected costs of a run: memory and disk by measured rules, seconds by simple ones."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Size = tuple[int, int]  # (H, W), or (h, w) at the working size
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to take: seconds of work on two cores, MiB of memory where nothing bounds it (a run that
-    has less works in shorter windows), and MiB of disk."""
+    """The expected costs of a run: seconds of work on two cores, MiB of memory if unbounded (with less, a run works in
+    shorter windows), and MiB of disk."""
 
     seconds: float
     mib: float
@@ -39,7 +39,7 @@ class Estimate:
 
 
 def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
-    """What a run on ``frames`` frames of ``size`` (H, W) will take."""
+    """The expected costs of a run on ``frames`` frames of ``size`` (H, W)."""
     working, prior = fit_size(size, settings.max_side), "bundled" if settings.prior == "bundled" else "other"
     small, full = working[0] * working[1] / 1e6, size[0] * size[1] / 1e6
     seconds = SECONDS_PER_FRAME + SECONDS_PER_WORKING_MEGAPIXEL * small + SECONDS_PER_FULL_MEGAPIXEL * full
@@ -56,7 +56,7 @@ def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
 
 
 def disk_mib(frames: int, size: Size, working: Size) -> int:
-    """What the results take, MiB: frames as PNG, and the colors at the ``working`` size."""
+    """The size of the results in MiB: frames as PNG, and the colors at the ``working`` size."""
     return 1 + int(frames * (PNG_SHARE * 3 * size[0] * size[1] + COLOR_BYTES * working[0] * working[1])) // 2**20
 
 

@@ -183,7 +183,7 @@ class RunFolder:
 
     @property
     def interrupted_corrections(self) -> list[Path]:
-        """What corrections, at most one, replaced that the report does not list."""
+        """The ``before`` folders of corrections, at most one, that the report does not list."""
         return sorted(self.folder.glob("corrections/[0-9]*/before"))[len(self.report.get("corrections", ())) :]
 
     def exemplar(self, frame: int) -> Path:

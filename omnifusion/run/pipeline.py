@@ -36,7 +36,7 @@ REPLACE = {"": "name another folder", "overwrite": "have the run replaced"}
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use, and what it writes.
+    """The resources and limits of a run, and the format of its film.
 
     Attributes:
         mib, threads: of all its processes together; 0 threads = as many as this process may use.

@@ -77,7 +77,7 @@ class Page(gr.Blocks):
 
 
 def _wrong_kind(component: Any, value: Any) -> str | None:
-    """What to give instead of a value that no component of this kind would send; None if it is right."""
+    """What to give instead of a value that no component of this kind would send; None if it is valid."""
     if value is None:
         return None
     if isinstance(component, gr.Number | gr.Slider):

@@ -1,4 +1,4 @@
-"""The queue of runs: as many at once as the owner allows; all others wait, whoever their visitor.
+"""The queue of runs: as many at once as the owner allows; all others wait, in one queue.
 
 The client (page, endpoint, MCP tool) looks at its job now and then. A job that nobody looks at ends after its patience.
 """

@@ -120,7 +120,7 @@ def shares(report: dict[str, Any]) -> list[float]:
 
 
 def duration(report: dict[str, Any]) -> float:
-    """How long a run took, seconds."""
+    """The seconds that a run took."""
     return float(sum(stage["seconds"] for stage in report["stages"]))
 
 

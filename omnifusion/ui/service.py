@@ -49,7 +49,7 @@ class Service:
 
     @property
     def memory_mib(self) -> float:
-        """What the process may hold: the owner's limit, or less where the machine cannot give that now."""
+        """The memory that the process may use: the owner's limit, or less if the machine has less now."""
         return min(self.limits.mib, held_mib() + psutil.virtual_memory().available / 2**20)
 
     def fits(self, expected: Estimate) -> bool:

@@ -69,7 +69,7 @@ def _control(name: str, options: Sequence[Any] = (), kind: Any = None, **looks: 
 
 
 def frames_slider(most: int, frames: int, **looks: Any) -> gr.Slider:
-    """How many frames to color of a clip that has ``most``."""
+    """A slider for how many frames to color of a clip that has ``most``."""
     return gr.Slider(1, max(2, most), min(frames, most), interactive=most > 1, **looks)
 
 
@@ -88,7 +88,7 @@ def restore(s: Shared, request: RunRequest) -> Updates:
 
 
 def read(s: Shared, clip: VisitorClip, values: Sequence[Any]) -> RunRequest:
-    """What the visitor asks for by the ``values`` of the controls.
+    """The visitor's request by the ``values`` of the controls.
 
     Raises:
         InputError: a value that cannot be used.
@@ -114,7 +114,7 @@ def wire(s: Shared) -> None:
     service, limits, controls = s.service, s.service.limits, list(s.settings.values())
 
     def cost(visit: Visit, *values: Any) -> Updates:
-        """What the run would cost, what each preset would, and what it would not use; changes no value."""
+        """Show what the run and each preset would cost, and which settings it would not use; changes no value."""
         if (clip := visit.clip) is None:
             return {s.estimate: "", s.fit: gr.Button(visible=False), s.step3: gr.Accordion(label="3 · Settings")}
         request = read(s, clip, values)

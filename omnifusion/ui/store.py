@@ -141,7 +141,7 @@ def _attempts(folder: Path) -> int:
 
 
 def _modified(folder: Path) -> float:
-    """When a folder was changed; of one that vanishes meanwhile now."""
+    """The time a folder was last changed; now, if it vanishes meanwhile."""
     with suppress(OSError):
         return folder.stat().st_mtime
     return time.time()

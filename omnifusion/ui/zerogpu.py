@@ -93,7 +93,7 @@ class Calls:
 
 
 def _sentence(prior: str, error: Exception) -> str:
-    """What a failed call means for the run; the errors of Gradio keep their text in ``message``."""
+    """The warning after a failed call; the errors of Gradio keep their text in ``message``."""
     why = str(getattr(error, "message", error)).strip().rstrip(".").replace(". ", "; ")
     return f"{TITLES.get(prior, prior)} could not go on ({why}): from there on the built-in model filled the frames."
 

@@ -99,7 +99,7 @@ def to_array(image: Image.Image, path: Path, alpha: bool = False) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    """The same with 8 bits a channel, as L, RGB, RGBA or CMYK."""
+    """The picture with 8 bits a channel, as L, RGB, RGBA or CMYK."""
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
         white = 1.0 if image.mode == "F" else 65535.0
