@@ -9,9 +9,11 @@ import spaces  # noqa: F401, I001  (before torch: on a ZeroGPU Space it takes CU
 import argparse
 import logging
 import sys
+from threading import Thread
 
 from omnifusion.progress import InputError
 from omnifusion.ui import build, launch_options, make_service
+from omnifusion.ui.service import warm_up
 
 
 def main() -> int:
@@ -29,6 +31,7 @@ def main() -> int:
         return 2
     service.store.keep_expiring()
     service.go_on()
+    Thread(target=warm_up, daemon=True).start()
     build(service).launch(**launch_options(service, args.share, args.mcp))
     os._exit(0)  # ends a run at work, too, which resumes when the page is served again
 

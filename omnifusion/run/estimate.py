@@ -14,8 +14,8 @@ from omnifusion.stages import device
 # Memory of a process: MiB whatever is colored, bytes for each pixel of the input's frames, and bytes for each pixel of
 # all frames of a segment at the working size; and frames of a segment below which colors would drift
 BASE_MIB, FULL_BYTES, FRAME_BYTES, FEWEST = 1000.0, 200, 80, 8
-# Seconds on two CPU cores: for each frame, for each megapixel of it at the working size, and at its own
-SECONDS_PER_FRAME, SECONDS_PER_WORKING_MEGAPIXEL, SECONDS_PER_FULL_MEGAPIXEL = 0.02, 7.0, 0.4
+# Seconds on two CPU cores: of a run, for each frame, for each megapixel of it at the working size, and at its own
+SECONDS, SECONDS_PER_FRAME, SECONDS_PER_WORKING_MEGAPIXEL, SECONDS_PER_FULL_MEGAPIXEL = 1.5, 0.03, 3.0, 0.55
 # Seconds of fitting OmniMotion's volume, and for each frame more
 FIT_SECONDS = {"off": (0.0, 0.0), "draft": (30.0, 0.5), "standard": (90.0, 1.5), "paper": (200_000.0, 0.0)}
 # Seconds of the bundled prior, and of others on either device, for each megapixel and evaluation of the network
@@ -52,7 +52,7 @@ def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
         seconds += evaluations * small * scale**2 * DENOISING_SECONDS[prior if prior == "bundled" else gpu]
     once, each = FIT_SECONDS[settings.omnimotion]
     mib = BASE_MIB + PRIOR_MIB[prior] + (FULL_BYTES * full + FRAME_BYTES * frames * small) * 1e6 / 2**20
-    return Estimate(once + (each + seconds) * frames, mib, disk_mib(frames, size, working))
+    return Estimate(SECONDS + once + (each + seconds) * frames, mib, disk_mib(frames, size, working))
 
 
 def disk_mib(frames: int, size: Size, working: Size) -> int:

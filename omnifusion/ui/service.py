@@ -11,10 +11,12 @@ from pathlib import Path
 
 import gradio as gr
 import psutil
+import torch
 
+from omnifusion.algorithm import colorize
 from omnifusion.correction.history import Correction, correct_run
 from omnifusion.geometry import fit_size
-from omnifusion.progress import InputError, Steps, held_mib
+from omnifusion.progress import InputError, Steps, held_mib, run_to_end
 from omnifusion.run.estimate import Estimate, estimate
 from omnifusion.run.folder import RunFolder, RunRequest, copy_run, open_run
 from omnifusion.run.pipeline import Resources, begin, color
@@ -36,6 +38,13 @@ PROGRAM_PATIENCE = 5.0
 
 PARENT = "parent.txt"
 """The file with the token of the run that a run corrects."""
+
+
+def warm_up() -> None:
+    """Color a tiny clip, so that no visitor waits for the kernels to be compiled."""
+    run_to_end(
+        colorize(torch.linspace(0, 100, 3 * 32 * 32).reshape(3, 1, 32, 32), {0: torch.ones(2, 32, 32)}, Settings())
+    )
 
 
 @dataclass(frozen=True)
