@@ -246,7 +246,7 @@ def suggest(
             out.mkdir(parents=True)
     for suggestion in suggestions.suggest(state, most):
         frame, region = suggestion.frame, suggestion.region
-        print(f"frame {frame}: resolves {100 * suggestion.share:.0f} % of all uncertainty, most of it at "
+        print(f"frame {frame}: covers {100 * suggestion.share:.0f} % of the uncertainty, most of it at "
               f"x {_extent(region.any(0))}, y {_extent(region.any(1))}")  # fmt: skip
         if out is not None:
             picture, unsure = run.frame(frame).transpose(2, 0, 1), suggestions.uncertainty(state)[frame]
