@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_refused_and_told_what_would(service: Service) -> N
     with pytest.raises(InputError, match=r"would take about .* it would fit with preset (standard|draft)"):
         service.longest(choose("paper", steps=1000), 5, (96, 128))
     with pytest.raises(InputError, match="it would fit with steps 4"):
-        service.longest(choose("draft", diffusion="always", strength=None, steps=1000), 8, (216, 384))
+        service.longest(choose("draft", diffusion="always", strength="none", steps=1000), 8, (216, 384))
     with pytest.raises(InputError, match=r"it would fit with frames \d+\."):
         service.longest(choose("draft", omnimotion="standard"), 2000, (216, 384))
     with pytest.raises(InputError, match="1024 x 16"):
