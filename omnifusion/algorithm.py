@@ -260,7 +260,7 @@ class Run:
         pairs = {j: (between or {}).get(j, ()) for j in todo}
         other = {j: sum(pair) - i for j, pair in pairs.items() if i in pair}
         if inpainted is None:  # from an exemplar
-            yield Step("propagate", f"searching the flow from frame {i}")
+            yield Step("propagate", f"following the motion from frame {i}")
             with self.working("flow"):
                 tracker.reach(i, todo)
                 for e in set(other.values()):
@@ -280,11 +280,11 @@ class Run:
                 warped = parallel(one, part := todo[n : n + BATCH])
             for j, (colors, accepted) in zip(part, warped, strict=True):
                 self.set_state(self.state.paint(j, accepted, colors, iteration, Origin.PROPAGATED), [j])
-                yield self.colored("propagate", f"frame {i} gives its color to frame {j}", j)
+                yield self.colored("propagate", f"carrying color from frame {i} to frame {j}", j)
         colored = before - sum(self.uncolored)
         filled = 0 if inpainted is None else int(inpainted.sum())
         result = Iteration(iteration, i, colored, filled, sum(self.uncolored))
-        event = self.colored("propagate", f"frame {i} gave its color to {colored} pixels", i)
+        event = self.colored("propagate", f"{colored:,} pixels colored from frame {i}", i)
         self.iterations.append(result)
         yield Round(**vars(event), result=result)
 

@@ -43,7 +43,7 @@ class Settings:
     trust_tracker: bool = about(False, "Trust the tracker",
         "Accept every tracked color unchecked, as in the paper.")
     diffusion: Literal["auto", "always"] = about("auto", "Diffusion",
-        "Where the prior inpaints: always; auto = the bundled one only where no color is known at all.")
+        "Where the model inpaints: always; auto = the built-in one only where no color is known at all.")
     steps: int = about(6, "Diffusion steps",
         "Denoising steps (paper: 50); the bundled prior takes 1 unless strength is none.", (1, 100, 1), ge=1, le=1000)
     eta: float = about(0.004, "Eta",

@@ -69,8 +69,8 @@ def test_the_report_says_where_colors_come_from_and_asks_for_an_exemplar() -> No
         {"frame": 0, "before": pytest.approx(1, abs=0.01), "after": pytest.approx(1, abs=0.01)}
     ]
     notes = " ".join(clip.notes)
-    assert "Frames 6 to 11 have no exemplar and look like no other shot" in notes and "such as frame 9" in notes
-    assert "Frames 12 to 17 have no exemplar and take the colors of frame" in notes
+    assert "Frames 6 to 11 have no colored frame and look like no other shot" in notes and "such as frame 9" in notes
+    assert "Frames 12 to 17 have no colored frame of their own, so they take their colors from frame" in notes
 
 
 @pytest.mark.slow

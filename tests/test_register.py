@@ -64,7 +64,7 @@ def test_what_is_displaced_is_put_in_place(picture: np.ndarray, frame: np.ndarra
 
 def test_another_picture_is_refused_unless_forced(frame: np.ndarray) -> None:
     other = synthetic.make("pan", frames=1, size=SIZE).video.frames[0]
-    with pytest.raises(InputError, match=r"correlates at -?0\.\d\d .*--force"):
+    with pytest.raises(InputError, match=r"matches at -?0\.\d\d.*--force"):
         register(other, frame)
     assert register(other, frame, force=True).image.shape == other.shape
 

@@ -134,7 +134,7 @@ def test_an_exemplar_is_checked_when_it_is_given(tmp_path: Path) -> None:
     assert "very well (1.00)" in clip.attach_picture(1, clip.exemplars[2], Limits(), False)
     assert set(clip.exemplars) == {1, 2} and Visit(clip).mark != mark
     write_image(tmp_path / "noise.png", np.random.default_rng(0).integers(0, 255, (3, 48, 64), dtype=np.uint8))
-    with pytest.raises(InputError, match="correlates at"):
+    with pytest.raises(InputError, match="matches at"):
         clip.attach_picture(0, tmp_path / "noise.png", Limits(), False)
 
 

@@ -248,6 +248,7 @@ def test_what_is_given_during_a_run_is_what_the_next_run_takes(
     give_frame(page, clips / "b0.png", 0)
     expect(page.locator("#film")).to_contain_text("b.mp4, not colorized yet")
     assert token_of(page) == first, "the run that goes on keeps its address"
+    expect(page.locator("#link")).to_contain_text("Link to the run of long.mp4")
     expect(page.locator("#progress")).to_contain_text("long.mp4: ", timeout=RUN)
     page.click("#cancel")
     expect(status(page)).to_contain_text("long.mp4 is finished", timeout=RUN)
@@ -263,6 +264,11 @@ def test_what_is_given_during_a_run_is_what_the_next_run_takes(
     page.get_by_role("tab", name="Compare").click()
     expect(page.locator("#runs")).to_contain_text("colored frames 0, 4")
     expect(page.locator("#compared img").first).to_be_visible(timeout=30 * SECOND)
+    page.get_by_role("tab", name="Color", exact=True).click()
+    give_clip(page, clips / "a.mp4", "6 frames")
+    expect(page.locator("#step3")).to_contain_text("draft, 6 frames")  # not as many as the clip before had
+    expect(page.locator("#link")).not_to_be_visible()
+    page.wait_for_function("() => !location.search")
 
 
 def test_cancel_keeps_what_is_done_and_a_second_visitor_waits_and_may_cancel_by_the_link(

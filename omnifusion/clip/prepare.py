@@ -164,7 +164,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         registered = register(exemplar.image, frame, force, float(video.pixel_aspect))
         placed[exemplar.index], fits[exemplar.index] = registered.image, (registered.before, registered.after)
         if registered.warning:
-            notes.append(f"Exemplar of frame {exemplar.index}: {registered.warning}")
+            notes.append(f"Colored frame {exemplar.index}: {registered.warning}")
     film = inspect(video, fit_size(video.size, max_side))
     if film.interlaced >= INTERLACED and not force:
         raise InputError(
@@ -182,9 +182,9 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         notes.append("A part of the gray clip, such as a logo, is in color and keeps its own colors.")
     if truth and not placed:
         placed[0] = np.asarray(video.frames[0])
-        notes.append("The clip is in color: it is made gray, its first frame is the exemplar, the result is scored.")
+        notes.append("The clip is in color: it is made gray, and its first frame gives the colors.")
     elif not placed:
-        notes.append("No exemplar was given: the prior invents the colors of the first frame.")
+        notes.append("No colored frame was given, so the first frame's colors are guessed.")
     notes += film.notes()
     shots = find_references(
         [shot.with_processed(placed) for shot in film.shots],
@@ -205,10 +205,11 @@ def _note(shot: Shot, exemplars: Collection[int]) -> str:
     if any(e in shot for e in exemplars):
         return ""
     if shot.reference_frame is not None:
-        return f"{where} have no exemplar and take the colors of frame {shot.reference_frame}, which shows the same."
+        source = f"frame {shot.reference_frame}, which shows the same scene"
+        return f"{where} have no colored frame of their own, so they take their colors from {source}."
     return (
-        f"{where} have no exemplar and look like no other shot: their colors are invented, with restraint; give a "
-        f"colored picture of one of them, such as frame {middle}."
+        f"{where} have no colored frame and look like no other shot, so their colors are guessed, with restraint; give "
+        f"one of them in color, such as frame {middle}."
     )
 
 

@@ -90,14 +90,13 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False, pixel_as
     fit = max(before, correlation(_moved(source, move)[common], target[common]))
     if stretch > np.log(1 + (LARGEST_ASPECT_ERROR if fit < GOOD_CORRELATION else STRETCH)):
         raise InputError(
-            f"The exemplar is {w}x{h}, the clip {W}x{H}: their aspect ratios differ by over 3 %; crop the exemplar to "
+            f"The picture is {w}x{h}, the clip {W}x{H}: their aspect ratios differ by over 3 %; crop the picture to "
             "what its frame shows, bars included."
         )
     if fit < LEAST_CORRELATION and not force:
         raise InputError(
-            f"The exemplar does not seem to show its frame: their luminance correlates at {fit:.2f} only (0.5 is the "
-            "least)",
-            {"": "check the frame index", "force": "use it anyway"},
+            f"The picture does not seem to show its frame: it matches at {fit:.2f} (0.5 is the least)",
+            {"": "check the frame number", "force": "use it anyway"},
         )
     move, after = _add_flow(*details, move), before
     if np.percentile(np.linalg.norm(move, axis=-1), 95) >= IN_PLACE:
@@ -108,7 +107,7 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False, pixel_as
         picture = np.concatenate([picture, 255 * opaque[None].astype(np.uint8)])
     if before < GOOD_CORRELATION:
         moved = f"it was moved into place ({after:.2f} now)" if after > before else "no movement makes it fit better"
-        words.append(f"its luminance correlates with the frame's at {before:.2f} only; {moved}")
+        words.append(f"as given it matched at {before:.2f} only; {moved}")
     return Registered(picture, before, after, "; ".join(words) + "." if words else None)
 
 
@@ -117,7 +116,7 @@ def _check_color(image: np.ndarray, force: bool) -> list[str]:
     ab = rgb_to_lab(resize(from_uint8(image)[None], fit_size(image.shape[1:], 128)))[0, 1:].numpy()
     if np.percentile(np.hypot(*ab), 99.9) < NO_CHROMA and not force:
         raise InputError(
-            "The exemplar is gray throughout and cannot show its frame's colors",
+            "The picture is gray throughout and cannot give its frame's colors",
             {"": "give a picture in color", "force": "use it anyway"},
         )
     muted = np.percentile(color_deviation(image), 99) < GRAY_SPREAD

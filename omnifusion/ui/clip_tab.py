@@ -119,7 +119,7 @@ def wire(s: Shared) -> None:
     """Connect the handlers."""
     service, limits, home = s.service, s.service.limits, s.service.store.visits
 
-    def upload(visit: Visit, path: str | None, frames: int) -> Updates:
+    def upload(visit: Visit, path: str | None) -> Updates:
         try:
             clip = receive_file(Path(path), limits, home) if path else None
         except InputError as error:  # the earlier one stays
@@ -127,7 +127,7 @@ def wire(s: Shared) -> None:
             return {s.clip: kept, s.status: message(parts.in_words(error), "alert")}
         visit.exchange(clip)
         sentence = clip.about(limits.frames) if clip else "The clip is removed."
-        return {**view(s, visit, frames), s.display: CLIP + visit.name, s.status: message(sentence)}
+        return {**view(s, visit, settings_tab.USUAL[0]), s.display: CLIP + visit.name, s.status: message(sentence)}
 
     def example(visit: Visit, event: gr.EventData) -> Updates:
         choice = EXAMPLES[event.index]  # type: ignore[attr-defined]
@@ -191,9 +191,9 @@ def wire(s: Shared) -> None:
         visit.require().exemplars.clear()
         return {**exemplars(s, visit), s.status: message("All colored frames are removed.")}
 
-    controls, painted, frames = list(s.settings.values()), [s.visit, s.frame, s.brush], s.settings["frames"]
+    controls, painted = list(s.settings.values()), [s.visit, s.frame, s.brush]
     clips = [s.clip.upload, s.clip.stop_recording, s.clip.clear]
-    s.taking(clips, upload, [s.visit, s.clip, frames], [*s.steps, frames, s.display], **HEAVY)
+    s.taking(clips, upload, [s.visit, s.clip], [*s.steps, s.settings["frames"], s.display], **HEAVY)
     s.taking(s.examples.select, example, [s.visit], [*s.steps, s.display, *controls], **HEAVY)
     s.taking(s.picture.upload, add, [s.visit, s.frame, s.picture, s.settings["force"]], s.tied, **HEAVY)
     s.taking(s.own.click, own, [s.visit, s.frame], s.tied, **HEAVY)

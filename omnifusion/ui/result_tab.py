@@ -21,8 +21,8 @@ from omnifusion.settings import CHOICES
 from omnifusion.state import Origin
 from omnifusion.ui import parts
 from omnifusion.ui.live import WORDS, legend
-from omnifusion.ui.parts import HEAVY, LATEST, QUIET, Shared, Updates, film, picture, seconds, slider
-from omnifusion.ui.run_tab import link_to
+from omnifusion.ui.parts import HEAVY, LATEST, QUIET, Running, Shared, Updates, film, picture, seconds, slider
+from omnifusion.ui.run_tab import show_link
 from omnifusion.ui.session import Visit
 from omnifusion.video import read
 from omnifusion.visualize import overlay, stretch
@@ -133,7 +133,7 @@ def heading(run: RunFolder) -> str:
     time = f", {seconds(duration(report))}" if duration(report) else ""
     origins = zip(WORDS.values(), shares(report), strict=True)
     lines.append(
-        f"{report['frames']} frames, {run.request.settings.preset}{time}. "
+        f"{report['frames']} frame{'s' * (report['frames'] > 1)}, {run.request.settings.preset}{time}. "
         + ", ".join(f"{100 * share:.0f} % {word}" for word, share in origins)
         + "."
     )
@@ -195,7 +195,7 @@ def wire(s: Shared) -> None:
     """Connect the handlers."""
     service, store = s.service, s.service.store
 
-    def show(display: str, visit: Visit, asker: gr.Request) -> Updates:
+    def show(display: str, visit: Visit, running: Running, asker: gr.Request) -> Updates:
         """Show a run, or the visitor's own clip."""
         if display.startswith(parts.CLIP) or not display:
             clip = visit.clip
@@ -204,6 +204,7 @@ def wire(s: Shared) -> None:
                                 visible=clip is not None),
                 s.downloads: "",
                 s.outcome: gr.Column(visible=False),
+                **({} if running.token else {s.link: show_link("", "", asker)}),
             }  # fmt: skip
         run = store.open(display)
         last, rounds = run.report["frames"] - 1, last_iteration(run.report)
@@ -211,7 +212,7 @@ def wire(s: Shared) -> None:
         return {
             s.film: gr.HTML(film(run.folder / "colorized.mp4", run.request.name, True), visible=True),
             s.downloads: downloads(run),
-            s.link: gr.Textbox(link_to(display, asker) if own else "", visible=own),
+            s.link: show_link(display if own else "", run.request.name, asker),
             s.outcome: gr.Column(visible=True),
             s.heading: heading(run),
             s.result_frame: slider(last + 1, frame),
@@ -276,7 +277,7 @@ def wire(s: Shared) -> None:
     result = [s.film, s.downloads, s.link, s.outcome, s.heading, s.stages, s.pack, s.chroma]
     sliders, pair = [s.result_frame, s.iteration], [s.left, s.right, s.compared]
     changes = [s.left.change, s.right.change, s.compared.input]
-    s.on(s.display.change, show, [s.display, s.visit], [*result, *sliders, *views], **LATEST)
+    s.on(s.display.change, show, [s.display, s.visit, s.running], [*result, *sliders, *views], **LATEST)
     s.on([control.input for control in sliders], browse, [s.display, *sliders], views, **LATEST)
     for button, make, file in ((s.pack, pack, FRAMES), (s.chroma, chroma, CHROMA)):
         click = f"() => document.querySelector('#downloads a[download$=\"{file}\"]')?.click()"

@@ -45,10 +45,7 @@ def build_bar(s: Shared) -> None:
 
 def build_show(s: Shared) -> None:
     """Build the link of a run, and its progress."""
-    s.link = gr.Textbox(
-        label="Link to this run. Save it, and you can close this page.", interactive=False, buttons=["copy"],
-        elem_id="link", visible=False, max_lines=1,
-    )  # fmt: skip
+    s.link = gr.Textbox(interactive=False, buttons=["copy"], elem_id="link", visible=False, max_lines=1)
     with gr.Column(visible=False, elem_id="live") as s.live:
         s.after = picture("after", "After this step", 200)
         with gr.Row(elem_classes="of-pictures"):
@@ -60,6 +57,12 @@ def build_show(s: Shared) -> None:
 def link_to(token: str, asker: gr.Request) -> str:
     """The address of a run."""
     return f"{(asker.headers.get('referer') or '').partition('?')[0]}?run={token}"
+
+
+def show_link(token: str, clip: str, asker: gr.Request) -> gr.Textbox:
+    """The address of a run of a clip; nothing without a token."""
+    label = f"Link to the run of {clip}. Save it, and you can close this page."
+    return gr.Textbox(link_to(token, asker) if token else "", label=label, visible=bool(token))
 
 
 def submit(s: Shared, job: Job, visit: Visit) -> Updates:
@@ -104,7 +107,7 @@ def wire(s: Shared) -> None:
         return {
             **idle(False),
             s.step3: gr.Accordion(open=False),
-            s.link: gr.Textbox(link_to(running.token, asker), visible=True),
+            s.link: show_link(running.token, job.name if job else "this clip", asker),
             **({s.display: parts.CLIP + running.clip} if own_clip else {}),
         }
 
@@ -134,7 +137,7 @@ def wire(s: Shared) -> None:
             why = (job and job.why) or "The run was canceled before anything was colored."
             if job and job.error and not isinstance(job.error, Canceled):
                 why = parts.in_words(job.error)
-            return {**updates, s.link: gr.Textbox("", visible=False), s.status: message(why, "alert")}
+            return {**updates, s.link: show_link("", "", asker), s.status: message(why, "alert")}
         run = service.store.open(running.token)
         updates[s.runs] = (*(token for token in runs if token != run.token), run.token)
         if mine:

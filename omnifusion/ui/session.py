@@ -96,7 +96,8 @@ class VisitorClip:
         video = read(self.file)
         match = register(image, without_color(np.array(video.frames[frame])), force, float(video.pixel_aspect))
         how = "very well" if match.after >= 0.95 else "well" if match.after >= 0.8 else "only roughly"
-        comment = f"The picture matches the frame {how} ({match.after:.2f}). {match.warning or ''}"
+        more = f"; {match.warning}" if match.warning else "."
+        comment = f"The picture matches the frame {how} ({match.after:.2f}){more}"
         return self.attach(frame, image, comment)
 
 

@@ -43,7 +43,7 @@ def build(s: Shared) -> None:
         gr.Markdown(UNUSED, elem_classes="of-note")
         s.everywhere = gr.Button("Use diffusion in every frame", size="sm", elem_id="everywhere", min_width=190)
     s.settings["frames"] = frames_slider(
-        s.service.limits.frames, 24, step=1, elem_id="frames", label="How many frames, from the start"
+        s.service.limits.frames, USUAL[0], step=1, elem_id="frames", label="How many frames, from the start"
     )
     with gr.Accordion("Advanced settings", open=False):
         s.settings |= {name: _control(name) for name in CHOICES if name not in s.settings}
@@ -55,7 +55,7 @@ def _control(name: str, options: Sequence[Any] = (), kind: Any = None, **looks: 
     """The control of a choice, at its draft value."""
     choice = CHOICES[name]
     value = choice.presets["draft"]
-    looks = {"label": choice.label, "info": choice.help, "elem_id": name, **looks}
+    looks = {"label": choice.label, "info": choice.help.replace("none =", "empty ="), "elem_id": name, **looks}
     if options or choice.options:
         return (kind or gr.Radio)(list(options or choice.options), value=value, **looks)
     if choice.kind is bool:
@@ -121,7 +121,8 @@ def wire(s: Shared) -> None:
         settings, frames = request.settings, request.frames or 1
         expected = estimate(settings, frames, clip.size)
         mib, most, fits = expected.mib / 1024, service.memory_mib / 1024, service.fits(expected)
-        line = f"About **{seconds(expected.seconds)}**, {mib:.1f} of {most:.1f} GiB memory"
+        part = f" for {frames} of {clip.frames} frames" if frames < clip.frames else ""
+        line = f"About **{seconds(expected.seconds)}**{part}, {mib:.1f} of {most:.1f} GiB memory"
         if not fits:
             line += f". That is over this page's limit of {seconds(limits.seconds)} per run. "
             line += "Use fewer frames or a lighter preset."
