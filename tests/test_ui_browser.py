@@ -230,6 +230,9 @@ def test_a_run_from_the_drop_to_the_link(
         expect(shown.locator("#step2")).to_contain_text("frame 0")
         expect(shown.locator("#step3")).to_contain_text("draft, 6 frames")
         expect(status(shown)).to_contain_text("Finished in")
+    other.get_by_role("tab", name="Compare").click()
+    expect(other.locator("#compared img").first).to_be_visible(timeout=30 * SECOND)
+    assert small_targets(other) == []
     other.context.close()
 
 
@@ -301,17 +304,19 @@ def test_controls_say_whether_they_count(page: sync_api.Page, clips: Path) -> No
     give_clip(page, clips / "a.mp4", "6 frames")
     page.locator("#step3 > button.label-wrap").click()
     expect(page.locator("#preset")).to_contain_text("Draft, about")
-    expect(page.locator("#eta input")).to_be_enabled()
+    expect(page.locator("#prior input")).to_be_enabled()
     give_frame(page, clips / "a0.png", 0)
-    expect(page.locator("#eta input")).to_be_disabled()
+    expect(page.locator("#prior input")).to_be_disabled()
     expect(page.locator("#unused")).to_contain_text("Not used by this run")
     page.click("#everywhere")
-    expect(page.locator("#eta input")).to_be_enabled()
-    expect(page.locator("#steps")).to_contain_text("takes one step")
-    expect(page.locator("#steps input")).to_be_disabled()
+    expect(page.locator("#prior input")).to_be_enabled()
+    for name, reason in (("steps", "the built-in model takes one step"), ("eta", "the built-in model always does")):
+        expect(page.locator(f"#{name}")).to_contain_text(reason)
+        expect(page.locator(f"#{name} input")).to_be_disabled()
     expect(page.locator("#unused")).not_to_be_visible()
     page.locator("#preset").get_by_label("Paper").check()
     expect(page.locator("#steps input")).to_be_enabled()
+    expect(page.locator("#eta input")).to_be_enabled()
     expect(page.locator("#estimate")).to_contain_text("over this page's limit")
     page.click("#fit")
     expect(page.locator("#fit")).not_to_be_visible()
@@ -469,6 +474,17 @@ def test_a_file_that_is_no_video_is_a_sentence(page: sync_api.Page, clips: Path,
     give_clip(page, clips / "b.mp4", "5 frames")
 
 
+def small_targets(page: sync_api.Page) -> list[str]:
+    """What is too small for a finger; radio buttons and lists have labels around them."""
+    found: list[str] = page.evaluate("""() => [...document.querySelectorAll(".tabitem :is(button, input, a)")]
+      .filter((part) => part.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
+      .filter((part) => !part.matches("[tabindex='-1'], [type=radio], [role=combobox]"))
+      .map((part) => [part.outerHTML.slice(0, 120), part.getBoundingClientRect()])
+      .filter(([html, box]) => box.width && Math.min(box.width, box.height) < 23.5)
+      .map(([html]) => html)""")
+    return found
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone_width(browser: sync_api.Browser, server: Server, scheme: str, clips: Path) -> None:
     size = {"width": 390, "height": 844}
@@ -477,12 +493,7 @@ def test_phone_width(browser: sync_api.Browser, server: Server, scheme: str, cli
     give_clip(opened, clips / "b.mp4", "5 frames")
     assert opened.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 1
     assert opened.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
-    small = opened.evaluate("""() => [...document.querySelectorAll("#stage button, #stage input, #stage a")]
-      .filter((part) => part.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
-      .map((part) => [part.outerHTML.slice(0, 120), part.getBoundingClientRect()])
-      .filter(([html, box]) => box.width && !html.includes('tabindex="-1"') && Math.min(box.width, box.height) < 23.5)
-      .map(([html]) => html)""")
-    assert small == []
+    assert small_targets(opened) == []
     contrast = opened.evaluate("""() => {
       const linear = (v) => (v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
       const light = (color) => {

@@ -246,21 +246,22 @@ def wire(s: Shared) -> None:
         return {s.downloads: downloads(run)}
 
     def lists(tokens: tuple[str, ...]) -> Updates:
-        """Update the lists of runs."""
+        """Update the lists of runs, and compare the newest with the one before it or else with its own clip."""
         runs = [store.open(token) for token in tokens if store.has(token)]
         choices = [(name, run.token) for name, run in zip(names(runs), runs, strict=True)]
         for number, run in enumerate(runs, 1):
             keys = ("gray", "original") if run.report["scores"] else ("gray",)
             choices += [(f"{number}: {OTHERS[key]}", f"{run.token}/{key}") for key in keys]
-        tokens = tuple(token for _, token in choices)
-        newest = runs[-1].token if runs else None
-        other = runs[-2].token if len(runs) > 1 else tokens[-1] if runs else None
-        frames = max((run.report["frames"] for run in runs), default=2)
+        size, newest = runs[-1].report["size"], runs[-1].token
+        earlier = [run.token for run in runs[:-1] if run.report["size"] == size]
+        other = earlier[-1] if earlier else choices[-1][1]
+        frames = max(run.report["frames"] for run in runs)
         return {
             s.left: gr.Dropdown(choices, value=other),
             s.right: gr.Dropdown(choices, value=newest),
             s.compared: slider(frames, frames // 2),
             s.table: table(runs),
+            **side_by_side(other, newest, frames // 2),
         }
 
     def side_by_side(one: str | None, other: str | None, frame: int) -> Updates:
@@ -276,11 +277,10 @@ def wire(s: Shared) -> None:
     views = [s.slider, s.then, s.where, s.uncertain, s.parts]
     result = [s.film, s.downloads, s.link, s.outcome, s.heading, s.stages, s.pack, s.chroma]
     sliders, pair = [s.result_frame, s.iteration], [s.left, s.right, s.compared]
-    changes = [s.left.change, s.right.change, s.compared.input]
     s.on(s.display.change, show, [s.display, s.visit, s.running], [*result, *sliders, *views], **LATEST)
     s.on([control.input for control in sliders], browse, [s.display, *sliders], views, **LATEST)
     for button, make, file in ((s.pack, pack, FRAMES), (s.chroma, chroma, CHROMA)):
         click = f"() => document.querySelector('#downloads a[download$=\"{file}\"]')?.click()"
         s.on(button.click, make, [s.display], [s.downloads], **HEAVY).success(None, js=click, **QUIET)
-    s.on(s.runs.change, lists, [s.runs], [*pair, s.table], **LATEST)
-    s.on(changes, side_by_side, pair, [s.pair], **HEAVY, trigger_mode="always_last")
+    s.on(s.runs.change, lists, [s.runs], [*pair, s.table, s.pair], **LATEST)
+    s.on([control.input for control in pair], side_by_side, pair, [s.pair], **HEAVY, trigger_mode="always_last")

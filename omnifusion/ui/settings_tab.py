@@ -22,10 +22,6 @@ from omnifusion.ui.session import Visit, VisitorClip
 USUAL = (24, (240, 427))
 """Frames and size that are assumed before a clip is given."""
 
-DIFFUSION = ("prior", "steps", "eta")
-"""Settings that only diffusion uses."""
-
-MORE_STEPS, ONE_STEP = "More are slower.", "The built-in model takes one step."
 UNUSED = "Not used by this run: the colors of your frame reach everywhere without diffusion."
 
 
@@ -36,8 +32,9 @@ def build(s: Shared) -> None:
     with gr.Row():
         model = {"label": "Model", "info": "Guesses colors that no colored frame shows."}
         s.settings["prior"] = _control("prior", zerogpu.priors(), gr.Dropdown, scale=3, min_width=150, **model)
-        s.settings["steps"] = _control("steps", kind=gr.Number, scale=2, min_width=130, info=MORE_STEPS)
-        firmness = "How firmly diffusion keeps the original brightness."
+        slower = "More are slower; the built-in model takes one step."
+        s.settings["steps"] = _control("steps", kind=gr.Number, scale=2, min_width=130, info=slower)
+        firmness = "How firmly diffusion keeps the original brightness; the built-in model always does."
         s.settings["eta"] = _control("eta", scale=2, min_width=130, info=firmness)
     with gr.Row(visible=False, elem_id="unused") as s.unused:
         gr.Markdown(UNUSED, elem_classes="of-note")
@@ -128,15 +125,14 @@ def wire(s: Shared) -> None:
             line += "Use fewer frames or a lighter preset."
         used = prior_everywhere(settings) or lacks_colors(clip, request)
         mean = settings.prior == "bundled" and settings.strength is not None  # see ``DiffusionPrior.fill``
-        steps = gr.Number(interactive=used and not mean, info=ONE_STEP if mean else MORE_STEPS)
+        counts = {"prior": used, "steps": used and not mean, "eta": used and not mean}
         return {
             s.estimate: line,
             s.fit: gr.Button(visible=not fits),
             s.step3: gr.Accordion(label=f"3 · Settings: {settings.preset}, {frames} frame{'s' * (frames > 1)}"),
             s.unused: gr.Row(visible=not used),
             s.settings["preset"]: gr.Radio(_presets(frames, clip.size)),
-            **{s.settings[name]: type(s.settings[name])(interactive=used) for name in DIFFUSION},
-            s.settings["steps"]: steps,
+            **{s.settings[name]: type(s.settings[name])(interactive=yes) for name, yes in counts.items()},
         }
 
     def fit(visit: Visit, *values: Any) -> Updates:
@@ -148,7 +144,7 @@ def wire(s: Shared) -> None:
             raise InputError("No settings make this clip fit this machine. Use a smaller clip.")
         return {s.settings[name]: value for name, value in (asdict(fitting[0]) | {"frames": fitting[1]}).items()}
 
-    price = [s.estimate, s.fit, s.step3, s.unused, *(s.settings[name] for name in ("preset", *DIFFUSION))]
+    price = [s.estimate, s.fit, s.step3, s.unused, *(s.settings[name] for name in ("preset", "prior", "steps", "eta"))]
     s.on([s.mark.change, *(control.change for control in controls)], cost, [s.visit, *controls], price, **LATEST)
     s.taking(s.fit.click, fit, [s.visit, *controls], controls, **LATEST)
     # In the browser, at once, so that nothing newer is overwritten:
