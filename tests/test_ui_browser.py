@@ -177,6 +177,11 @@ def test_the_page_is_for_keyboards_and_readers_of_screens(page: sync_api.Page) -
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     assert page.locator(".of-film").evaluate("figure => figure.style.getPropertyValue('--at')") == "60%"
+    line = page.locator("#graycolor [data-testid=slider]")
+    line.focus()
+    before = line.get_attribute("style")
+    page.keyboard.press("ArrowRight")
+    expect(line).not_to_have_attribute("style", before or "")
     for kind in ("img", "video"):
         nameless = [part for part in page.locator(f"#stage {kind}:visible").all()
                     if not (part.get_attribute("alt") or part.get_attribute("aria-label"))]  # fmt: skip
