@@ -549,7 +549,12 @@ def test_what_is_read_is_never_where_results_are_written(unharmed: Path, tmp_pat
         for overwrite in (False, True):
             with pytest.raises(InputError, match="name another folder"):
                 begin(out, request_of(source), {}, overwrite=overwrite)
+    with pytest.raises(InputError, match="results of a run"):
+        begin(tmp_path / "new", request_of(run), {})
     assert hashes(tmp_path) == before
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match="Cannot write"):
+        begin(tmp_path / "loop", request_of(frames), {})
     inside = run_in(frames / "colored", frames, {0: TRUTH[0]})
     assert results(run_in(inside.folder, frames, {0: TRUTH[0]}).folder) == results(unharmed), "its frames are no input"
 

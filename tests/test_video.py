@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
@@ -18,6 +19,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import synthetic
+import tifffile
 from PIL import Image
 
 from omnifusion import video
@@ -305,6 +307,11 @@ def test_pictures_of_every_kind(tmp_path: Path) -> None:
     Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
     assert video.read_image(tmp_path / "turned.jpg").shape == (3, 6, 4)
 
+    planes = {"data": deep[None].repeat(3, 0), "photometric": "rgb", "planarconfig": "separate"}
+    for scan in (planes, {"data": 65535 - deep, "photometric": "miniswhite"}):
+        tifffile.imwrite(tmp_path / "scan.tif", **scan)
+        assert np.abs(video.read_image(tmp_path / "scan.tif")[0] - deep / 257).max() < 1
+
     for mode in ("L", "P", "CMYK", "1"):
         Image.new(mode, (6, 4)).save(tmp_path / "a.tif")
         assert video.read_image(tmp_path / "a.tif").shape == (3, 4, 6)
@@ -516,6 +523,7 @@ print(len(told), all(text.endswith(".") and "\\n" not in text for text in told))
 def test_what_names_other_files_is_not_opened(tmp_path: Path, film: Path, name: str, text: str) -> None:
     shutil.copy(film, tmp_path / "film.mp4")
     (tmp_path / name).write_text(text)
+    gc.collect()  # what other tests have left open
     before = len(os.listdir("/proc/self/fd"))
     refused(tmp_path / name, "cannot be read as a video")
     assert len(os.listdir("/proc/self/fd")) == before
@@ -586,10 +594,10 @@ def test_exemplars_beyond_the_limit_are_made_smaller(tmp_path: Path) -> None:
 # --- many pictures ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png"])
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png", "a.avif"])
 def test_a_file_of_several_pictures_is_a_clip(tmp_path: Path, name: str) -> None:
     pages = [Image.fromarray(np.full((8, 12, 3), 40 * k, np.uint8)) for k in range(5)]
-    options = {"lossless": True} if name.endswith("webp") else {}
+    options = {"a.webp": {"lossless": True}, "a.avif": {"quality": 100}}.get(name, {})
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], duration=[40, 40, 120, 40, 40], **options)
     clip = video.read(tmp_path / name)
     assert [int(clip.frames[k][0, 0, 0]) for k in (4, 0, 1, 3, 2)] == [160, 0, 40, 120, 80]
@@ -618,6 +626,9 @@ def test_a_folder_says_what_it_holds_and_what_is_missing(tmp_path: Path) -> None
     for k in range(3):
         (scans / f"{k}.dpx").write_bytes(b"SDPX")
     refused(scans, r"3 \.dpx")
+    for name in ("0.png", "1.png", "1_color.png"):
+        Image.new("L", (4, 4)).save(scans / name)
+    assert "1_color.png" in video.read(scans).warnings[0], "an exemplar beside the frames"
 
 
 # --- damage, and all that is not frames -------------------------------------------------------------------------------
@@ -652,6 +663,9 @@ def test_frames_without_time_stamps_keep_their_order(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(clip.frames, exact, strict=True))
     again = video.read(clip.source).frames
     assert all(np.array_equal(again[k], exact[k]) for k in (48, 12, 49))
+    dropped = ["-vf", "select='not(eq(n,5)+eq(n,6))'", "-fps_mode", "passthrough"]
+    clip = video.read(made(tmp_path / "b.avi", "-c:v", "mjpeg", *dropped))
+    assert len(clip) == 48 and clip.times and not clip.warnings, "a capture that repeats a frame is not damaged"
 
 
 def test_joined_recordings_begin_with_the_first(tmp_path: Path) -> None:

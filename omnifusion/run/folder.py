@@ -67,11 +67,15 @@ class Manifest:
         self.names = {name for name in names if self.is_ours and _matches(name, *PARTS, "clip.*")}
 
     def check(self, source: Path) -> None:
-        """Raise InputError where results would replace the clip ``source``, or files that no run wrote."""
-        if source.resolve().is_relative_to(self.folder.resolve()):
-            inside = source.resolve().relative_to(self.folder.resolve()).as_posix()
+        """Raise InputError where results would replace the clip ``source``, or files that no run wrote, or the clip
+        is the folder of a run."""
+        place, folder = (Path(os.path.realpath(path)) for path in (source, self.folder))
+        if place.is_relative_to(folder):
+            inside = place.relative_to(folder).as_posix()
             if inside == "." or _matches(inside, *PARTS) or _matches(f"{inside}/", *PARTS):
                 raise InputError(f"{source} lies where the results would be written; name another folder for them.")
+        if source.is_dir() and Manifest(source).is_ours:
+            raise InputError(f"{source} holds the results of a run; give its folder {source / 'frames'}, or the clip.")
         parts = () if self.is_ours else (*PARTS, "manifest.txt", "run.lock")
         files = sorted(path for part in parts for path in self.folder.glob(part) if not path.name.startswith("."))
         if files:

@@ -85,6 +85,7 @@ class Film:
         self.begins_damaged = self.out_of_order = self.guessed = False
         self.latest, self.ascending = -math.inf, True  # of the packets' time stamps
         self.missing = 0
+        self.gaps_repeat = self.container.format.name == "avi"  # an empty place there repeats the frame before
 
     def decoded(self) -> Iterator[av.VideoFrame]:
         """Every frame that can be decoded from here on; failures are noted in ``errors``."""
@@ -144,8 +145,10 @@ class Film:
             if all(abs(time - k / rate) <= self.time_base for k, time in enumerate(times)):
                 return rate, None
         off = [abs(time * self.rates[0] - round(time * self.rates[0])) for time in times]
-        if max(off) <= self.time_base * self.rates[0]:  # a decoder may lose frames silently
-            self.missing = round(times[-1] * self.rates[0]) + 1 - len(times)
+        missing = round(times[-1] * self.rates[0]) + 1 - len(times)
+        steady = max(off) <= self.time_base * self.rates[0] and missing < len(times)
+        if steady and not self.gaps_repeat:  # a decoder may lose frames silently
+            self.missing = missing
         return ((len(times) - 1) / times[-1]).limit_denominator(100_000), tuple(times)
 
     def warnings(self, first: av.VideoFrame, end: Fraction | None) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.geometry import fit_size, resize
@@ -23,12 +23,13 @@ from omnifusion.video.common import MAX_PIXELS, check_size, refused, too_large
 
 log = logging.getLogger(__name__)
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"})
 """Endings of the files in a folder that are its frames."""
 
-SEQUENCES = frozenset({"TIFF", "WEBP", "PNG"})
+SEQUENCES = frozenset({"TIFF", "WEBP", "PNG", "AVIF"})
 """Formats in which one file may hold a clip (that of a JPEG or HEIC file is a preview or a second view)."""
 
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, and its value in negatives
 ORIENTATION = 0x0112  # the EXIF tag; from 5 on a picture lies on its side
 SHRINKABLE = 3  # times the limit of pixels that an exemplar may have; it is scaled down
 
@@ -41,6 +42,7 @@ chroma noise of 12 or blotches of 4 (of 255) stays below 8.4; each of ten real c
 
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked here, with messages of our own
+TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader garbles planes of 16 bits
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = False) -> np.ndarray:
@@ -54,7 +56,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = Fal
     """
     path = Path(path)
     with open_image(path, max_pixels, shrink=alpha) as image:
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if alpha and image.width * image.height > max_pixels:
             scale = (max_pixels / (image.width * image.height)) ** 0.5
             image = _eight_bits(image, path).resize((int(image.width * scale), int(image.height * scale)))
@@ -105,7 +107,9 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
         white = 1.0 if image.mode == "F" else 65535.0
         if not np.nanmax(values, initial=0) <= 2 * white:  # highlights may be beyond white
             raise InputError(f"{path} holds numbers beyond {white:g}, which is white; save it with 16 bits a channel.")
-        return Image.fromarray((np.nan_to_num(values).clip(0, white) * (255 / white) + 0.5).astype(np.uint8))
+        levels = (np.nan_to_num(values).clip(0, white) * (255 / white) + 0.5).astype(np.uint8)
+        negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO  # of 8 bits, Pillow sees to it
+        return Image.fromarray(255 - levels if negative else levels)
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "1" else "RGB")

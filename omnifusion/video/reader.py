@@ -18,6 +18,7 @@ from omnifusion.video.common import MAX_PIXELS, Frames, reason
 from omnifusion.video.film import FilmFrames, count_packets
 from omnifusion.video.images import IMAGES, decoding, pages, read_image, to_array
 
+LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
 RATE = Fraction(24)  # frames a second of folders and scans, which do not know their own
 
 
@@ -141,17 +142,24 @@ def _images(folder: Path) -> tuple[list[Path], list[str]]:
     there = [file for file in folder.iterdir() if not file.name.startswith(".")]
     files = [file for file in there if file.suffix.lower() in IMAGES]
     if not files:
-        kinds = Counter(file.suffix.lower() or ("folders" if file.is_dir() else "other files") for file in there)
-        content = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
-        advice = f"it holds {content}: save those as PNG or JPEG" if content else "put PNG or JPEG pictures in it"
+        advice = "put PNG or JPEG pictures in it"
+        if there:
+            kinds = Counter(file.suffix.lower() or ("folders" if file.is_dir() else "other files") for file in there)
+            content = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
+            advice = f"it holds {content}: name one of them, or save them as PNG or JPEG"
         raise InputError(f"The folder {folder} holds no frames that can be read; {advice}.")
     warnings, endings = [], Counter(file.suffix.lower() for file in files)
     if len({file.stem for file in files}) < len(files):  # such as proxies beside scans
-        best = max(endings, key=lambda ending: (endings[ending], ending not in (".jpg", ".jpeg", ".webp"), ending))
+        best = max(endings, key=lambda ending: (endings[ending], ending not in LOSSY, ending))
         files = [file for file in files if file.suffix.lower() == best]
         others = ", ".join(sorted(set(endings) - {best}))
         warnings.append(f"The folder holds frames of one name in several formats: {best} is read, {others} is not.")
     files.sort(key=_natural)
+    patterns = [re.sub(r"\d+", "#", file.stem.lower()) for file in files]
+    common = Counter(patterns).most_common(1)[0][0]
+    strange = next((file.name for file, pattern in zip(files, patterns, strict=True) if pattern != common), None)
+    if strange and len(set(patterns)) < len(files):
+        warnings.append(f"{strange} is named unlike other frames but counts as one: take it out if it is none.")
     numbers = [int(digits[-1]) for file in files if (digits := re.findall(r"\d+", file.stem))]
     steps = [b - a for a, b in pairwise(numbers)]
     if len(numbers) == len(files) > 2 and min(steps) > 0:
