@@ -24,10 +24,21 @@ def _times(matrix: tuple[tuple[float, ...], ...], image: Tensor) -> Tensor:
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """sRGB ``(..., 3, H, W)`` in [0, 1] to CIELAB: L* in [0, 100], a* and b* in about [-110, 110]."""
-    linear = torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = _times(RGB_TO_XYZ, linear) / rgb.new_tensor(WHITE)[:, None, None]
-    x, y, z = torch.where(xyz > 0.008856, xyz.clamp_min(0.008856) ** (1 / 3), 7.787 * xyz + 4 / 29).unbind(-3)
+    x, y, z = _lightness(_times(RGB_TO_XYZ, _linear(rgb)) / rgb.new_tensor(WHITE)[:, None, None]).unbind(-3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -3)
+
+
+def luminance(rgb: Tensor) -> Tensor:
+    """CIE L* ``(..., 1, H, W)`` in [0, 100] of sRGB ``(..., 3, H, W)`` in [0, 1]."""
+    return 116 * _lightness(_times(RGB_TO_XYZ[1:2], _linear(rgb))) - 16
+
+
+def _linear(rgb: Tensor) -> Tensor:
+    return torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+
+
+def _lightness(xyz: Tensor) -> Tensor:
+    return torch.where(xyz > 0.008856, xyz.clamp_min(0.008856) ** (1 / 3), 7.787 * xyz + 4 / 29)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
@@ -85,11 +96,6 @@ def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:
 def compose(L: Tensor, ab: Tensor) -> Tensor:
     """sRGB ``(..., 3, H, W)`` in [0, 1] of exactly this L ``(..., 1, H, W)`` and, gamut allowing, this ab."""
     return lab_to_rgb(torch.cat([L, into_gamut(L, ab)], dim=-3))
-
-
-def luminance(rgb: Tensor) -> Tensor:
-    """CIE L* ``(..., 1, H, W)`` in [0, 100] of sRGB ``(..., 3, H, W)`` in [0, 1]."""
-    return rgb_to_lab(rgb)[..., :1, :, :]
 
 
 GRAYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)  # A picture of all grays, ``(3, 16, 16)``
