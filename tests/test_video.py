@@ -400,6 +400,11 @@ def test_color_is_no_gray(name: str) -> None:
     assert not video.is_gray(synthetic.make(name, frames=1, size=(108, 192)).video)
 
 
+def test_color_bars_are_no_toned_film() -> None:
+    bars = np.array([[255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255]], np.uint8)
+    assert not video.is_gray(Video(np.broadcast_to(bars.T.repeat(20, 1)[:, None], (2, 3, 90, 120))))
+
+
 @pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.87, 0.68), (0.75, 0.9, 1)], ids=["gray", "sepia", "blue"])
 def test_toned_and_noisy_film_is_gray(tint: tuple[float, float, float]) -> None:
     rng = np.random.default_rng(0)

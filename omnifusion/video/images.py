@@ -182,14 +182,17 @@ def write_chroma(path: Path, ab: np.ndarray) -> None:
 def color_deviation(image: np.ndarray) -> np.ndarray:
     """How far the colors of a picture ``(3, H, W)`` uint8 lie from one tone scale, ``(h, w)`` in units of a*, b*.
 
-    A tinted or toned picture has one color for each lightness. So: the distance between a pixel's ab and the median ab
-    of its lightness, at a size (128 px) at which noise averages out.
+    A tinted or toned picture has one color for each lightness, all of them on one line in ab. So: the distance between
+    a pixel's ab and the median ab of its lightness on that line, at a size (128 px) at which noise averages out.
     """
     lab = rgb_to_lab(resize(from_uint8(image)[None], fit_size(image.shape[1:], 128)))[0].numpy()
     flat = lab.reshape(3, -1)
     parts = np.array_split(flat[:, np.argsort(flat[0])], min(24, flat.shape[1]), axis=1)
     knots = np.stack([np.median(part, axis=1) for part in parts], axis=1)
-    tone = np.stack([np.interp(lab[0], knots[0], knots[channel]) for channel in (1, 2)])
+    center = knots[1:].mean(axis=1, keepdims=True)
+    line = np.linalg.svd(knots[1:] - center)[0][:, :1]  # color bars have one color for each lightness, too
+    tones = center + line @ (line.T @ (knots[1:] - center))
+    tone = np.stack([np.interp(lab[0], knots[0], channel) for channel in tones])
     return np.hypot(*(lab[1:] - tone))
 
 
