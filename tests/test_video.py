@@ -722,6 +722,22 @@ def test_many_channels_cost_no_film(tmp_path: Path) -> None:
     assert len(video.read(tmp_path / "c.mp4")) == 1 and "sound" in film.warnings[0]
 
 
+@pytest.mark.parametrize(("name", "fonts"), [("h264", 0), ("ffv1", 1)])
+def test_fonts_come_along_and_a_second_picture_is_told(tmp_path: Path, film: Path, name: str, fonts: int) -> None:
+    (tmp_path / "a.ttf").write_bytes(bytes(99))
+    (tmp_path / "a.srt").write_text("1\n00:00:00,500 --> 00:00:01,000\nA boat.\n")
+    attached = ["-attach", tmp_path / "a.ttf", "-metadata:s:t", "mimetype=font/ttf", tmp_path / "a.mkv"]
+    ffmpeg("-i", film, "-i", tmp_path / "a.srt", "-map", "0:v", "-map", "0:v", "-map", "1", *attached)
+    clip, path = video.read(tmp_path / "a.mkv"), tmp_path / f"b{video.FORMATS[name].ending}"
+    assert "2 tracks of pictures" in clip.warnings[0]
+    with video.Writer(path, clip, format=name) as written:
+        for frame in clip.frames:
+            written.add(frame)
+    with av.open(str(path)) as container:
+        kinds = [stream.type for stream in container.streams]
+    assert kinds.count("subtitle") == 1 and kinds.count("attachment") == fonts and not written.warnings
+
+
 @pytest.mark.parametrize("name", ["h264", "prores", "ffv1"])
 def test_titles_chapters_subtitles_and_timecode_are_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / "meta.txt").write_text(

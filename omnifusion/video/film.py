@@ -67,7 +67,7 @@ class Film:
         decodable = [s for s in streams if s.codec_context]
         if not decodable:
             raise InputError(f"The pictures of {path} are coded in a way that cannot be decoded; convert it to MP4.")
-        self.stream = max(decodable, key=lambda s: s.width * s.height)
+        self.stream, self.tracks = max(decodable, key=lambda s: s.width * s.height), len(decodable)
         if not self.stream.width:
             raise too_large(path, "holds no frame that can be read, or one of", max_pixels)
         check_size(path, self.stream.width, self.stream.height, max_pixels)
@@ -162,6 +162,8 @@ class Film:
             )
         if end is not None and end < self.promised * Fraction(99, 100) - 2 / self.rates[0]:
             yield f"The film may be cut short: it ends after {float(end):.1f} of {float(self.promised):.1f} s."
+        if self.tracks > 1:
+            yield f"The film has {self.tracks} tracks of pictures: the largest is read, {first.width}x{first.height}."
         if kind := HDR.get(first.color_trc):
             yield f"The film is HDR ({kind}): its light is mapped to that of other films (BT.709), in the result, too."
 

@@ -194,7 +194,7 @@ class Writer:
         copied, anew = _mapped(hows), [*_mapped([how and "aac" for how in hows]), "-filter:a"]
         self.warnings += ["Sound of a kind that nobody can decode is left out."] if None in hows else []
         return words, [
-            ("", [*copied, "-map", "1:s?", "-c:s", "copy"]),
+            ("", [*copied, "-map", "1:s?", "-map", "1:t?", "-c:s", "copy", "-c:t", "copy"]),  # t: fonts of subtitles
             ("", [*copied, "-map", "1:s?", "-c:s", self.format.text]),
             ("The subtitles could not be taken over.", copied),
             ("The sound is mixed to stereo: this film cannot hold its channels.", [*anew, "aformat=cl=stereo"]),
