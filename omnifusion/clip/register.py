@@ -116,7 +116,7 @@ def _check_color(image: np.ndarray, force: bool) -> list[str]:
     ab = rgb_to_lab(resize(from_uint8(image)[None], fit_size(image.shape[1:], 128)))[0, 1:].numpy()
     if np.percentile(np.hypot(*ab), 99.9) < NO_CHROMA and not force:
         raise InputError(
-            "The picture is gray throughout and cannot give its frame's colors",
+            "The picture is gray throughout and cannot show its frame's colors",
             {"": "give a picture in color", "force": "use it anyway"},
         )
     muted = np.percentile(color_deviation(image), 99) < GRAY_SPREAD
