@@ -98,13 +98,15 @@ def given(path: str) -> dict[str, Any]:
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
-def film(path: Path, frames: int = 1, size: tuple[int, int] = (48, 64), hue: int = 200) -> Path:
-    """A small clip in two colors, shaded."""
+def film(path: Path, frames: int = 1, size: tuple[int, int] = (48, 64), hue: int = 200, motion: int = 0) -> Path:
+    """A small clip in two colors, shaded; all of it moves by ``motion`` px a frame."""
     h, w = size
     shade = np.linspace(0.4, 1.0, w) * np.ones((frames, 1, h, 1))
     top = (np.arange(h) < h // 2)[None, :, None]
     color = np.where(top, np.array((hue, 60, 40))[:, None, None], np.array((40, 170, 60))[:, None, None])
-    write(path, Video((color * shade).astype(np.uint8), Fraction(12)), overwrite=True)
+    still = (color * shade).astype(np.uint8)
+    moving = np.stack([np.roll(frame, motion * t, axis=-1) for t, frame in enumerate(still)])
+    write(path, Video(moving, Fraction(12)), overwrite=True)
     return path
 
 
@@ -416,7 +418,7 @@ def test_clients_that_vanish_leave_no_run_behind(target: Target, note: Callable[
 
 def test_programs_that_never_listen_leave_no_run_behind(target: Target, note: Callable[[str, str], None]) -> None:
     """A minute of work each, on the two cores of a small server; they are waited for five seconds."""
-    clip = given(target.upload(film(target.folder / "v.mp4", 120, (240, 427))))
+    clip = given(target.upload(film(target.folder / "v.mp4", 120, (240, 427), motion=3)))
     body = json.dumps({"data": [clip, None, 0, "bundled", None, None, "standard", 120, 0]}).encode()
     begun, earlier = len(target.computing()), set(target.server.results.glob("*"))
     for _ in range(6):
