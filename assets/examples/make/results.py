@@ -46,7 +46,7 @@ def main() -> None:
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("names", nargs="*", help="examples to color (default: all)")
     args.add_argument("--preset", default="draft", help="draft (default), standard or paper")
-    args.add_argument("--frames", type=int, default=36, help="frames of each clip")
+    args.add_argument("--frames", type=int, default=24, help="frames of each clip")
     given = args.parse_args()
     for example in EXAMPLES:
         if not given.names or example.name in given.names:
