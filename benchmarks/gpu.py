@@ -121,7 +121,7 @@ def write_prior(folder: Path, device: str) -> Path:
 
 def volume(check: Check) -> tuple[float, float]:
     """The paper's volume: 12 frames fitted for 60 steps, a frame traced"""
-    L = clip(3 if check.small else 12, (32, 48) if check.small else (252, 448))
+    L = clip(3 if check.small else 12, (24, 32) if check.small else (252, 448))
     steps: list[Any] = []
     paper = omnimotion.PRESETS["paper"]
     few = {"iterations": 10, "pairs": 2, "rays": 16} if check.small else {"iterations": 60}

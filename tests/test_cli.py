@@ -103,7 +103,7 @@ def test_a_gray_clip_without_an_exemplar_is_left_to_the_prior(
 ) -> None:
     argv = ["colorize", clips / "gray", "--out", tmp_path / "out", "--preset", "draft", "--frames", "2"]
     assert run(*argv) == 0
-    assert "prior invents" in capsys.readouterr().out
+    assert "the first frame's colors are guessed" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["complete"] and report["frames"] == 2
     assert report["origin"]["exemplar"] == 0 and report["origin"]["inpainted"] > 0
