@@ -113,6 +113,7 @@ def test_the_papers_order_goes_through_time_from_the_exemplar(clip) -> None:
     assert frames == sorted(f for f in frames if f >= 4) + sorted((f for f in frames if f < 4), reverse=True)
 
 
+@pytest.mark.slow
 def test_the_grayest_frame_first_needs_no_more_rounds(clip) -> None:
     assert len(run(clip, order="grayest")[0].iterations) <= len(run(clip, order="next")[0].iterations)
 

@@ -110,6 +110,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(OfficialVolume, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_the_papers_volume_is_fitted_and_traced_on_the_gpu() -> None:
     fit()
@@ -136,6 +137,7 @@ def test_planted_mistakes_of_the_prior_are_caught(tiny: Callable[[int], Path], m
         fill(tiny(9))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("planted", ["times", "composite"])
 def test_planted_mistakes_of_the_volume_are_caught(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:

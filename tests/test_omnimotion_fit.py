@@ -132,6 +132,7 @@ def test_absurd_learning_rates_end_finite(clip, monkeypatch):
     assert weights_of(run_to_end(omnimotion.fit(luminance_of(clip), "draft"))).isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_nothing(clip, tracker):
     before = torch.get_num_threads()
     try:

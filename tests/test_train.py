@@ -186,6 +186,7 @@ def test_the_encoder_reads_luminance_at_five_sizes() -> None:
     assert shapes == [(16, 32, 48), (24, 16, 24), (40, 8, 12), (112, 4, 6), (320, 2, 3)]
 
 
+@pytest.mark.slow
 def test_steps_too_large_do_not_last(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient is bounded: at a hundred times the rate weights are still numbers."""
     loss: Callable[..., torch.Tensor] = train.Training.loss

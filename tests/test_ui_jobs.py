@@ -69,6 +69,7 @@ def test_jobs_wait_for_each_other_in_their_order(tmp_path: Path) -> None:
     assert sorted(mine, key=lambda job: job.began) == mine and jobs.find("2") is mine[2]
 
 
+@pytest.mark.slow
 def test_submitting_and_canceling_never_lets_two_compute(tmp_path: Path) -> None:
     jobs, counted, began = Jobs(Limits(runs=1, queue=100)), Counted(), time.monotonic()
     for k in range(20):
@@ -168,6 +169,7 @@ def test_short_work_beside_takes_the_place_of_a_run(tmp_path: Path) -> None:
     assert outcome(long) is None
 
 
+@pytest.mark.slow
 def test_no_more_than_allowed_compute_at_once(tmp_path: Path) -> None:
     jobs, counted = Jobs(Limits(runs=2)), Counted()
     mine = [counted.job(tmp_path / str(k), 10) for k in range(6)]

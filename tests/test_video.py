@@ -564,6 +564,7 @@ def test_light_alone_has_its_range(tmp_path: Path, pixels: str, levels: str) -> 
     assert np.abs(video.read(path).frames[0][1, 0].astype(int) - np.arange(256)).max() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("transfer", "kind", "white"), [("smpte2084", "PQ", 0.58), ("arib-std-b67", "HLG", 0.75)])
 def test_hdr_is_mapped_and_said(tmp_path: Path, transfer: str, kind: str, white: float) -> None:
     """White of 203 nits, by ITU-R BT.2408, in a picture."""
