@@ -99,6 +99,7 @@ def test_a_visitor_has_so_many_places_and_a_page_one(tmp_path: Path) -> None:
     assert outcome(first) is RESULT, "what is done is kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_job_that_nobody_looks_at_ends_after_its_patience(tmp_path: Path, keep: bool) -> None:
     jobs, job = Jobs(Limits()), Counted().job(tmp_path / "a", 10_000, patience=1.5, keep=keep)
