@@ -180,6 +180,11 @@ def prior_everywhere(settings: Settings) -> bool:
     return settings.diffusion == "always" or settings.prior != "bundled" or settings.strength is None
 
 
+def mean_alone(settings: Settings) -> bool:
+    """Whether the prior gives the mean of all likely colors in one step (``DiffusionPrior.fill``)."""
+    return settings.prior == "bundled" and settings.strength is not None
+
+
 @dataclass(frozen=True)
 class ShotTracker:
     """A shot's tracker, addressed by the clip's frame numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from omnifusion.algorithm import prior_everywhere
+from omnifusion.algorithm import mean_alone, prior_everywhere
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
 from omnifusion.settings import Settings
@@ -46,7 +46,7 @@ def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
     if prior_everywhere(settings):
         least, most = PRIOR_SIDES[prior]
         scale = min(max(min(working), least), most) / min(working)
-        steps = 1 if prior == "bundled" and settings.strength is not None else settings.steps
+        steps = 1 if mean_alone(settings) else settings.steps
         evaluations = steps * (1 + 2 * settings.optimizations * settings.gray_constraint)
         gpu = "cuda" if os.environ.get("SPACES_ZERO_GPU") else device()  # by calls: see ui.zerogpu
         seconds += evaluations * small * scale**2 * DENOISING_SECONDS[prior if prior == "bundled" else gpu]

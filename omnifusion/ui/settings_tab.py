@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from omnifusion.algorithm import prior_everywhere
+from omnifusion.algorithm import mean_alone, prior_everywhere
 from omnifusion.progress import InputError
 from omnifusion.run.estimate import estimate
 from omnifusion.run.folder import RunRequest
@@ -124,8 +124,8 @@ def wire(s: Shared) -> None:
             line += f". That is over this page's limit of {seconds(limits.seconds)} per run. "
             line += "Use fewer frames or a lighter preset."
         used = prior_everywhere(settings) or lacks_colors(clip, request)
-        mean = settings.prior == "bundled" and settings.strength is not None  # see ``DiffusionPrior.fill``
-        counts = {"prior": used, "steps": used and not mean, "eta": used and not mean}
+        guided = used and not mean_alone(settings)
+        counts = {"prior": used, "steps": guided, "eta": guided}
         return {
             s.estimate: line,
             s.fit: gr.Button(visible=not fits),
