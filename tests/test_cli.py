@@ -209,8 +209,8 @@ def test_a_picture_belongs_to_one_frame(
         ("ablate X --degrade rain", "film"),
         ("suggest X --most 0", "--most"),
         ("suggest X", "X"),
-        ("correct X", "--exemplar IMAGE@FRAME, --replay OTHER or --undo"),
-        ("correct X --undo --frames 4", "'4' names no frames"),
+        ("correct X --out Y", "--exemplar IMAGE@FRAME"),
+        ("correct X --out Y --frames 4", "'4' names no frames"),
         ("export X --out Y --saturation 0", "--saturation"),
     ],
 )

@@ -1,8 +1,10 @@
-"""Corrections on disk: frames, undoing, doing again, and crashes."""
+"""Corrections on disk: frames, several in a row, and crashes."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,10 @@ import torch
 from omnifusion import video
 from omnifusion.cli import main
 from omnifusion.correction import history as corrections
-from omnifusion.correction.history import (
-    Correction,
-    FrameCorrected,
-    correct_run,
-    provenance,
-    recover,
-    undo,
-)
+from omnifusion.correction.history import Correction, FrameCorrected, correct_run, provenance
 from omnifusion.geometry import pixel_grid
-from omnifusion.progress import InputError, run_to_end
-from omnifusion.run.folder import RunFolder, copy_run, open_run
+from omnifusion.progress import run_to_end
+from omnifusion.run.folder import RunFolder, open_run
 from omnifusion.visualize import stretch
 
 SIZE, FRAMES = (96, 160), 6
@@ -44,8 +39,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray
 
 
 @pytest.fixture
-def run(finished: tuple[Path, np.ndarray], tmp_path: Path) -> RunFolder:
-    return copy_run(open_run(finished[0]), tmp_path / "run")
+def run(finished: tuple[Path, np.ndarray]) -> Iterator[RunFolder]:
+    """The run itself, which a correction never changes."""
+    before = hashes(finished[0])
+    yield open_run(finished[0])
+    assert hashes(finished[0]) == before
 
 
 @pytest.fixture
@@ -62,15 +60,11 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def states(run: RunFolder) -> tuple[torch.Tensor, ...]:
-    state = run.state()
-    return state.ab, state.origin, state.confidence, state.source
-
-
-def test_frames_change_where_the_state_does_and_nowhere_else(run: RunFolder, asked: Correction) -> None:
+def test_frames_change_where_the_state_does_and_nowhere_else(run: RunFolder, asked: Correction, tmp_path: Path) -> None:
     before, old = run.state(), [run.frame(t) for t in range(FRAMES)]
     steps: list[FrameCorrected] = []
-    new = run_to_end(correct_run(run, asked), lambda s: steps.append(s) if isinstance(s, FrameCorrected) else None)
+    work = correct_run(run, asked, tmp_path / "new")
+    new = run_to_end(work, lambda s: steps.append(s) if isinstance(s, FrameCorrected) else None)
     after = new.state()
     changed = after.origin != before.origin
     for t in range(FRAMES):
@@ -85,101 +79,72 @@ def test_frames_change_where_the_state_does_and_nowhere_else(run: RunFolder, ask
     assert new.report["iterations"][told["iteration"]]["propagated"] == int(changed.sum())
     assert int(after.iteration.max()) == told["iteration"] == len(new.report["iterations"]) - 1
     assert told["changed_pixels"] == int(changed.sum()) and told["patches"] == [3]
-    owner = provenance(after, new)
+    owner = provenance(after, new.report)
     assert torch.equal(owner == -1, changed) and (owner[~changed] == 0).all()
     assert new.report["provenance"] == {"correction 1": int(changed.sum()), "frame 0": int((~changed).sum())}
 
 
 def test_what_is_locked_stays_at_full_size(
-    run: RunFolder, asked: Correction, finished: tuple[Path, np.ndarray]
+    run: RunFolder, asked: Correction, finished: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     mask = finished[1][3].copy()
     mask[:, 80:] = False
     old = run.frame(3)
     locked = Correction(asked.patches, {3: painted(mask, (255, 255, 255))}, (2, 4))
-    new = run_to_end(correct_run(run, locked))
+    new = run_to_end(correct_run(run, locked, tmp_path / "new"))
     assert np.array_equal(new.frame(3)[mask], old[mask])
     assert new.report["corrections"][0]["changed_frames"] == [2, 3, 4]
 
 
-def test_undoing_gives_the_run_before_bit_for_bit(run: RunFolder, asked: Correction) -> None:
-    first = hashes(run.folder)
-    once = run_to_end(correct_run(run, asked))
-    second = hashes(run.folder)
-    twice = run_to_end(correct_run(once, Correction({1: painted(np.ones(SIZE, bool), (200, 30, 30))})))
-    assert [told["number"] for told in twice.report["corrections"]] == [1, 2]
-    assert hashes(undo(twice).folder) == second
-    assert hashes(undo(open_run(run.folder)).folder) == first
-    with pytest.raises(InputError, match="no correction"):
-        undo(open_run(run.folder))
+def test_a_correction_of_a_correction_leaves_the_first_one_as_it_is(
+    run: RunFolder, asked: Correction, tmp_path: Path
+) -> None:
+    once = run_to_end(correct_run(run, asked, tmp_path / "once"))
+    before = hashes(once.folder)
+    more = Correction({1: painted(np.ones(SIZE, bool), (200, 30, 30))})
+    twice = run_to_end(correct_run(once, more, tmp_path / "twice"))
+    assert [row["number"] for row in twice.report["corrections"]] == [1, 2]
+    assert set(hashes(twice.folder)) == {*before, "corrections/0002/patch_00001.png"}
+    assert hashes(once.folder) == before
 
 
-def test_a_chain_is_done_again(run: RunFolder, asked: Correction, tmp_path: Path) -> None:
-    other = copy_run(run, tmp_path / "other")
-    for correction in (asked, Correction({0: painted(np.eye(*SIZE) > 0, (9, 9, 200))}, frames=(0, 3))):
-        run = run_to_end(correct_run(run, correction))
-    for correction in corrections.history(run):
-        other = run_to_end(correct_run(other, correction))
-    assert all(torch.equal(a, b) for a, b in zip(states(run), states(other), strict=True))
-    assert run.report == other.report
-
-
-def test_a_crash_costs_nothing(run: RunFolder, asked: Correction, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = hashes(run.folder)
-
-    def crash(*_: object) -> None:
+def test_a_crash_leaves_no_finished_run(
+    run: RunFolder, asked: Correction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as broken:
-        broken.setattr(corrections, "_report", crash)
-        with pytest.raises(KeyboardInterrupt):
-            run_to_end(correct_run(run, asked))
-    assert hashes(open_run(run.folder).folder) == before
-    run = run_to_end(correct_run(run, Correction({1: painted(np.ones(SIZE, bool), (200, 30, 30))})))
-    before = hashes(run.folder)
-    for place in ("_report", "write_report"):  # killed, with no chance to put anything back
+    new = tmp_path / "new"
+    for place in ("_report", "write_report"):
         with monkeypatch.context() as broken:
             broken.setattr(corrections, place, crash)
-            broken.setattr(corrections, "_restore", crash)
             with pytest.raises(KeyboardInterrupt):
-                run_to_end(correct_run(run, asked))
-        with pytest.raises(InputError, match="interrupted"):
-            open_run(run.folder)
-        stray = run.folder / "corrections/0002/.patch_00003.part.png"
-        stray.write_bytes(b"half of a picture")
-        assert hashes(run.folder) != before and recover(run.folder).report == run.report
-        stray.unlink()
-        assert hashes(run.folder) == before
-    new = run_to_end(correct_run(run, asked))
-    with monkeypatch.context() as broken:
-        broken.setattr(corrections.Manifest, "remove", crash)
-        with pytest.raises(KeyboardInterrupt):
-            undo(new)
-    with pytest.raises(InputError, match="interrupted"):
-        open_run(run.folder)
-    assert hashes(recover(run.folder).folder) == before
+                run_to_end(correct_run(run, asked, new))
+            assert not new.exists()
+            broken.setattr("omnifusion.run.export.shutil.rmtree", crash)  # killed, with no chance to clean up
+            with pytest.raises(KeyboardInterrupt):
+                run_to_end(correct_run(run, asked, new))
+        assert not open_run(new).finished
+        shutil.rmtree(new)
 
 
-def test_the_command_line_corrects_a_copy_and_undoes(
+def test_the_command_line_corrects_a_copy(
     run: RunFolder, asked: Correction, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video.write_image(tmp_path / "patch.png", asked.patches[3])
-    before, copy = hashes(run.folder), tmp_path / "copy"
-    patch = f"{tmp_path / 'patch.png'}@3"
-    assert main(["correct", str(run.folder), "--exemplar", patch, "--frames", "2:4", "--out", str(copy)]) == 0
-    assert hashes(run.folder) == before
+    copy, correct, patch = tmp_path / "copy", ["correct", str(run.folder)], f"{tmp_path / 'patch.png'}@3"
+    assert main([*correct, "--exemplar", patch, "--frames", "2:4", "--out", str(copy)]) == 0
     assert open_run(copy).report["corrections"][0]["frames"] == [2, 4]
-    assert main(["correct", str(run.folder), "--replay", str(copy)]) == 0
-    assert main(["correct", str(run.folder), "--undo"]) == 0
-    assert hashes(run.folder) == before
     capsys.readouterr()
+    other = str(tmp_path / "other")
     wrong = (
-        ([], "what to do"),
-        (["--exemplar", patch, "--frames", "2"], "4:20"),
-        (["--exemplar", f"{tmp_path / 'patch.png'}@77"], "frames 0 to 5"),
+        (["--out", other], "what to correct"),
+        (["--exemplar", patch], "--out"),
+        (["--exemplar", patch, "--frames", "2", "--out", other], "4:20"),
+        (["--exemplar", f"{tmp_path / 'patch.png'}@77", "--out", other], "frames 0 to 5"),
         (["--exemplar", patch, "--out", str(copy)], "exists"),
     )
     for arguments, word in wrong:
-        assert main(["correct", str(run.folder), *arguments]) == 2
+        assert main([*correct, *arguments]) == 2
         assert word in capsys.readouterr().err
-    assert hashes(run.folder) == before
+    assert not Path(other).exists()

@@ -574,7 +574,7 @@ def test_no_command_touches_what_no_run_wrote(
         command(gray_folder, first, mine),
         command(gray_folder, first, mine, "--overwrite"),
         ["correct", run, "--exemplar", f"{patch}@3", "--out", mine],
-        ["correct", mine, "--undo"],
+        ["correct", mine, "--exemplar", f"{patch}@3", "--out", tmp_path / "new"],
         ["export", run, "--out", mine],
         ["export", run, "--chroma", "--out", mine],
         ["export", run, "--chroma", "--out", mine / "colorized.mp4"],
@@ -583,8 +583,7 @@ def test_no_command_touches_what_no_run_wrote(
         assert main([str(word) for word in words]) == 2, words
         assert "Traceback" not in capsys.readouterr().err and hashes(mine) == before, words
     for words in (
-        ["correct", run, "--exemplar", f"{patch}@3"],
-        ["correct", run, "--undo"],
+        ["correct", run, "--exemplar", f"{patch}@3", "--out", tmp_path / "corrected"],
         command(gray_folder, first, run, "--seed", "3"),
     ):
         assert main([str(word) for word in words]) == 0, words

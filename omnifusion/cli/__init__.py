@@ -196,33 +196,23 @@ def demo(
 @app.command()
 def correct(
     folder: opt.Run,
-    out: Annotated[Path | None, option("DIR", "correct a copy of RUN in DIR; RUN stays as it is")] = None,
+    out: Annotated[Path, option("DIR", "a new folder for the corrected run; RUN stays as it is")],
     exemplar: opt.Pictures = None,
     lock: Annotated[list[str] | None, option("MASK@FRAME",
         "what is opaque or white in it stays as it is; may be repeated")] = None,
     frames: Annotated[Any, option("A:B", "change frames A to B only, both included", parser=opt.frame_range)] = None,
-    undo: Annotated[bool, option(None, "take the last correction back, exactly", "--undo")] = False,
-    replay: Annotated[Path | None, option("OTHER", "repeat the corrections of another run of the clip")] = None,
 ) -> None:  # fmt: skip
     """Correct a finished run: painted colors follow their objects; all other pixels stay unchanged."""
-    from omnifusion.correction import history
-    from omnifusion.run.folder import copy_run, open_run
+    from omnifusion.correction.history import Correction, correct_run
+    from omnifusion.run.folder import open_run
 
-    if bool(exemplar) + undo + (replay is not None) != 1:
-        raise InputError("Say what to do: --exemplar IMAGE@FRAME, --replay OTHER or --undo.")
-    run = history.recover(folder)
-    corrections = [] if replay is None else history.history(open_run(replay))
-    if exemplar:
-        corrections = [history.Correction(opt.read_pictures(exemplar), opt.read_pictures(lock), frames)]
-    if out is not None:
-        run = copy_run(run, out)
-    if undo:
-        run = history.undo(run)
-    for correction in corrections:
-        run = follow(history.correct_run(run, correction))
-        last = run.report["corrections"][-1]
-        print(f"{last['changed_pixels']} pixels of {len(last['changed_frames'])} frames are corrected.")
-    print(f"{len(run.report.get('corrections', []))} corrections in {run.folder}")
+    if not exemplar:
+        raise InputError("Say what to correct: --exemplar IMAGE@FRAME.")
+    correction = Correction(opt.read_pictures(exemplar), opt.read_pictures(lock), frames)
+    run = follow(correct_run(open_run(folder), correction, out))
+    last = run.report["corrections"][-1]
+    print(f"{last['changed_pixels']} pixels of {len(last['changed_frames'])} frames are corrected.")
+    print(f"Results: {out}")
 
 
 @app.command()

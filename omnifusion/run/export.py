@@ -142,7 +142,7 @@ def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
 def export_saturated(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
     """Write the frames and the film of a run at another saturation into the new folder ``out``."""
     video = run.video()
-    with _new(out), Writer(out / "colorized.mp4", video) as film:
+    with new_folder(out), Writer(out / "colorized.mp4", video) as film:
         (out / "frames").mkdir()
         for t in range(len(video)):
             picture = saturated(run.frame(t).transpose(2, 0, 1), saturation)
@@ -156,7 +156,7 @@ def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[N
     pictures into the new folder ``out``. InputError if the run does not hold it."""
     run.colors(0)  # before anything is written
     film = out.suffix == CHROMA.ending
-    with Writer(out, run.video(), format=CHROMA) if film else _new(out) as writer:
+    with Writer(out, run.video(), format=CHROMA) if film else new_folder(out) as writer:
         for t in range(count := run.report["frames"]):
             ab = saturation * resize(run.colors(t)["ab"][None], tuple(run.report["size"]))[0].numpy()
             writer.add(chroma_picture(ab)) if writer else write_chroma(out / f"{t:05d}.png", ab)
@@ -164,7 +164,7 @@ def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[N
 
 
 @contextmanager
-def _new(out: Path) -> Iterator[None]:
+def new_folder(out: Path) -> Iterator[None]:
     """Create a new folder; remove it again if the work inside fails."""
     if out.exists():
         raise InputError(f"{out} exists; name a new folder.")

@@ -185,11 +185,6 @@ class RunFolder:
         """The clip as far as it was colored, decoded on demand."""
         return read(self.clip, self.report["frames"])
 
-    @property
-    def interrupted_corrections(self) -> list[Path]:
-        """The ``before`` folders of corrections, at most one, that the report does not list."""
-        return sorted(self.folder.glob("corrections/[0-9]*/before"))[len(self.report.get("corrections", ())) :]
-
     def exemplar(self, frame: int) -> Path:
         """The picture that was given for a frame."""
         return self.folder / exemplar_name(frame)
@@ -226,24 +221,20 @@ class RunFolder:
         return ColorState(L, **{name: torch.stack([row[name] for row in rows]) for name in COLORS})
 
 
-def open_run(folder: Path, even_interrupted: bool = False) -> RunFolder:
-    """The run in ``folder``, finished or not, without writing; InputError if there is none, or, unless
-    ``even_interrupted``, if its last correction was interrupted."""
+def open_run(folder: Path) -> RunFolder:
+    """The run in ``folder``, finished or not, without writing; InputError if there is none."""
     try:
         values, report = json.loads((folder / "request.json").read_text()), folder / "report.json"
         values["settings"], values["exemplars"] = Settings.from_mapping(values["settings"]), tuple(values["exemplars"])
-        run = RunFolder(folder, RunRequest(**values), json.loads(report.read_text()) if report.is_file() else {})
+        return RunFolder(folder, RunRequest(**values), json.loads(report.read_text()) if report.is_file() else {})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
         raise InputError(f"{folder} does not hold a run that can be opened again; run it anew.") from error
-    if run.interrupted_corrections and not even_interrupted:
-        raise InputError(f"The last correction of {folder} was interrupted; correct it once more.")
-    return run
 
 
 def copy_run(run: RunFolder, path: Path) -> RunFolder:
-    """A copy of a run's own files in the new folder ``path``; InputError if it cannot be written."""
+    """A copy of a run's own files in the folder ``path``; InputError if it cannot be written."""
     with writing(path):
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         names = [name for name in sorted(Manifest(run.folder).names) if (run.folder / name).is_file()]
         Manifest(path).claim(*names)
         for name in names:

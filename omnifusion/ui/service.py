@@ -18,7 +18,7 @@ from omnifusion.correction.history import Correction, correct_run
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError, Steps, held_mib, run_to_end
 from omnifusion.run.estimate import Estimate, estimate
-from omnifusion.run.folder import RunFolder, RunRequest, copy_run, open_run
+from omnifusion.run.folder import RunFolder, RunRequest, open_run
 from omnifusion.run.pipeline import Resources, begin, color
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.stages import Stages
@@ -141,7 +141,7 @@ class Service:
         def work() -> Steps[RunFolder]:
             part = folder.with_suffix(".part")
             try:
-                yield from correct_run(copy_run(run, part), correction)
+                yield from correct_run(run, correction, part)
                 (part / PARENT).write_text(run.token)
                 os.replace(part, folder)
                 return open_run(folder)
