@@ -34,7 +34,7 @@ def joined(paths: Sequence[Path]) -> pd.DataFrame:
         ours = rows["method"].isin(OURS)
         rows.loc[ours, "method"] += f", {settings['preset']}"
         tables.append(rows)
-        clips.append({key: rows.attrs["protocol"][key] for key in ("dataset", "frames", "scale", "degrade")})
+        clips.append({key: rows.attrs["protocol"][key] for key in ("dataset", "frames", "scale")})
         clips[-1]["clips"] = sorted(rows["clip"].unique())
     if any(one != clips[0] for one in clips):
         raise ValueError(f"{', '.join(map(str, paths))} are of different clips; give evaluations of the same.")

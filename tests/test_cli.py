@@ -206,7 +206,6 @@ def test_a_picture_belongs_to_one_frame(
         ("demo --frames 0", "--frames"),
         ("evaluate X --scale 0", "--scale"),
         ("evaluate X --scale nan", "--scale"),
-        ("ablate X --degrade rain", "film"),
         ("suggest X --most 0", "--most"),
         ("suggest X", "X"),
         ("correct X --out Y", "--exemplar IMAGE@FRAME"),

@@ -13,11 +13,8 @@ import pytest
 import synthetic
 import torch
 
-from omnifusion import metrics
 from omnifusion.cli import main
-from omnifusion.color import from_uint8, gray, to_uint8
-from omnifusion.evaluation import baselines, dataset, methods, tables
-from omnifusion.evaluation.dataset import degrade
+from omnifusion.evaluation import dataset, methods, tables
 from omnifusion.evaluation.evaluate import Protocol, evaluate, read
 from omnifusion.evaluation.methods import METHODS, Method, Sample, omnifusion
 from omnifusion.progress import Canceled, InputError, Step, run_to_end
@@ -145,12 +142,12 @@ def test_the_inpainted_region_is_scored_alone(made, clips, tmp_path: Path) -> No
 
 
 def test_a_fitted_tracker_is_asked_with_its_own_frame_numbers(made) -> None:
-    """An aged clip has duplicate frames, which no tracker knows; they change little, whoever fits the tracker."""
+    """An old film has duplicate frames, which no tracker knows; they change little, whoever fits the tracker."""
     order, settings = [0, 1, 2, 2, 3, 4, 5], choose("draft", omnimotion="draft", max_side=80)
 
     def result(chosen: list[int], *names: str) -> tuple[np.ndarray, int]:
         truth, exact = made.video.frames[chosen], Exact(made)
-        sample = Sample(truth, settings, exact.stages, to_uint8(gray(from_uint8(truth))).numpy())
+        sample = Sample(truth, settings, exact.stages)
         return [run_to_end(METHODS[name](sample)) for name in names][-1][0], exact.fits
 
     clean, _ = result(list(range(6)), "omnimotion-only")
@@ -210,17 +207,6 @@ def test_an_evaluation_resumes(clips, tmp_path: Path) -> None:
         measure(one, methods, out / "below.json")
 
 
-def test_clips_are_aged_on_demand(made, clips, tmp_path: Path) -> None:
-    aged, truth = degrade(made.video.frames)
-    assert len(aged) == len(truth) == 7 and np.array_equal(aged[3], aged[4]) and (aged[:, :1] == aged).all()
-    assert not np.array_equal(aged[2], aged[3])
-    one, method = {"whole": clips["whole"]}, {"gray": METHODS["gray"]}
-    film = measure(one, method, tmp_path / "film.json", protocol=replace(PROTOCOL, degrade="film"))
-    assert film["cdc"][0] == metrics.cdc(truth)
-    clean = baselines.join(*(x if n == 0 else 0 * x for n, x in enumerate(baselines.split(truth))))
-    assert film["psnr"][1] == pytest.approx(metrics.psnr(clean[1:], truth[1:]).mean()), "scored on clean luminance"
-
-
 def test_a_clip_without_color_has_no_ground_truth(made) -> None:
     gray = np.repeat(made.video.frames[:, :1], 3, axis=1)
     with pytest.raises(InputError, match="black and white"):
@@ -265,43 +251,6 @@ def test_ablation_changes_what_it_says(made, clips, tmp_path: Path) -> None:
     ]
     text = tables.table_2(rows)
     assert all(f"| {name} " in text for name in methods.TABLE_2) and "25.37" in text
-
-
-@pytest.mark.slow
-def test_each_part_is_measured_with_and_without_it(made, clips, tmp_path: Path) -> None:
-    exact, asked = Exact(made), {}
-    settings = choose("draft", max_side=80)
-    for name, method in methods.PART_METHODS.items():
-        run_to_end(method(Sample(made.video.frames[:3], settings, exact.stages)))
-        asked[name], exact.settings = exact.settings, []
-    assert exact.fits == 1 and not asked["omnimotion=draft"], "the fitted volume is asked for in one variant alone"
-    assert not asked["as chosen"] and not asked["order=next"] and not asked["trust_tracker=True"]
-    assert {s.color_condition for s in asked["diffusion=always, color_condition=False"]} == {False}
-    assert {s.gray_constraint for s in asked["diffusion=always, gray_constraint=False"]} == {False}
-    assert {s.strength for s in asked["diffusion=always, strength=None"]} == {None}
-
-
-def test_what_a_part_earns_and_costs() -> None:
-    scores = {
-        ("as chosen", "a"): (32.0, 100.0), ("omnimotion=draft", "a"): (33.0, 200.0), ("order=next", "a"): (32.5, 100.0),
-        ("as chosen", "b"): (30.0, 60.0), ("omnimotion=draft", "b"): (31.0, 120.0),
-    }  # fmt: skip
-    names = {methods.variant_name(changes) for part in methods.PARTS.values() for changes in part}
-    rows = pd.DataFrame([(m, c) for m in sorted(names) for c in "ab"], columns=["method", "clip"])
-    for n, column in enumerate(("psnr", "cpu_seconds")):
-        rows[column] = [
-            scores.get((m, c), (np.nan, np.nan))[n] for m, c in zip(rows["method"], rows["clip"], strict=True)
-        ]
-    rows = rows.assign(ciede2000=3.0, cdc=0.01, error=None)
-    protocol = {"dataset": "set", "frames": None, "scale": 1.0, "degrade": None}
-    rows.attrs = {"protocol": protocol | {"settings": {"preset": "draft", "prior": "bundled"}}, "no_lpips": ""}
-    rows.attrs["machine"] = "a machine"
-    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in tables.part_table(rows).splitlines() if "|" in line]
-    table = {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
-    volume, order = table["fitted volume"], table["keyframes first"]
-    assert float(volume["PSNR with it"]) == 32 and float(volume["change of PSNR, dB"]) == 1
-    assert float(volume["change of CPU s"]) == 80 and float(volume["clips"]) == 2
-    assert float(order["change of PSNR, dB"]) == -0.5 and float(order["clips"]) == 1, "only clips that both have"
 
 
 def test_evaluate_from_the_command_line(clips, tmp_path: Path, capsys) -> None:

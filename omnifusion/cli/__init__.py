@@ -276,8 +276,6 @@ def _measuring(
     clips: Annotated[str | None, option("A,B", "only these clips, or those that a text file lists")] = None,
     frames: opt.FirstFrames = None,
     scale: Annotated[float, option("S", "resize frames first, such as 0.5", min=0.01, max=10)] = 1.0,
-    degrade: Annotated[Literal["film"] | None, option(None,
-        "age the clips first: grain, flicker, weave, scratches, duplicate frames")] = None,
     lpips_weights: Annotated[Path | None, option("PATH", "torchvision's AlexNet state dict")] = None,
     json: Annotated[Path | None, option("OUT", "keep the scores here; the same command resumes")] = None,
     markdown: Annotated[Path | None, option("OUT", "write the tables here, too")] = None,
@@ -291,7 +289,7 @@ def _measuring(
         from omnifusion.evaluation.evaluate import Protocol, evaluate
         from omnifusion.stages import Stages
 
-        protocol = Protocol(dataset.resolve().name, settings, frames, scale, degrade)
+        protocol = Protocol(dataset.resolve().name, settings, frames, scale)
         paths = discover(dataset, clips.split(",") if clips else None)
         with TemporaryDirectory() as folder:
             out = json or Path(folder, "scores.json")
@@ -323,13 +321,9 @@ def evaluate(
 
 @app.command()
 @takes("measure", _measuring)
-def ablate(
-    measure: Callable[..., int],
-    parts: Annotated[bool, option(None, "switch our own parts one by one, instead of table 2", "--parts")] = False,
-) -> int:
-    """Score the method without some of its parts: the paper's table 2, or what each of our own parts adds."""
-    from omnifusion.evaluation import methods, tables
+def ablate(measure: Callable[..., int]) -> int:
+    """Score the method without some of its parts, as the paper's table 2 does."""
+    from omnifusion.evaluation.methods import TABLE_2_METHODS
+    from omnifusion.evaluation.tables import table_2
 
-    if parts:
-        return measure(methods.PART_METHODS, tables.part_table)
-    return measure(methods.TABLE_2_METHODS, tables.table_2)
+    return measure(TABLE_2_METHODS, table_2)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from omnifusion import metrics
-from omnifusion.evaluation.dataset import degrade, read_clip
+from omnifusion.evaluation.dataset import read_clip
 from omnifusion.evaluation.methods import Method, Sample
 from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
 from omnifusion.pool import cores
@@ -29,13 +29,12 @@ from omnifusion.visualize import stretch
 @dataclass(frozen=True)
 class Protocol:
     """What is measured: the first ``frames`` (None = all) of each clip of a set, resized by ``scale`` with area
-    averaging, then aged as ``degrade`` says ("film"), colored under ``settings``."""
+    averaging, colored under ``settings``."""
 
     dataset: str
     settings: Settings
     frames: int | None = None
     scale: float = 1.0
-    degrade: str | None = None
 
 
 def evaluate(
@@ -103,15 +102,13 @@ def _measure(
 ) -> Steps[None]:
     """Run methods on one clip; whatever goes wrong with one, the others are still measured."""
     try:
-        ground_truth, aged = read_clip(path, protocol.frames, protocol.scale), None
-        if protocol.degrade:
-            aged, ground_truth = degrade(ground_truth)
+        ground_truth = read_clip(path, protocol.frames, protocol.scale)
     except Exception as error:
         yield _failure("reading", error)
         return
     row = {"method": GROUND_TRUTH, "cdc": metrics.cdc(ground_truth)}
     yield Measured("evaluate", f"{len(ground_truth)} frames", row=row)
-    sample, inpainted = Sample(ground_truth, protocol.settings, stages, aged), None
+    sample, inpainted = Sample(ground_truth, protocol.settings, stages), None
     for name, method in methods.items():
         costs, row = Costs(), {"method": name}
         work = StepIterator(costs.of(name, method(sample)))

@@ -1,4 +1,4 @@
-"""The methods that are compared: OmniFusion, parts of it, variants of it, and the classical baselines."""
+"""The methods that are compared: OmniFusion, parts of it, the rows of table 2, and the classical baselines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from omnifusion.pool import bounded, parallel
 from omnifusion.progress import Fitted, InputError, Round, Step, StepIterator, Steps
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
-from omnifusion.state import Exemplar, Tracker, Video
+from omnifusion.state import Tracker, Video
 from omnifusion.video import is_gray
 
 
@@ -28,14 +28,12 @@ class Sample:
 
     Attributes:
         ground_truth: ``(T, 3, H, W)`` uint8; methods see its luminance and the color of its first frame alone.
-        aged: ``(T, 3, H, W)`` uint8 gray frames that methods see instead of its luminance, or None.
         trackers: by the first frame of their shot; the first method that needs one fits it, and is charged for it.
     """
 
     ground_truth: np.ndarray
     settings: Settings
     stages: Stages = field(default_factory=Stages)
-    aged: np.ndarray | None = None
     trackers: dict[int, Tracker] = field(default_factory=dict)
 
     def clip(self) -> Clip:
@@ -43,9 +41,7 @@ class Sample:
         video = Video(self.ground_truth, Fraction(24))
         if is_gray(video):
             raise InputError("The clip is in black and white; only a clip in color can be scored.")
-        if self.aged is None:
-            return prepare(video, [], self.settings.max_side)
-        return prepare(replace(video, frames=self.aged), [Exemplar(0, self.ground_truth[0])], self.settings.max_side)
+        return prepare(video, [], self.settings.max_side)
 
 
 Result = tuple[np.ndarray, "np.ndarray | None"]
@@ -69,7 +65,6 @@ def omnifusion(sample: Sample, rounds: int | None = None) -> Steps[Result]:
                 break
             yield step
     state = state or work.result.state
-    clip = replace(clip, video=replace(clip.video, frames=sample.ground_truth))
     with bounded(sample.stages.threads):
         frames = parallel(lambda t: clip.full_size(state, t), range(len(state)))
     return np.stack(frames), state.kind.numpy()
@@ -92,8 +87,7 @@ def classical(baseline: Baseline, sample: Sample) -> Steps[Result]:
     """Run a classical baseline, at the clip's own size."""
     yield Step("baseline", baseline.__name__)
     L, ab = split(sample.ground_truth)
-    visible = L if sample.aged is None else split(sample.aged)[0]
-    return join(L, baseline(visible, ab[0])), None
+    return join(L, baseline(L, ab[0])), None
 
 
 METHODS: dict[str, Method] = {
@@ -104,10 +98,9 @@ METHODS: dict[str, Method] = {
 }
 """All methods by name; "omnimotion-only" ends with the exemplar's propagation."""
 
-# -- variants: what each part is worth, all of it by settings
+# -- table 2, all of it by settings
 
 Changes = dict[str, Any]
-ALWAYS: Changes = {"diffusion": "always"}
 
 TABLE_2: dict[str, tuple[Changes, tuple[float, float, float]]] = {
     "whole method": ({}, (27.87, 0.970, 0.070)),
@@ -120,35 +113,13 @@ TABLE_2: dict[str, tuple[Changes, tuple[float, float, float]]] = {
 """The rows of table 2: what they change of the whole method, and the paper's PSNR, SSIM and LPIPS (Stable Diffusion
 v2.0, 50 and 100 steps, 20 clips of DAVIS)."""
 
-PARTS: dict[str, tuple[Changes, Changes]] = {
-    "match confidence": ({}, {"trust_tracker": True}),
-    "keyframes first": ({}, {"order": "next"}),
-    "fitted volume": ({"omnimotion": "draft"}, {}),
-    "diffusion": (ALWAYS, {}),
-    "color condition, eq. (2)": (ALWAYS, ALWAYS | {"color_condition": False}),
-    "gray constraint, eq. (3)-(4)": (ALWAYS, ALWAYS | {"gray_constraint": False}),
-    "color estimate, where diffusion starts": (ALWAYS, ALWAYS | {"strength": None}),
-}
-"""Our own parts: the settings that switch each on, and off."""
-
 
 def _changed(changes: Changes, sample: Sample) -> Steps[Result]:
-    """Run OmniFusion under changed settings; on the shared trackers, unless ``omnimotion`` differs."""
+    """Run OmniFusion under changed settings, diffusion everywhere."""
     values = {name: value(sample.settings) if callable(value) else value for name, value in changes.items()}
-    settings = replace(sample.settings, **values)
-    trackers = sample.trackers if settings.omnimotion == sample.settings.omnimotion else {}
-    return omnifusion(replace(sample, settings=settings, trackers=trackers))
+    settings = replace(sample.settings, diffusion="always", optimizations=1)
+    return omnifusion(replace(sample, settings=replace(settings, **values)))
 
 
-def variant_name(changes: Changes) -> str:
-    """The name of a variant: its changes in words."""
-    return ", ".join(f"{name}={value}" for name, value in changes.items()) or "as chosen"
-
-
-TABLE_2_METHODS: dict[str, Method] = {
-    name: partial(_changed, ALWAYS | {"optimizations": 1} | changes) for name, (changes, _) in TABLE_2.items()
-}
+TABLE_2_METHODS: dict[str, Method] = {name: partial(_changed, changes) for name, (changes, _) in TABLE_2.items()}
 """The rows of table 2; the whole method first, as all are also scored on the pixels that it inpainted."""
-
-PART_METHODS: dict[str, Method] = {variant_name(c): partial(_changed, c) for part in PARTS.values() for c in part}
-"""The variants that ``PARTS`` compares."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from omnifusion.evaluation.methods import PARTS, TABLE_2, variant_name
+from omnifusion.evaluation.methods import TABLE_2
 
 COLUMNS = {
     "psnr": ("PSNR, dB ↑", ".2f"),
@@ -64,8 +64,7 @@ def report(rows: pd.DataFrame, *tables: str) -> str:
     """Write tables below what was measured and where, and what is missing below them."""
     protocol, settings = rows.attrs["protocol"], rows.attrs["protocol"]["settings"]
     frames = f"first {protocol['frames']} frames" if protocol["frames"] else "whole clips"
-    aged = f", aged ({protocol['degrade']})" if protocol["degrade"] else ""
-    title = f"{protocol['dataset']}, {rows['clip'].nunique()} clips, {frames}, scale {protocol['scale']:g}{aged}, "
+    title = f"{protocol['dataset']}, {rows['clip'].nunique()} clips, {frames}, scale {protocol['scale']:g}, "
     title += f"{settings['preset']} preset, {settings['prior']} prior, {rows.attrs['machine']}"
     return "\n\n".join(filter(None, [title, *tables, rows.attrs["no_lpips"], *failures(rows)])) + "\n"
 
@@ -82,16 +81,3 @@ def table_2(rows: pd.DataFrame) -> str:
     scores = ["paper PSNR", "paper SSIM", "paper LPIPS"]
     paper = pd.DataFrame({name: row for name, (_, row) in TABLE_2.items()}, index=scores).T
     return report(rows, markdown(ours.join(paper).rename_axis("row"), ".3f"))
-
-
-def part_table(rows: pd.DataFrame) -> str:
-    """Write what each part adds and costs: the PSNR with it, and how the mean scores change by it."""
-    scores = {"psnr": "PSNR, dB", "ciede2000": "ΔE00", "cdc": "CDC", "cpu_seconds": "CPU s"}
-    by_method = rows.set_index(["method", "clip"])[list(scores)]
-    table = {}
-    for part, (on, off) in PARTS.items():
-        change = (by_method.loc[variant_name(on)] - by_method.loc[variant_name(off)]).dropna()
-        psnr = by_method.loc[variant_name(on)].loc[change.index, "psnr"].mean()
-        changes = change.mean().rename(scores).add_prefix("change of ")
-        table[part] = {"clips": len(change), "PSNR with it": psnr, **changes}
-    return report(rows, markdown(pd.DataFrame(table).T.rename_axis("part"), ".3f"))

@@ -182,8 +182,8 @@ def probe(service: Service, video: str | None, frames: int | None = None) -> tup
     if frames is not None and frames < 1:
         raise InputError(f"frames is {frames}; give at least 1.")
     path, limits = Path(video), service.limits
-    size = read(path, 1, max_pixels=limits.pixels).size
-    return count_frames(path, min(limits.frames, frames or limits.frames), limits.pixels), size
+    clip = read(path, min(limits.frames, frames or limits.frames), limits.pixels)
+    return len(clip), clip.size
 
 
 async def _outcome(service: Service, job: Job) -> Answer:
