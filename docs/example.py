@@ -18,7 +18,7 @@ from omnifusion.clip.prepare import prepare
 from omnifusion.color import from_uint8, gray, to_uint8
 from omnifusion.progress import Step, run_to_end
 from omnifusion.settings import choose
-from omnifusion.state import Exemplar, Video
+from omnifusion.state import Video
 from omnifusion.video import read, write
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "assets" / "examples" / "street.mp4"
@@ -35,7 +35,7 @@ def main(out: Path | None = Path("example.mp4")) -> float:
     )  # all that the method sees, beside one frame in color
 
     settings = choose("draft", seed=7)  # a preset, and whatever else should differ from it
-    clip = prepare(film, [Exemplar(0, truth[0])], settings.max_side)  # checked, registered, at the working size
+    clip = prepare(film, {0: truth[0]}, settings.max_side)  # checked, registered, at the working size
 
     def show(step: Step) -> None:  # a run tells what it does, step by step; see omnifusion.progress
         print(f"{step.stage:9} {step.done:4.0%} {step.message}")

@@ -69,15 +69,6 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Exemplar:
-    """A colored picture of one frame, aligned with frame ``index``: ``image`` ``(3, H, W)`` uint8 sRGB, or
-    ``(4, H, W)`` with an alpha channel where it covers part of its frame: only opaque pixels are used."""
-
-    index: int
-    image: np.ndarray
-
-
-@dataclass(frozen=True)
 class ColorEstimate:
     """Colors for a frame, and how far they can be trusted.
 

@@ -55,7 +55,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return prepare(synthetic.make("two-layers", frames=24, size=(32, 48), seed=1).video, [], 64)
+    return prepare(synthetic.make("two-layers", frames=24, size=(32, 48), seed=1).video, {}, 64)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from omnifusion.color import from_uint8, gray, luminance, to_uint8
 from omnifusion.evaluation.dataset import DUPLICATE_EVERY, degrade
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
-from omnifusion.state import Exemplar, Video
+from omnifusion.state import Video
 
 SIZE = (108, 192)
 
@@ -35,7 +35,7 @@ def duplicates(frames: np.ndarray) -> dict[int, int]:
 
 
 def test_a_clean_clip_is_matched_as_it_is(clean: np.ndarray) -> None:
-    clip = prepare(Video(clean), [], 160)
+    clip = prepare(Video(clean), {}, 160)
     assert not clip.film.old and clip.shots == [Shot(0, 12)]
     assert torch.equal(clip.L, working_luminance(clean, clip.size))
 
@@ -49,7 +49,7 @@ def test_no_picture_is_too_small_to_be_looked_at(size: tuple[int, int]) -> None:
 
 def test_an_old_film_is_known_and_cleaned(clean: np.ndarray) -> None:
     aged, truth = degrade(clean)
-    clip = prepare(Video(aged), [Exemplar(0, truth[0])], 160)
+    clip = prepare(Video(aged), {0: truth[0]}, 160)
     assert clip.film.old and clip.film.grain > 0.9 and clip.film.flicker > 0.05
     assert any("old" in note for note in clip.notes) and clip.report()["film"]["cleaned"]
     raw = working_luminance(aged, clip.size)
@@ -95,7 +95,7 @@ def test_what_moves_is_not_repeated(noise: int) -> None:
 def test_repeated_frames_have_one_color_exactly_also_beside_an_exemplar(clean: np.ndarray) -> None:
     shown = [0, 1, 1, 2, 3, 3]
     frames = to_uint8(gray(from_uint8(clean[shown]))).numpy()
-    clip = prepare(Video(frames), [Exemplar(2, clean[1])], 96)
+    clip = prepare(Video(frames), {2: clean[1]}, 96)
     assert clip.shots == [Shot(0, 6, duplicates={1: 2, 5: 4})], (
         "the frame with the exemplar is the one that is repeated"
     )
@@ -107,7 +107,7 @@ def test_repeated_frames_have_one_color_exactly_also_beside_an_exemplar(clean: n
 
 def test_luminance_is_delivered_as_it_was(clean: np.ndarray) -> None:
     aged, truth = degrade(clean[:5])
-    clip = prepare(Video(aged), [Exemplar(0, truth[0])], 96)
+    clip = prepare(Video(aged), {0: truth[0]}, 96)
     assert clip.film.old
     state = run_to_end(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
     for t in range(len(aged)):
@@ -126,12 +126,12 @@ def test_interlaced_clips_are_refused_with_what_would_help(clean: np.ndarray) ->
     moving = synthetic.make("pan", frames=12, size=(144, 256)).video.frames
     assert inspect(Video(moving), SIZE).combed == 0 == inspect(Video(degrade(moving)[0]), SIZE).combed
     with pytest.raises(InputError, match=r"interlaced.*ffmpeg.*bwdif"):
-        prepare(Video(woven(moving)), [], 96)
-    assert len(prepare(Video(woven(moving)), [], 96, force=True).shots) == 1
+        prepare(Video(woven(moving)), {}, 96)
+    assert len(prepare(Video(woven(moving)), {}, 96, force=True).shots) == 1
     telecined = moving[:10].copy()
     telecined[[2, 3, 7, 8], :, 1::2] = moving[[3, 4, 8, 9], :, 1::2]
     with pytest.raises(InputError, match="fieldmatch"):
-        prepare(Video(telecined), [], 96)
+        prepare(Video(telecined), {}, 96)
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_stripes_are_not_interlacing(lines: str, move: int) -> None:
     else:
         picture[::2] *= 0.8
     frames = np.stack([picture[:180, move * t : 300 + move * t] for t in range(10)])
-    clip = prepare(Video(frames.clip(0, 255).astype(np.uint8)[:, None].repeat(3, 1)), [], 160)
+    clip = prepare(Video(frames.clip(0, 255).astype(np.uint8)[:, None].repeat(3, 1)), {}, 160)
     assert clip.film.combed > 0.9 and clip.film.interlaced == 0
     assert any("Lines alternate" in note for note in clip.notes)
 
@@ -173,7 +173,7 @@ def without_color(frames: np.ndarray) -> np.ndarray:
 
 def finished(frames: np.ndarray, exemplars: dict[int, np.ndarray], side: int = 96) -> tuple[Clip, np.ndarray]:
     """A clip, prepared and colored, and its frames."""
-    clip = prepare(Video(frames), [Exemplar(t, picture) for t, picture in exemplars.items()], side)
+    clip = prepare(Video(frames), exemplars, side)
     state = run_to_end(colorize(clip.L, clip.exemplar_ab(), choose("draft"), clip.shots)).state
     return clip, np.stack([clip.full_size(state, t) for t in range(len(frames))])
 
@@ -193,7 +193,7 @@ def test_shots_in_color_keep_it_beside_gray_ones(clean: np.ndarray) -> None:
     clip, made = finished(frames, {0: clean[0]})
     assert not clip.truth and any("Frames 6 to 11 are in color" in note for note in clip.notes)
     assert np.array_equal(made[6:], other) and color_of(made[:6]).mean() > 0.7 * color_of(clean[:6]).mean()
-    assert prepare(Video(np.concatenate([clean[:6], other])), [], 96).truth, "in color as a whole: it is scored"
+    assert prepare(Video(np.concatenate([clean[:6], other])), {}, 96).truth, "in color as a whole: it is scored"
 
 
 def test_a_fade_from_black_takes_chroma_with_it(clean: np.ndarray) -> None:
@@ -213,8 +213,3 @@ def test_text_that_comes_on_in_the_middle_stays_white(clean: np.ndarray) -> None
     inner = cv2.erode(text, np.ones((2, 2))) > 0
     assert color_of(made[4:])[:, inner].mean() < 3 and color_of(made[4:]).mean() > 0.6 * color_of(clean[4:9]).mean()
     assert not inspect(Video(clean), SIZE).texts
-
-
-def test_two_exemplars_for_one_frame_are_not_taken_for_one(clean: np.ndarray) -> None:
-    with pytest.raises(InputError, match="same frame, 0"):
-        prepare(Video(without_color(clean)), [Exemplar(0, clean[0]), Exemplar(0, clean[1])], 96)

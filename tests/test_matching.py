@@ -16,7 +16,7 @@ from omnifusion.clip import shots as matching
 from omnifusion.clip.prepare import prepare
 from omnifusion.clip.shots import Shot, find_references
 from omnifusion.color import from_uint8, gray, luminance, to_uint8
-from omnifusion.state import Exemplar, Video
+from omnifusion.state import Video
 
 SIZE = (144, 256)
 A, B = (synthetic.make(name, frames=12, size=SIZE).video.frames for name in ("demo", "three-layers"))
@@ -61,7 +61,7 @@ def test_a_logo_makes_no_shots_alike() -> None:
 
 
 def test_the_report_says_where_colors_come_from_and_asks_for_an_exemplar() -> None:
-    clip = prepare(Video(to_uint8(gray(from_uint8(CUT))).numpy()), [Exemplar(0, CUT[0])], 128)
+    clip = prepare(Video(to_uint8(gray(from_uint8(CUT))).numpy()), {0: CUT[0]}, 128)
     told = clip.report()
     assert [row["colors"] for row in told["shots"]] == ["exemplars", "prior", "matched_shot", "matched_shot"]
     assert [(row["start"], row["stop"]) for row in told["shots"]] == [(0, 6), (6, 12), (12, 18), (18, 24)]

@@ -41,7 +41,7 @@ from omnifusion.run.pipeline import Resources, begin, color
 from omnifusion.run.segments import Segment, windows
 from omnifusion.settings import Settings, choose
 from omnifusion.stages import Stages
-from omnifusion.state import COLORS, Exemplar, Video
+from omnifusion.state import COLORS, Video
 from omnifusion.video import Writer, read, write_image
 
 SIZE, FRAMES = (48, 64), 5
@@ -55,7 +55,7 @@ TWO = {0: TRUTH[0], FRAMES: TRUTH[FRAMES]}
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     """Two shots, each with an exemplar."""
-    made = prepare(Video(GRAY, Fraction(25)), [Exemplar(0, TRUTH[0]), Exemplar(FRAMES, TRUTH[FRAMES])], 64)
+    made = prepare(Video(GRAY, Fraction(25)), {0: TRUTH[0], FRAMES: TRUTH[FRAMES]}, 64)
     return replace(made, shots=[Shot(0, FRAMES), Shot(FRAMES, 2 * FRAMES)])
 
 
@@ -156,7 +156,7 @@ def test_what_comes_back_windows_later_has_its_colors(tmp_path: Path) -> None:
     for t in [*range(5), *range(10, 15)]:  # a green disc, out of the picture for a window
         y, x = np.mgrid[: SIZE[0], : SIZE[1]]
         frames[t][:, np.hypot(y - 24, x - 20 - t) < 9] = np.array([[20], [120], [30]])
-    made = prepare(Video(to_uint8(gray(from_uint8(frames))).numpy(), Fraction(25)), [Exemplar(0, frames[0])], 64)
+    made = prepare(Video(to_uint8(gray(from_uint8(frames))).numpy(), Fraction(25)), {0: frames[0]}, 64)
     known = windows([Shot(0, 15)], [0], 8)
     assert [(w.start, w.stop, w.reference_frame, w.anchor_frames) for w in known] == [
         (0, 5, None, ()), (5, 10, 0, (4,)), (10, 15, 0, (9,))]  # fmt: skip

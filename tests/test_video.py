@@ -240,14 +240,6 @@ def test_one_frame_and_raw_streams(tmp_path: Path) -> None:
     assert (len(raw), raw.fps, raw.times) == (50, 25, None)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.avi", "a.gif", "a.h264", "a.m2v"])
-def test_frames_are_counted_without_decoding_them(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = made(tmp_path / name, *(["-bf", "2"] if name in ("a.mp4", "a.h264") else []))
-    assert len(video.read(path)) == 50
-    monkeypatch.setattr("omnifusion.video.film.Film.decoded", None)
-    assert (video.count_frames(path, 1000), video.count_frames(path, 7)) == (50, 7)
-
-
 @pytest.mark.parametrize(
     ("name", "how"),
     [
@@ -501,7 +493,6 @@ for path in sorted(Path(sys.argv[1]).glob("a.*")):
         file.write_bytes(bad.tobytes())
         try:
             clip = video.read(file, 20, max_pixels=10**6)
-            video.count_frames(file, 20, max_pixels=10**6)
             with video.Writer(file.with_name("out.mp4"), clip, overwrite=True) as film:
                 for frame in clip.frames:
                     film.add(frame)
@@ -607,7 +598,7 @@ def test_a_file_of_several_pictures_is_a_clip(tmp_path: Path, name: str) -> None
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], duration=[40, 40, 120, 40, 40], **options)
     clip = video.read(tmp_path / name)
     assert [int(clip.frames[k][0, 0, 0]) for k in (4, 0, 1, 3, 2)] == [160, 0, 40, 120, 80]
-    assert len(pickle.loads(pickle.dumps(clip)).frames) == 5 and video.count_frames(tmp_path / name, 3) == 3
+    assert len(pickle.loads(pickle.dumps(clip)).frames) == 5 and len(video.read(tmp_path / name, 3)) == 3
     if not name.endswith("tif"):
         assert clip.times is not None and [float(t) for t in clip.times] == pytest.approx([0, 0.04, 0.08, 0.2, 0.24])
 

@@ -223,9 +223,9 @@ def suggest(
 ) -> None:
     """Name the frames of a finished run that are worth coloring next, and where in them."""
     from omnifusion.correction import suggest as suggestions
-    from omnifusion.run.files import writing
     from omnifusion.run.folder import open_run
     from omnifusion.video import write_image
+    from omnifusion.video.common import writing
 
     if out is not None and out.exists():
         raise InputError(f"{out} exists; name a new folder.")

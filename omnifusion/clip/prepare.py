@@ -1,8 +1,8 @@
-"""Preparation of a clip: luminance at the working size, registered exemplars, shots."""
+"""A clip ready to be colored: registered exemplars, shots, luminance at the working size."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -19,7 +19,7 @@ from omnifusion.clip.shots import Shot, find_references
 from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.progress import InputError, check_canceled
-from omnifusion.state import ColorState, Exemplar, Video
+from omnifusion.state import ColorState, Video
 from omnifusion.video import GRAY_SPREAD
 from omnifusion.visualize import stretch
 
@@ -107,18 +107,15 @@ class Clip:
             ab = torch.where(torch.from_numpy(opaque(exemplar)), _ab(exemplar), ab)
         for text in self.film.texts:
             if text.start <= frame < text.stop:
-                ab = ab * ~self._covered(text.pixels, torch.from_numpy(np.asarray(decoded[1]) > text.level - MARGIN))
+                mask = np.zeros(self.size, np.uint8)
+                mask.flat[text.pixels] = 1
+                around = stretch(cv2.dilate(mask, np.ones((3, 3))), self.video.size) > 0
+                ab = ab * ~torch.from_numpy(around & (np.asarray(decoded[1]) > text.level - MARGIN))
         if self.overlay is not None:
             own = _ab(decoded)
             kept = torch.from_numpy(stretch(self.overlay, self.video.size)) & (own.norm(dim=0) > GRAY_SPREAD)
             ab = torch.where(kept, own, ab)
         return to_uint8(compose(L, ab)).numpy()
-
-    def _covered(self, pixels: np.ndarray, light: Tensor) -> Tensor:
-        """``light`` ``(H, W)`` bool, restricted to the surroundings of ``pixels`` of the working size."""
-        mask = np.zeros(self.size, np.uint8)
-        mask.flat[pixels] = 1
-        return torch.from_numpy(stretch(cv2.dilate(mask, np.ones((3, 3))), self.video.size) > 0) & light
 
     def _fade(self, L: Tensor, frame: int, shot: Shot) -> Tensor | float:
         """The share of chroma that a frame of L* ``L`` keeps if it is darker than the one that its colors come from.
@@ -134,7 +131,7 @@ class Clip:
         return (ours / theirs.clamp_min(1)).clamp_max(1)
 
 
-def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: bool = False) -> Clip:
+def prepare(video: Video, exemplars: Mapping[int, np.ndarray], max_side: int, force: bool = False) -> Clip:
     """Check a clip and its exemplars, and register these.
 
     A color clip without exemplars is the paper's protocol: its first frame is the exemplar. A gray clip without
@@ -142,7 +139,7 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
 
     Args:
         video: the clip; color is used only as an exemplar and as ground truth.
-        exemplars: colored pictures and the frames they show.
+        exemplars: frame -> colored picture of it, ``(3 or 4, h, w)`` uint8 sRGB; used where it is opaque.
         max_side: longest side of the working size in pixels.
         force: accept an exemplar that does not seem to show its frame, and a clip that seems to be interlaced.
 
@@ -150,22 +147,20 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
         InputError: an exemplar that does not fit its frame, or an interlaced clip.
     """
     notes, placed, fits = list(video.warnings), dict[int, np.ndarray](), {}
-    for exemplar in exemplars:
-        if not 0 <= exemplar.index < len(video):
+    size, aspect = fit_size(video.size, max_side), float(video.pixel_aspect)
+    for frame, image in exemplars.items():
+        if not 0 <= frame < len(video):
             raise InputError(
-                f"The exemplar is for frame {exemplar.index}, but the clip has frames 0 to {len(video) - 1}; pick one."
+                f"The exemplar is for frame {frame}, but the clip has frames 0 to {len(video) - 1}; pick one."
             )
-        if exemplar.index in placed:
-            raise InputError(f"Two exemplars are for the same frame, {exemplar.index}; name the frame that each shows.")
-        if opaque(exemplar.image).mean() < PAINTED:
-            placed[exemplar.index] = overlaid(exemplar.image, video.size, float(video.pixel_aspect))
+        if opaque(image).mean() < PAINTED:
+            placed[frame] = overlaid(image, video.size, aspect)
             continue
-        frame = without_color(video.frames[exemplar.index])
-        registered = register(exemplar.image, frame, force, float(video.pixel_aspect))
-        placed[exemplar.index], fits[exemplar.index] = registered.image, (registered.before, registered.after)
+        registered = register(image, without_color(video.frames[frame]), force, aspect)
+        placed[frame], fits[frame] = registered.image, (registered.before, registered.after)
         if registered.warning:
-            notes.append(f"Colored frame {exemplar.index}: {registered.warning}")
-    film = inspect(video, fit_size(video.size, max_side))
+            notes.append(f"Colored frame {frame}: {registered.warning}")
+    film = inspect(video, size)
     if film.interlaced >= INTERLACED and not force:
         raise InputError(
             "The clip is interlaced, its frames hold two moments in alternate lines",
@@ -186,30 +181,31 @@ def prepare(video: Video, exemplars: Sequence[Exemplar], max_side: int, force: b
     elif not placed:
         notes.append("No colored frame was given, so the first frame's colors are guessed.")
     notes += film.notes()
+    compared = fit_size(video.size, COMPARED_SIDE)
     shots = find_references(
         [shot.with_processed(placed) for shot in film.shots],
         placed,
-        lambda t: resize(luminance_of(video.frames[t])[None], fit_size(video.size, COMPARED_SIDE))[0, 0].numpy(),
+        lambda t: resize(luminance_of(video.frames[t])[None], compared)[0, 0].numpy(),
     )
     if len(shots) > 1:
         cuts = ", ".join(str(start) for start in sorted(shot.start for shot in shots)[1:])
         notes.append(f"The clip has cuts at frame {cuts}: each shot is colored by itself.")
         notes += [note for shot in shots if (note := _note(shot, placed))]
     kept = overlay if overlay.any() and not truth else None
-    return Clip(video, fit_size(video.size, max_side), placed, fits, film, shots, truth, tuple(notes), own, kept)
+    return Clip(video, size, placed, fits, film, shots, truth, tuple(notes), own, kept)
 
 
 def _note(shot: Shot, exemplars: Collection[int]) -> str:
     """The sentence on a shot's colors; empty if it has an exemplar."""
-    where, middle = f"Frames {shot.start} to {shot.stop - 1}", (shot.start + shot.stop) // 2
     if any(e in shot for e in exemplars):
         return ""
+    where = f"Frames {shot.start} to {shot.stop - 1} have no colored frame"
     if shot.reference_frame is not None:
         source = f"frame {shot.reference_frame}, which shows the same scene"
-        return f"{where} have no colored frame of their own, so they take their colors from {source}."
+        return f"{where} of their own, so they take their colors from {source}."
     return (
-        f"{where} have no colored frame and look like no other shot, so their colors are guessed, with restraint; give "
-        f"one of them in color, such as frame {middle}."
+        f"{where} and look like no other shot, so their colors are guessed, with restraint; give one of them in color, "
+        f"such as frame {(shot.start + shot.stop) // 2}."
     )
 
 
@@ -217,12 +213,11 @@ def working_luminance(
     frames: Iterable[np.ndarray], size: tuple[int, int], gains: Iterable[float] = repeat(1.0)
 ) -> Tensor:
     """L* ``(T, 1, h, w)`` at the working ``size`` (h, w) of ``frames``, each ``(3, H, W)`` uint8, times their gains."""
-
-    def small(frame: np.ndarray, gain: float) -> Tensor:
+    L = []
+    for frame, gain in zip(frames, gains, strict=False):
         check_canceled()
-        return resize(luminance_of(frame, gain)[None], size)
-
-    return torch.cat([small(frame, gain) for frame, gain in zip(frames, gains, strict=False)])
+        L.append(resize(luminance_of(frame, gain)[None], size))
+    return torch.cat(L)
 
 
 def overlaid(image: np.ndarray, size: tuple[int, int], pixel_aspect: float = 1.0) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, TypeAlias
 
 import cv2
@@ -36,20 +35,17 @@ EVEN_BAR = 12  # gray levels between the darkest and the lightest of a line of a
 BETTER, TURNED = 0.1, 0.5  # gain in correlation for which a placement is preferred; correlation that rotated ones need
 REACH = 0.03  # of the longer side: how far flow may move what the affine map left
 
-Box: TypeAlias = tuple[slice, slice, slice]
-"""A part of a picture: all channels, rows, columns."""
+Box: TypeAlias = tuple[slice, slice, slice]  # a part of a picture: all channels, rows, columns
+WHOLE: Box = (slice(None), slice(None), slice(None))
 
 
 @dataclass(frozen=True)
 class Registered:
-    """An exemplar in place.
+    """An exemplar ``image`` in place, ``(3, H, W)`` uint8 at the frame's size; if a part matches nothing, with a fourth
+    channel that is 0 there.
 
-    Attributes:
-        image: ``(3, H, W)`` uint8 at the frame's size, aligned; if a part matches nothing, with a fourth channel that
-            is 0 there.
-        before: correlation of its luminance with the frame's, in [-1, 1], as given.
-        after: the same once aligned.
-        warning: one sentence where the user should look, else None.
+    ``before`` and ``after`` alignment its luminance correlates so with the frame's, in [-1, 1]. The ``warning`` is one
+    sentence where the user should look, else None.
     """
 
     image: np.ndarray
@@ -112,7 +108,7 @@ def register(image: np.ndarray, frame: np.ndarray, force: bool = False, pixel_as
 
 
 def _check_color(image: np.ndarray, force: bool) -> list[str]:
-    """Refuse a picture ``(3, h, w)`` without color; returns warnings about one with little."""
+    """Refuse a picture without color; returns warnings about one with little."""
     ab = rgb_to_lab(resize(from_uint8(image)[None], fit_size(image.shape[1:], 128)))[0, 1:].numpy()
     if np.percentile(np.hypot(*ab), 99.9) < NO_CHROMA and not force:
         raise InputError(
@@ -132,7 +128,7 @@ def _lay(
     It is tried with and without its own bars, over the frame and between the frame's bars, as its shape allows; the
     best fit is taken. It is rotated only if it shows the frame in no other way.
     """
-    best, most = (_over(image, frame, _whole(frame)), abs(_stretch(image, frame)), list[str]()), -1.0
+    best, most = (_over(image, frame, WHOLE), abs(_stretch(image, frame)), list[str]()), -1.0
     for turn in (0, 1, 3, 2):
         turned = np.rot90(image, turn, (1, 2))
         for crop, box in _ways(turned, frame):
@@ -153,19 +149,15 @@ def _lay(
 
 
 def _stretch(image: np.ndarray, frame: np.ndarray) -> float:
-    """The logarithm of how much wider in shape a picture is than a frame."""
+    """The logarithm of how much wider a picture is than a frame."""
     return float(np.log(image.shape[2] * frame.shape[1] / (image.shape[1] * frame.shape[2])))
-
-
-def _whole(image: np.ndarray) -> Box:
-    return slice(None), slice(0, image.shape[1]), slice(0, image.shape[2])
 
 
 def _ways(image: np.ndarray, frame: np.ndarray) -> Iterator[tuple[Box, Box]]:
     """Pairs of regions to align: whole picture to whole frame, then each without its black bars."""
-    whole = _whole(image), _whole(frame)
-    yield whole
-    yield from (way for way in product((whole[0], _content(image)), (whole[1], _content(frame))) if way != whole)
+    yield WHOLE, WHOLE
+    inner_image, inner_frame = _content(image), _content(frame)
+    yield from ((WHOLE, inner_frame), (inner_image, WHOLE), (inner_image, inner_frame))
 
 
 def _over(image: np.ndarray, frame: np.ndarray, box: Box) -> np.ndarray:

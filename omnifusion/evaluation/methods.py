@@ -41,7 +41,7 @@ class Sample:
         video = Video(self.ground_truth, Fraction(24))
         if is_gray(video):
             raise InputError("The clip is in black and white; only a clip in color can be scored.")
-        return prepare(video, [], self.settings.max_side)
+        return prepare(video, {}, self.settings.max_side)
 
 
 Result = tuple[np.ndarray, "np.ndarray | None"]

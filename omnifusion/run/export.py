@@ -19,10 +19,11 @@ from omnifusion.clip.prepare import Clip, working_luminance
 from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
 from omnifusion.geometry import resize
 from omnifusion.progress import InputError, Step, Steps
-from omnifusion.run.files import frame_name, writing
+from omnifusion.run.files import frame_name
 from omnifusion.run.folder import Manifest, RunFolder
 from omnifusion.state import ColorState, Origin, Video
-from omnifusion.video import CHROMA, FORMATS, Writer, chroma_picture, write_chroma, write_image
+from omnifusion.video import CHROMA, FORMATS, Writer, chroma_picture, write_image
+from omnifusion.video.common import writing
 from omnifusion.visualize import overlay
 
 T = TypeVar("T")
@@ -159,7 +160,8 @@ def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[N
     with Writer(out, run.video(), format=CHROMA) if film else new_folder(out) as writer:
         for t in range(count := run.report["frames"]):
             ab = saturation * resize(run.colors(t)["ab"][None], tuple(run.report["size"]))[0].numpy()
-            writer.add(chroma_picture(ab)) if writer else write_chroma(out / f"{t:05d}.png", ab)
+            picture = chroma_picture(ab)
+            writer.add(picture) if writer else write_image(out / f"{t:05d}.png", picture)
             yield Step("finish", "writing chroma", done=(t + 1) / count)
 
 

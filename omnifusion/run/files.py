@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from omnifusion.omnimotion import OmniMotion
-from omnifusion.progress import InputError
 from omnifusion.stages import device
 from omnifusion.state import COLORS, Tracker
+from omnifusion.video.common import replacing
 
 # Names of a run's files by frame; of a tracker by the first frame of its segment
 frame_name = "frames/{:05d}.png".format
@@ -30,8 +29,8 @@ tracker_name = "trackers/{:05d}.pt".format
 
 def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None:
     """Write a frame's ``COLORS`` and the ``key`` of their segment; "" = it is not finished."""
-    with _replacing(path) as file:
-        np.savez(file, key=np.array(key), **{name: colors[name].numpy() for name in COLORS})
+    with replacing(path) as part:
+        np.savez(part, key=np.array(key), **{name: colors[name].numpy() for name in COLORS})
 
 
 def load_colors(path: Path, key: str | None = None) -> dict[str, Tensor] | None:
@@ -44,8 +43,8 @@ def load_colors(path: Path, key: str | None = None) -> dict[str, Tensor] | None:
 
 def save_tracker(path: Path, key: str, tracker: Tracker) -> None:
     """Write a fitted tracker and its ``key``."""
-    with _replacing(path) as file:
-        torch.save({"key": key, "state": tracker.state_dict()}, file)  # type: ignore[attr-defined]
+    with replacing(path) as part:
+        torch.save({"key": key, "state": tracker.state_dict()}, part)  # type: ignore[attr-defined]
 
 
 def load_tracker(path: Path, key: str) -> Tracker | None:
@@ -58,8 +57,8 @@ def load_tracker(path: Path, key: str) -> Tracker | None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file atomically."""
-    with _replacing(path) as file:
-        file.write(text.encode())
+    with replacing(path) as part:
+        part.write_bytes(text.encode())
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
@@ -76,26 +75,3 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name once it is complete."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn errors of the disk into an InputError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise InputError(f"The disk that holds {path} is full; make room and run again.") from error
-        raise InputError(f"Cannot write to {path}: {error.strerror or error}; name another folder.") from error

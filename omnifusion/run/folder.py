@@ -19,10 +19,11 @@ from torch import Tensor
 
 from omnifusion.clip.prepare import working_luminance
 from omnifusion.progress import InputError
-from omnifusion.run.files import colors_name, exemplar_name, frame_name, link, load_colors, write_text, writing
+from omnifusion.run.files import colors_name, exemplar_name, frame_name, link, load_colors, write_text
 from omnifusion.settings import Settings
 from omnifusion.state import COLORS, ColorState, Video
 from omnifusion.video import read, read_image
+from omnifusion.video.common import writing
 
 HEADER = "Files that OmniFusion wrote here, which a later run may replace or remove:"
 RESULTS = ("report.json", "frames/*", "iterations/*", "colorized.*", "origin.mp4")

@@ -23,13 +23,12 @@ from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
 from omnifusion.run.estimate import BASE_MIB, disk_mib, longest, parallel_frames
 from omnifusion.run.export import export, film_names
-from omnifusion.run.files import exemplar_name, frame_name, link, write_report, write_text, writing
+from omnifusion.run.files import exemplar_name, frame_name, link, write_report, write_text
 from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, lock, locked, open_run
 from omnifusion.run.segments import versions, windows
 from omnifusion.stages import Stages, device
-from omnifusion.state import Exemplar
 from omnifusion.video import read, read_image, write_image
-from omnifusion.video.common import MAX_PIXELS
+from omnifusion.video.common import MAX_PIXELS, writing
 
 REPLACE = {"": "name another folder", "overwrite": "have the run replaced"}
 
@@ -203,7 +202,7 @@ def prepared(run: RunFolder, resources: Resources) -> Clip:
     """The clip of a run, ready to be colored; InputError if the clip or an exemplar cannot be used."""
     request, most = run.request, [n for n in (run.request.frames, resources.max_frames) if n is not None]
     video = read(run.clip, min(most, default=None), max_pixels=resources.max_pixels)
-    exemplars = [Exemplar(t, read_image(run.exemplar(t), resources.max_pixels, alpha=True)) for t in request.exemplars]
+    exemplars = {t: read_image(run.exemplar(t), resources.max_pixels, alpha=True) for t in request.exemplars}
     return prepare(video, exemplars, request.settings.max_side, force=request.force)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from omnifusion import __version__
 from omnifusion.algorithm import colorize, prior_everywhere
-from omnifusion.clip.prepare import Clip, working_chroma
+from omnifusion.clip.prepare import Clip
 from omnifusion.clip.shots import Shot
 from omnifusion.prior.source import prior_fingerprint
 from omnifusion.progress import (
@@ -150,7 +150,7 @@ class Segment:
             tuple(place[frame] for frame in shot.anchor_frames),
             {place[duplicate]: place[frame] for duplicate, frame in shot.duplicates.items()},
         )
-        exemplars = {place[e]: working_chroma(image, self.clip.size) for e, image in self.clip.exemplars.items()}
+        exemplars = {place[e]: ab for e, ab in self.clip.exemplar_ab().items()}
         state = ColorState.of_exemplars(self.clip.luminance(frames), exemplars).stacked()
         for frame in shot.external_frames:
             if (colors := load_colors(folder / colors_name(frame))) is None:

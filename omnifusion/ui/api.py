@@ -22,7 +22,7 @@ from omnifusion.ui.guards import listening
 from omnifusion.ui.jobs import Job
 from omnifusion.ui.parts import HEAVY
 from omnifusion.ui.service import Service
-from omnifusion.video import count_frames, read, read_image
+from omnifusion.video import read, read_image
 
 Answer = tuple[str, str, dict[str, Any]]
 
@@ -172,7 +172,7 @@ def _add(function: Callable[..., Any], **queue: Any) -> None:
 
 
 def probe(service: Service, video: str | None, frames: int | None = None) -> tuple[int, tuple[int, int]]:
-    """How many frames of a clip a run would take, and their size (H, W); decodes one.
+    """How many frames of a clip a run would take, and their size (H, W).
 
     Raises:
         InputError: there is no clip, or it is not a video.

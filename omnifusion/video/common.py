@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import math
 import operator
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
@@ -38,11 +41,7 @@ OPENING = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 
 
 def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Refuse a picture too large for the memory, before a pixel is decoded.
-
-    Raises:
-        InputError: more than ``max_pixels``.
-    """
+    """Raise InputError for a picture too large for the memory, before a pixel is decoded."""
     if width * height > max_pixels:
         raise too_large(path, f"is {width}x{height},", max_pixels)
 
@@ -57,11 +56,26 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def refused(path: Path, error: Exception) -> InputError:
-    """The error for a file that the disk refuses."""
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return InputError(f"The disk that is to hold {path} is full; make room and run again.")
-    return InputError(f"Cannot write {path} ({reason(error)}); check the folder and run again.")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write a file or a folder into an InputError."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise InputError(f"The disk that holds {path} is full; make room and run again.") from error
+        raise InputError(f"Cannot write {path} ({reason(error)}); check its folder, or name another.") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to be written, which then appears as ``path``, whole or not at all."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Frames(ABC):

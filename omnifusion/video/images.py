@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.geometry import fit_size, resize
 from omnifusion.progress import Canceled, InputError
 from omnifusion.state import Video
-from omnifusion.video.common import MAX_PIXELS, check_size, refused, too_large
+from omnifusion.video.common import MAX_PIXELS, check_size, replacing, too_large, writing
 
 log = logging.getLogger(__name__)
 
@@ -149,18 +148,13 @@ def pages(path: Path, max_pixels: int) -> tuple[list[int], list[Fraction], tuple
 
 
 def write_image(path: Path | str, image: np.ndarray) -> None:
-    """Save ``(3 or 4, H, W)`` uint8 sRGB; the ending decides the format. It appears only once it is complete."""
-    path = Path(path)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))).save(
-            part, compress_level=1, compress_type=3
-        )
-        os.replace(part, path)
-    except OSError as error:
-        raise refused(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)
+    """Save ``(3 or 4, H, W)`` uint8 sRGB, or ``(3, H, W)`` uint16 as PNG; the ending decides the format."""
+    pixels = np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))
+    with writing(Path(path)), replacing(Path(path)) as part:
+        if pixels.dtype == np.uint16:
+            part.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())  # Pillow knows no color of 16 bits
+        else:
+            Image.fromarray(pixels).save(part, compress_level=1, compress_type=3)
 
 
 def chroma_picture(ab: np.ndarray) -> np.ndarray:
@@ -168,15 +162,6 @@ def chroma_picture(ab: np.ndarray) -> np.ndarray:
     which red is throughout."""
     steps = np.clip(np.rint(ab * 256 + 32768), 0, 65535).astype(np.uint16)
     return np.stack([np.full_like(steps[0], 32768), *steps])
-
-
-def write_chroma(path: Path, ab: np.ndarray) -> None:
-    """Save ``chroma_picture`` as a PNG."""
-    image = np.ascontiguousarray(chroma_picture(ab)[::-1].transpose(1, 2, 0))  # OpenCV's order is blue, green, red
-    try:
-        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    except OSError as error:
-        raise refused(path, error) from error
 
 
 def color_deviation(image: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image
 from omnifusion.progress import InputError, check_canceled
 from omnifusion.state import Video
 from omnifusion.video.common import MAX_PIXELS, Frames, reason
-from omnifusion.video.film import FilmFrames, count_packets
+from omnifusion.video.film import FilmFrames
 from omnifusion.video.images import IMAGES, decoding, pages, read_image, to_array
 
 LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
@@ -38,46 +38,20 @@ def read(path: Path | str, max_frames: int | None = None, max_pixels: int = MAX_
     path = Path(path)
     if max_frames is not None and max_frames < 1:
         raise InputError(f"Cannot read {max_frames} frames of {path}; ask for at least one.")
-    if _is_folder(path):
-        return _folder(path, max_frames, max_pixels)
+    try:
+        if path.is_dir():
+            return _folder(path, max_frames, max_pixels)
+        if not path.exists():
+            raise InputError(f"There is no file or folder {path}; check the name.")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({reason(error)}); check its name and its permissions.") from error
+    if not path.is_file():
+        raise InputError(f"{path} is neither a file nor a folder; give a film or a folder of frames.")
     if path.suffix.lower() in IMAGES:
         return _pages(path, max_frames, max_pixels)
     film = FilmFrames(path, max_frames, max_pixels)
     frames: Any = film
     return Video(frames, film.fps, film.times, path, film.start, film.stop, film.pixel_aspect, film.warnings)
-
-
-def count_frames(path: Path, most: int, max_pixels: int = MAX_PIXELS) -> int:
-    """How many frames ``read`` would find, at most ``most``: a film's packets are counted, nothing is decoded.
-
-    Raises:
-        InputError: as ``read``, as far as that can be told undecoded.
-    """
-    if _is_folder(path):
-        return min(most, len(_images(path)[0]))
-    if path.suffix.lower() in IMAGES:
-        return min(most, len(pages(path, max_pixels)[0]))
-    return count_packets(path, most, max_pixels)
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a path is a folder; it is a file otherwise.
-
-    Raises:
-        InputError: it is neither, or not to be read.
-    """
-    try:
-        if path.is_dir():
-            next(path.iterdir(), None)
-            return True
-        if path.is_file():
-            return False
-        there = path.exists()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({reason(error)}); check its name and its permissions.") from error
-    if there:
-        raise InputError(f"{path} is neither a file nor a folder; give a film or a folder of frames.")
-    raise InputError(f"There is no file or folder {path}; check the name.")
 
 
 class _Pictures(Frames):

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from omnifusion.progress import InputError
 from omnifusion.state import Video
-from omnifusion.video.common import OPENING, SWSCALE, reason, refused
+from omnifusion.video.common import OPENING, SWSCALE, writing
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,9 @@ class Writer:
         self._count = 0
         self.warnings: list[str] = []
         self._time_base = 1 / like.fps if like.times is None else Fraction(1, 90_000)
-        try:
-            options = {} if self.format.container == "matroska" else {"movflags": "+faststart"}
+        options = {} if self.format.container == "matroska" else {"movflags": "+faststart"}
+        with writing(self.path):
             self._container = av.open(f"file:{self._silent}", "w", format=self.format.container, options=options)
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"Cannot write {self.path} ({reason(error)}); name another folder.") from error
 
     def __enter__(self) -> Writer:
         return self
@@ -110,13 +108,12 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
         complete = self._stream if kind is None else None
         try:
-            if complete:
-                self._container.mux(complete.encode(None))
-            self._container.close()
-            if complete:
-                os.replace(self._joined(self.like.source) if self.like.source else self._silent, self.path)
-        except (av.FFmpegError, OSError) as error:
-            raise refused(self.path, error) from error
+            with writing(self.path):
+                if complete:
+                    self._container.mux(complete.encode(None))
+                self._container.close()
+                if complete:
+                    os.replace(self._joined(self.like.source) if self.like.source else self._silent, self.path)
         finally:
             self._part.unlink(missing_ok=True)
             self._silent.unlink(missing_ok=True)
@@ -130,17 +127,14 @@ class Writer:
             self._stream = self._open(rgb.shape[0], rgb.shape[1])
         if rgb.shape[:2] != (self._stream.height, self._stream.width):
             raise ValueError(f"a film has one size, got a frame of {rgb.shape[1]}x{rgb.shape[0]}")
-        kept = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG, "interpolation": SWSCALE}
-        kept = kept if self.format.pixels.startswith("yuv") else {}
+        yuv = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG, "interpolation": SWSCALE}
         picture = av.VideoFrame.from_ndarray(rgb, "rgb24" if rgb.dtype == np.uint8 else "rgb48le")
-        picture = picture.reformat(format=self.format.pixels, **kept)
+        picture = picture.reformat(format=self.format.pixels, **(yuv if self.format.pixels.startswith("yuv") else {}))
         times, k = self.like.times, self._count
         picture.pts, picture.time_base = k if times is None else round(times[k] / self._time_base), self._time_base
         self._count += 1
-        try:
+        with writing(self.path):
             self._container.mux(self._stream.encode(picture))
-        except (av.FFmpegError, OSError) as error:
-            raise refused(self.path, error) from error
 
     def _open(self, height: int, width: int) -> av.VideoStream:
         stream = self._container.add_stream(self.format.codec, rate=self.like.fps, options=dict(self.format.options))
