@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import synthetic
 import torch
+from synthetic.aging import DUPLICATE_EVERY, degrade
 
 from omnifusion import video
 from omnifusion.algorithm import colorize
@@ -17,7 +18,6 @@ from omnifusion.clip.film import inspect
 from omnifusion.clip.prepare import Clip, prepare, working_luminance
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, luminance, to_uint8
-from omnifusion.evaluation.dataset import DUPLICATE_EVERY, degrade
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.settings import choose
 from omnifusion.state import Video
