@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from omnifusion.clip.shots import Shot
+from omnifusion.flow.dis import to_bytes
 from omnifusion.flow.tracker import FlowTracker
 from omnifusion.inpaint import ColorCandidates
 from omnifusion.pool import bounded, parallel
@@ -240,9 +241,11 @@ class Run:
         """The tracker of a shot; a fitted one is kept for later runs, a flow tracker is dropped after its shot."""
         tracker = self.trackers.get(shot.start)
         if tracker is None:
-            stages = self.stages.metered(self.costs)
-            tracker = yield from stages.track(self.state.L[shot.tracker_frames], self.settings)
-            if self.settings.omnimotion != "off":
+            L = self.state.L[shot.tracker_frames]
+            if self.settings.omnimotion == "off":
+                tracker = FlowTracker(to_bytes(L[:, 0]))
+            else:
+                tracker = yield from self.costs.of("fit", self.stages.fit(L, self.settings))
                 self.trackers[shot.start] = tracker
                 yield Fitted("fit", "the tracker is fitted", 1.0, start=shot.start, tracker=tracker)
         numbers = {frame: k for k, frame in enumerate(shot.tracker_frames)}

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import psutil
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from omnifusion.state import ColorState, Iteration, Tracker
 
 R = TypeVar("R")
@@ -109,26 +107,17 @@ class Round(Colored):
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting(Step):
-    """A tracker is being fitted.
-
-    Attributes:
-        loss: mean error of the motion in pixels.
-        iteration: gradient steps so far.
-        picture: ``(H, W, 3)`` uint8, the motion so far, or None.
-    """
+    """A tracker is being fitted; ``loss``: mean error of the motion in pixels."""
 
     loss: float
-    iteration: int
-    picture: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted(Step):
-    """The ``tracker`` of the shot that begins at frame ``start`` is fitted; ``picture`` as in ``Fitting``."""
+    """The ``tracker`` of the shot that begins at frame ``start`` is fitted."""
 
     start: int
     tracker: Tracker
-    picture: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

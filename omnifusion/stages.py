@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
 from omnifusion import omnimotion
-from omnifusion.flow.dis import to_bytes
-from omnifusion.flow.tracker import FlowTracker
-from omnifusion.omnimotion import Flows
 from omnifusion.prior.diffusion import load_prior
-from omnifusion.progress import Costs, Note, Steps
+from omnifusion.progress import Note, Step, Steps
 from omnifusion.settings import Settings
 from omnifusion.state import FillTask, Tracker
-
-T = TypeVar("T")
 
 
 @lru_cache(maxsize=1)
@@ -45,27 +39,23 @@ def device() -> str:
     return usable_device()[0]
 
 
-def flow_here(L: Tensor, settings: Settings) -> Steps[Flows]:
-    """The flows of ``L`` ``(T, 1, h, w)`` that the tracker learns from, in this process."""
-    return (yield from _here(omnimotion.find_flows(L, settings.omnimotion, device=device())))
-
-
-def fit_here(L: Tensor, flows: Flows, settings: Settings) -> Steps[Tracker]:
-    """Fit OmniMotion to ``L`` ``(T, 1, h, w)`` and its flows in this process."""
-    return omnimotion.fit(L, settings.omnimotion, flows=flows, seed=settings.seed, device=device())
+def fit_here(L: Tensor, settings: Settings) -> Steps[Tracker]:
+    """Fit OmniMotion to ``L`` ``(T, 1, h, w)`` in this process."""
+    yield from _warning()
+    return (yield from omnimotion.fit(L, settings.omnimotion, seed=settings.seed, device=device()))
 
 
 def inpaint_here(tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
     """Fill frames in this process."""
-    return (yield from _here(load_prior(settings, device()).fill(tasks)))
+    yield from _warning()
+    return (yield from load_prior(settings, device()).fill(tasks))
 
 
-def _here(steps: Steps[T]) -> Steps[T]:
-    """Run heavy steps, after a warning if the GPU cannot be used."""
+def _warning() -> Iterator[Step]:
+    """A note if the GPU cannot be used."""
     warning = usable_device()[1]
     if warning is not None:
         yield Note("load", warning)
-    return (yield from steps)
 
 
 @dataclass(frozen=True)
@@ -78,24 +68,7 @@ class Stages:
         threads: bounds the threads of the loop over frames; 0 = as many as the process may use.
     """
 
-    flow: Callable[[Tensor, Settings], Steps[Flows]] = flow_here
-    fit: Callable[[Tensor, Flows, Settings], Steps[Tracker]] = fit_here
+    fit: Callable[[Tensor, Settings], Steps[Tracker]] = fit_here
     inpaint: Callable[[Sequence[FillTask], Settings], Steps[list[Tensor]]] = inpaint_here
     together: int = 1
     threads: int = 0
-
-    def track(self, L: Tensor, settings: Settings) -> Steps[Tracker]:
-        """The tracker of a shot with luminance ``L`` ``(T, 1, h, w)``: optical flow on demand, or a fitted volume."""
-        if settings.omnimotion == "off":
-            return FlowTracker(to_bytes(L[:, 0]))
-        flows = yield from self.flow(L, settings)
-        tracker = yield from self.fit(L, flows, settings)
-        return tracker
-
-    def metered(self, costs: Costs) -> Stages:
-        """The same stages, with flow and fit charged to ``costs``."""
-        return replace(
-            self,
-            flow=lambda *values: costs.of("flow", self.flow(*values)),
-            fit=lambda *values: costs.of("fit", self.fit(*values)),
-        )

@@ -1,9 +1,8 @@
-"""Origin overlays and tracks as pictures; images are ``(H, W, 3)`` uint8 sRGB unless stated otherwise."""
+"""Origin overlays as pictures; images are ``(H, W, 3)`` uint8 sRGB unless stated otherwise."""
 
 from __future__ import annotations
 
-import colorsys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -38,27 +37,3 @@ def stretch(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """``values`` ``(..., h, w)`` at another ``size`` (H, W), each taken from its nearest neighbor."""
     rows, columns = (np.arange(n) * k // n for n, k in zip(size, values.shape[-2:], strict=True))
     return np.asarray(values)[..., rows[:, None], columns[None]]
-
-
-TAIL, SPACING = 8, 14  # frames over which a track is drawn, and tracks along the longer side
-
-
-def recent_tracks(image: np.ndarray, frame: int, follow: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
-    """A dimmed frame with the tracks of a lattice of its points over the frames before it.
-
-    Args:
-        image: ``(H, W)`` uint8, the frame.
-        frame: its index.
-        follow: where points ``(N, 2)`` px of that frame are in another one.
-    """
-    H, W = image.shape
-    step = max(H, W) / SPACING
-    lattice = np.stack(np.meshgrid(np.arange(step / 2, W, step), np.arange(step / 2, H, step)), -1).reshape(-1, 2)
-    points = lattice.astype(np.float32)
-    paths = np.stack([follow(points, t) for t in range(max(0, frame - TAIL), frame + 1)], axis=1)
-    out = cv2.cvtColor((image * 0.75).astype(np.uint8), cv2.COLOR_GRAY2RGB)
-    for n, path in enumerate(np.rint(np.clip(paths, -1e4, 1e4) * 8).astype(np.int32, order="C")):
-        color = tuple(int(255 * c) for c in colorsys.hsv_to_rgb(n / len(paths), 0.9, 1.0))
-        cv2.polylines(out, [path], False, color, 1, cv2.LINE_AA, shift=3)
-        cv2.circle(out, path[-1].tolist(), 16, color, -1, cv2.LINE_AA, shift=3)
-    return out

@@ -35,16 +35,12 @@ def clip() -> tuple[synthetic.MadeClip, torch.Tensor]:
     return made, rgb_to_lab(from_uint8(made.video.frames))
 
 
-def no_flow(L, settings):
-    yield Step("flow", done=1.0)
-
-
 def exact(made: synthetic.MadeClip) -> Stages:
-    def fit(L, flows, settings):
+    def fit(L, settings):
         yield Step("fit", done=1.0)
         return made
 
-    return Stages(no_flow, fit, paint_known)
+    return Stages(fit, paint_known)
 
 
 def propagated(made: synthetic.MadeClip, state: ColorState, frame: int, trust_tracker: bool = False) -> ColorState:
@@ -127,7 +123,7 @@ def test_shots_are_tracked_apart(clip) -> None:
             asked.append((i, j))
             return made.matches(pixels, i, j)
 
-    def fit(L, flows, settings):
+    def fit(L, settings):
         yield Step("fit")
         return Spy()
 

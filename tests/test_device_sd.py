@@ -110,7 +110,7 @@ def gradient(parts: StableDiffusion, z: torch.Tensor, checkpointing: bool = True
         unknown=torch.ones(1, 1, 32, 32),
         eta=1.0,
     )
-    return z - optimize(z, parts.network(None), 300, 0.5, "epsilon", constraint)[0]
+    return z - optimize(z, parts.network, 300, 0.5, "epsilon", constraint)[0]
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float16, 0.02), (torch.bfloat16, 0.15)])

@@ -61,12 +61,9 @@ class Exact:
 
     def __init__(self, made: synthetic.MadeClip) -> None:
         self.made, self.fits, self.settings = made, 0, []
-        self.stages = Stages(self.flow, self.fit, self.paint)
+        self.stages = Stages(self.fit, self.paint)
 
-    def flow(self, L, settings):
-        yield Step("flow", done=1.0)
-
-    def fit(self, L, flows, settings):
+    def fit(self, L, settings):
         self.fits += 1
         yield Step("fit", done=1.0)
         return self.made

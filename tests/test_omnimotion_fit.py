@@ -13,8 +13,8 @@ from omnifusion.color import from_uint8, luminance
 from omnifusion.flow import dis as of
 from omnifusion.flow.confidence import most_likely
 from omnifusion.geometry import inside, pixel_grid
-from omnifusion.omnimotion import Flows, OmniMotion
-from omnifusion.omnimotion.flows import Sampler, affine_flow, affine_starts, collect
+from omnifusion.omnimotion import OmniMotion
+from omnifusion.omnimotion.flows import Flows, Sampler, affine_flow, affine_starts, collect
 from omnifusion.omnimotion.kinds import OfficialVolume
 from omnifusion.omnimotion.tracker import PRESETS, refine_by_dominant_motion
 from omnifusion.omnimotion.volume import to_volume
@@ -103,14 +103,12 @@ def test_flows_found_beforehand_give_the_same_fit_and_stay_as_they_are(clip, tra
     assert np.array_equal(flows.flow, before[0]) and np.array_equal(flows.error, before[1])
 
 
-def test_steps_tell_of_progress(clip, monkeypatch):
-    monkeypatch.setattr("omnifusion.omnimotion.tracker.SHOW_EVERY", 0.0)
+def test_steps_tell_of_progress(clip):
     steps = list(omnimotion.fit(luminance_of(clip), "draft"))
     done = [s.done for s in steps if s.stage == "fit"]
     assert done == sorted(done) and done[0] >= 0 and done[-1] <= 1
     told = [s for s in steps if isinstance(s, Fitting)]
     assert told and all(np.isfinite(s.loss) and s.seconds_left >= 0 for s in told)
-    assert all(s.picture.shape == (*SIZE, 3) and s.picture.dtype == np.uint8 for s in told)
     assert [s.stage for s in steps if s.stage == "flow"] and {s.stage for s in steps} == {"flow", "fit"}
 
 

@@ -27,7 +27,6 @@ Departures beyond those of docs/method.md; those marked * are the grid volume's 
 - A step whose loss or gradients are not finite is skipped; scales and the maps' determinants are bounded from below.
 """
 
-from omnifusion.omnimotion.flows import Flows
 from omnifusion.omnimotion.tracker import PRESETS, OmniMotion, find_flows, fit
 
-__all__ = ["PRESETS", "Flows", "OmniMotion", "find_flows", "fit"]
+__all__ = ["PRESETS", "OmniMotion", "find_flows", "fit"]

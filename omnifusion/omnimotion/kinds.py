@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -26,14 +25,13 @@ FREQUENCIES = 4  # of the official networks' positional encoding
 class GridVolume(Volume):
     """Scale and shift of a coupling layer are bilinear grids over the other two coordinates, linear functions of a
     frame's latent code psi, which is a cosine basis of time. Affine maps lie at ``KNOTS`` depths of each frame and are
-    read linearly between them. Density is the sum of two trilinear grids ``(Y, X, Z)`` through a softplus. Nothing is
-    random here: ``seed`` is not needed.
+    read linearly between them. Density is the sum of two trilinear grids ``(Y, X, Z)`` through a softplus.
     """
 
     kind, samples, opacity = "grid", 8, 8.0
     axes = tuple(layer % 3 for layer in range(LAYERS))
 
-    def __init__(self, frames: int, seed: int = 0) -> None:
+    def __init__(self, frames: int) -> None:
         super().__init__(frames)
         t = torch.linspace(0, 1, frames)[:, None] if frames > 1 else torch.zeros(1, 1)
         self.register_buffer("code", torch.cos(torch.pi * t * torch.arange(CODE)))
@@ -173,10 +171,6 @@ def _encode(x: Tensor) -> Tensor:
     return torch.cat([x, angles.sin(), angles.cos()], dim=-1)
 
 
-KINDS: dict[Kind, Callable[[int, int], Volume]] = {"grid": GridVolume, "mlp": OfficialVolume}
-
-
 def volume_of(kind: Kind, frames: int, seed: int = 0, device: str = "cpu") -> Volume:
     """A fresh volume; the grid's stays on the CPU, where the seed fixes its result to the last bit."""
-    volume = KINDS[kind](frames, seed)
-    return volume if kind == "grid" else volume.to(device)
+    return GridVolume(frames) if kind == "grid" else OfficialVolume(frames, seed).to(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,12 @@ from omnifusion.omnimotion.kinds import volume_of
 from omnifusion.omnimotion.volume import Kind, Volume, depths, to_pixels, to_volume
 from omnifusion.pool import parallel
 from omnifusion.progress import Fitting, InputError, Note, Step, Steps, check_canceled
-from omnifusion.visualize import recent_tracks
 
 Array = np.ndarray
 
 VISIBLE_TRANSMITTANCE = 0.5  # transmittance above which a point is visible
 WARMUP, CURRICULUM = 50, 0.3
 """Iterations until the learning rates are reached; share of the fit after which pairs of all intervals are drawn."""
-SHOW_EVERY = 2.0  # seconds between two pictures
 
 
 class OmniMotion(FlowTracker):
@@ -155,7 +153,7 @@ def fit(
 ) -> Steps[OmniMotion]:
     """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker.
 
-    Yields ``Fitting`` with the loss in pixels and, now and then, a picture.
+    Yields ``Fitting`` with the loss in pixels.
 
     Args:
         preset: "draft", "standard" or "paper".
@@ -177,19 +175,19 @@ def fit(
 
 def _optimize(tracker: OmniMotion, sampler: Sampler, p: Preset, seed: int) -> Iterator[Step]:
     """Adam on rays of ``sampler``; a step whose loss or gradients are not finite is skipped."""
-    volume, images, total = tracker.volume, tracker.images, p.total(len(tracker.images))
-    rng, jitter, middle = np.random.default_rng(seed), torch.Generator().manual_seed(seed), len(images) // 2
+    volume, frames = tracker.volume, len(tracker.images)
+    total, rng, jitter = p.total(frames), np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     groups: list[dict[str, Any]] = [{"params": [], "rate": rate} for _, rate in p.rates]
     for name, parameter in volume.named_parameters():
         groups[next(k for k, (start, _) in enumerate(p.rates) if name.startswith(start))]["params"].append(parameter)
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    began, pictured, explained = time.monotonic(), -math.inf, torch.tensor(math.nan)
+    began, explained = time.monotonic(), torch.tensor(math.nan)
     for iteration in range(total):
         check_canceled()
-        done, elapsed = iteration / total, time.monotonic() - began
+        done = iteration / total
         for group in adam.param_groups:
             group["lr"] = group["rate"] * p.factor(iteration, done)
-        rays = sampler.draw(rng, 1 + len(images) * done / CURRICULUM, p.pairs, p.rays)
+        rays = sampler.draw(rng, 1 + frames * done / CURRICULUM, p.pairs, p.rays)
         loss = volume.loss(rays, depths((p.pairs, p.rays, volume.samples), jitter), max(sampler.flows.size) / 2)
         adam.zero_grad()
         loss.backward()
@@ -197,12 +195,5 @@ def _optimize(tracker: OmniMotion, sampler: Sampler, p: Preset, seed: int) -> It
             adam.step()
             explained = loss.detach()
         if iteration % 10 == 9:
-            step = Fitting(
-                "fit", f"motion explained to {explained:.2f} px", done, elapsed * (1 / done - 1),
-                loss=float(explained), iteration=iteration + 1,
-            )  # fmt: skip
-            if elapsed - pictured > SHOW_EVERY:
-                pictured = elapsed
-                picture = recent_tracks(images[middle], middle, lambda p, t: tracker.trace(p, middle, t)[0])
-                step = replace(step, picture=picture)
-            yield step
+            message, seconds = f"motion explained to {explained:.2f} px", (time.monotonic() - began) * (1 / done - 1)
+            yield Fitting("fit", message, done, seconds, loss=float(explained))

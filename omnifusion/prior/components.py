@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from omnifusion.color import compose, lab_to_rgb, rgb_to_lab
@@ -104,36 +103,22 @@ class StableDiffusion:
         return latent.decode((z_0 / latent.config.scaling_factor).to(latent.dtype)).sample.float() / 2 + 0.5
 
     def bind(self, canvas: Canvas, color_condition: bool) -> Bound:
-        """The prior for these frames; an inpainting denoiser's extra channels are 1 = to be filled, and the latents of
-        the rest, which without ``color_condition`` is gray."""
-        z_known, extra = self.encode(compose(canvas.L, canvas.ab)), None
-        if self.unet.config.in_channels != z_known.shape[1]:
-            hole = F.max_pool2d(canvas.unknown, self.factor)
-            if not color_condition:
-                gray = torch.cat([canvas.L, torch.zeros_like(canvas.ab)], dim=1)
-                extra = torch.cat([torch.ones_like(hole), self.encode(lab_to_rgb(gray))], dim=1)
-            else:
-                extra = torch.cat([hole, z_known], dim=1)
+        """The prior for these frames; whether their colors are a condition makes no difference to the denoiser."""
+        z_known = self.encode(compose(canvas.L, canvas.ab))
         with torch.no_grad():
             known_ab = rgb_to_lab(self.decode(z_known).clamp(0, 1))[:, 1:]
-        return Bound(self.network(extra), z_known, self.decode, known_ab)
+        return Bound(self.network, z_known, self.decode, known_ab)
 
-    def network(self, extra: Tensor | None) -> Network:
-        """The denoiser with its extra channels ``(B, C, h, w)`` and text in place: raw output, float32."""
+    def network(self, z: Tensor, t: int) -> Tensor:
+        """The denoiser with its text: raw output, float32."""
         assert self.text is not None
         text = self.text.to(self.device, self.unet.dtype)
-
-        def network(z: Tensor, t: int) -> Tensor:
-            inputs = z if extra is None else torch.cat([z, extra.expand(len(z), -1, -1, -1)], dim=1)
-            inputs = torch.cat([inputs.to(self.unet.dtype)] * len(text))
-            words = text.repeat_interleave(len(z), 0)
-            output = self.unet(inputs, t, encoder_hidden_states=words).sample.float()
-            if len(text) == 2:
-                negative, positive = output.chunk(2)
-                output = negative + TEXT_GUIDANCE * (positive - negative)
-            return output
-
-        return network
+        inputs, words = torch.cat([z.to(self.unet.dtype)] * len(text)), text.repeat_interleave(len(z), 0)
+        output = self.unet(inputs, t, encoder_hidden_states=words).sample.float()
+        if len(text) == 2:
+            negative, positive = output.chunk(2)
+            output = negative + TEXT_GUIDANCE * (positive - negative)
+        return output
 
 
 @dataclass

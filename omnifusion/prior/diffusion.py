@@ -1,7 +1,7 @@
 """A prior at work: it completes the color of frames by the paper's conditional denoising (``guidance``).
 
 One implementation for all: the bundled prior, Stable Diffusion v1.5 and v2.0, any local folder or hub id in that
-layout, with 4-channel denoisers or 9-channel inpainting ones.
+layout.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ DOWNLOADS = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*", 
 DOWNLOADS += ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"]
 """The files that are downloaded from the hub."""
 
-BLOCKS, BLOCK = 256, 64 << 10  # blocks of a file that are read for a fingerprint, at most, and their bytes
+BLOCKS, BLOCK = 256, 64 << 10  # blocks of a larger file that are read for a fingerprint, and their bytes
 
 FIXES = {"prior bundled": "choose the bundled prior", "": "give a complete copy of this one"}
 
@@ -70,9 +69,8 @@ def checked_folder(source: str) -> Path:
     if not {"vocab.json", "tokenizer.json"} & {path.name for path in (folder / "tokenizer").glob("*")}:
         raise incomplete(source, "its tokenizer is missing")
     latent, channels = configs["vae"].get("latent_channels", 4), configs["unet"].get("in_channels", 4)
-    if channels not in (latent, 2 * latent + 1) or configs["unet"].get("out_channels", 4) != latent:
-        fits = f"{latent} or {2 * latent + 1}"
-        raise InputError(f"The denoiser in {source} reads {channels} channels; a color prior reads {fits}.")
+    if not latent == channels == configs["unet"].get("out_channels", 4):
+        raise InputError(f"The denoiser in {source} reads {channels} channels; a color prior reads {latent}.")
     return folder
 
 
@@ -89,21 +87,13 @@ def prior_fingerprint(settings: Settings) -> str:
     """
     folder, digest = checked_folder(source_of(settings.prior)), hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-        for block in _blocks(path):
-            digest.update(block)
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        with path.open("rb") as file:
+            for start in range(0, size, max(BLOCK, size // BLOCKS)):
+                file.seek(start)
+                digest.update(file.read(BLOCK))
     return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    """A file's blocks: all, or of a larger file ``BLOCKS`` of them, the first and the last included."""
-    last = max(0, path.stat().st_size - BLOCK)
-    with path.open("rb") as file:
-        for start in range(0, last + 1, max(BLOCK, last // (BLOCKS - 1))):
-            file.seek(start)
-            yield file.read(BLOCK)
-        file.seek(last)
-        yield file.read()
 
 
 def incomplete(source: str, problem: object) -> InputError:

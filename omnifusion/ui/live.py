@@ -12,7 +12,7 @@ from torch import Tensor
 
 from omnifusion.color import compose, to_uint8
 from omnifusion.correction.history import FrameCorrected
-from omnifusion.progress import Colored, Fitted, Fitting, Step
+from omnifusion.progress import Colored, Step
 from omnifusion.state import ColorState, Origin
 from omnifusion.ui.parts import message, seconds
 from omnifusion.visualize import TINTS, overlay
@@ -58,8 +58,6 @@ class Live:
             self._note_colors(step)
         elif isinstance(step, FrameCorrected):
             self._drawn, self.caption = {"after": step.picture.transpose(1, 2, 0)}, f"frame {step.frame}"
-        elif isinstance(step, Fitting | Fitted) and step.picture is not None:
-            self._drawn = {"tracks": step.picture}
         self._step, self._stage, self.number = step, stage, self.number + 1
 
     def _note_colors(self, step: Colored) -> None:
@@ -77,7 +75,7 @@ class Live:
         self.caption = f"frame {number}, iteration {step.iteration}"
 
     def pictures(self) -> Pictures:
-        """The pictures to show: "before", "mask" and "after" of a frame, or "tracks", each ``(h, w, 3)`` uint8."""
+        """The pictures to show: "before", "mask" and "after" of a frame, each ``(h, w, 3)`` uint8."""
         state, before, frame = self._state, self._before, self._frame
         if not self._drawn and state is not None:
             L, origin = state.L[frame], state.origin[frame]

@@ -50,7 +50,6 @@ def build_show(s: Shared) -> None:
         s.after = picture("after", "After this step", 200)
         with gr.Row(elem_classes="of-pictures"):
             s.before, s.fresh = picture("before", "Before", 120), picture("mask", "New colors", 120)
-            s.tracks = picture("tracks", "Motion", 120, visible=False)
         s.coverage = gr.HTML(elem_id="coverage")
 
 
@@ -127,7 +126,6 @@ def wire(s: Shared) -> None:
         if pictures:
             updates |= {s.live: gr.Column(visible=True), s.coverage: legend(live.shares)}
             updates |= {s.before: pictures.get("before"), s.fresh: pictures.get("mask")}
-            updates[s.tracks] = gr.Image(pictures.get("tracks"), visible="tracks" in pictures)
             updates[s.after] = gr.Image(pictures.get("after"), label=f"After this step: {live.caption}")
         return updates
 
@@ -170,7 +168,7 @@ def wire(s: Shared) -> None:
         return {**clip_tab.view(s, visit, frames), **settings_tab.restore(s, run.request)}
 
     bar = [s.run, s.go, s.undo, s.cancel, s.timer, s.progress, s.link, s.display]
-    live = [s.live, s.before, s.fresh, s.after, s.tracks, s.coverage]
+    live = [s.live, s.before, s.fresh, s.after, s.coverage]
     polled = [*bar, *live, s.running, s.runs, s.step]
     s.taking(s.run.click, start, [s.visit, s.runs, s.brush, s.fixbrush, *controls], [s.running, *s.tied])
     s.on(s.running.change, begun, [s.running, s.visit], [*bar, s.step3], **CHANGING)
