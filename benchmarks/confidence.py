@@ -19,7 +19,7 @@ import scipy.optimize
 import torch
 
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.evaluation.dataset import discover, read_clip
+from omnifusion.evaluation.evaluate import discover, read_clip
 from omnifusion.flow import confidence, match
 from omnifusion.flow.dis import to_bytes
 from omnifusion.flow.tracker import FlowTracker

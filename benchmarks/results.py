@@ -17,7 +17,6 @@ import pandas as pd
 from omnifusion.evaluation.evaluate import read
 from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH, by_clip, markdown, means
 
-OURS = ("omnifusion", "omnimotion-only", "inpainting-only")
 RIVALS = ["levin", "flow-warp"]
 
 
@@ -31,7 +30,7 @@ def joined(paths: Sequence[Path]) -> pd.DataFrame:
     for path in paths:
         rows = read(path)
         settings = rows.attrs["protocol"]["settings"]
-        ours = rows["method"].isin(OURS)
+        ours = rows["method"] == "omnifusion"
         rows.loc[ours, "method"] += f", {settings['preset']}"
         tables.append(rows)
         clips.append({key: rows.attrs["protocol"][key] for key in ("dataset", "frames", "scale")})

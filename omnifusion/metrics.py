@@ -5,12 +5,10 @@ Clips are ``(T, 3, H, W)`` uint8 sRGB; scores that compare two clips come per fr
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import skimage.color
@@ -74,29 +72,20 @@ def cdc(clip: np.ndarray, gaps: Sequence[int] = (1, 2, 4)) -> float:
     return float(np.mean([(jensenshannon(p, q, axis=-1) ** 2).mean() for p, q in pairs])) if pairs else float("nan")
 
 
-def load_lpips(weights: Path | None = None) -> Score:
+def load_lpips() -> Score:
     """Load LPIPS v0.1 on AlexNet (Zhang et al. 2018), a score per frame: lower is closer.
 
-    ``weights``: torchvision's AlexNet state dict (``alexnet-owt-7be5be79.pth``); None = torchvision's own download.
-    InputError if they are not available, or the file does not hold them.
+    InputError if torchvision cannot download AlexNet's weights, or has damaged ones.
     """
-    from torchmetrics.image import LearnedPerceptualImagePatchSimilarity  # here, as both imports take seconds
-    from torchvision.models import AlexNet_Weights
+    from torchmetrics.image import LearnedPerceptualImagePatchSimilarity  # here, as it takes seconds
 
-    hub = torch.hub.get_dir()
     try:
-        with TemporaryDirectory() as folder:
-            if weights is not None:  # where torchvision looks before it downloads
-                cached = Path(folder, "checkpoints", os.path.basename(AlexNet_Weights.DEFAULT.url))
-                cached.parent.mkdir()
-                cached.symlink_to(weights.resolve(strict=True))
-                torch.hub.set_dir(folder)
-            distance = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
-    except (OSError, EOFError, RuntimeError, KeyError, IndexError, TypeError, pickle.UnpicklingError) as error:
-        source = "torchvision's download" if weights is None else str(weights)
-        raise InputError(f"LPIPS needs AlexNet's weights, but {source} cannot be read as them ({error}).") from error
-    finally:
-        torch.hub.set_dir(hub)
+        distance = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        place = Path(torch.hub.get_dir(), "checkpoints")
+        raise InputError(
+            f"LPIPS needs AlexNet's weights, which torchvision cannot download ({error}); put them into {place}."
+        ) from error
 
     def lpips(result: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
         pairs = zip(result, ground_truth, strict=True)

@@ -11,7 +11,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from omnifusion import metrics
-from omnifusion.evaluation import baselines, dataset
+from omnifusion.evaluation import baselines
+from omnifusion.evaluation.evaluate import read_clip
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ PUBLISHED = {
 def test_published_rows(clip: str) -> None:
     if "OMNIFUSION_CLIPS" not in os.environ:
         pytest.skip("set OMNIFUSION_CLIPS to the folder with the clips")
-    truth = dataset.read_clip(Path(os.environ["OMNIFUSION_CLIPS"]) / "davis" / clip, frames=24, scale=0.5)
+    truth = read_clip(Path(os.environ["OMNIFUSION_CLIPS"]) / "davis" / clip, frames=24, scale=0.5)
     L, ab = baselines.split(truth)
     for name, published in PUBLISHED[clip].items():
         result = baselines.join(L, baselines.BASELINES[name](L, ab[0]))

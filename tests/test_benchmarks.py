@@ -48,7 +48,7 @@ def test_confidence_is_calibrated_on_clips(sample) -> None:
 
 
 def test_evaluations_are_joined_into_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(weights: Path | None) -> None:
+    def missing() -> None:
         raise InputError("no weights here")
 
     monkeypatch.setattr("omnifusion.metrics.load_lpips", missing)

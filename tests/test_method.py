@@ -15,7 +15,7 @@ from omnifusion import metrics
 from omnifusion.algorithm import colorize
 from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.correction.provenance import correct
-from omnifusion.evaluation.dataset import read_clip
+from omnifusion.evaluation.evaluate import read_clip
 from omnifusion.evaluation.methods import METHODS, Sample
 from omnifusion.progress import run_to_end
 from omnifusion.settings import choose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
@@ -154,7 +155,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         state[f"classifier.{n}.weight"], state[f"classifier.{n}.bias"] = (
             torch.zeros(1).expand(size) for size in (shape, shape[:1])
         )
-    path = tmp_path_factory.mktemp("lpips") / "any name.pth"
+    path = tmp_path_factory.mktemp("hub") / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    path.parent.mkdir()
     torch.save(state, path)
     return path
 
@@ -176,31 +178,39 @@ def naive_lpips(weights: Path, a: np.ndarray, b: np.ndarray) -> float:
     return total
 
 
+@pytest.fixture
+def hub(weights: Path) -> Iterator[Path]:
+    """Where PyTorch looks for weights."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(weights.parents[1])
+    yield weights
+    torch.hub.set_dir(before)
+
+
 @pytest.mark.slow
-def test_lpips(weights: Path) -> None:
+def test_lpips(hub: Path) -> None:
     a, b = np.random.default_rng(2).integers(0, 256, (2, 2, 3, 70, 90), dtype=np.uint8)
-    hub = torch.hub.get_dir()
-    lpips = metrics.load_lpips(weights)
-    assert torch.hub.get_dir() == hub
-    assert lpips(a, b) == pytest.approx([naive_lpips(weights, *pair) for pair in zip(a, b, strict=True)], rel=1e-3)
+    lpips = metrics.load_lpips()
+    assert lpips(a, b) == pytest.approx([naive_lpips(hub, *pair) for pair in zip(a, b, strict=True)], rel=1e-3)
     assert lpips(a, a) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.slow
-def test_lpips_without_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lpips_without_its_weights(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(InputError, match=r"torchvision's download.*no network"):
-        metrics.load_lpips()
-    with pytest.raises(InputError, match="cannot be read"):
-        metrics.load_lpips(tmp_path / "nothing.pth")
-    other = tmp_path / "other.pth"
-    for content in ({"conv.weight": torch.zeros(3)}, [1]):
-        torch.save(content, other)
-        with pytest.raises(InputError, match=r"other.pth cannot be read"):
-            metrics.load_lpips(other)
-    other.write_bytes(b"no weights at all")
-    with pytest.raises(InputError, match=r"other.pth cannot be read"):
-        metrics.load_lpips(other)
+    with monkeypatch.context() as patch:
+        patch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+        with pytest.raises(InputError, match=rf"cannot download .*no network.*{hub.parent}"):
+            metrics.load_lpips()
+    whole = hub.read_bytes()
+    torch.save({"conv.weight": torch.zeros(3)}, hub)
+    wrong = hub.read_bytes()
+    try:
+        for content in (wrong, b"no weights at all", b"", whole[:1000]):
+            hub.write_bytes(content)
+            with pytest.raises(InputError, match="needs AlexNet's weights"):
+                metrics.load_lpips()
+    finally:
+        hub.write_bytes(whole)

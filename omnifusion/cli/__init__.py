@@ -276,7 +276,6 @@ def _measuring(
     clips: Annotated[str | None, option("A,B", "only these clips, or those that a text file lists")] = None,
     frames: opt.FirstFrames = None,
     scale: Annotated[float, option("S", "resize frames first, such as 0.5", min=0.01, max=10)] = 1.0,
-    lpips_weights: Annotated[Path | None, option("PATH", "torchvision's AlexNet state dict")] = None,
     json: Annotated[Path | None, option("OUT", "keep the scores here; the same command resumes")] = None,
     markdown: Annotated[Path | None, option("OUT", "write the tables here, too")] = None,
     threads: opt.Threads = 0,
@@ -285,15 +284,14 @@ def _measuring(
 
     def measure(methods: Any, table: Callable[[Any], str]) -> int:
         from omnifusion.evaluation import tables
-        from omnifusion.evaluation.dataset import discover
-        from omnifusion.evaluation.evaluate import Protocol, evaluate
+        from omnifusion.evaluation.evaluate import Protocol, discover, evaluate
         from omnifusion.stages import Stages
 
         protocol = Protocol(dataset.resolve().name, settings, frames, scale)
         paths = discover(dataset, clips.split(",") if clips else None)
         with TemporaryDirectory() as folder:
             out = json or Path(folder, "scores.json")
-            rows = follow(evaluate(paths, methods, protocol, out, Stages(threads=threads), lpips_weights))
+            rows = follow(evaluate(paths, methods, protocol, out, Stages(threads=threads)))
         print(text := table(rows))
         if markdown:
             markdown.write_text(text, encoding="utf-8")
@@ -306,9 +304,8 @@ def _measuring(
 @takes("measure", _measuring)
 def evaluate(
     measure: Callable[..., int],
-    methods: Annotated[str, option("A,B", "also: omnimotion-only, inpainting-only")] = (
-        "omnifusion,flow-warp,levin,static,gray"),
-) -> int:  # fmt: skip
+    methods: Annotated[str, option("A,B", "only these")] = "omnifusion,flow-warp,levin,static,gray",
+) -> int:
     """Score OmniFusion and its baselines on a set of clips, as the paper's table 1 does."""
     from omnifusion.evaluation.methods import METHODS
     from omnifusion.evaluation.tables import evaluation

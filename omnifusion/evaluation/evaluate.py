@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 
-from omnifusion import metrics
-from omnifusion.evaluation.dataset import read_clip
+from omnifusion import metrics, video
 from omnifusion.evaluation.methods import Method, Sample
 from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
 from omnifusion.pool import cores
@@ -24,6 +24,10 @@ from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Origin
 from omnifusion.visualize import stretch
+
+VIDEOS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
+# Where the clips are below a set's folder: DAVIS as distributed, the test sets of Lai et al. 2018, any folder
+LAYOUTS = ("JPEGImages/480p", "JPEGImages/Full-Resolution", "JPEGImages", "input/DAVIS", "input/videvo", "videvo", "")
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,48 @@ class Protocol:
     scale: float = 1.0
 
 
+def discover(dataset: Path, clips: Sequence[str] | None = None) -> dict[str, Path]:
+    """Find the clips of a set by name: folders of frames and video files, of ``dataset`` or of a layout below it.
+
+    ``clips``: which to take; a text file (such as DAVIS' ``ImageSets/2016/val.txt``) stands for the names in it.
+    InputError if there is no such folder, no clips in it, or a clip is not there.
+    """
+    if not dataset.is_dir():
+        raise InputError(f"{dataset} is not a folder; name one that holds clips.")
+    folders = (sorted(filter(_is_clip, (dataset / layout).glob("*"))) for layout in LAYOUTS)
+    paths = {clip.stem if clip.is_file() else clip.name: clip for clip in next(filter(None, folders), [])}
+    if not paths:
+        raise InputError(f"{dataset} holds no clips; it needs folders of frames, or video files.")
+    lists = (Path(clip).read_text().split() if Path(clip).is_file() else [clip] for clip in clips or paths)
+    wanted = [name for names in lists for name in names]
+    if missing := [name for name in wanted if name not in paths]:
+        raise InputError(f"{dataset} has no clip {', '.join(missing)}; it has {', '.join(paths)}.")
+    return {name: paths[name] for name in wanted}
+
+
+def _is_clip(path: Path) -> bool:
+    files, endings = (path.iterdir(), video.IMAGES) if path.is_dir() else ([path], VIDEOS)
+    return any(file.suffix.lower() in endings for file in files)
+
+
+def read_clip(path: Path, frames: int | None = None, scale: float = 1.0) -> np.ndarray:
+    """Read the first ``frames`` frames of a clip, ``(T, 3, H, W)`` uint8, resized by ``scale`` with area averaging.
+
+    InputError if it is unreadable, or has fewer than two frames.
+    """
+    clip = np.asarray(video.read(path, max_frames=frames).frames)
+    if len(clip) < 2:
+        raise InputError(f"{path} has a single frame; a clip needs two.")
+    if scale == 1.0:
+        return clip
+    height, width = (max(1, round(side * scale)) for side in clip.shape[2:])
+    small = [cv2.resize(f.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_AREA) for f in clip]
+    return np.stack(small).transpose(0, 3, 1, 2)
+
+
 def evaluate(
     clips: Mapping[str, Path], methods: Mapping[str, Method], protocol: Protocol, out: Path,
-    stages: Stages | None = None, lpips_weights: Path | None = None,
+    stages: Stages | None = None,
 ) -> Steps[pd.DataFrame]:  # fmt: skip
     """Run every method on every clip and score what it made; returns the rows, see ``read``.
 
@@ -48,10 +91,9 @@ def evaluate(
 
     Args:
         out: a JSON file, written after every clip; clips that it holds without an error are not run again.
-        lpips_weights: see ``metrics.load_lpips``; if torchvision's own are not available, there is no LPIPS.
 
     Raises:
-        InputError: ``out`` holds something else, or ``lpips_weights`` or the prior cannot be read.
+        InputError: ``out`` holds something else, or the prior cannot be read.
         OSError: ``out`` cannot be written.
     """
     check_source(protocol.settings)  # a missing prior is reported before any work
@@ -66,10 +108,8 @@ def evaluate(
         content["rows"] = [row.dropna().to_dict() for _, row in earlier[whole].iterrows()]
     scores = metrics.COMPARISONS | {"psnr_uint8": metrics.psnr_uint8}
     try:
-        scores["lpips"] = metrics.load_lpips(lpips_weights)
+        scores["lpips"] = metrics.load_lpips()
     except InputError as error:
-        if lpips_weights is not None:
-            raise
         content["no_lpips"] = str(error)
     done = {row["clip"] for row in content["rows"]}
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,8 @@
-"""The methods that are compared: OmniFusion, parts of it, the rows of table 2, and the classical baselines."""
+"""The methods that are compared: OmniFusion, the rows of table 2, and the classical baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -15,7 +14,7 @@ from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.evaluation.baselines import BASELINES, Baseline, join, split
 from omnifusion.pool import bounded, parallel
-from omnifusion.progress import Fitted, InputError, Round, Step, StepIterator, Steps
+from omnifusion.progress import InputError, Step, Steps
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Tracker, Video
@@ -46,41 +45,20 @@ class Sample:
 
 Result = tuple[np.ndarray, "np.ndarray | None"]
 """A colored sample: frames ``(T, 3, H, W)`` uint8, with the luminance of the ground truth; and at the working size
-each pixel's ``Origin``, -1 = still gray, ``(T, h, w)``, or None for a baseline."""
+each pixel's ``Origin``, ``(T, h, w)``, or None for a baseline."""
 
 Method = Callable[[Sample], Steps[Result]]
 
 
-def omnifusion(sample: Sample, rounds: int | None = None) -> Steps[Result]:
-    """Run Algorithm 1: the whole of it, or the first ``rounds``; what these do not reach stays gray."""
-    clip, state = sample.clip(), None
-    steps = colorize(clip.L, clip.exemplar_ab(), sample.settings, clip.shots, sample.stages, sample.trackers)
-    with closing(steps):
-        for step in (work := StepIterator(steps)):
-            if isinstance(step, Fitted):
-                sample.trackers[step.start] = step.tracker
-            if isinstance(step, Round) and step.result.index + 1 == rounds:
-                duplicates = {t: other for shot in clip.shots for t, other in shot.duplicates.items()}
-                state = step.state.repeated(duplicates)
-                break
-            yield step
-    state = state or work.result.state
+def omnifusion(sample: Sample) -> Steps[Result]:
+    """Run Algorithm 1."""
+    clip = sample.clip()
+    work = colorize(clip.L, clip.exemplar_ab(), sample.settings, clip.shots, sample.stages, sample.trackers)
+    result = yield from work
+    sample.trackers.update(result.trackers)
     with bounded(sample.stages.threads):
-        frames = parallel(lambda t: clip.full_size(state, t), range(len(state)))
-    return np.stack(frames), state.kind.numpy()
-
-
-def inpainting_only(sample: Sample) -> Steps[Result]:
-    """Run Algorithm 1 with a tracker that loses every point: every frame after the first is inpainted."""
-    return omnifusion(replace(sample, trackers=dict.fromkeys(range(len(sample.ground_truth)), Blind())))
-
-
-class Blind:
-    """A tracker that loses every point."""
-
-    def matches(self, pixels: np.ndarray, i: int, j: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """See ``state.Tracker``."""
-        return [(np.zeros((len(pixels), 2), np.float32), np.full(len(pixels), np.float32(np.inf)))]
+        frames = parallel(lambda t: clip.full_size(result.state, t), range(len(result.state)))
+    return np.stack(frames), result.state.kind.numpy()
 
 
 def classical(baseline: Baseline, sample: Sample) -> Steps[Result]:
@@ -92,11 +70,9 @@ def classical(baseline: Baseline, sample: Sample) -> Steps[Result]:
 
 METHODS: dict[str, Method] = {
     "omnifusion": omnifusion,
-    "omnimotion-only": partial(omnifusion, rounds=1),
-    "inpainting-only": inpainting_only,
     **{name: partial(classical, baseline) for name, baseline in BASELINES.items()},
 }
-"""All methods by name; "omnimotion-only" ends with the exemplar's propagation."""
+"""All methods by name."""
 
 # -- table 2, all of it by settings
 
