@@ -275,19 +275,20 @@ class Run:
                     tracker.reach(e, [j for j in todo if other.get(j) == e])
         sources = {e: SourceFrame.of(self.state, e) for e in {i, *other.values()}}
 
-        def one(j: int) -> tuple[ColorEstimate, Tensor]:
-            own = warp(tracker, self.state, sources[i], j, i, trust)
-            if j not in other:
-                return own
-            e = other[j]
-            theirs = warp(tracker, self.state, sources[e], j, e, trust)
-            return blend_exemplars(own, theirs, abs(j - i) / abs(e - i))
+        def one(j: int) -> ColorState:
+            warped = warp(tracker, self.state, sources[i], j, i, trust)
+            if j in other:
+                e = other[j]
+                theirs = warp(tracker, self.state, sources[e], j, e, trust)
+                warped = blend_exemplars(warped, theirs, abs(j - i) / abs(e - i))
+            colors, accepted = warped
+            return self.state.paint(j, accepted, colors, iteration, Origin.PROPAGATED)
 
         for n in range(0, len(todo), BATCH):
             with self.working("propagate"):
-                warped = parallel(one, part := todo[n : n + BATCH])
-            for j, (colors, accepted) in zip(part, warped, strict=True):
-                self.set_state(self.state.paint(j, accepted, colors, iteration, Origin.PROPAGATED), [j])
+                painted = parallel(one, part := todo[n : n + BATCH])
+            for j, state in zip(part, painted, strict=True):
+                self.set_state(self.state.with_frame(j, state), [j])
                 yield self.colored("propagate", f"carrying color from frame {i} to frame {j}", j)
         colored = before - sum(self.uncolored)
         filled = 0 if inpainted is None else int(inpainted.sum())

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
@@ -32,6 +33,8 @@ NEAREST = 2  # how many complete frames, nearest in time, are color candidates b
 
 ISOLATED, ISOLATED_WINDOW = 0.2, 15
 """A known pixel is isolated if at most this share of a window of this side is known: there transfers are tested."""
+
+COARSE = 4  # the step in pixels at which the outcome of that test is carried into the hole
 
 CONTRADICTION_SIGMA = 6.0  # error in a*, b* of transfers at isolated known pixels at which their weight falls to 0.6
 DATA_WEIGHT = 0.15  # pull of a candidate at even odds relative to Levin's equations, whose weights sum to 1
@@ -124,7 +127,10 @@ def _credit(frame: ReferenceFrame, references: Sequence[Candidates], features: A
     error[:, isolated] = transfer.ab.T - frame.ab.numpy()[:, isolated]
     distance, (y, x) = distance_transform_edt(~isolated, return_indices=True)
     beside = torch.from_numpy(error[:, y, x] * (distance < ISOLATED_WINDOW))
-    carried = levin(frame.L, beside, frame.mask).norm(dim=0)
+    known = F.max_pool2d(frame.mask[None].float(), COARSE, ceil_mode=True)[0] > 0
+    L, beside = (values[:, ::COARSE, ::COARSE].contiguous() for values in (frame.L, beside))
+    carried = levin(L, beside, known)
+    carried = F.interpolate(carried[None], mask.shape, mode="bilinear")[0].norm(dim=0)
     return torch.exp(-0.5 * (carried / CONTRADICTION_SIGMA) ** 2)
 
 

@@ -171,12 +171,18 @@ class ColorState:
         if colors.source is not None:
             numbers = pixel_numbers(frame, where.shape)
             fresh["source"] = torch.where(colors.source < 0, 0, colors.source - numbers)
-        painted = {}
-        for name, values in fresh.items():
-            frames = list(getattr(self, name))
-            frames[frame] = torch.where(new, values.to(frames[frame].dtype), frames[frame])
-            painted[name] = tuple(frames)
-        return replace(self, **painted)
+        old = {name: getattr(self, name)[frame] for name in fresh}
+        return self._with(frame, {k: torch.where(new, v.to(old[k].dtype), old[k]) for k, v in fresh.items()})
+
+    def with_frame(self, frame: int, other: ColorState) -> ColorState:
+        """A new state that has the colors of a frame from ``other``."""
+        return self._with(frame, {name: getattr(other, name)[frame] for name in COLORS})
+
+    def _with(self, frame: int, colors: Mapping[str, Tensor]) -> ColorState:
+        parts = {name: list(getattr(self, name)) for name in colors}
+        for name, values in colors.items():
+            parts[name][frame] = values
+        return replace(self, **{name: tuple(frames) for name, frames in parts.items()})
 
     def repeated(self, duplicates: Mapping[int, int]) -> ColorState:
         """A new state in which the frames ``duplicates`` -> frame that they repeat have its colors, exactly."""
