@@ -202,11 +202,6 @@ class ShotTracker:
         if isinstance(self.tracker, FlowTracker):
             self.tracker.reach(self.frames[exemplar], [self.frames[j] for j in frames])
 
-    def release(self, exemplar: int, frames: Iterable[int]) -> None:
-        """Drop these flows."""
-        if isinstance(self.tracker, FlowTracker):
-            self.tracker.release(self.frames[exemplar], [self.frames[j] for j in frames])
-
 
 @dataclass
 class Run:

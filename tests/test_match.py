@@ -83,8 +83,6 @@ def test_direct_flows_reach_far_frames_both_ways_and_are_searched_once(clip: np.
     assert np.array_equal(other._direct[0, last], far), "an answer does not depend on what was asked before"
     ((_, error),) = tracker.matches(np.arange(48 * 80), last, 0)
     assert np.median(error[np.isfinite(error)]) < 0.2
-    tracker.release(0, range(len(images)))
-    assert not tracker._direct
 
 
 def test_threads_change_nothing(clip: np.ndarray) -> None:

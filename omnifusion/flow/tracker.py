@@ -87,12 +87,6 @@ class FlowTracker:
             for (j, out), flow in zip(jobs, parallel(one, jobs), strict=True):
                 self._direct[(exemplar, j) if out else (j, exemplar)] = flow
 
-    def release(self, exemplar: int, frames: Iterable[int]) -> None:
-        """Drop the direct flows between an exemplar and ``frames``."""
-        for j in frames:
-            self._direct.pop((exemplar, j), None)
-            self._direct.pop((j, exemplar), None)
-
     def matches(self, pixels: Array, i: int, j: int) -> list[tuple[Array, Array]]:
         """Where ``pixels`` ``(N,)`` of frame ``i`` are in ``j``, as ``confidence.most_likely`` takes it: by the direct
         flow if there is one, else by the chain of flows between neighbors."""
