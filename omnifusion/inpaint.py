@@ -127,9 +127,9 @@ def _credit(frame: ReferenceFrame, references: Sequence[Candidates], features: A
     error[:, isolated] = transfer.ab.T - frame.ab.numpy()[:, isolated]
     distance, (y, x) = distance_transform_edt(~isolated, return_indices=True)
     beside = torch.from_numpy(error[:, y, x] * (distance < ISOLATED_WINDOW))
-    known = F.max_pool2d(frame.mask[None].float(), COARSE, ceil_mode=True)[0] > 0
     L, beside = (values[:, ::COARSE, ::COARSE].contiguous() for values in (frame.L, beside))
-    carried = levin(L, beside, known)
+    coarse_mask = F.max_pool2d(frame.mask[None].float(), COARSE, ceil_mode=True)[0] > 0
+    carried = levin(L, beside, coarse_mask)
     carried = F.interpolate(carried[None], mask.shape, mode="bilinear")[0].norm(dim=0)
     return torch.exp(-0.5 * (carried / CONTRADICTION_SIGMA) ** 2)
 
