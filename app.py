@@ -12,7 +12,7 @@ import sys
 from threading import Thread
 
 from omnifusion.progress import InputError
-from omnifusion.ui import build, launch_options, make_service
+from omnifusion.ui import make_service, serve
 from omnifusion.ui.service import warm_up
 
 
@@ -32,7 +32,7 @@ def main() -> int:
     service.store.keep_expiring()
     service.go_on()
     Thread(target=warm_up, daemon=True).start()
-    build(service).launch(**launch_options(service, args.share, args.mcp))
+    serve(service, args.share, args.mcp)
     os._exit(0)  # ends a run at work, too, which resumes when the page is served again
 
 

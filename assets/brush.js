@@ -1,4 +1,4 @@
-// A brush over a picture. props.value is {frame: scribbles}, a stroke [paint, radius, [x, y, x, y, ...]] in widths of the
+// A brush over a picture. props.value is {frame: scribbles}, a stroke [paint, radius, [[x, y], ...]] in widths of the
 // picture, paint a color, "keep" or "erase"; props.picture, props.frame and props.palette come from the page.
 const find = (name) => element.querySelector(name);
 const image = find("img"), canvas = find("canvas"), pen = canvas.getContext("2d"), pick = find("input[type=color]");
@@ -17,9 +17,8 @@ function draw() {
     pen.lineWidth = 2 * radius * width;
     pen.setLineDash(color === "keep" ? [pen.lineWidth / 2, 1.5 * pen.lineWidth] : []);
     pen.beginPath();
-    pen.moveTo(points[0] * width, points[1] * width);
-    for (let k = 0; k < points.length; k += 2)
-      pen.lineTo(points[k] * width, points[k + 1] * width + (points.length === 2 ? 0.01 : 0));
+    pen.moveTo(points[0][0] * width, points[0][1] * width);
+    for (const [x, y] of points) pen.lineTo(x * width, y * width + (points.length === 1 ? 0.01 : 0));
     pen.stroke();
   }
 }
@@ -61,12 +60,12 @@ image.onload = () => {
 };
 canvas.onpointerdown = (event) => {
   canvas.setPointerCapture(event.pointerId);
-  line = [paint, find("input[type=range]").value / 1000, place(event)];
+  line = [paint, find("input[type=range]").value / 1000, [place(event)]];
   draw();
 };
 canvas.onpointermove = (event) => {
   if (!line) return;
-  for (const part of event.getCoalescedEvents?.() || [event]) line[2].push(...place(part));
+  for (const part of event.getCoalescedEvents?.() || [event]) line[2].push(place(part));
   draw();
 };
 canvas.onpointerup = canvas.onpointercancel = () => {

@@ -38,7 +38,7 @@ ONLY_IN = {
     "gradio": {"ui"},
     "huggingface_hub": {"prior", "ui"},
     "pandas": {"evaluation"},
-    "pydantic": {"settings"},
+    "pydantic": {"settings", "ui"},
     "ray": {"run"},
     "spaces": {"ui"},
     "torchmetrics": {"metrics"},

@@ -23,7 +23,7 @@ from omnifusion.settings import PRESETS, choose
 from omnifusion.state import ColorEstimate, ColorState, Origin, Video
 from omnifusion.ui import make_service, parts, result_tab, settings_tab, zerogpu
 from omnifusion.ui.live import Live
-from omnifusion.ui.parts import ENDPOINT_OPTIONS, EXAMPLE_FOLDER, EXAMPLES, in_words, message
+from omnifusion.ui.parts import ENDPOINT_OPTIONS, EXAMPLES, in_words, message
 from omnifusion.ui.service import Service
 from omnifusion.ui.session import Visit, receive_file, receive_run
 from omnifusion.ui.store import Limits, Store
@@ -147,9 +147,10 @@ def test_a_large_photograph_is_made_smaller(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["paint", [1], {"0": [["red", 0.1, [1, 2]]]}, {"0": [["#b04030", 0.1, [1]]]}, {"0": [["#b04030", -1, [1, 2]]]},
-     {"0": [["#b04030", 0.1, [1, 1e9]]]}, {"0": [["#b04030", 0.1, [1, float("nan")]]]}, {"x": []},
-     {"-1": [["keep", 0.1, [0, 0]]]}, {"0": [["#b04030", 0.1, {}]]}, {"0": [["#b04030", 0.01, [0.5, 0.5] * 60_000]]}],
+    ["paint", [1], {"0": [["red", 0.1, [[1, 2]]]]}, {"0": [["#b04030", 0.1, [[1]]]]}, {"0": [["#b04030", 0.1, []]]},
+     {"0": [["#b04030", -1, [[1, 2]]]]}, {"0": [["#b04030", 0.1, [[1, 1e9]]]]}, {"x": []},
+     {"0": [["#b04030", 0.1, [[1, float("nan")]]]]}, {"-1": [["keep", 0.1, [[0, 0]]]]}, {"0": [["#b04030", 0.1, {}]]},
+     {"0": [["#b04030", 0.01, [[0.5, 0.5]] * 60_000]]}],
 )  # fmt: skip
 def test_what_the_brush_cannot_have_sent_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match="paint"):
@@ -157,8 +158,8 @@ def test_what_the_brush_cannot_have_sent_is_refused(value: Any) -> None:
 
 
 def test_scribbles_are_kept_by_frame_and_drawn_at_any_size() -> None:
-    stroke, keep = ["#b04030", 0.05, [0.1, 0.1, 0.5, 0.1]], ["keep", 0.05, [0.4, 0.1]]
-    sent = {"3": [stroke, keep], "5": [["erase", 0.1, [0.5, 0.1]]], "7": []}
+    stroke, keep = ["#b04030", 0.05, [[0.1, 0.1], [0.5, 0.1]]], ["keep", 0.05, [[0.4, 0.1]]]
+    sent = {"3": [stroke, keep], "5": [["erase", 0.1, [[0.5, 0.1]]]], "7": []}
     scribbles = parts.read_scribbles(sent)
     assert set(scribbles) == {3, 5}
     for height, width in ((48, 64), (96, 128)):
@@ -292,7 +293,9 @@ def test_live_tells_what_a_run_does_and_never_looks_at_the_whole_clip() -> None:
     shown = live.pictures()
     assert (shown["before"] != shown["after"]).any() and (shown["before"][4:] == shown["after"][4:]).all()
     assert live.shares == pytest.approx([1 / 3, 1 / 6, 0.0])
-    assert "&lt;b&gt;" in live.html() and "dog: " in live.html("dog: ") and 'aria-valuenow="50"' in live.html()
+    bars = live.progress("dog: ")
+    assert "&lt;b&gt;" in bars and "dog: " in bars and 'aria-valuenow="50"' in bars
+    assert live.figures().count("<img") == 3 and live.caption in live.figures()
     began = time.process_time()
     for _ in range(1000):
         live.note(Colored("inpaint", "", 0.5, state=second, frame=0, iteration=0))
@@ -301,19 +304,18 @@ def test_live_tells_what_a_run_does_and_never_looks_at_the_whole_clip() -> None:
 
 def test_messages_cannot_carry_markup() -> None:
     assert "<script>" not in message("<script>alert(1)</script>")
-    run = replace(EXAMPLES[0].result, request=replace(EXAMPLES[0].result.request, name="<i>.mp4"))
+    run = replace(EXAMPLES["train"], request=replace(EXAMPLES["train"].request, name="<i>.mp4"))
     assert "<i>.mp4" not in result_tab.heading(run) + result_tab.downloads(run) + parts.film(run.clip, "<i>.mp4", True)
 
 
 def test_downloads_are_named_after_the_clip() -> None:
-    run = replace(EXAMPLES[0].result, request=replace(EXAMPLES[0].result.request, name="dog/1.mp4"))
+    run = replace(EXAMPLES["train"], request=replace(EXAMPLES["train"].request, name="dog/1.mp4"))
     assert 'download="dog_1_colorized.mp4"' in result_tab.downloads(run)
 
 
 def test_every_example_is_small_and_finished_beforehand() -> None:
-    for example in EXAMPLES:
-        assert example.clip.stat().st_size < 1.5e6 and (EXAMPLE_FOLDER / f"{example.name}.jpg").is_file()
-        run = example.result
+    for run in EXAMPLES.values():
+        assert run.clip.stat().st_size < 1.5e6 and run.clip.with_suffix(".jpg").is_file()
         assert run.report["complete"] and run.report["scores"]
         assert sum(f.stat().st_size for f in run.folder.iterdir()) < 1e6
         last = run.report["frames"] - 1

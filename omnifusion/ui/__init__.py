@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import gradio as gr
 import gradio.processing_utils
 
 from omnifusion.ui import api, clip_tab, fix_tab, guards, result_tab, run_tab, settings_tab, zerogpu
 from omnifusion.ui.jobs import Jobs
-from omnifusion.ui.parts import ASSETS, Running, Shared, text
+from omnifusion.ui.parts import ASSETS, Shared, text
 from omnifusion.ui.service import Service
 from omnifusion.ui.session import Visit
 from omnifusion.ui.store import Limits, Store
@@ -41,7 +40,7 @@ def build(service: Service) -> gr.Blocks:
     with guards.Page(title="OmniFusion", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         s = Shared(service=service, page=page)
         s.visit = gr.State(Visit(), time_to_live=86400, delete_callback=Visit.exchange)
-        s.mark, s.running, s.display, s.runs, s.step = (gr.State(v) for v in ("", Running(), "", (), 0))
+        s.mark, s.running, s.display, s.runs, s.step = (gr.State(value) for value in ("", "", "", (), 0))
         api.offer(service)  # first, so that no handler takes an endpoint's name
         gr.HTML(header(), elem_id="intro")
         with gr.Tabs():
@@ -64,28 +63,27 @@ def build(service: Service) -> gr.Blocks:
                 gr.Markdown(text("privacy.md").format(**vars(limits)))
         for tab in (clip_tab, settings_tab, run_tab, result_tab, fix_tab):
             tab.wire(s)
-    page.queue(default_concurrency_limit=8, max_size=64)
+    page.queue(default_concurrency_limit=None, max_size=64)
     return page
 
 
-def launch_options(service: Service, share: bool = False, mcp: bool = False) -> dict[str, Any]:
-    """Options of the server: nothing but uploads, results and the examples can be read."""
+def serve(service: Service, share: bool = False, mcp: bool = False) -> None:
+    """Serve the page until interrupted: nothing but uploads, results and the examples can be read."""
     limits, hues = service.limits, dict.fromkeys(("primary_hue", "secondary_hue", "neutral_hue"), "neutral")
     # neutral grays, for colors are compared beside them; no font from the network
     fonts = {"font": gr.themes.Font("system-ui"), "font_mono": gr.themes.Font("monospace")}
-    theme = gr.themes.Base(**hues, **fonts, radius_size="sm")
-    return {
-        "theme": theme,
-        "css_paths": [ASSETS / "page.css"],
-        "head": text("head.html"),
-        "allowed_paths": [str(limits.results), str(ASSETS / "examples")],
-        "max_file_size": f"{limits.megabytes}mb",
-        "share": share,
-        "mcp_server": mcp,
-        "ssr_mode": False,
-        "footer_links": ["api"],
-        "app_kwargs": {
+    build(service).launch(
+        theme=gr.themes.Base(**hues, **fonts, radius_size="sm"),
+        css_paths=[ASSETS / "page.css"],
+        head=text("head.html"),
+        allowed_paths=[str(limits.results), str(ASSETS / "examples")],
+        max_file_size=f"{limits.megabytes}mb",
+        share=share,
+        mcp_server=mcp,
+        ssr_mode=False,
+        footer_links=["api"],
+        app_kwargs={
             "middleware": guards.middleware(limits.megabytes, share),
             "exception_handlers": guards.EXCEPTION_HANDLERS,
         },
-    }
+    )

@@ -14,9 +14,10 @@ from omnifusion.color import compose, from_uint8, luminance, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.inpaint import suggest
 from omnifusion.progress import InputError, run_to_end
+from omnifusion.run.folder import RunFolder
 from omnifusion.ui import parts, settings_tab
-from omnifusion.ui.parts import CHANGING, CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, message, offer
-from omnifusion.ui.session import Visit, VisitorClip, receive_file
+from omnifusion.ui.parts import CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, count, message, offer
+from omnifusion.ui.session import Visit, VisitorClip, receive_file, receive_run
 from omnifusion.video import read_image, write_image
 
 VERSIONS = 3
@@ -29,7 +30,7 @@ def build(s: Shared) -> None:
         s.clip = gr.Video(label="Your clip", show_label=False, sources=["upload", "webcam"], include_audio=True,
                           height=150, elem_id="clip")  # fmt: skip
         gr.Markdown("Or try an example", elem_classes="of-note")
-        offers = [offer(example.clip.with_suffix(".jpg"), example.title) for example in EXAMPLES]
+        offers = [offer(run.clip.with_suffix(".jpg"), run.request.name) for run in EXAMPLES.values()]
         s.examples = parts.picker("examples", offers)
     with gr.Accordion("2 · A frame in color", open=False, elem_id="step2") as s.step2:
         gr.Markdown("Give one frame of the clip in color; several if the scene changes a lot.", elem_classes="of-note")
@@ -65,7 +66,7 @@ def build(s: Shared) -> None:
 def view(s: Shared, visit: Visit, frames: int) -> Updates:
     """Update steps 1 and 2, and how many ``frames`` are to be colored, after a clip was given or removed."""
     clip = visit.clip
-    name = f": {clip.name}, {clip.frames} frame{'s' * (clip.frames > 1)}" if clip else ""
+    name = f": {clip.name}, {count(clip.frames, 'frame')}" if clip else ""
     return {
         s.step1: gr.Accordion(label=f"1 · Clip{name}", open=clip is None),
         s.clip: str(clip.file) if clip else None,
@@ -78,6 +79,13 @@ def view(s: Shared, visit: Visit, frames: int) -> Updates:
         **(_seek(s, clip, 0, value={}) if clip else {}),
         **exemplars(s, visit),
     }
+
+
+def take_run(s: Shared, visit: Visit, run: RunFolder) -> Updates:
+    """Take the clip, the exemplars and the settings of a run as the visitor's."""
+    limits = s.service.limits
+    visit.exchange(receive_run(run, limits, s.service.store.visits))
+    return {**view(s, visit, run.request.frames or limits.frames), **settings_tab.restore(s, run.request)}
 
 
 def _seek(s: Shared, clip: VisitorClip, frame: int, **value: Any) -> Updates:
@@ -117,11 +125,11 @@ def take_scribbles(clip: VisitorClip, value: Any) -> str:
 
 def wire(s: Shared) -> None:
     """Connect the handlers."""
-    service, limits, home = s.service, s.service.limits, s.service.store.visits
+    service, limits = s.service, s.service.limits
 
     def upload(visit: Visit, path: str | None) -> Updates:
         try:
-            clip = receive_file(Path(path), limits, home) if path else None
+            clip = receive_file(Path(path), limits, service.store.visits) if path else None
         except InputError as error:  # the earlier one stays
             kept = str(visit.clip.file) if visit.clip else None
             return {s.clip: kept, s.status: message(parts.in_words(error), "alert")}
@@ -130,18 +138,14 @@ def wire(s: Shared) -> None:
         return {**view(s, visit, settings_tab.USUAL[0]), s.display: CLIP + visit.name, s.status: message(sentence)}
 
     def example(visit: Visit, event: gr.EventData) -> Updates:
-        choice = EXAMPLES[event.index]  # type: ignore[attr-defined]
-        request = choice.result.request
-        visit.exchange(receive_file(choice.clip, limits, home, choice.title))
+        run = list(EXAMPLES.values())[event.index]  # type: ignore[attr-defined]
         sentence = message("Precomputed. Press Colorize to run it yourself.")
-        steps = view(s, visit, request.frames or limits.frames)
-        return {**steps, **settings_tab.restore(s, request), s.display: choice.name, s.status: sentence}
+        return {**take_run(s, visit, run), s.display: run.token, s.status: sentence}
 
     def seek(visit: Visit, frame: int, scribbles: Any) -> Updates:
         return {**_seek(s, visit.require(), int(frame)), **spread(visit, frame, scribbles)}
 
     def spread(visit: Visit, frame: int, scribbles: Any) -> Updates:
-        """Preview the colors that were just painted."""
         image = visit.require().preview(int(frame))
         return {s.spread: parts.preview(image, parts.read_scribbles(scribbles).get(int(frame)))}
 
@@ -165,7 +169,6 @@ def wire(s: Shared) -> None:
         return {**tied(visit, clip, sentence), s.brush: gr.HTML({}), s.spread: None}
 
     def guess(visit: Visit, frame: int, *values: Any) -> Updates:
-        """Let the built-in model suggest colors."""
         clip = visit.require()
         settings = replace(settings_tab.read(s, clip, values).settings, diffusion="always", omnimotion="off")
         service.longest(settings, VERSIONS, clip.size)
@@ -202,4 +205,4 @@ def wire(s: Shared) -> None:
     s.on([s.frame.input, s.frame.release], seek, painted, [s.preview, s.brush, s.spread], **LATEST)
     s.on(s.brush.input, spread, painted, [s.spread], **HEAVY, trigger_mode="always_last")
     s.on(s.guess.click, guess, [s.visit, s.frame, *controls], [s.versions], **HEAVY)
-    s.on(s.forget.click, forget, [s.visit], s.tied, **CHANGING)
+    s.on(s.forget.click, forget, [s.visit], s.tied)

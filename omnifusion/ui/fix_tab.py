@@ -13,7 +13,7 @@ from omnifusion.correction.suggest import drawn, suggest, uncertainty
 from omnifusion.progress import InputError
 from omnifusion.run.folder import RunFolder
 from omnifusion.ui import parts
-from omnifusion.ui.parts import CHANGING, CLIP, HEAVY, LATEST, Shared, Updates, message, offer
+from omnifusion.ui.parts import CLIP, HEAVY, LATEST, Shared, Updates, message, offer
 from omnifusion.ui.run_tab import submit
 from omnifusion.ui.session import Visit
 from omnifusion.video import read_image
@@ -103,7 +103,7 @@ def wire(s: Shared) -> None:
             patches[int(frame)] = read_image(path, service.limits.pixels, alpha=True)
         if not patches:
             raise InputError("There is no stroke yet. Paint over what is wrong, or upload an edited frame.")
-        return submit(s, service.correct(run, Correction(patches), asker, page=True), visit)
+        return submit(s, service.correct(run, Correction(patches), asker, page=True), visit.require())
 
     def undo(display: str) -> Updates:
         parent = service.parent(service.store.open(display))
@@ -117,4 +117,4 @@ def wire(s: Shared) -> None:
     s.on(s.advise.click, advise, [s.display], [s.advice, s.places], **HEAVY)
     s.on(s.places.select, pick, [s.display, s.places, s.fixbrush], [s.fixframe, *canvas], **LATEST)
     s.on(s.go.click, fix, [*painted, s.visit, s.patch], [s.running], **HEAVY)
-    s.on(s.undo.click, undo, [s.display], [s.display], **CHANGING)
+    s.on(s.undo.click, undo, [s.display], [s.display])

@@ -14,7 +14,7 @@ from omnifusion.color import compose, to_uint8
 from omnifusion.correction.history import FrameCorrected
 from omnifusion.progress import Colored, Step
 from omnifusion.state import ColorState, Origin
-from omnifusion.ui.parts import message, seconds
+from omnifusion.ui.parts import inline, message, seconds
 from omnifusion.visualize import TINTS, overlay
 
 STAGES = {"flow": "Flow", "fit": "Fit", "color": "Color", "finish": "Film"}
@@ -75,7 +75,7 @@ class Live:
         self.caption = f"frame {number}, iteration {step.iteration}"
 
     def pictures(self) -> Pictures:
-        """The pictures to show: "before", "mask" and "after" of a frame, each ``(h, w, 3)`` uint8."""
+        """The pictures to show of a frame: "after", "before" and "mask" (new colors), each ``(h, w, 3)`` uint8."""
         state, before, frame = self._state, self._before, self._frame
         if not self._drawn and state is not None:
             L, origin = state.L[frame], state.origin[frame]
@@ -83,13 +83,23 @@ class Live:
             gray = torch.zeros_like(state.ab[frame])
             fresh = kind if before is None else torch.where(before.origin[frame] < 0, kind, -1)
             self._drawn = {
+                "after": _picture(L, state.ab[frame]),
                 "before": _picture(L, gray if before is None else before.ab[frame]),
                 "mask": overlay(_picture(L, gray), fresh.numpy(), 0.65),
-                "after": _picture(L, state.ab[frame]),
             }
         return self._drawn
 
-    def html(self, name: str = "") -> str:
+    def figures(self) -> str:
+        """The pictures and the shares of the origins as HTML; "" before there are any."""
+        names = {"after": f"After this step: {self.caption}", "before": "Before", "mask": "New colors"}
+        figures = [
+            f'<figure id="{kind}"><img src="{inline(picture)}" alt="{names[kind]}">'
+            f"<figcaption>{names[kind]}</figcaption></figure>"
+            for kind, picture in self.pictures().items()
+        ]
+        return f'<div class="of-live">{"".join(figures)}</div>{legend(self.shares)}' if figures else ""
+
+    def progress(self, name: str = "") -> str:
         """One bar per stage, and one line that says what is going on, after the ``name`` of the run."""
         step, bars = self._step, []
         if step is None:

@@ -8,23 +8,24 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, wraps
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import cv2
 import gradio as gr
 import numpy as np
 from PIL import Image
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from omnifusion.correction.scribbles import spread
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
-from omnifusion.run.folder import RunFolder, open_run
+from omnifusion.run.folder import open_run
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,6 @@ Updates = dict[Any, Any]
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 HEAVY: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "heavy"}
 """Events that read clips and pictures: at most two at once."""
-CHANGING: dict[str, Any] = {"concurrency_limit": None}
-"""Events that cost little and change a state."""
 LATEST: dict[str, Any] = {"queue": False, "trigger_mode": "always_last"}
 """Events that cost little and go past the queue: states that they changed would not be noticed."""
 
@@ -55,8 +54,9 @@ class Shared(SimpleNamespace):
     """The service, and all components and states of the page by name.
 
     What a visitor has given, what runs and what is displayed are states of their own: ``visit`` (``session.Visit``),
-    ``running`` (``Running``), and ``display``: a run's token, an example's name, or ``CLIP`` and the name of the
-    visitor's clip. ``mark`` says that ``visit`` has changed; ``runs`` holds the tokens of this visit's runs.
+    ``running`` (the token of the run that the page waits for, or ""), and ``display``: a run's token, or ``CLIP`` and
+    the name of the visitor's clip. ``mark`` says that ``visit`` has changed; ``runs`` holds the tokens of this visit's
+    runs.
     """
 
     def on(self, triggers: Any, handler: Callable[..., Updates], inputs: Any, outputs: Any, **options: Any) -> Any:
@@ -79,13 +79,6 @@ class Shared(SimpleNamespace):
         return self.on(triggers, handler, inputs, outputs, **options).then(None, js="() => taking(-1)", **QUIET)
 
 
-class Running(NamedTuple):
-    """The run that the page waits for, and the name of its clip; "" if there is none."""
-
-    token: str = ""
-    clip: str = ""
-
-
 CLIP = "clip/"
 
 
@@ -104,10 +97,9 @@ def in_words(error: BaseException, options: dict[str, str] = PAGE_OPTIONS) -> st
     return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", "", error.sentence(options.get))
 
 
-def message(sentence: str, role: str = "status", escaped: bool = False) -> str:
-    """A message of the page, as HTML; ``role`` is "status" or "alert"."""
-    sentence = sentence if escaped else escape(sentence)
-    return f'<p role="{role}" class="of-message">{sentence}</p>' if sentence else ""
+def message(sentence: str, role: str = "status", more: str = "") -> str:
+    """A message of the page and ``more`` as HTML; ``role`` is "status" or "alert"."""
+    return f'<p role="{role}" class="of-message">{escape(sentence)}{more}</p>' if sentence else ""
 
 
 def seconds(value: float) -> str:
@@ -115,29 +107,21 @@ def seconds(value: float) -> str:
     return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.0f} h"
 
 
-@dataclass(frozen=True)
-class Example:
-    """A clip made by this project (``assets/examples/make``), its colors known."""
-
-    name: str
-    title: str
-
-    @property
-    def clip(self) -> Path:
-        """The clip, in color."""
-        return EXAMPLE_FOLDER / f"{self.name}.mp4"
-
-    @property
-    def result(self) -> RunFolder:
-        """The finished run that ships with the example."""
-        return replace(open_run(EXAMPLE_FOLDER / "results" / self.name), source=self.clip)
+def count(number: int, thing: str) -> str:
+    """A number of things: "1 frame", "2 frames"."""
+    return f"{number} {thing}{'s' * (number > 1)}"
 
 
-EXAMPLES = (
-    Example("train", "A toy train on a table"),
-    Example("street", "A street of painted houses"),
-    Example("balloons", "Balloons over fields"),
-)
+def duration(report: dict[str, Any]) -> float:
+    """The seconds that a run took."""
+    return float(sum(stage["seconds"] for stage in report["stages"]))
+
+
+EXAMPLES = {
+    name: replace(open_run(EXAMPLE_FOLDER / "results" / name), source=EXAMPLE_FOLDER / f"{name}.mp4")
+    for name in ("train", "street", "balloons")
+}
+"""The finished runs of the clips that ship (``assets/examples/make``), which hold their true colors, by token."""
 
 
 def picture(name: str, label: str, width: int, **options: Any) -> gr.Image:
@@ -187,14 +171,16 @@ def film(file: Path, name: str, wipe: bool) -> str:
 PALETTE = ["#b5483a", "#d9894a", "#d8b45c", "#6f9a4a", "#3f7f6d", "#4f86b8", "#6f9fd0", "#7a5c8f", "#d6a88f", "#8a6242"]
 """Colors that films need, for clips of which no color is known: brick to sky, skin and wood."""
 
-PAINT = re.compile(r"#[0-9a-f]{6}|keep|erase", re.IGNORECASE)
-"""A color, the mark of pixels to keep, or the eraser."""
+Length = Annotated[float, Field(gt=-10, lt=10)]
 
-MOST_POINTS = 50_000
-"""Most points of all scribbles on a frame."""
+Scribble = tuple[
+    Annotated[str, Field(pattern="^(#[0-9a-fA-F]{6}|keep|erase)$")],
+    Annotated[float, Field(gt=0, lt=1)],
+    Annotated[list[tuple[Length, Length]], Field(min_length=1, max_length=50_000)],
+]
+"""A paint (a color, "keep" for pixels to keep, or "erase"), a radius and points (x, y), all in widths of the frame."""
 
-Scribbles = Sequence[tuple[str, float, Sequence[float]]]
-"""Of one frame: (paint, radius, [x, y, x, y, ...]), all lengths in widths of the frame."""
+ALL_SCRIBBLES = TypeAdapter(dict[NonNegativeInt, list[Scribble]])
 
 
 def brush(name: str) -> gr.HTML:
@@ -218,48 +204,38 @@ def palette_of(image: np.ndarray, count: int = 8) -> list[str]:
     return [f"#{palette[k].tobytes().hex()}" for k in most]
 
 
-def read_scribbles(value: Any) -> dict[int, Scribbles]:
+def read_scribbles(value: Any) -> dict[int, list[Scribble]]:
     """The scribbles that the brush sent, by frame; frames without any are left out.
 
     Raises:
         InputError: it is something else, or too much.
     """
     try:
-        frames = {
-            int(frame): [(str(paint), float(radius), [float(at) for at in points]) for paint, radius, points in lines]
-            for frame, lines in (value or {}).items()
-        }
-        for frame, scribbles in frames.items():
-            for paint, radius, points in scribbles:
-                sound = np.isfinite(points).all() and np.abs(points).max() < 10 and len(points) % 2 == 0
-                if frame < 0 or not sound or not 0 < radius < 1 or not PAINT.fullmatch(paint):
-                    raise ValueError
-    except (TypeError, ValueError, AttributeError, OverflowError):
-        raise InputError("These are no scribbles; paint on the frame.") from None
-    if any(sum(len(points) for _, _, points in scribbles) > 2 * MOST_POINTS for scribbles in frames.values()):
-        raise InputError("That is too much paint for one frame; a few scribbles in each region are enough.")
+        frames = ALL_SCRIBBLES.validate_python(value or {})
+    except ValidationError:
+        raise InputError("These are no scribbles that can be used; paint on the frame.") from None
     return {frame: scribbles for frame, scribbles in frames.items() if scribbles}
 
 
-def painted(scribbles: Scribbles, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def painted(scribbles: Sequence[Scribble], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Scribbles on a frame of ``size`` (H, W): ``(4, H, W)`` uint8, transparent where there is no color, and ``(H, W)``
     bool, the pixels to keep."""
     canvas, keep = np.zeros((*size, 4), np.uint8), np.zeros(size, np.uint8)
     for paint, radius, points in scribbles:
-        path = [np.rint(np.reshape([*points[:2], *points], (-1, 2)) * size[1] * 8).astype(np.int32)]
+        path = [np.rint(np.array([points[0], *points]) * size[1] * 8).astype(np.int32)]
         color = (*bytes.fromhex(paint[1:]), 255) if paint.startswith("#") else (0, 0, 0, 0)
         for layer, value in ((canvas, color), (keep, (paint == "keep",))):
             cv2.polylines(layer, path, False, tuple(map(int, value)), max(1, round(2 * radius * size[1])), shift=3)
     return canvas.transpose(2, 0, 1), keep > 0
 
 
-def patch(frame: np.ndarray, scribbles: Scribbles) -> np.ndarray:
+def patch(frame: np.ndarray, scribbles: Sequence[Scribble]) -> np.ndarray:
     """The new colors of a frame ``(3, H, W)`` uint8, gray or in the colors to be corrected, by scribbles: ``(4, H, W)``
     uint8, transparent where no scribble colors it."""
     return spread(frame, *painted(scribbles, frame.shape[1:]))
 
 
-def preview(frame: np.ndarray, scribbles: Scribbles | None) -> np.ndarray | None:
+def preview(frame: np.ndarray, scribbles: Sequence[Scribble] | None) -> np.ndarray | None:
     """A frame ``(H, W, 3)`` uint8 with the colors that scribbles give it; None without scribbles."""
     if not scribbles:
         return None

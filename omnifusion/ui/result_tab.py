@@ -21,7 +21,7 @@ from omnifusion.settings import CHOICES
 from omnifusion.state import Origin
 from omnifusion.ui import parts
 from omnifusion.ui.live import WORDS, legend
-from omnifusion.ui.parts import HEAVY, LATEST, QUIET, Running, Shared, Updates, film, picture, seconds, slider
+from omnifusion.ui.parts import HEAVY, LATEST, QUIET, Shared, Updates, count, duration, picture, seconds, slider
 from omnifusion.ui.run_tab import show_link
 from omnifusion.ui.session import Visit
 from omnifusion.video import read
@@ -47,8 +47,8 @@ OTHERS = {"gray": "in gray", "original": "original colors"}
 
 def build_film(s: Shared) -> None:
     """Build the film, at the top of the page, and its downloads."""
-    example = parts.EXAMPLES[0]
-    s.film = gr.HTML(film(example.result.folder / "colorized.mp4", example.title, True), elem_id="film")
+    example = next(iter(parts.EXAMPLES.values()))
+    s.film = gr.HTML(show_film(example), elem_id="film")
     s.downloads = gr.HTML(elem_id="downloads")
 
 
@@ -66,11 +66,9 @@ def build_details(s: Shared) -> None:
             s.where = picture("where", "Color source", 160, buttons=buttons)
             s.uncertain = picture("uncertain", "Uncertainty", 160, buttons=buttons)
         s.parts = gr.HTML(elem_id="parts")
-        with gr.Accordion("More downloads, time and memory", open=False):
-            with gr.Row():
-                s.pack = gr.Button("Pack all frames (PNG in a ZIP)", size="sm", elem_id="pack")
-                s.chroma = gr.Button("Export chroma only, 16-bit (for grading)", size="sm", elem_id="chroma")
-            s.stages = gr.Dataframe(headers=["stage", "seconds", "peak MiB"], interactive=False, elem_id="stages")
+        with gr.Accordion("More downloads", open=False), gr.Row():
+            s.pack = gr.Button("Pack all frames (PNG in a ZIP)", size="sm", elem_id="pack")
+            s.chroma = gr.Button("Export chroma only, 16-bit (for grading)", size="sm", elem_id="chroma")
 
 
 def build_compare(s: Shared) -> None:
@@ -81,6 +79,11 @@ def build_compare(s: Shared) -> None:
     s.compared = slider(2, label="Frame", elem_id="comparedframe")
     s.pair = gr.ImageSlider(label="Left | right", interactive=False, elem_id="compared", max_height=480)
     s.table = gr.Dataframe(label="The runs of this visit", interactive=False, elem_id="runs", wrap=True)
+
+
+def show_film(run: RunFolder) -> str:
+    """The film of a run as HTML."""
+    return parts.film(run.folder / "colorized.mp4", run.request.name, True)
 
 
 def gray_of(image: np.ndarray) -> np.ndarray:
@@ -119,24 +122,17 @@ def shares(report: dict[str, Any]) -> list[float]:
     return [report["origin"].get(origin.name.lower(), 0) / pixels for origin in Origin]
 
 
-def duration(report: dict[str, Any]) -> float:
-    """The seconds that a run took."""
-    return float(sum(stage["seconds"] for stage in report["stages"]))
-
-
 def heading(run: RunFolder) -> str:
     """The heading of a run: its settings, scores and warnings."""
-    report = run.report
-    lines = ["### " + escape(run.request.name)]
-    if not report["complete"]:
-        lines[0] += " · **stopped early**, the rest is gray"
-    time = f", {seconds(duration(report))}" if duration(report) else ""
+    report, took = run.report, duration(run.report)
+    early = "" if report["complete"] else " · **stopped early**, the rest is gray"
+    time = f", {seconds(took)}" if took else ""
     origins = zip(WORDS.values(), shares(report), strict=True)
-    lines.append(
-        f"{report['frames']} frame{'s' * (report['frames'] > 1)}, {run.request.settings.preset}{time}. "
-        + ", ".join(f"{100 * share:.0f} % {word}" for word, share in origins)
-        + "."
-    )
+    origin = ", ".join(f"{100 * share:.0f} % {word}" for word, share in origins)
+    lines = [
+        f"### {escape(run.request.name)}{early}",
+        f"{count(report['frames'], 'frame')}, {run.request.settings.preset}{time}. {origin}.",
+    ]
     if report["scores"]:
         scores = " · ".join(f"{metric.upper()} {value:.2f}" for metric, value in report["scores"].items())
         lines.append(
@@ -195,36 +191,33 @@ def wire(s: Shared) -> None:
     """Connect the handlers."""
     service, store = s.service, s.service.store
 
-    def show(display: str, visit: Visit, running: Running, asker: gr.Request) -> Updates:
-        """Show a run, or the visitor's own clip."""
+    def show(display: str, visit: Visit, running: str, asker: gr.Request) -> Updates:
         if display.startswith(parts.CLIP) or not display:
             clip = visit.clip
             return {
-                s.film: gr.HTML(film(clip.film, f"{clip.name}, not colorized yet", False) if clip else "",
+                s.film: gr.HTML(parts.film(clip.film, f"{clip.name}, not colorized yet", False) if clip else "",
                                 visible=clip is not None),
                 s.downloads: "",
                 s.outcome: gr.Column(visible=False),
-                **({} if running.token else {s.link: show_link("", "", asker)}),
+                **({} if running else {s.link: show_link("", "", asker)}),
             }  # fmt: skip
         run = store.open(display)
         last, rounds = run.report["frames"] - 1, last_iteration(run.report)
         frame, own = min(last, max(1, last // 2)), store.has(display)
         return {
-            s.film: gr.HTML(film(run.folder / "colorized.mp4", run.request.name, True), visible=True),
+            s.film: gr.HTML(show_film(run), visible=True),
             s.downloads: downloads(run),
             s.link: show_link(display if own else "", run.request.name, asker),
             s.outcome: gr.Column(visible=True),
             s.heading: heading(run),
             s.result_frame: slider(last + 1, frame),
             s.iteration: slider(rounds + 1, rounds),
-            s.stages: [[stage["name"], stage["seconds"], stage["peak_mib"]] for stage in run.report["stages"]],
             s.pack: gr.Button(visible=(run.folder / "frames").is_dir()),
             s.chroma: gr.Button(visible=run.can_correct),
             **browse(display, frame, rounds),
         }
 
     def browse(display: str, frame: int, iteration: int) -> Updates:
-        """Show a frame of the result after an iteration."""
         run, frame = store.open(display), int(frame)
         then, where, bar = at_iteration(run, frame, int(iteration))
         unsure, image = uncertainty(run, frame), run.frame(frame)
@@ -239,7 +232,6 @@ def wire(s: Shared) -> None:
         return {s.downloads: downloads(run)}
 
     def chroma(display: str) -> Updates:
-        """Make the film of chroma at the first request, and keep it."""
         run = store.open(display)
         if not (run.folder / CHROMA).is_file():
             service.jobs.beside(lambda: run_to_end(export_chroma(run, run.folder / CHROMA)))
@@ -265,7 +257,6 @@ def wire(s: Shared) -> None:
         }
 
     def side_by_side(one: str | None, other: str | None, frame: int) -> Updates:
-        """Show the chosen pair of results at the chosen frame."""
         images = []
         for name in filter(None, (one, other)):
             token, _, what = name.partition("/")
@@ -275,7 +266,7 @@ def wire(s: Shared) -> None:
         return {s.pair: tuple(images) if len(images) == 2 else None}
 
     views = [s.slider, s.then, s.where, s.uncertain, s.parts]
-    result = [s.film, s.downloads, s.link, s.outcome, s.heading, s.stages, s.pack, s.chroma]
+    result = [s.film, s.downloads, s.link, s.outcome, s.heading, s.pack, s.chroma]
     sliders, pair = [s.result_frame, s.iteration], [s.left, s.right, s.compared]
     s.on(s.display.change, show, [s.display, s.visit, s.running], [*result, *sliders, *views], **LATEST)
     s.on([control.input for control in sliders], browse, [s.display, *sliders], views, **LATEST)

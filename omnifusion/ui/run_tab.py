@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from omnifusion.progress import Canceled, InputError
-from omnifusion.run.folder import RunFolder, open_run
+from omnifusion.run.folder import open_run
 from omnifusion.ui import clip_tab, parts, settings_tab
 from omnifusion.ui.jobs import Job
-from omnifusion.ui.live import legend
-from omnifusion.ui.parts import CHANGING, LATEST, QUIET, Running, Shared, Updates, message, picture, seconds
-from omnifusion.ui.session import Visit, receive_run
+from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, count, duration, message, seconds
+from omnifusion.ui.session import Visit, VisitorClip
 
 POLL = 0.5
 """Seconds between updates of a run's progress."""
@@ -44,35 +42,28 @@ def build_bar(s: Shared) -> None:
 
 
 def build_show(s: Shared) -> None:
-    """Build the link of a run, and its progress."""
+    """Build the link of a run, and its pictures while it is at work."""
     s.link = gr.Textbox(interactive=False, buttons=["copy"], elem_id="link", visible=False, max_lines=1)
-    with gr.Column(visible=False, elem_id="live") as s.live:
-        s.after = picture("after", "After this step", 200)
-        with gr.Row(elem_classes="of-pictures"):
-            s.before, s.fresh = picture("before", "Before", 120), picture("mask", "New colors", 120)
-        s.coverage = gr.HTML(elem_id="coverage")
-
-
-def link_to(token: str, asker: gr.Request) -> str:
-    """The address of a run."""
-    return f"{(asker.headers.get('referer') or '').partition('?')[0]}?run={token}"
+    s.live = gr.HTML(elem_id="live")
 
 
 def show_link(token: str, clip: str, asker: gr.Request) -> gr.Textbox:
     """The address of a run of a clip; nothing without a token."""
     label = f"Link to the run of {clip}. Save it, and you can close this page."
-    return gr.Textbox(link_to(token, asker) if token else "", label=label, visible=bool(token))
+    page = (asker.headers.get("referer") or "").partition("?")[0]
+    return gr.Textbox(f"{page}?run={token}" if token else "", label=label, visible=bool(token))
 
 
-def submit(s: Shared, job: Job, visit: Visit) -> Updates:
+def submit(s: Shared, job: Job, clip: VisitorClip) -> Updates:
     """Submit a run of the page."""
     s.service.jobs.submit(job, alone=True)
-    return {s.running: Running(job.token, visit.name)}
+    clip.runs.add(job.token)
+    return {s.running: job.token}
 
 
 def wire(s: Shared) -> None:
     """Connect the handlers."""
-    service, jobs, limits = s.service, s.service.jobs, s.service.limits
+    service, jobs = s.service, s.service.jobs
     controls = list(s.settings.values())
 
     def idle(yes: bool) -> Updates:
@@ -95,58 +86,52 @@ def wire(s: Shared) -> None:
         exemplars = {frame: clip.exemplars[frame] for frame in request.exemplars}
         reuse = [service.store.folder / token for token in runs]
         job = service.color(clip.file, clip.size, request, exemplars, asker, page=True, reuse=reuse)
-        return {**submit(s, job, visit), **painted, s.status: message(sentence)}
+        return {**submit(s, job, clip), **painted, s.status: message(sentence)}
 
-    def begun(running: Running, visit: Visit, asker: gr.Request) -> Updates:
+    def begun(token: str, visit: Visit, asker: gr.Request) -> Updates:
         """Update the page after a run has begun, or the one it waited for has ended."""
-        if not running.token:
+        if not token:
             return idle(True)
-        job = jobs.find(running.token)
-        own_clip = running.clip == visit.name and not (job and job.parent)
+        job = jobs.find(token)
+        elsewhere = not visit.began(token) or (job is not None and job.parent)  # on another clip, or a fix
         return {
             **idle(False),
             s.step3: gr.Accordion(open=False),
-            s.link: show_link(running.token, job.name if job else "this clip", asker),
-            **({s.display: parts.CLIP + running.clip} if own_clip else {}),
+            s.link: show_link(token, job.name if job else "this clip", asker),
+            **({} if elsewhere else {s.display: parts.CLIP + visit.name}),
         }
 
-    def poll(running: Running, visit: Visit, runs: Any, step: int, asker: gr.Request) -> Updates:
-        job, mine = jobs.find(running.token), visit.name == running.clip
+    def poll(token: str, visit: Visit, runs: Any, step: int, asker: gr.Request) -> Updates:
+        job, mine = jobs.find(token), visit.began(token)
         if job is None or job.result.done():
-            return ended(running, job, runs, mine, asker)
+            return ended(token, job, runs, mine, asker)
         job.look()
         name, live, others = "" if mine else f"{job.name}: ", job.live, jobs.unfinished()
         if not job.began and (ahead := others.index(job) if job in others else 0):
-            waiting = f"{ahead} run{'s' * (ahead > 1)} ahead of yours; it starts automatically."
-            return {s.progress: message(name + waiting)}
+            return {s.progress: message(f"{name}{count(ahead, 'run')} ahead of yours; it starts automatically.")}
         if job.stopped:
             return {s.progress: message(name + STOPPING)}
-        updates: Updates = {s.step: live.number, s.progress: live.html(name)}
-        pictures = live.pictures() if mine and live.number != step else {}
-        if pictures:
-            updates |= {s.live: gr.Column(visible=True), s.coverage: legend(live.shares)}
-            updates |= {s.before: pictures.get("before"), s.fresh: pictures.get("mask")}
-            updates[s.after] = gr.Image(pictures.get("after"), label=f"After this step: {live.caption}")
-        return updates
+        pictures = {s.live: live.figures()} if mine and live.number != step else {}
+        return {s.step: live.number, s.progress: live.progress(name), **pictures}
 
-    def ended(running: Running, job: Job | None, runs: Any, mine: bool, asker: gr.Request) -> Updates:
-        updates: Updates = {s.running: Running(), s.live: gr.Column(visible=False), **idle(True)}
-        if not service.store.has(running.token):
+    def ended(token: str, job: Job | None, runs: Any, mine: bool, asker: gr.Request) -> Updates:
+        updates: Updates = {s.running: "", s.live: "", **idle(True)}
+        if not service.store.has(token):
             why = (job and job.why) or "The run was canceled before anything was colored."
             if job and job.error and not isinstance(job.error, Canceled):
                 why = parts.in_words(job.error)
             return {**updates, s.link: show_link("", "", asker), s.status: message(why, "alert")}
-        run = service.store.open(running.token)
-        updates[s.runs] = (*(token for token in runs if token != run.token), run.token)
+        run = service.store.open(token)
+        updates[s.runs] = (*(other for other in runs if other != token), token)
         if mine:
             sentence = f"{_ending(run.report)} {job.why if job else ''}".strip()
-            return {**updates, s.display: run.token, s.status: message(sentence)}
-        anchor = f'<a href="{escape(link_to(run.token, asker))}" target="_blank">Open its result</a>'
-        return {**updates, s.status: message(f"{escape(run.request.name)} is finished. {anchor}", escaped=True)}
+            return {**updates, s.display: token, s.status: message(sentence)}
+        link = f' <a href="?run={token}" target="_blank">Open its result</a>'
+        return {**updates, s.status: message(f"{run.request.name} is finished.", more=link)}
 
-    def cancel(running: Running) -> Updates:
+    def cancel(token: str) -> Updates:
         """Stop after the current step, and keep what is done."""
-        if (job := jobs.find(running.token)) is not None:
+        if (job := jobs.find(token)) is not None:
             job.stop(keep=True)
         return {s.cancel: gr.Button(interactive=False), s.progress: message(STOPPING)}
 
@@ -154,25 +139,21 @@ def wire(s: Shared) -> None:
         """Show the run of the link, if any, by which the page was opened; it may still be at work."""
         token = str(dict(asker.query_params or {}).get("run", ""))
         if not token:
-            return {s.display: parts.EXAMPLES[0].name}
+            return {s.display: next(iter(parts.EXAMPLES))}
         job = jobs.find(token)
         if job is None or job.result.done():
             run = service.store.open(token)
-            return {**give(visit, run), s.display: token, s.runs: (token,), s.status: message(_ending(run.report))}
+            sentence = message(_ending(run.report))
+            return {**clip_tab.take_run(s, visit, run), s.display: token, s.runs: (token,), s.status: sentence}
         run = service.store.open(job.parent) if job.parent else open_run(job.folder)
-        return {**give(visit, run), s.running: Running(token, visit.name), s.status: message("Still running.")}
-
-    def give(visit: Visit, run: RunFolder) -> Updates:
-        visit.exchange(receive_run(run, limits, service.store.visits))
-        frames = run.request.frames or limits.frames
-        return {**clip_tab.view(s, visit, frames), **settings_tab.restore(s, run.request)}
+        updates = clip_tab.take_run(s, visit, run)
+        visit.require().runs.add(token)
+        return {**updates, s.running: token, s.status: message("Still running.")}
 
     bar = [s.run, s.go, s.undo, s.cancel, s.timer, s.progress, s.link, s.display]
-    live = [s.live, s.before, s.fresh, s.after, s.coverage]
-    polled = [*bar, *live, s.running, s.runs, s.step]
     s.taking(s.run.click, start, [s.visit, s.runs, s.brush, s.fixbrush, *controls], [s.running, *s.tied])
-    s.on(s.running.change, begun, [s.running, s.visit], [*bar, s.step3], **CHANGING)
-    s.on(s.timer.tick, poll, [s.running, s.visit, s.runs, s.step], polled, **CHANGING)
+    s.on(s.running.change, begun, [s.running, s.visit], [*bar, s.step3])
+    s.on(s.timer.tick, poll, [s.running, s.visit, s.runs, s.step], [*bar, s.live, s.running, s.runs, s.step])
     s.on(s.cancel.click, cancel, [s.running], [s.cancel, s.progress], **LATEST)
     opened = s.taking(s.page.load, open_link, [s.visit], [*s.steps, *controls, s.running, s.display, s.runs])
     opened.then(None, js=SHOW_FILM, **QUIET)
@@ -183,5 +164,6 @@ def _ending(report: dict[str, Any]) -> str:
     """The outcome of a run, in a sentence."""
     if corrections := report.get("corrections"):
         return f"Fixed in {len(corrections[-1]['changed_frames'])} frames; all other pixels are unchanged."
-    total = seconds(sum(stage["seconds"] for stage in report["stages"]))
-    return f"Finished in {total}." if report["complete"] else "Stopped. What was colored so far is kept."
+    if not report["complete"]:
+        return "Stopped. What was colored so far is kept."
+    return f"Finished in {seconds(duration(report))}."

@@ -1,4 +1,4 @@
-"""A visitor's inputs: a clip and colored frames of it, checked as soon as they are given."""
+"""A visitor's inputs: a clip and colored frames of it, checked as soon as they arrive."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
 from omnifusion.run.folder import RunFolder, exemplar_name
 from omnifusion.state import Video
+from omnifusion.ui.parts import count
 from omnifusion.ui.store import Limits
 from omnifusion.video import is_gray, read, read_image, write, write_image
 
@@ -30,12 +31,12 @@ class VisitorClip:
 
     Attributes:
         file: the clip, in a folder of its own.
-        name: what the visitor calls the clip.
         frames, size: of the clip as far as it is used, (H, W).
         color: whether it holds colors.
         cuts: the frames at which shots begin.
         exemplars: frame -> file of its colored picture.
         versions: a frame, and files of what the built-in model suggests for it.
+        runs: the tokens of the runs that were begun on it.
     """
 
     file: Path
@@ -46,6 +47,7 @@ class VisitorClip:
     cuts: tuple[int, ...]
     exemplars: dict[int, Path] = field(default_factory=dict)
     versions: tuple[int, tuple[Path, ...]] = (0, ())
+    runs: set[str] = field(default_factory=set)
 
     @property
     def film(self) -> Path:
@@ -64,7 +66,7 @@ class VisitorClip:
     def about(self, most: int) -> str:
         """Facts that its visitor should know at once; at most ``most`` frames of a clip are used."""
         (h, w), places = self.size, " and ".join(", ".join(map(str, self.cuts)).rsplit(", ", 1))
-        parts = [f"{self.name}: {self.frames} frame{'s' * (self.frames > 1)}, {w} x {h}."]
+        parts = [f"{self.name}: {count(self.frames, 'frame')}, {w} x {h}."]
         if self.frames == most:
             parts.append(f"Only the first {most} frames of longer clips are used.")
         if self.color:
@@ -114,8 +116,12 @@ class Visit:
 
     @property
     def mark(self) -> str:
-        """Changes whenever the visitor has given something else."""
+        """Changes with the clip and its exemplars."""
         return f"{self.name} {sorted(self.clip.exemplars) if self.clip else ''}"
+
+    def began(self, token: str) -> bool:
+        """Whether a run was begun on the clip."""
+        return self.clip is not None and token in self.clip.runs
 
     def require(self) -> VisitorClip:
         """The clip.

@@ -16,21 +16,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from omnifusion.progress import run_to_end
 from omnifusion.run import pipeline
-from omnifusion.run.folder import RunRequest
+from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.settings import choose
-from omnifusion.ui.parts import EXAMPLE_FOLDER, EXAMPLES, Example
+from omnifusion.ui.parts import EXAMPLE_FOLDER, EXAMPLES
 
 KEPT = ("colorized.mp4", "origin.mp4", "report.json", "request.json")
 """Small enough to ship, as the origins are; the frames and their colors are not."""
 
 
-def color(example: Example, preset: str, frames: int) -> None:
+def color(example: RunFolder, preset: str, frames: int) -> None:
     """Run one example and replace its result."""
-    target = EXAMPLE_FOLDER / "results" / example.name
+    target = EXAMPLE_FOLDER / "results" / example.token
     with tempfile.TemporaryDirectory() as folder:
-        asked = RunRequest(example.title, choose(preset), frames)
+        asked = RunRequest(example.request.name, choose(preset), frames)
         steps = pipeline.color(pipeline.begin(Path(folder) / "run", asked, {}, example.clip))
-        bar = tqdm(desc=example.name, bar_format="{desc} {elapsed} {postfix}")
+        bar = tqdm(desc=example.token, bar_format="{desc} {elapsed} {postfix}")
         stored = run_to_end(steps, lambda step: bar.set_postfix_str(f"{step.stage} {step.done:.0%} {step.message}"))
         bar.close()
         shutil.rmtree(target, ignore_errors=True)
@@ -38,7 +38,7 @@ def color(example: Example, preset: str, frames: int) -> None:
         for name in KEPT:
             shutil.copyfile(stored.folder / name, target / name)
         np.savez_compressed(target / "origin.npz", origin=stored.origin().astype(np.int16))
-        print(example.name, replace(stored, folder=target).report["scores"])
+        print(example.token, replace(stored, folder=target).report["scores"])
 
 
 def main() -> None:
@@ -48,8 +48,8 @@ def main() -> None:
     args.add_argument("--preset", default="draft", help="draft (default), standard or paper")
     args.add_argument("--frames", type=int, default=24, help="frames of each clip")
     given = args.parse_args()
-    for example in EXAMPLES:
-        if not given.names or example.name in given.names:
+    for example in EXAMPLES.values():
+        if not given.names or example.token in given.names:
             color(example, given.preset, given.frames)
 
 
