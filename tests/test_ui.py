@@ -25,8 +25,7 @@ from omnifusion.ui import make_service, parts, result_tab, settings_tab, zerogpu
 from omnifusion.ui.live import Live
 from omnifusion.ui.parts import ENDPOINT_OPTIONS, EXAMPLES, in_words, message
 from omnifusion.ui.service import Service
-from omnifusion.ui.session import Visit, receive_file, receive_run
-from omnifusion.ui.store import Limits, Store
+from omnifusion.ui.store import Limits, Store, Visit, receive_file, receive_run
 from omnifusion.video import read, write, write_image
 
 
@@ -252,7 +251,7 @@ def test_links_expire_and_lead_nowhere_else(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused_and_told_what_would(service: Service) -> None:
-    service = replace(service, limits=replace(service.limits, seconds=300, mib=2500))
+    service = replace(service, limits=service.limits.model_copy(update={"seconds": 300, "mib": 2500}))
     assert 0 < service.longest(PRESETS["draft"], 8, (216, 384)) <= 300
     with pytest.raises(InputError, match=r"would take about .* it would fit with preset (standard|draft)"):
         service.longest(choose("paper", steps=1000), 5, (96, 128))

@@ -11,8 +11,7 @@ from omnifusion.ui import api, clip_tab, fix_tab, guards, result_tab, run_tab, s
 from omnifusion.ui.jobs import Jobs
 from omnifusion.ui.parts import ASSETS, Shared, text
 from omnifusion.ui.service import Service
-from omnifusion.ui.session import Visit
-from omnifusion.ui.store import Limits, Store
+from omnifusion.ui.store import Limits, Store, Visit
 
 PAPER = "https://openaccess.thecvf.com/ACCV2024"
 
@@ -76,7 +75,7 @@ def serve(service: Service, share: bool = False, mcp: bool = False) -> None:
         theme=gr.themes.Base(**hues, **fonts, radius_size="sm"),
         css_paths=[ASSETS / "page.css"],
         head=text("head.html"),
-        allowed_paths=[str(limits.results), str(ASSETS / "examples")],
+        allowed_paths=[str(service.store.folder), str(ASSETS / "examples")],
         max_file_size=f"{limits.megabytes}mb",
         share=share,
         mcp_server=mcp,

@@ -26,8 +26,7 @@ from omnifusion.video import read, read_image
 
 Answer = tuple[str, str, dict[str, Any]]
 
-POLL = 0.1
-"""Seconds between checks whether a run has ended."""
+POLL = 0.1  # seconds between checks whether a run has ended
 
 
 def offer(service: Service) -> None:
@@ -64,7 +63,7 @@ def offer(service: Service) -> None:
             the clip, tinted by where every color came from (MP4)
             the report; its "token" opens the result again
         """
-        settings = _settings(preset, prior, steps, eta=eta, seed=seed)
+        settings = _settings(preset, prior=prior, eta=eta, steps=steps, seed=seed)
         count, size = await asyncio.to_thread(probe, service, video, frames)
         pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
         run = RunRequest(Path(video).name, settings, count, tuple(pictures))
@@ -126,7 +125,7 @@ def offer(service: Service) -> None:
         Returns:
             "frames" that would be colored, "seconds", memory in "mib", and whether a run "fits" this machine
         """
-        settings = _settings(preset, prior, steps)
+        settings = _settings(preset, prior=prior, steps=steps)
         count, size = probe(service, video, frames)
         expected = expect(settings, count, size)
         numbers = {"frames": count, "seconds": round(expected.seconds), "mib": round(expected.mib)}
@@ -147,7 +146,7 @@ def offer(service: Service) -> None:
 
     with gr.Row(visible=False):
         for function in (colorize, estimate, result, correct):
-            _add(function, **({"concurrency_limit": None} if inspect.iscoroutinefunction(function) else HEAVY))
+            _add(function, **({} if inspect.iscoroutinefunction(function) else HEAVY))
 
 
 def _add(function: Callable[..., Any], **queue: Any) -> None:
@@ -172,11 +171,7 @@ def _add(function: Callable[..., Any], **queue: Any) -> None:
 
 
 def probe(service: Service, video: str | None, frames: int | None = None) -> tuple[int, tuple[int, int]]:
-    """How many frames of a clip a run would take, and their size (H, W).
-
-    Raises:
-        InputError: there is no clip, or it is not a video.
-    """
+    """How many frames of a clip a run would take, and their size (H, W); InputError if it is no video."""
     if not video:
         raise InputError("There is no clip; give one as video.")
     if frames is not None and frames < 1:
@@ -205,10 +200,10 @@ async def _outcome(service: Service, job: Job) -> Answer:
     return _answer(run)
 
 
-def _settings(preset: str | None, prior: str | None, steps: int | None, **others: Any) -> Settings:
-    prior = prior or "bundled"
-    zerogpu.check_prior(prior)
-    return choose(preset or "draft", prior=prior, steps=steps, **others)
+def _settings(preset: str | None, **others: Any) -> Settings:
+    settings = choose(preset or "draft", **others)
+    zerogpu.check_prior(settings.prior)
+    return settings
 
 
 def _answer(run: RunFolder) -> Answer:

@@ -17,11 +17,10 @@ from omnifusion.progress import InputError, run_to_end
 from omnifusion.run.folder import RunFolder
 from omnifusion.ui import parts, settings_tab
 from omnifusion.ui.parts import CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, count, message, offer
-from omnifusion.ui.session import Visit, VisitorClip, receive_file, receive_run
+from omnifusion.ui.store import Visit, VisitorClip, receive_file, receive_run
 from omnifusion.video import read_image, write_image
 
-VERSIONS = 3
-"""How many suggestions the built-in model makes of a frame."""
+VERSIONS = 3  # how many suggestions the built-in model makes of a frame
 
 
 def build(s: Shared) -> None:
@@ -111,11 +110,7 @@ def exemplars(s: Shared, visit: Visit) -> Updates:
 
 
 def take_scribbles(clip: VisitorClip, value: Any) -> str:
-    """Take the scribbles that the brush sent as exemplars of their frames; returns that in words, "" without any.
-
-    Raises:
-        InputError: some cannot be used.
-    """
+    """Take the scribbles that the brush sent as exemplars of their frames; returns that in words, "" without any."""
     frames = {frame: lines for frame, lines in parts.read_scribbles(value).items() if frame < clip.frames}
     for frame, scribbles in frames.items():
         clip.attach(frame, parts.patch(without_color(clip.frame(frame)), scribbles))

@@ -15,7 +15,7 @@ from omnifusion.run.folder import RunFolder
 from omnifusion.ui import parts
 from omnifusion.ui.parts import CLIP, HEAVY, LATEST, Shared, Updates, message, offer
 from omnifusion.ui.run_tab import submit
-from omnifusion.ui.session import Visit
+from omnifusion.ui.store import Visit
 from omnifusion.video import read_image
 
 HOW = "Paint over what is wrong in any frame. The same thing changes in every frame; nothing else does."
@@ -45,7 +45,6 @@ def wire(s: Shared) -> None:
     service = s.service
 
     def show(display: str) -> Updates:
-        """Show another run."""
         if display.startswith(CLIP) or not display:
             return {s.step4: gr.Accordion(visible=False), s.fixbrush: gr.HTML({})}
         run, own = service.store.open(display), service.store.has(display)
@@ -69,12 +68,10 @@ def wire(s: Shared) -> None:
         return {**over(service.store.open(display), int(frame)), **preview(display, frame, scribbles)}
 
     def preview(display: str, frame: int, scribbles: Any) -> Updates:
-        """Preview the frame that was just painted on."""
         painted = parts.read_scribbles(scribbles).get(int(frame))
         return {s.fixed: parts.preview(service.store.open(display).frame(int(frame)), painted)}
 
     def advise(display: str) -> Updates:
-        """Show where another frame, or a scribble, would help most."""
         run = service.store.open(display)
         h, w = run.report["working_size"]
         state = run.state(torch.zeros(run.report["frames"], 1, h, w))
@@ -94,7 +91,6 @@ def wire(s: Shared) -> None:
         return {s.fixframe: frame, **seek(display, frame, scribbles)}
 
     def fix(display: str, frame: int, scribbles: Any, visit: Visit, path: str | None, asker: gr.Request) -> Updates:
-        """Correct the displayed run; the result is a run of its own."""
         run, patches = service.store.open(display), dict[int, np.ndarray]()
         for index, painted in parts.read_scribbles(scribbles).items():
             if index < run.report["frames"]:

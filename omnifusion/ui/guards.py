@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import logging
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -17,7 +14,6 @@ import gradio as gr
 import httpx
 import safehttpx
 from gradio.route_utils import FnIndexInferError
-from gradio.utils import get_upload_folder
 from PIL import Image
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -31,12 +27,8 @@ from omnifusion.ui.parts import ASSETS, ENDPOINT_OPTIONS, PAGE_OPTIONS, in_words
 
 log = logging.getLogger(__name__)
 
-BODY_MIB = 4
-"""Largest body of a request that is not an upload."""
-
-STREAM = re.compile(r"/gradio_api/(?:queue/data|call/(?:v2/)?[^/]+/([^/]+))")
-"""The paths of streams of answers."""
-
+BODY_MIB = 4  # largest body of a request that is not an upload
+STREAM = re.compile(r"/gradio_api/(?:queue/data|call/(?:v2/)?[^/]+/([^/]+))")  # the paths of streams of answers
 LOCAL = ["localhost", "127.0.0.1", "[::1]"]
 
 listening: Counter[str] = Counter()
@@ -52,7 +44,7 @@ class Page(gr.Blocks):
         inputs = [*inputs, *(component.value for component in block_fn.inputs[len(inputs) :])]
         for k, (component, value) in enumerate(zip(block_fn.inputs, inputs, strict=False)):
             if (advice := _wrong_kind(component, value)) is not None:
-                raise InputError(f"{component.label} is {_brief(value)}; {advice}.")
+                raise InputError(f"{component.label} is {value!r:.40}; {advice}.")
             if isinstance(component, gr.Slider) and value is not None:
                 now = state[component._id] if state is not None and component._id in state else component
                 inputs[k] = min(max(value, now.minimum), now.maximum)
@@ -63,8 +55,10 @@ class Page(gr.Blocks):
             if isinstance(error.__cause__, Image.DecompressionBombError):
                 most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
                 raise InputError(f"The picture has more than {most:.0f} million pixels; make it smaller.") from error
-            raise InputError("What was given cannot be read: a file has to be whole and of a common kind, an address "
-                             "public and what it leads to no larger than an upload may be.") from error  # fmt: skip
+            raise InputError(
+                "What was given cannot be read: a file has to be uploaded here, whole and of a common kind, an address "
+                "public and what it leads to no larger than an upload may be."
+            ) from error
 
     async def process_api(self, block_fn: Any, *args: Any, **kw: Any) -> dict[str, Any]:
         """See ``gr.Blocks``."""
@@ -82,24 +76,13 @@ def _wrong_kind(component: Any, value: Any) -> str | None:
         return None
     if isinstance(component, gr.Number | gr.Slider):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if number and abs(value) < 1e300 and not math.isnan(value) else "give a number"
+        return None if number and abs(value) < 1e300 else "give a number"
     if isinstance(component, gr.Textbox):
         return None if isinstance(value, str) else "give a text"
     if isinstance(component, gr.Video | gr.Image):
-        path = value.get("path") if isinstance(value, dict) else None
-        if not isinstance(path, str) or "\0" in path:
-            return "give a file that was uploaded here"
-        if not path.startswith(("http://", "https://")):
-            uploaded = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
-            return None if uploaded else "give a file that was uploaded here"
+        file = isinstance(value, dict) and isinstance(value.get("path"), str)
+        return None if file else "give a file that was uploaded here"
     return None
-
-
-def _brief(value: Any) -> str:
-    try:
-        return f"{value!r:.40}"
-    except ValueError:  # a whole number of more digits than Python writes
-        return "a very long number"
 
 
 class Guard:
@@ -195,24 +178,14 @@ class BoundedDownloads(httpx.AsyncBaseTransport):
         request.headers["Accept-Encoding"] = "identity"
         address = await safehttpx.async_validate_url(request.url.host)
         response = await safehttpx.AsyncSecureTransport(address).handle_async_request(request)
-        if "content-encoding" in response.headers:
-            raise httpx.DecodingError("packed answers are not taken", request=request)
-        return httpx.Response(
-            response.status_code, headers=response.headers, stream=_Bounded(response.stream, self.most)
-        )
-
-
-class _Bounded(httpx.AsyncByteStream):
-    def __init__(self, stream: Any, most: int) -> None:
-        self.stream, self.most = stream, most
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        count = 0
-        async for part in self.stream:
-            count += len(part)
-            if count > self.most:
-                raise httpx.ReadError(f"more than {self.most >> 20} MiB")
-            yield part
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
+        content = bytearray()
+        try:
+            if "content-encoding" in response.headers:
+                raise httpx.DecodingError("packed answers are not taken", request=request)
+            async for part in response.aiter_raw():
+                content += part
+                if len(content) > self.most:
+                    raise httpx.ReadError(f"more than {self.most >> 20} MiB")
+        finally:
+            await response.aclose()
+        return httpx.Response(response.status_code, headers=response.headers, content=bytes(content))

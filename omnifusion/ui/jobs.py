@@ -5,7 +5,6 @@ The client (page, endpoint, MCP tool) looks at its job now and then. A job that 
 
 from __future__ import annotations
 
-import contextvars
 import ctypes
 import gc
 import logging
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WAITING = 64
-"""Most waiting jobs, of all visitors together, and most ended ones whose outcome is still known."""
+WAITING = 64  # most waiting jobs, of all visitors together, and most ended ones whose outcome is still known
 
 
 @dataclass(eq=False)
@@ -40,16 +39,12 @@ class Job:
         folder: of the run; its name is the token that the run's link carries. Removed if the run fails.
         work: makes the run in it.
         seconds: longest time it may compute.
-        patience: seconds for which it continues after the last look at it.
-        keep: whether what is done by then is kept.
+        patience: seconds for which it continues after the last look at it; then it ends, ``keep`` what is done or not.
         visitor, session: whose it is: an address, and the page or the program's connection that asked.
         name: of the clip.
         parent: token of the run that it corrects, or "".
         why: the sentence that says why it ended before its time, or "".
-        live: what a page shows of it meanwhile.
-        result: how it ended.
         began: when it began to compute; 0 while it waits.
-        context: that of the request, by which a ZeroGPU Space knows its visitors.
     """
 
     folder: Path
@@ -67,7 +62,7 @@ class Job:
     began: float = 0.0
     stopped: Literal["", "keep", "drop"] = ""
     _seen: float = field(default_factory=time.monotonic)
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    context: Context = field(default_factory=copy_context)  # by which a ZeroGPU Space knows its visitors
 
     @property
     def token(self) -> str:
@@ -133,14 +128,8 @@ class Jobs:
         self._lock = threading.RLock()
 
     def submit(self, job: Job, alone: bool = False) -> None:
-        """Queue a job, which begins by itself when its turn has come.
-
-        Args:
-            alone: its session may have no other.
-
-        Raises:
-            InputError: this session has one already, or this visitor or all have too many.
-        """
+        """Queue a job, which begins by itself when its turn has come. InputError if this visitor or all have too many,
+        or the job has to be its session's only one and is not."""
         with self._lock:
             others = self.unfinished()
             own = sum(other.visitor == job.visitor for other in others)
@@ -184,11 +173,7 @@ class Jobs:
         return self._jobs.get(token)
 
     def beside(self, work: Callable[[], T]) -> T:
-        """Do a short piece of work in the place of a run, and return its result.
-
-        Raises:
-            InputError: a run is at work.
-        """
+        """Do a short piece of work in the place of a run, and return its result; InputError if a run is at work."""
         if self.unfinished():
             raise InputError("A run is going on here, and this would have to wait for it. Try again afterwards.")
         return self._pool.submit(work).result()

@@ -199,17 +199,12 @@ def on_frame(image: np.ndarray, frame: int, palette: Sequence[str], **value: Any
 def palette_of(image: np.ndarray, count: int = 8) -> list[str]:
     """The colors of a picture ``(H, W, 3)`` uint8, most frequent first."""
     reduced = Image.fromarray(image).convert("RGB").resize((160, 120), Image.Resampling.NEAREST).quantize(count)
-    palette = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
-    most = np.argsort(-np.bincount(np.asarray(reduced).ravel(), minlength=count))[:count]
-    return [f"#{palette[k].tobytes().hex()}" for k in most]
+    colors, counts = np.unique(np.reshape(reduced.convert("RGB"), (-1, 3)), axis=0, return_counts=True)
+    return [f"#{color.tobytes().hex()}" for color in colors[np.argsort(-counts)]]
 
 
 def read_scribbles(value: Any) -> dict[int, list[Scribble]]:
-    """The scribbles that the brush sent, by frame; frames without any are left out.
-
-    Raises:
-        InputError: it is something else, or too much.
-    """
+    """The scribbles that the brush sent, by frame, where there are any; InputError if it is something else."""
     try:
         frames = ALL_SCRIBBLES.validate_python(value or {})
     except ValidationError:

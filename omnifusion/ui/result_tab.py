@@ -23,7 +23,7 @@ from omnifusion.ui import parts
 from omnifusion.ui.live import WORDS, legend
 from omnifusion.ui.parts import HEAVY, LATEST, QUIET, Shared, Updates, count, duration, picture, seconds, slider
 from omnifusion.ui.run_tab import show_link
-from omnifusion.ui.session import Visit
+from omnifusion.ui.store import Visit
 from omnifusion.video import read
 from omnifusion.visualize import overlay, stretch
 
@@ -36,10 +36,8 @@ DOWNLOADS = {
     FRAMES: "All frames (ZIP)",
     CHROMA: "Chroma, 16-bit (MKV)",
 }
-"""The files that a visitor may download, and their labels."""
 
-UNCERTAIN = (213, 94, 0)
-"""Vermilion of Okabe and Ito's palette: full uncertainty."""
+UNCERTAIN = (213, 94, 0)  # vermilion of Okabe and Ito's palette: full uncertainty
 
 OTHERS = {"gray": "in gray", "original": "original colors"}
 """What a run can be compared with besides other runs, named by the run's token, a slash and the key."""
@@ -108,7 +106,7 @@ def at_iteration(run: RunFolder, frame: int, iteration: int) -> tuple[np.ndarray
 
 
 def uncertainty(run: RunFolder, frame: int) -> np.ndarray | None:
-    """A frame in gray, redder where its colors are less certain; None if confidence is not stored."""
+    """A frame in gray, redder where its colors are less certain; None if the run does not hold that."""
     if not run.can_correct:
         return None
     sure, gray = run.colors(frame)["confidence"].float().numpy(), gray_of(run.frame(frame)).astype(np.float32)

@@ -11,10 +11,9 @@ from omnifusion.run.folder import open_run
 from omnifusion.ui import clip_tab, parts, settings_tab
 from omnifusion.ui.jobs import Job
 from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, count, duration, message, seconds
-from omnifusion.ui.session import Visit, VisitorClip
+from omnifusion.ui.store import Visit, VisitorClip
 
-POLL = 0.5
-"""Seconds between updates of a run's progress."""
+POLL = 0.5  # seconds between updates of a run's progress
 
 PENDING = (
     "You have painted over the result, and that is not applied yet. Press “Fix this” to apply it, or clear the paint "
@@ -67,7 +66,6 @@ def wire(s: Shared) -> None:
     controls = list(s.settings.values())
 
     def idle(yes: bool) -> Updates:
-        """Enable or disable the start of another run."""
         return {
             **{button: gr.Button(interactive=yes) for button in (s.run, s.go, s.undo)},
             s.cancel: gr.Button(visible=not yes, interactive=True),
@@ -130,7 +128,6 @@ def wire(s: Shared) -> None:
         return {**updates, s.status: message(f"{run.request.name} is finished.", more=link)}
 
     def cancel(token: str) -> Updates:
-        """Stop after the current step, and keep what is done."""
         if (job := jobs.find(token)) is not None:
             job.stop(keep=True)
         return {s.cancel: gr.Button(interactive=False), s.progress: message(STOPPING)}

@@ -27,17 +27,10 @@ from omnifusion.ui.parts import seconds
 from omnifusion.ui.store import Limits, Store
 from omnifusion.video import read_image
 
-LEAST_SIDE = 16
-"""Shorter side in pixels that the tracker needs at the working size."""
-
-GRACE, MARGIN = 300.0, 5.0
-"""A run may take GRACE seconds, or MARGIN times the estimate if that is more: the machine may be busy."""
-
-PROGRAM_PATIENCE = 5.0
-"""Seconds for which a program's run continues after the program stopped listening, or if it never listened."""
-
-PARENT = "parent.txt"
-"""The file with the token of the run that a run corrects."""
+LEAST_SIDE = 16  # shorter side in pixels that the tracker needs at the working size
+GRACE, MARGIN = 300.0, 5.0  # seconds, and times the estimate, that a run may take: the larger; the machine may be busy
+PROGRAM_PATIENCE = 5.0  # seconds for which a program's run continues while the program does not listen
+PARENT = "parent.txt"  # the file with the token of the run that a run corrects
 
 
 def warm_up() -> None:
@@ -66,11 +59,8 @@ class Service:
         return expected.seconds <= self.limits.seconds and expected.mib <= self.memory_mib
 
     def longest(self, settings: Settings, frames: int, size: tuple[int, int]) -> float:
-        """Seconds that a run on ``frames`` frames of ``size`` (H, W) may take.
-
-        Raises:
-            InputError: it is expected to take more than the owner allows; says what would fit.
-        """
+        """Seconds that a run on ``frames`` frames of ``size`` (H, W) may take; InputError, which says what would fit,
+        if it is expected to take more than the owner allows."""
         height, width = size
         if min(fit_size(size, settings.max_side)) < LEAST_SIDE:
             raise InputError(
@@ -109,16 +99,13 @@ class Service:
         self, clip: Path, size: tuple[int, int], request: RunRequest, exemplars: Mapping[int, Path], asker: gr.Request,
         page: bool = False, reuse: Sequence[Path] = (),
     ) -> Job:  # fmt: skip
-        """A job that colors a clip, still to be submitted.
+        """A job that colors a clip, still to be submitted; InputError if it would take too much, or cannot begin.
 
         Args:
             size: of the clip's frames, (H, W).
             exemplars: frame -> file of its colored picture.
             page: a run of the page continues long after the last look at it, and after a restart of the server.
             reuse: folders of earlier runs on the same clip.
-
-        Raises:
-            InputError: it would take too much, the disk is full, or a picture is gone.
         """
         longest = self.longest(request.settings, request.frames or self.limits.frames, size)
         pictures = {frame: read_image(path, alpha=True) for frame, path in exemplars.items()}

@@ -17,10 +17,9 @@ from omnifusion.run.folder import RunRequest
 from omnifusion.settings import CHOICES, PRESETS, Settings
 from omnifusion.ui import zerogpu
 from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, seconds
-from omnifusion.ui.session import Visit, VisitorClip
+from omnifusion.ui.store import Visit, VisitorClip
 
-USUAL = (24, (240, 427))
-"""Frames and size that are assumed before a clip is given."""
+USUAL = (24, (240, 427))  # frames and size that are assumed before there is a clip
 
 UNUSED = "Not used by this run: the colors of your frame reach everywhere without diffusion."
 
@@ -85,11 +84,7 @@ def restore(s: Shared, request: RunRequest) -> Updates:
 
 
 def read(s: Shared, clip: VisitorClip, values: Sequence[Any]) -> RunRequest:
-    """The visitor's request by the ``values`` of the controls.
-
-    Raises:
-        InputError: a value that cannot be used.
-    """
+    """The visitor's request by the ``values`` of the controls; InputError if one cannot be used."""
     named = dict(zip(s.settings, values, strict=True))
     settings = Settings.from_mapping(named)
     zerogpu.check_prior(settings.prior)
@@ -111,7 +106,7 @@ def wire(s: Shared) -> None:
     service, limits, controls = s.service, s.service.limits, list(s.settings.values())
 
     def cost(visit: Visit, *values: Any) -> Updates:
-        """Show what the run and each preset would cost, and which settings it would not use; changes no value."""
+        """Show what the run and each preset would cost, and which settings it would not use; change no value."""
         if (clip := visit.clip) is None:
             return {s.estimate: "", s.fit: gr.Button(visible=False), s.step3: gr.Accordion(label="3 · Settings")}
         request = read(s, clip, values)
@@ -136,7 +131,6 @@ def wire(s: Shared) -> None:
         }
 
     def fit(visit: Visit, *values: Any) -> Updates:
-        """Choose the least changed settings that fit."""
         clip = visit.require()
         request = read(s, clip, values)
         fitting = service.that_fits(request.settings, request.frames or 1, clip.size)

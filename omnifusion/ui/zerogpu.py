@@ -33,15 +33,11 @@ TITLES = {"bundled": "built-in", "sd15": "Stable Diffusion v1.5", "sd20": "Stabl
 DOWNLOADS = {"bundled": "nothing", "sd15": "4.3 GB", "sd20": "5.2 GB"}
 """What the priors are called, and how large their weights are in single precision."""
 
-RUN = 90.0
-"""Most seconds of GPU that a run asks for in all its calls."""
-START = 3.0
-"""Seconds from the call to its first work: a process is forked, the weights move to the GPU."""
-TOGETHER = 6
-"""Most frames that are filled by a call."""
+RUN = 90.0  # most seconds of GPU that a run asks for in all its calls
+START = 3.0  # seconds from the call to its first work: a process is forked, the weights move to the GPU
+TOGETHER = 6  # most frames that are filled by a call
 
-_loaded: dict[str, Components] = {}
-"""By prior: the weights, loaded at start-up."""
+_loaded: dict[str, Components] = {}  # by prior: the weights, loaded at start-up
 
 
 def duration(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None = None) -> int:
@@ -58,11 +54,7 @@ def fill(tasks: Sequence[FillTask], settings: Settings, text: Tensor | None) -> 
 
 
 class Calls:
-    """The stage "inpaint" of one run: GPU calls as long as they are granted, the bundled prior from then on.
-
-    Args:
-        call: ``fill``, or a substitute.
-    """
+    """The stage "inpaint" of one run: GPU calls of ``fill`` as long as they are granted, then the bundled prior."""
 
     def __init__(self, call: Callable[..., Iterator[Step | list[Tensor]]] = fill) -> None:
         self.call, self.seconds, self.over = call, 0.0, False
@@ -71,16 +63,19 @@ class Calls:
         """Fill frames."""
         if settings.prior != "bundled" and not self.over:
             try:
-                return (yield from self._call(tasks, settings))
+                return (yield from self._fill(tasks, settings))
             except Canceled:
                 raise
             except Exception as error:  # whatever the scheduler, the GPU or its process may say
                 log.exception("a GPU call failed")
                 self.over = True
-                yield Note("inpaint", _sentence(settings.prior, error))
+                why = str(getattr(error, "message", error)).strip().rstrip(".").replace(". ", "; ")
+                name = TITLES.get(settings.prior, settings.prior)
+                rest = "from there on the built-in model filled the frames"
+                yield Note("inpaint", f"{name} could not go on ({why}): {rest}.")
         return (yield from inpaint_here(tasks, replace(settings, prior="bundled")))
 
-    def _call(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
+    def _fill(self, tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
         self.seconds += duration(tasks, settings)
         if self.seconds > RUN:
             raise RuntimeError(f"a run has {RUN:.0f} s of GPU")
@@ -90,12 +85,6 @@ class Calls:
                 return message
             yield message
         raise RuntimeError("the call ended without its result")
-
-
-def _sentence(prior: str, error: Exception) -> str:
-    """The warning after a failed call; the errors of Gradio keep their text in ``message``."""
-    why = str(getattr(error, "message", error)).strip().rstrip(".").replace(". ", "; ")
-    return f"{TITLES.get(prior, prior)} could not go on ({why}): from there on the built-in model filled the frames."
 
 
 def stages() -> Stages:
@@ -113,23 +102,20 @@ def zero_gpu() -> bool:
 def preload() -> None:
     """On a ZeroGPU Space, load the priors that the owner offers (OMNIFUSION_PRIORS) before the first call, in the main
     thread, as such Spaces require; one that cannot be loaded is not offered."""
-    if zero_gpu():
-        for name in os.environ.get("OMNIFUSION_PRIORS", "sd15").replace(",", " ").split():
-            try:
-                if name not in PRIORS:
-                    raise InputError(f"There is no prior {name!r}.")
-                embed(source_of(name), "", "")
-                _loaded[name] = load_components(source_of(name), "cuda")
-            except InputError as error:
-                log.warning("%s is not offered: %s", name, error)
+    names = os.environ.get("OMNIFUSION_PRIORS", "sd15").replace(",", " ").split() if zero_gpu() else []
+    for name in names:
+        try:
+            embed(source_of(name), "", "")
+            _loaded[name] = load_components(source_of(name), "cuda")
+        except InputError as error:
+            log.warning("%s is not offered: %s", name, error)
 
 
 def priors() -> list[tuple[str, str]]:
     """The priors to choose from: (label, name); the label says what has to be downloaded first."""
     labels = []
     for name in offered():
-        source = source_of(name)
-        weights = "unet/diffusion_pytorch_model.safetensors"
+        source, weights = source_of(name), "unet/diffusion_pytorch_model.safetensors"
         here = name in _loaded or Path(source).is_dir() or isinstance(try_to_load_from_cache(source, weights), str)
         download = "" if here else f" (not here: a download of {DOWNLOADS.get(name, 'its weights')})"
         labels.append((TITLES.get(name, name) + download, name))
