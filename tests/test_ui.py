@@ -22,7 +22,7 @@ from omnifusion.run.pipeline import begin, color
 from omnifusion.settings import PRESETS, choose
 from omnifusion.state import ColorEstimate, ColorState, Origin, Video
 from omnifusion.ui import make_service, parts, result_tab, settings_tab, zerogpu
-from omnifusion.ui.live import Live
+from omnifusion.ui.jobs import Live
 from omnifusion.ui.parts import ENDPOINT_OPTIONS, EXAMPLES, in_words, message
 from omnifusion.ui.service import Service
 from omnifusion.ui.store import Limits, Store, Visit, receive_file, receive_run

@@ -20,7 +20,7 @@ def make_service(limits: Limits | None = None) -> Service:
     """The service that all visitors share."""
     limits = limits or Limits.from_environment()
     zerogpu.preload()
-    return Service(limits, Store(limits.results, limits.days), Jobs(limits), zerogpu.stages)
+    return Service(limits, Store(limits.results, limits.days), Jobs(limits))
 
 
 def header() -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.utils import get_function_description
 
 from omnifusion.correction.history import Correction
@@ -31,7 +30,6 @@ POLL = 0.1  # seconds between checks whether a run has ended
 
 def offer(service: Service) -> None:
     """Add the endpoints to the page that is being built."""
-    store, limits = service.store, service.limits
 
     async def colorize(
         video: str,
@@ -63,13 +61,15 @@ def offer(service: Service) -> None:
             the clip, tinted by where every color came from (MP4)
             the report; its "token" opens the result again
         """
-        settings = _settings(preset, prior=prior, eta=eta, steps=steps, seed=seed)
-        count, size = await asyncio.to_thread(probe, service, video, frames)
-        pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
-        run = RunRequest(Path(video).name, settings, count, tuple(pictures))
-        return await _outcome(
-            service, await asyncio.to_thread(service.color, Path(video), size, run, pictures, request)
-        )
+
+        def job() -> Job:
+            settings = _settings(preset, prior=prior, eta=eta, steps=steps, seed=seed)
+            count, size = probe(service, video, frames)
+            pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
+            run = RunRequest(Path(video).name, settings, count, tuple(pictures))
+            return service.color(Path(video), size, run, pictures, request)
+
+        return await _outcome(service, job)
 
     async def correct(
         token: str,
@@ -97,18 +97,20 @@ def offer(service: Service) -> None:
             the clip, tinted by where every color came from (MP4)
             the report; "corrections" tells what has changed
         """
-        if not exemplar:
-            raise InputError("There is no picture; give one as exemplar.")
-        run = store.open(token or "")
 
-        def pictures(path: str | None, frame: int) -> dict[int, np.ndarray]:
-            return {int(frame or 0): read_image(path, limits.pixels, alpha=True)} if path else {}
+        def job() -> Job:
+            if not exemplar:
+                raise InputError("There is no picture; give one as exemplar.")
+            run = service.store.open(token or "")
+            patches, locks = (
+                {int(frame or 0): read_image(path, service.limits.pixels, alpha=True)} if path else {}
+                for path, frame in ((exemplar, exemplar_frame), (lock, lock_frame))
+            )
+            end = run.report["frames"] - 1 if last is None else last
+            frames = None if first is None and last is None else (int(first or 0), int(end))
+            return service.correct(run, Correction(patches, locks, frames), request)
 
-        patches = await asyncio.to_thread(pictures, exemplar, exemplar_frame)
-        locks = await asyncio.to_thread(pictures, lock, lock_frame)
-        end = run.report["frames"] - 1 if last is None else last
-        frames = None if first is None and last is None else (int(first or 0), int(end))
-        return await _outcome(service, service.correct(run, Correction(patches, locks, frames), request))
+        return await _outcome(service, job)
 
     def estimate(
         video: str, preset: str = "draft", frames: int | None = None, prior: str = "bundled", steps: int | None = None
@@ -142,7 +144,7 @@ def offer(service: Service) -> None:
             the clip, tinted by where every color came from (MP4)
             the report
         """
-        return _answer(store.open(token or ""))
+        return _answer(service.store.open(token or ""))
 
     with gr.Row(visible=False):
         for function in (colorize, estimate, result, correct):
@@ -181,8 +183,9 @@ def probe(service: Service, video: str | None, frames: int | None = None) -> tup
     return len(clip), clip.size
 
 
-async def _outcome(service: Service, job: Job) -> Answer:
-    """The answer of a run, once its turn has come and it has ended."""
+async def _outcome(service: Service, prepare: Callable[[], Job]) -> Answer:
+    """The answer of a run, once it is prepared, its turn has come, and it has ended."""
+    job = await asyncio.to_thread(prepare)
     service.jobs.submit(job)
     try:
         while not job.result.done():

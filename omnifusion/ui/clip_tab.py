@@ -15,7 +15,7 @@ from omnifusion.geometry import fit_size, resize
 from omnifusion.inpaint import suggest
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.run.folder import RunFolder
-from omnifusion.ui import parts, settings_tab
+from omnifusion.ui import parts, settings_tab, zerogpu
 from omnifusion.ui.parts import CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, count, message, offer
 from omnifusion.ui.store import Visit, VisitorClip, receive_file, receive_run
 from omnifusion.video import read_image, write_image
@@ -167,7 +167,7 @@ def wire(s: Shared) -> None:
         clip = visit.require()
         settings = replace(settings_tab.read(s, clip, values).settings, diffusion="always", omnimotion="off")
         service.longest(settings, VERSIONS, clip.size)
-        L, stages = luminance(from_uint8(clip.frame(int(frame)))), service.stages()
+        L, stages = luminance(from_uint8(clip.frame(int(frame)))), zerogpu.stages()
         small = resize(L[None], fit_size(clip.size, settings.max_side))[0]
         seeds = range(settings.seed, settings.seed + VERSIONS)
         suggestions = suggest(small, seeds, lambda tasks: stages.inpaint(tasks, settings))

@@ -26,6 +26,8 @@ from omnifusion.correction.scribbles import spread
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
 from omnifusion.run.folder import open_run
+from omnifusion.state import Origin
+from omnifusion.visualize import TINTS
 
 log = logging.getLogger(__name__)
 
@@ -117,11 +119,24 @@ def duration(report: dict[str, Any]) -> float:
     return float(sum(stage["seconds"] for stage in report["stages"]))
 
 
+WORDS = {Origin.EXEMPLAR: "from your frame", Origin.PROPAGATED: "tracked", Origin.INPAINTED: "filled in"}
+"""How a pixel got its color, in words."""
+
 EXAMPLES = {
     name: replace(open_run(EXAMPLE_FOLDER / "results" / name), source=EXAMPLE_FOLDER / f"{name}.mp4")
     for name in ("train", "street", "balloons")
 }
 """The finished runs of the clips that ship (``assets/examples/make``), which hold their true colors, by token."""
+
+
+def legend(parts: Sequence[float]) -> str:
+    """The share of pixels of each origin, as a bar and in words."""
+    bar, items = "", ""
+    for (red, green, blue), word, part in zip(TINTS.values(), WORDS.values(), parts, strict=True):
+        tint = f"background:rgb({red},{green},{blue})"
+        bar += f'<i style="{tint};width:{100 * part:.2f}%"></i>'
+        items += f'<li><b style="{tint}"></b>{word} {100 * part:.1f} %</li>'
+    return f'<div class="of-shares" aria-hidden="true">{bar}</div><ul class="of-legend">{items}</ul>'
 
 
 def picture(name: str, label: str, width: int, **options: Any) -> gr.Image:
@@ -199,7 +214,7 @@ def on_frame(image: np.ndarray, frame: int, palette: Sequence[str], **value: Any
 def palette_of(image: np.ndarray, count: int = 8) -> list[str]:
     """The colors of a picture ``(H, W, 3)`` uint8, most frequent first."""
     reduced = Image.fromarray(image).convert("RGB").resize((160, 120), Image.Resampling.NEAREST).quantize(count)
-    colors, counts = np.unique(np.reshape(reduced.convert("RGB"), (-1, 3)), axis=0, return_counts=True)
+    colors, counts = np.unique(np.asarray(reduced.convert("RGB")).reshape(-1, 3), axis=0, return_counts=True)
     return [f"#{color.tobytes().hex()}" for color in colors[np.argsort(-counts)]]
 
 

@@ -20,8 +20,7 @@ from omnifusion.run.folder import RunFolder
 from omnifusion.settings import CHOICES
 from omnifusion.state import Origin
 from omnifusion.ui import parts
-from omnifusion.ui.live import WORDS, legend
-from omnifusion.ui.parts import HEAVY, LATEST, QUIET, Shared, Updates, count, duration, picture, seconds, slider
+from omnifusion.ui.parts import HEAVY, LATEST, QUIET, WORDS, Shared, Updates, count, duration, picture, seconds, slider
 from omnifusion.ui.run_tab import show_link
 from omnifusion.ui.store import Visit
 from omnifusion.video import read
@@ -102,7 +101,7 @@ def at_iteration(run: RunFolder, frame: int, iteration: int) -> tuple[np.ndarray
     kind = np.where((origin >= 0) & (origin // 3 <= iteration), origin % 3, -1)
     gray = gray_of(image)
     then = np.where(stretch(kind >= 0, image.shape[:2])[..., None], image, gray)
-    return then, overlay(gray, kind, 0.65), legend([float((kind == int(o)).mean()) for o in Origin])
+    return then, overlay(gray, kind, 0.65), parts.legend([float((kind == int(o)).mean()) for o in Origin])
 
 
 def uncertainty(run: RunFolder, frame: int) -> np.ndarray | None:

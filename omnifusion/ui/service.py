@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import psutil
@@ -21,7 +22,7 @@ from omnifusion.run.estimate import Estimate, estimate
 from omnifusion.run.folder import RunFolder, RunRequest, open_run
 from omnifusion.run.pipeline import Resources, begin, color
 from omnifusion.settings import PRESETS, Settings
-from omnifusion.stages import Stages
+from omnifusion.ui import zerogpu
 from omnifusion.ui.jobs import Job, Jobs
 from omnifusion.ui.parts import seconds
 from omnifusion.ui.store import Limits, Store
@@ -35,19 +36,17 @@ PARENT = "parent.txt"  # the file with the token of the run that a run corrects
 
 def warm_up() -> None:
     """Color a tiny clip, so that no visitor waits for the kernels to be compiled."""
-    run_to_end(
-        colorize(torch.linspace(0, 100, 3 * 32 * 32).reshape(3, 1, 32, 32), {0: torch.ones(2, 32, 32)}, Settings())
-    )
+    L, ab = torch.linspace(0, 100, 3 * 32 * 32).reshape(3, 1, 32, 32), torch.ones(2, 32, 32)
+    run_to_end(colorize(L, {0: ab}, Settings()))
 
 
 @dataclass(frozen=True)
 class Service:
-    """What all visitors share; ``stages`` makes the heavy stages of a run."""
+    """What all visitors share."""
 
     limits: Limits
     store: Store
     jobs: Jobs
-    stages: Callable[[], Stages]
 
     @property
     def memory_mib(self) -> float:
@@ -71,19 +70,19 @@ class Service:
         if self.fits(expected):
             return min(limits.seconds, max(GRACE, MARGIN * expected.seconds))
         advice = "a smaller clip is needed"
-        if (fitting := self.that_fits(settings, frames, size)) is not None:
-            before, after = vars(settings) | {"frames": frames}, vars(fitting[0]) | {"frames": fitting[1]}
-            names = ("preset",) if before["preset"] != after["preset"] else ("steps", "optimizations")
-            changes = [f"{name} {after[name]}" for name in (*names, "frames") if after[name] != before[name]]
+        if fitting := self.that_fits(settings, frames, size):
+            before = vars(settings) | {"frames": frames}
+            names = ["steps", "optimizations"] if fitting["preset"] == settings.preset else ["preset"]
+            changes = [f"{name} {fitting[name]}" for name in [*names, "frames"] if fitting[name] != before[name]]
             advice = f"it would fit with {', '.join(changes)}"
         raise InputError(
             f"This run would take about {seconds(expected.seconds)} and {expected.mib / 1024:.1f} GiB, more than the "
             f"{seconds(limits.seconds)} and {self.memory_mib / 1024:.1f} GiB that one run may take here; {advice}."
         )
 
-    def that_fits(self, settings: Settings, frames: int, size: tuple[int, int]) -> tuple[Settings, int] | None:
-        """The least changed settings and number of frames that fit, if any do: fewer steps, fewer frames (down to
-        eight), another preset."""
+    def that_fits(self, settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, Any]:
+        """The least changed settings and "frames" that fit, or nothing: fewer steps, fewer frames (down to eight),
+        another preset."""
         usual = PRESETS[settings.preset]
         modest = replace(settings, steps=min(settings.steps, usual.steps), optimizations=min(settings.optimizations, 1))
         lighter = [replace(PRESETS[name], prior=settings.prior, seed=settings.seed) for name in ("standard", "draft")]
@@ -92,8 +91,8 @@ class Service:
             while not (fits := self.fits(estimate(kind, count, size))) and count > 8:
                 count = max(8, count * 3 // 4)
             if fits:
-                return kind, count
-        return None
+                return asdict(kind) | {"frames": count}
+        return {}
 
     def color(
         self, clip: Path, size: tuple[int, int], request: RunRequest, exemplars: Mapping[int, Path], asker: gr.Request,
@@ -112,12 +111,13 @@ class Service:
         run = begin(self.store.new(), request, pictures, clip)
         if page:
             self.store.attempt(run.folder)
-        return self._job(run.folder, partial(self._color, run, reuse), longest, asker, page, request.name)
+        work = partial(self._color, run, reuse)
+        return Job(run.folder, work, longest, name=request.name, **self._owner(asker, page))
 
     def _color(self, run: RunFolder | Path, reuse: Sequence[Path] = ()) -> Steps[RunFolder]:
         limits = self.limits
         resources = Resources(mib=limits.mib / limits.runs, max_frames=limits.frames, max_pixels=limits.pixels)
-        return color(run, resources, self.stages(), [folder for folder in reuse if folder.is_dir()])
+        return color(run, resources, zerogpu.stages(), [folder for folder in reuse if folder.is_dir()])
 
     def correct(self, run: RunFolder, correction: Correction, asker: gr.Request, page: bool = False) -> Job:
         """A job that corrects a copy of a run, so that the link of the run itself shows the same as before."""
@@ -135,15 +135,13 @@ class Service:
             finally:
                 shutil.rmtree(part, ignore_errors=True)
 
-        return self._job(folder, work, longest, asker, page, run.request.name, run.token)
+        return Job(folder, work, longest, name=run.request.name, parent=run.token, **self._owner(asker, page))
 
-    def _job(
-        self, folder: Path, work: Callable[[], Steps[RunFolder]], longest: float, asker: gr.Request, page: bool,
-        name: str, parent: str = "",
-    ) -> Job:  # fmt: skip
-        patience = self.limits.vanished if page else PROGRAM_PATIENCE
+    def _owner(self, asker: gr.Request, page: bool) -> dict[str, Any]:
+        """Whose a job is, and how patient it is with them."""
         visitor = asker.client.host if asker.client else "unknown"
-        return Job(folder, work, longest, patience, visitor, str(asker.session_hash), name, parent, keep=page)
+        patience = self.limits.vanished if page else PROGRAM_PATIENCE
+        return {"visitor": visitor, "session": str(asker.session_hash), "patience": patience, "keep": page}
 
     def parent(self, run: RunFolder) -> str:
         """The token of the run that ``run`` corrects; "" where there is none, or it is gone."""

@@ -133,10 +133,9 @@ def wire(s: Shared) -> None:
     def fit(visit: Visit, *values: Any) -> Updates:
         clip = visit.require()
         request = read(s, clip, values)
-        fitting = service.that_fits(request.settings, request.frames or 1, clip.size)
-        if fitting is None:
+        if not (fitting := service.that_fits(request.settings, request.frames or 1, clip.size)):
             raise InputError("No settings make this clip fit this machine. Use a smaller clip.")
-        return {s.settings[name]: value for name, value in (asdict(fitting[0]) | {"frames": fitting[1]}).items()}
+        return {s.settings[name]: value for name, value in fitting.items()}
 
     price = [s.estimate, s.fit, s.step3, s.unused, *(s.settings[name] for name in ("preset", "prior", "steps", "eta"))]
     s.on([s.mark.change, *(control.change for control in controls)], cost, [s.visit, *controls], price, **LATEST)
