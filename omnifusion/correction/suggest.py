@@ -46,10 +46,12 @@ def suggest(state: ColorState, most: int = 3) -> list[Suggestion]:
     return suggestions
 
 
-def drawn(picture: np.ndarray, unsure: Tensor, region: Tensor) -> np.ndarray:
-    """A frame ``(3, H, W)`` uint8 in gray, under its uncertainty ``(h, w)`` in orange and the region's outline."""
+def drawn(picture: np.ndarray, unsure: Tensor, region: Tensor | None = None) -> np.ndarray:
+    """A frame ``(3, H, W)`` uint8 in gray, under its uncertainty ``(h, w)`` in orange and a region's outline."""
     gray, size = picture.mean(0)[..., None], picture.shape[1:]
     amount = 0.8 * cv2.resize(unsure.numpy(), size[::-1])[..., None]
     frame = np.ascontiguousarray(gray + amount * (np.array(TINTS[Origin.INPAINTED]) - gray)).astype(np.uint8)
-    outlines, _ = cv2.findContours(stretch(region.numpy(), size).astype(np.uint8), cv2.RETR_EXTERNAL, 2)
-    return cv2.drawContours(frame, outlines, -1, (255, 255, 255), 2).transpose(2, 0, 1)
+    if region is not None:
+        outlines, _ = cv2.findContours(stretch(region.numpy(), size).astype(np.uint8), cv2.RETR_EXTERNAL, 2)
+        cv2.drawContours(frame, outlines, -1, (255, 255, 255), 2)
+    return frame.transpose(2, 0, 1)

@@ -14,6 +14,7 @@ import gradio as gr
 import numpy as np
 
 from omnifusion.clip.prepare import without_color
+from omnifusion.correction.suggest import drawn
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.run.export import export_chroma
 from omnifusion.run.folder import RunFolder
@@ -35,8 +36,6 @@ DOWNLOADS = {
     FRAMES: "All frames (ZIP)",
     CHROMA: "Chroma, 16-bit (MKV)",
 }
-
-UNCERTAIN = (213, 94, 0)  # vermilion of Okabe and Ito's palette: full uncertainty
 
 OTHERS = {"gray": "in gray", "original": "original colors"}
 """What a run can be compared with besides other runs, named by the run's token, a slash and the key."""
@@ -90,8 +89,7 @@ def gray_of(image: np.ndarray) -> np.ndarray:
 
 def last_iteration(report: dict[str, Any]) -> int:
     """The number of the last iteration; every correction is one, too."""
-    fixes = (fix["iteration"] for fix in report.get("corrections", ()))
-    return max([0, *(iteration["index"] for iteration in report["iterations"]), *fixes])
+    return max((iteration["index"] for iteration in report["iterations"]), default=0)
 
 
 def at_iteration(run: RunFolder, frame: int, iteration: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -102,15 +100,6 @@ def at_iteration(run: RunFolder, frame: int, iteration: int) -> tuple[np.ndarray
     gray = gray_of(image)
     then = np.where(stretch(kind >= 0, image.shape[:2])[..., None], image, gray)
     return then, overlay(gray, kind, 0.65), parts.legend([float((kind == int(o)).mean()) for o in Origin])
-
-
-def uncertainty(run: RunFolder, frame: int) -> np.ndarray | None:
-    """A frame in gray, redder where its colors are less certain; None if the run does not hold that."""
-    if not run.can_correct:
-        return None
-    sure, gray = run.colors(frame)["confidence"].float().numpy(), gray_of(run.frame(frame)).astype(np.float32)
-    share = 0.8 * (1 - stretch(sure, gray.shape[:2]))[..., None]
-    return (gray + share * (np.array(UNCERTAIN, np.float32) - gray)).round().astype(np.uint8)
 
 
 def shares(report: dict[str, Any]) -> list[float]:
@@ -217,7 +206,10 @@ def wire(s: Shared) -> None:
     def browse(display: str, frame: int, iteration: int) -> Updates:
         run, frame = store.open(display), int(frame)
         then, where, bar = at_iteration(run, frame, int(iteration))
-        unsure, image = uncertainty(run, frame), run.frame(frame)
+        image, unsure = run.frame(frame), None
+        if run.can_correct:
+            share = 1 - run.colors(frame)["confidence"].float()
+            unsure = drawn(image.transpose(2, 0, 1), share).transpose(1, 2, 0)
         return {s.slider: (gray_of(image), image), s.then: then, s.where: where, s.parts: bar,
                 s.uncertain: gr.Image(unsure, visible=unsure is not None)}  # fmt: skip
 

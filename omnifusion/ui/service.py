@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,7 +17,7 @@ from omnifusion.correction.history import Correction, correct_run
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError, Steps, held_mib, run_to_end
 from omnifusion.run.estimate import Estimate, estimate
-from omnifusion.run.folder import RunFolder, RunRequest, open_run
+from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.run.pipeline import Resources, begin, color
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.ui import zerogpu
@@ -120,20 +118,15 @@ class Service:
         return color(run, resources, zerogpu.stages(), [folder for folder in reuse if folder.is_dir()])
 
     def correct(self, run: RunFolder, correction: Correction, asker: gr.Request, page: bool = False) -> Job:
-        """A job that corrects a copy of a run, so that the link of the run itself shows the same as before."""
+        """A job that corrects a run; the result is a run of its own."""
         height, width = run.report["size"]
         longest = self.longest(run.request.settings, run.report["frames"], (height, width))
         folder = self.store.new()
 
         def work() -> Steps[RunFolder]:
-            part = folder.with_suffix(".part")
-            try:
-                yield from correct_run(run, correction, part)
-                (part / PARENT).write_text(run.token)
-                os.replace(part, folder)
-                return open_run(folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+            corrected = yield from correct_run(run, correction, folder)
+            (folder / PARENT).write_text(run.token)
+            return corrected
 
         return Job(folder, work, longest, name=run.request.name, parent=run.token, **self._owner(asker, page))
 

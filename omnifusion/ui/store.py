@@ -103,7 +103,7 @@ class Store:
             with suppress(InputError, OSError):
                 lock(folder).release()  # or another process has it
                 attempts = (folder / ATTEMPTS).stat().st_size if (folder / ATTEMPTS).is_file() else 0
-                if not folder.suffix and 0 < attempts < MOST_ATTEMPTS and not self.has(folder.name):
+                if 0 < attempts < MOST_ATTEMPTS and not self.has(folder.name):
                     yield open_run(folder)
                 elif not self.has(folder.name):
                     shutil.rmtree(folder)
@@ -123,7 +123,7 @@ class Store:
         threading.Thread(target=expire, daemon=True, name="expire").start()
 
     def _runs(self) -> list[Path]:
-        return [folder for folder in self.folder.glob("*") if TOKEN.fullmatch(folder.stem)]
+        return [folder for folder in self.folder.glob("*") if TOKEN.fullmatch(folder.name)]
 
 
 @dataclass(eq=False)
