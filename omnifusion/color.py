@@ -111,8 +111,5 @@ def luminance_of(image: np.ndarray, gain: float = 1.0) -> Tensor:
 def gray(rgb: Tensor) -> Tensor:
     """The same picture without color, keeping its own L*: sRGB ``(..., 3, H, W)`` with three equal channels."""
     L = luminance(rgb)
-    return (
-        lab_to_rgb(torch.cat([L, torch.zeros_like(L), torch.zeros_like(L)], dim=-3))
-        .mean(dim=-3, keepdim=True)
-        .expand_as(rgb)
-    )
+    colorless = lab_to_rgb(torch.cat([L, torch.zeros_like(L), torch.zeros_like(L)], dim=-3))
+    return colorless.mean(dim=-3, keepdim=True).expand_as(rgb)

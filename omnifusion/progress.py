@@ -17,8 +17,6 @@ import psutil
 if TYPE_CHECKING:
     from omnifusion.state import ColorState, Iteration, Tracker
 
-R = TypeVar("R")
-S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -40,7 +38,9 @@ class InputError(Exception):
         fixes = [f"{text} with {place}" if place else text for text, place in places if place is not None]
         if not fixes:
             return self.problem + "." * bool(self.fixes)
-        return f"{self.problem}; {', or '.join([', '.join(fixes[:-1]), fixes[-1]][len(fixes) == 1 :])}."
+        *others, last = fixes
+        advice = f"{', '.join(others)}, or {last}" if others else last
+        return f"{self.problem}; {advice}."
 
     def __str__(self) -> str:
         return self.sentence("--{}".format)
@@ -135,27 +135,19 @@ class Measured(Step):
 Steps = Generator[Step, None, T]  # long work: yields Steps and returns its result
 
 
-class StepIterator(Generic[S, T]):
+class StepIterator(Generic[T]):
     """Long work to loop over: ``for step in work: ...``, then ``work.result``."""
 
     result: T
 
-    def __init__(self, steps: Generator[S, None, T]) -> None:
+    def __init__(self, steps: Steps[T]) -> None:
         self._steps = steps
 
-    def __iter__(self) -> Iterator[S]:
+    def __iter__(self) -> Iterator[Step]:
         self.result = yield from self._steps
 
 
-def map_steps(steps: Generator[S, None, T], each: Callable[[S], R]) -> Generator[R, None, T]:
-    """Pass on what ``each`` makes of the steps of long work, and return its result."""
-    work = StepIterator(steps)
-    for step in work:
-        yield each(step)
-    return work.result
-
-
-def run_to_end(steps: Generator[S, None, T], each: Callable[[S], object] = lambda step: None) -> T:
+def run_to_end(steps: Steps[T], each: Callable[[Step], object] = lambda step: None) -> T:
     """Run long work to its end, show each step to ``each``, and return the result."""
     work = StepIterator(steps)
     for step in work:
@@ -195,11 +187,10 @@ class Costs:
 
     def of(self, stage: str, steps: Steps[T]) -> Steps[T]:
         """Pass a stage's steps on, charging only what is done inside it."""
-        work = StepIterator(steps)
-        events = iter(work)
         while True:
             with self.during(stage):
-                step = next(events, None)
-            if step is None:
-                return work.result
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    return end.value
             yield step

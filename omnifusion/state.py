@@ -17,9 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.progress import InputError as InputError
-from omnifusion.progress import Steps
-
 
 class Origin(IntEnum):
     """How a pixel got its color."""
@@ -228,18 +225,6 @@ class Iteration:
     propagated: int
     inpainted: int
     remaining: int
-
-
-class Prior(Protocol):
-    """An image prior that completes the color of frames."""
-
-    def fill(self, tasks: Sequence[FillTask]) -> Steps[list[Tensor]]:
-        """Each task's ``ab`` ``(2, H, W)`` with the pixels outside its mask colored and those inside it unchanged.
-
-        Args:
-            tasks: frames of one size, filled at once and independently of each other.
-        """
-        ...
 
 
 class Tracker(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnifusion.progress import Colored, Step, map_steps, run_to_end
+from omnifusion.progress import Colored, Step, run_to_end
 from omnifusion.state import ColorEstimate, ColorState, Origin, Video
 
 
@@ -71,24 +71,3 @@ def test_drain_gives_the_result_of_long_work_and_shows_its_steps() -> None:
     seen: list[Step] = []
     assert run_to_end(work()) == 7
     assert run_to_end(work(), seen.append) == 7 and [step.message for step in seen] == ["one", "two"]
-
-
-def test_relay_passes_on_what_is_made_of_the_steps_and_the_result() -> None:
-    seen: list[str] = []
-    assert run_to_end(map_steps(work(), lambda step: step.message), seen.append) == 7 and seen == ["one", "two"]
-
-
-def test_closing_a_relay_closes_the_work() -> None:
-    closed = []
-
-    def careful():
-        try:
-            yield Step("fit")
-            yield Step("fit")
-        finally:
-            closed.append(True)
-
-    steps = map_steps(careful(), lambda step: step)
-    next(steps)
-    steps.close()
-    assert closed

@@ -19,7 +19,7 @@ import typer
 from omnifusion import __version__
 from omnifusion.cli import options as opt
 from omnifusion.cli.options import argument, option, takes, takes_settings
-from omnifusion.progress import InputError, Measured, Step, Steps, is_canceled, map_steps, run_to_end
+from omnifusion.progress import InputError, Measured, Step, Steps, is_canceled, run_to_end
 from omnifusion.settings import Settings
 
 T = TypeVar("T")
@@ -55,8 +55,8 @@ def _start(context: typer.Context, version: Annotated[bool, typer.Option("--vers
     return 0
 
 
-def follow(steps: Steps[T]) -> T:
-    """Run long work to its end with a progress bar."""
+def follow(steps: Steps[T], announce: Callable[[Step], None] = lambda step: None) -> T:
+    """Run long work to its end with a progress bar; ``announce`` may print something about its steps."""
     from tqdm import tqdm
 
     layout, pause = "{desc:9} {percentage:3.0f}% |{bar:30}| {elapsed}{postfix}", 0.1 if sys.stderr.isatty() else 10.0
@@ -64,6 +64,7 @@ def follow(steps: Steps[T]) -> T:
 
     def show(step: Step) -> None:
         nonlocal bar
+        announce(step)
         if step.stage == "load":  # soon over, or it ends with an error
             return
         stage = STAGES.get(step.stage, step.stage)
@@ -114,19 +115,18 @@ def _color(
     from omnifusion.run.folder import RunRequest
     from omnifusion.run.pipeline import Loaded, Resources, begin, color
 
-    def announce(step: Step) -> Step:
+    def announce(step: Step) -> None:
         if isinstance(step, Loaded):
             cost = estimate(settings, step.frames, step.size)
             time = f"{cost.seconds:.0f} s" if cost.seconds < 100 else f"{cost.seconds / 60:.0f} min"
             memory = f"up to {min(cost.mib, most.mib):.0f} MiB of memory and {cost.disk_mib} MiB of disk"
             tqdm.write(f"{step.frames} frames of {step.size[1]}x{step.size[0]}: about {time} on two cores, {memory}.")
-        return step
 
     most = Resources(**resources)
     request = RunRequest(input.name, settings, frames, tuple(pictures), force, str(input.absolute()))
     run = begin(out, request, pictures, overwrite=overwrite)
     with canceled_by_ctrl_c():
-        report = follow(map_steps(color(run, most), announce)).report
+        report = follow(color(run, most), announce).report
     (height, width), (h, w), origin = report["size"], report["working_size"], report["origin"]
     shares = ", ".join(f"{name} {100 * n / (report['frames'] * h * w):.1f} %" for name, n in origin.items())
     for warning in report["warnings"]:

@@ -49,7 +49,7 @@ def load_prior(settings: Settings, device: str = "cpu") -> DiffusionPrior:
 
 
 class DiffusionPrior:
-    """A latent diffusion model as a ``state.Prior``; ``text``: the embeddings of its prompt, see ``embed``."""
+    """A latent diffusion model that completes frames; ``text``: the embeddings of its prompt, see ``embed``."""
 
     def __init__(self, components: Components, settings: Settings, text: Tensor | None = None) -> None:
         self.components, self.settings = components if text is None else replace(components, text=text), settings
@@ -60,7 +60,9 @@ class DiffusionPrior:
         return self.settings.strength is not None and self.settings.optimizations == 1
 
     def fill(self, tasks: Sequence[FillTask]) -> Steps[list[Tensor]]:
-        """See ``state.Prior``; yields a Step per denoising step.
+        """Each task's ``ab`` ``(2, H, W)`` with the pixels outside its mask colored and those inside it unchanged.
+
+        Tasks are of one size and do not depend on each other; yields a Step per denoising step.
 
         With an estimate, the result is the estimate, corrected by what the prior changed in it where it is uncertain. A
         chroma prior predicts the mean of all likely colors in one step, and without an estimate the seed varies its
