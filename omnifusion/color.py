@@ -67,16 +67,15 @@ def _linear_rgb(L: Tensor, ab: Tensor) -> Tensor:
     return _times(XYZ_TO_RGB, xyz)
 
 
-def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:
+def into_gamut(L: Tensor, ab: Tensor) -> Tensor:
     """Shrink ab ``(..., 2, H, W)`` toward gray, at constant L* and hue, just far enough to be a color of sRGB.
 
     Bisection on the scale; colors inside the gamut come back unchanged.
     """
-    tolerance = 1e-4
 
     def fits(L: Tensor, ab: Tensor) -> Tensor:
         rgb = _linear_rgb(L, ab)
-        return ((rgb >= -tolerance) & (rgb <= 1 + tolerance)).all(dim=-3, keepdim=True)
+        return ((rgb >= -1e-4) & (rgb <= 1 + 1e-4)).all(dim=-3, keepdim=True)
 
     outside = ~fits(L, ab)
     if not bool(outside.any()):
@@ -84,7 +83,7 @@ def into_gamut(L: Tensor, ab: Tensor, iterations: int = 12) -> Tensor:
     light = L[outside][None, None]
     colors = torch.stack([ab[..., k : k + 1, :, :][outside] for k in (0, 1)])[:, None]
     low, high = torch.zeros_like(light), torch.ones_like(light)
-    for _ in range(iterations):
+    for _ in range(12):
         middle = (low + high) / 2
         good = fits(light, colors * middle)
         low, high = torch.where(good, middle, low), torch.where(good, high, middle)

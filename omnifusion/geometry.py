@@ -29,16 +29,12 @@ def inside(points: Tensor, height: int, width: int) -> Tensor:
     return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
 
 
-def sample(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
-    """Read ``image`` ``(C, H, W)`` at ``points`` ``(..., 2)``: ``(C, ...)``; outside the frame the border repeats.
-
-    ``mode`` is "bilinear", "nearest" or "bicubic". At integer points it is the identity.
-    """
+def sample(image: Tensor, points: Tensor) -> Tensor:
+    """Read ``image`` ``(C, H, W)`` linearly at ``points`` ``(..., 2)``: ``(C, ...)``; outside the border repeats."""
     _, H, W = image.shape
     scale = torch.tensor([2.0 / max(W - 1, 1), 2.0 / max(H - 1, 1)], dtype=points.dtype, device=points.device)
-    grid = (points * scale - 1.0).reshape(1, 1, -1, 2)
-    values = F.grid_sample(image[None], grid.to(image.dtype), mode=mode, padding_mode="border", align_corners=True)
-    return values[0, :, 0].reshape(image.shape[0], *points.shape[:-1])
+    x, y = (points * scale - 1.0).reshape(1, -1, 2).to(image.dtype).unbind(-1)
+    return interpolate(image[None], y, x)[0].reshape(len(image), *points.shape[:-1])
 
 
 def interpolate(nodes: Tensor, *points: Tensor) -> Tensor:
@@ -60,7 +56,7 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize ``(B, C, h, w)`` to ``size`` (H, W): area averaging down, bicubic up."""
-    if tuple(images.shape[-2:]) == tuple(size):
+    if images.shape[-2:] == tuple(size):
         return images
     if size[0] <= images.shape[-2] and size[1] <= images.shape[-1]:
         return F.interpolate(images, size, mode="area")

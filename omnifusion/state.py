@@ -156,13 +156,8 @@ class ColorState:
         return len(self.L)
 
     def paint(self, frame: int, where: Tensor, colors: ColorEstimate, iteration: int, how: Origin) -> ColorState:
-        """A new state in which the pixels ``where`` ``(H, W)`` bool of a frame have ``colors``; those that had a color
-        keep it.
-
-        Args:
-            iteration: Algorithm 1's iteration, from 0.
-            how: the step that found the colors.
-        """
+        """A new state in which the pixels ``where`` ``(H, W)`` bool of a frame have ``colors``, by the step ``how`` of
+        an ``iteration`` of Algorithm 1, from 0; those that had a color keep it."""
         new = where & (self.origin[frame] < 0)
         fresh = {"ab": colors.ab, "confidence": colors.confidence, "origin": torch.tensor(3 * iteration + int(how))}
         if colors.source is not None:
@@ -183,14 +178,11 @@ class ColorState:
 
     def repeated(self, duplicates: Mapping[int, int]) -> ColorState:
         """A new state in which the frames ``duplicates`` -> frame that they repeat have its colors, exactly."""
-        if not duplicates:
-            return self
-        colors, area = {name: list(getattr(self, name)) for name in COLORS}, self.L.shape[2] * self.L.shape[3]
+        state, area = self, self.L[0].numel()
         for duplicate, frame in duplicates.items():
-            for frames in colors.values():
-                frames[duplicate] = frames[frame]
-            colors["source"][duplicate] = self.source[frame] + area * (frame - duplicate)
-        return replace(self, **{name: tuple(frames) for name, frames in colors.items()})
+            colors = {name: getattr(self, name)[frame] for name in COLORS}
+            state = state._with(duplicate, colors | {"source": colors["source"] + area * (frame - duplicate)})
+        return state
 
 
 def pixel_numbers(frame: int, size: Sequence[int]) -> Tensor:

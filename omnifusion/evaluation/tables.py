@@ -49,9 +49,9 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["error"].isna()].groupby("method", sort=False).agg(how)
 
 
-def by_clip(rows: pd.DataFrame, score: str = "psnr") -> pd.DataFrame:
-    """One score of every method (rows) on every clip (columns), and the mean."""
-    table = rows.dropna(subset=score).pivot_table(score, "method", "clip", sort=False)
+def by_clip(rows: pd.DataFrame) -> pd.DataFrame:
+    """The PSNR of every method (rows) on every clip (columns), and the mean."""
+    table = rows.dropna(subset="psnr").pivot_table("psnr", "method", "clip", sort=False)
     return table.assign(mean=table.mean(axis=1)).rename_axis(columns=None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +69,8 @@ class GridVolume(Volume):
 class OfficialVolume(Volume):
     """Six Real-NVP layers with MLPs on encoded coordinates and codes, after affine maps by an MLP of time and depth
     (the official ``use_affine``: angle, two scales, shift; near the identity at first); density is softplus(raw - 1) of
-    a GaborNet without its color outputs. Sizes as in the official configuration. ``seed`` fixes the random start.
+    a GaborNet without its color outputs. Sizes as in the official configuration. ``seed`` fixes the random start, and
+    which coordinate each layer changes.
     """
 
     kind, samples, smooth = "mlp", 32, 0.05
@@ -78,7 +78,7 @@ class OfficialVolume(Volume):
     LAYERS, CODE, HIDDEN, LIMIT = 6, 128, 256, 8.0
 
     def __init__(self, frames: int, seed: int = 0) -> None:
-        super().__init__(frames)
+        super().__init__(frames, seed)
         encoded, hidden, code = 2 * (1 + 2 * FREQUENCIES), self.HIDDEN, self.CODE
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -92,11 +92,6 @@ class OfficialVolume(Volume):
             self.field = GaborNet(3, 512, 1, layers=3, alpha=3.0)
         nn.init.uniform_(self.motion[-1].weight, -1e-4, 1e-4, torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.motion[-1].bias)
-        self.register_buffer("order", torch.tensor(self.axes))
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        self.axes = self.order.tolist()
 
     def condition(self) -> list[Tensor]:
         """Each layer's projected codes ``(T, 128)``."""

@@ -58,13 +58,14 @@ class OmniMotion(FlowTracker):
     def state_dict(self) -> dict[str, Any]:
         """CPU tensors from which ``from_state`` makes the same tracker."""
         weights = {k: v.detach().cpu().clone() for k, v in self.volume.state_dict().items()}
-        return {"images": torch.from_numpy(self.images), "kind": self.volume.kind, "weights": weights}
+        images, volume = torch.from_numpy(self.images), self.volume
+        return {"images": images, "kind": volume.kind, "seed": volume.seed, "weights": weights}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> OmniMotion:
         """The tracker that ``state_dict`` described."""
         images = state["images"].cpu().numpy()
-        volume = volume_of(state["kind"], len(images), device=device)
+        volume = volume_of(state["kind"], len(images), state["seed"], device)
         volume.load_state_dict(state["weights"])
         return cls(images, volume)
 

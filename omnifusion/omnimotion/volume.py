@@ -76,9 +76,9 @@ class Volume(nn.Module):
     scale_shift: Callable[..., tuple[Tensor, Tensor]]
     density: Callable[[Tensor], Tensor]
 
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int, seed: int = 0) -> None:
         super().__init__()
-        self.frames = frames
+        self.frames, self.seed = frames, seed
 
     @property
     def device(self) -> torch.device:
