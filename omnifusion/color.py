@@ -1,10 +1,14 @@
-"""sRGB and CIELAB (D65, IEC 61966-2-1), differentiable; no function here changes luminance."""
+"""sRGB and CIELAB (D65, IEC 61966-2-1), differentiable; no conversion changes luminance. And pictures of origins."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+from omnifusion.geometry import stretch
+from omnifusion.state import Origin
 
 RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 XYZ_TO_RGB = (
@@ -14,6 +18,13 @@ XYZ_TO_RGB = (
 )
 """Linear sRGB and CIE XYZ; one matrix is the other's inverse."""
 WHITE = (0.95047, 1.0, 1.08883)  # D65 in XYZ
+
+TINTS: dict[Origin, tuple[int, int, int]] = {
+    Origin.EXEMPLAR: (0, 158, 115),
+    Origin.PROPAGATED: (0, 114, 178),
+    Origin.INPAINTED: (230, 159, 0),
+}
+"""Bluish green, blue and orange of Okabe and Ito's palette, which people with any color vision tell apart."""
 
 
 def _times(matrix: tuple[tuple[float, ...], ...], image: Tensor) -> Tensor:
@@ -112,3 +123,19 @@ def gray(rgb: Tensor) -> Tensor:
     L = luminance(rgb)
     colorless = lab_to_rgb(torch.cat([L, torch.zeros_like(L), torch.zeros_like(L)], dim=-3))
     return colorless.mean(dim=-3, keepdim=True).expand_as(rgb)
+
+
+def overlay(image: np.ndarray, kind: np.ndarray, opacity: float = 0.45) -> np.ndarray:
+    """Tint ``image`` by where each pixel's color came from; pixels that are still gray stay as they are.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        kind: ``(H, W)`` integer, an ``Origin`` or -1 (``ColorState.kind`` of one frame); of another size it is
+            stretched by nearest neighbor.
+    """
+    kind = stretch(kind, image.shape[:2])
+    result, values = np.array(image, order="C"), np.arange(256, dtype=np.float32)[:, None, None]
+    for origin, tint in TINTS.items():
+        table = (values + opacity * (np.array(tint, np.float32) - values) + 0.5).astype(np.uint8)
+        cv2.copyTo(cv2.LUT(image, table), np.uint8(kind == int(origin)), result)
+    return result

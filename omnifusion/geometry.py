@@ -7,7 +7,9 @@ bottom right one is (W - 1, H - 1). Nothing else in the package calls ``grid_sam
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,6 +63,12 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     if size[0] <= images.shape[-2] and size[1] <= images.shape[-1]:
         return F.interpolate(images, size, mode="area")
     return F.interpolate(images, size, mode="bicubic", align_corners=False)
+
+
+def stretch(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """``values`` ``(..., h, w)`` at another ``size`` (H, W), each taken from its nearest neighbor."""
+    rows, columns = (np.arange(n) * k // n for n, k in zip(size, values.shape[-2:], strict=True))
+    return np.asarray(values)[..., rows[:, None], columns[None]]
 
 
 def fit_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:

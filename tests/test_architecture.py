@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: list[set[str]] = [
     {"progress", "pool"},
     {"state"},
-    {"color", "geometry", "settings", "visualize"},
+    {"color", "geometry", "settings"},
     {"video", "flow", "features", "levin", "metrics", "transfer"},
     {"clip", "omnimotion"},
     {"propagate"},

@@ -8,6 +8,7 @@ import skimage.color
 import torch
 
 from omnifusion import color
+from omnifusion.state import Origin
 
 
 @pytest.fixture
@@ -74,3 +75,12 @@ def test_only_what_is_outside_the_gamut_is_shrunk(rgb: torch.Tensor) -> None:
     found = color.into_gamut(L, ab)
     each = torch.cat([color.into_gamut(L[..., k : k + 1], ab[..., k : k + 1]) for k in range(16)], -1)
     assert torch.equal(found, each) and 0.2 < (found == ab).float().mean() < 0.8
+
+
+def test_overlay_tints_by_origin() -> None:
+    image, kind = np.full((4, 4, 3), 100, np.uint8), np.array([[-1, 0], [1, 2]])
+    tinted = color.overlay(image, kind, opacity=0.5)
+    assert (tinted[:2, :2] == 100).all()
+    for origin, corner in ((0, (0, 3)), (1, (3, 0)), (2, (3, 3))):
+        expected = (100 + np.array(color.TINTS[Origin(origin)])) / 2
+        assert np.abs(tinted[corner] - expected).max() <= 0.5

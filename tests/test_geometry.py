@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,3 +52,8 @@ def test_padding_is_undone_by_its_size(image: torch.Tensor) -> None:
     padded, (h, w) = geometry.pad_to_multiple(image[None], 8)
     assert padded.shape[-2:] == (16, 16)
     assert torch.equal(padded[0, :, :h, :w], image)
+
+
+def test_values_are_stretched_to_their_nearest_neighbors() -> None:
+    values = np.array([[[0, 1], [2, -1]]])
+    assert np.array_equal(geometry.stretch(values, (4, 4))[0], np.kron(values[0], np.ones((2, 2), int)))

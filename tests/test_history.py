@@ -16,10 +16,9 @@ from omnifusion import video
 from omnifusion.cli import main
 from omnifusion.correction import history as corrections
 from omnifusion.correction.history import Correction, FrameCorrected, correct_run, provenance
-from omnifusion.geometry import pixel_grid
+from omnifusion.geometry import pixel_grid, stretch
 from omnifusion.progress import run_to_end
 from omnifusion.run.folder import RunFolder, open_run
-from omnifusion.visualize import stretch
 
 SIZE, FRAMES = (96, 160), 6
 

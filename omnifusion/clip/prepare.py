@@ -17,11 +17,10 @@ from omnifusion.clip.film import INTERLACED, MARGIN, Film, inspect
 from omnifusion.clip.register import LARGEST_ASPECT_ERROR, register
 from omnifusion.clip.shots import Shot, find_references
 from omnifusion.color import compose, from_uint8, luminance_of, rgb_to_lab, to_uint8
-from omnifusion.geometry import fit_size, resize
+from omnifusion.geometry import fit_size, resize, stretch
 from omnifusion.progress import InputError, check_canceled
 from omnifusion.state import ColorState, Video
 from omnifusion.video import GRAY_SPREAD
-from omnifusion.visualize import stretch
 
 PAINTED = 0.75  # opaque share below which a picture is taken as painted over its frame
 COMPARED_SIDE = 448  # longest side in pixels of the frames in which shots are compared

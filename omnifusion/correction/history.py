@@ -14,14 +14,13 @@ from torch import Tensor
 from omnifusion.clip.prepare import opaque, overlaid, working_chroma
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.correction.provenance import correct, first_sources
-from omnifusion.geometry import resize
+from omnifusion.geometry import resize, stretch
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.export import film_names, films, mean_scores, new_folder, score
 from omnifusion.run.files import colors_name, frame_name, save_colors, write_report
 from omnifusion.run.folder import Manifest, RunFolder, copy_run, open_run
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
 from omnifusion.video import write_image
-from omnifusion.visualize import stretch
 
 
 @dataclass(frozen=True)

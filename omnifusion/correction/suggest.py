@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifusion.color import TINTS
+from omnifusion.geometry import stretch
 from omnifusion.state import ColorState, Origin
-from omnifusion.visualize import TINTS, stretch
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pandas as pd
 from omnifusion import metrics, video
 from omnifusion.evaluation.methods import Method, Sample
 from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
+from omnifusion.geometry import stretch
 from omnifusion.pool import cores
 from omnifusion.prior.source import check_source
 from omnifusion.progress import Canceled, Costs, InputError, Measured, Step, StepIterator, Steps
@@ -23,7 +24,6 @@ from omnifusion.run.files import write_text
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import Origin
-from omnifusion.visualize import stretch
 
 VIDEOS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
 # Where the clips are below a set's folder: DAVIS as distributed, the test sets of Lai et al. 2018, any folder

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from omnifusion.clip.prepare import Clip, working_luminance
-from omnifusion.color import compose, from_uint8, rgb_to_lab, to_uint8
+from omnifusion.color import compose, from_uint8, overlay, rgb_to_lab, to_uint8
 from omnifusion.geometry import resize
 from omnifusion.progress import InputError, Step, Steps
 from omnifusion.run.files import frame_name
@@ -24,7 +24,6 @@ from omnifusion.run.folder import Manifest, RunFolder
 from omnifusion.state import ColorState, Origin, Video
 from omnifusion.video import CHROMA, FORMATS, Writer, chroma_picture, write_image
 from omnifusion.video.common import writing
-from omnifusion.visualize import overlay
 
 T = TypeVar("T")
 

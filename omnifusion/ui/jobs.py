@@ -24,14 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifusion.color import compose, to_uint8
+from omnifusion.color import compose, overlay, to_uint8
 from omnifusion.correction.history import FrameCorrected
 from omnifusion.progress import Canceled, Colored, InputError, Step, StepIterator, Steps, is_canceled
 from omnifusion.run.folder import RunFolder
 from omnifusion.state import ColorState, Origin
 from omnifusion.ui.parts import inline, legend, message, seconds
 from omnifusion.ui.store import Limits
-from omnifusion.visualize import overlay
 
 log = logging.getLogger(__name__)
 

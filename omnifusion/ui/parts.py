@@ -22,12 +22,12 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
+from omnifusion.color import TINTS
 from omnifusion.correction.scribbles import spread
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
 from omnifusion.run.folder import open_run
 from omnifusion.state import Origin
-from omnifusion.visualize import TINTS
 
 log = logging.getLogger(__name__)
 

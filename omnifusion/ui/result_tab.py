@@ -14,7 +14,9 @@ import gradio as gr
 import numpy as np
 
 from omnifusion.clip.prepare import without_color
+from omnifusion.color import overlay
 from omnifusion.correction.suggest import drawn
+from omnifusion.geometry import stretch
 from omnifusion.progress import InputError, run_to_end
 from omnifusion.run.export import export_chroma
 from omnifusion.run.folder import RunFolder
@@ -25,7 +27,6 @@ from omnifusion.ui.parts import HEAVY, LATEST, QUIET, WORDS, Shared, Updates, co
 from omnifusion.ui.run_tab import show_link
 from omnifusion.ui.store import Visit
 from omnifusion.video import read
-from omnifusion.visualize import overlay, stretch
 
 FRAMES, CHROMA = "frames.zip", "chroma.mkv"
 
