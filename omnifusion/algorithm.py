@@ -25,6 +25,7 @@ Array = np.ndarray
 
 KEYFRAME_GAP = 5  # frames from one keyframe to the next in the order "keyframes"
 KEYFRAME_GRAY = 0.25  # frames with a larger share of gray pixels are no keyframes: nearer ones color them first
+REFERENCES = 2  # exemplars that the prior sees
 BATCH = 16  # frames colored in parallel from one exemplar; bounds the memory of their estimates
 
 
@@ -306,7 +307,7 @@ class Run:
                 return colors
             estimates = {**colors}
         tasks = [
-            FillTask(self.state.L[i], self.state.ab[i], self.state.colored(i), estimate, self._seed(i))
+            FillTask(*self.frame(i), estimate, (self.settings.seed * 1_000_003 + i) % 2**63, self.references(i))
             for i, estimate in estimates.items()
         ]
         fills = (yield from self.costs.of("inpaint", self.stages.inpaint(tasks, self.settings))) if tasks else []
@@ -316,8 +317,14 @@ class Run:
             for (i, estimate), ab in zip(estimates.items(), fills, strict=True)
         }
 
-    def _seed(self, i: int) -> int:
-        return (self.settings.seed * 1_000_003 + i) % 2**63
+    def frame(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        """L, ab and mask of a frame."""
+        return self.state.L[i], self.state.ab[i], self.state.colored(i)
+
+    def references(self, i: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The exemplars nearest to a frame, for the prior to look at."""
+        nearest = sorted((e for e in self.candidates.exemplars if e != i), key=lambda e: abs(e - i))
+        return [self.frame(e) for e in nearest[:REFERENCES]]
 
     def inpaint(self, i: int, colors: ColorEstimate) -> Colored:
         """The intra-frame inpainting step on frame ``i``."""

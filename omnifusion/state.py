@@ -199,6 +199,7 @@ class FillTask:
         L: ``(1, H, W)`` luminance, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where ``ab`` is known.
         estimate: a start for the unknown pixels, or None for pure noise (the paper).
         seed: the only source of randomness.
+        references: L, ab and mask of colored frames that may show the same.
     """
 
     L: Tensor
@@ -206,6 +207,7 @@ class FillTask:
     mask: Tensor
     estimate: ColorEstimate | None
     seed: int
+    references: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
 
 
 @dataclass(frozen=True)

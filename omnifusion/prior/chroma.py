@@ -203,7 +203,7 @@ class ChromaNet(nn.Module):
         keys, values, weights = [], [], []
         for context, ab, mask in sources:
             keys.append(F.normalize(self.match(context).unflatten(1, (HEADS, MATCHED)).flatten(3), dim=2))
-            weight = F.avg_pool2d(mask, FACTOR)
+            weight = F.avg_pool2d(mask, FACTOR).clamp_min(0)
             color = F.avg_pool2d(ab * mask, FACTOR) / ((weight + 1e-3) * SCALE)
             values.append(torch.cat([color, color.square()], dim=1).flatten(2))
             weights.append(weight.flatten(2))

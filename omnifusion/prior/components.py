@@ -5,7 +5,7 @@ Both kinds have the same interface: sizes, noise levels, and ``bind``, which giv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -38,6 +38,10 @@ class Canvas(NamedTuple):
     ab: Tensor
     unknown: Tensor
     uncertainty: Tensor
+
+
+References = Sequence[tuple[Tensor, Tensor, Tensor]]
+"""Colored frames for a canvas to look at: L, ab, and 1 where it is known, ``(B, C, H, W)`` each."""
 
 
 class Bound(NamedTuple):
@@ -102,8 +106,8 @@ class StableDiffusion:
         latent: Any = self.vae
         return latent.decode((z_0 / latent.config.scaling_factor).to(latent.dtype)).sample.float() / 2 + 0.5
 
-    def bind(self, canvas: Canvas, color_condition: bool) -> Bound:
-        """The prior for these frames; whether their colors are a condition makes no difference to the denoiser."""
+    def bind(self, canvas: Canvas, color_condition: bool, references: References = ()) -> Bound:
+        """The prior for these frames; the denoiser sees neither their colors nor references."""
         z_known = self.encode(compose(canvas.L, canvas.ab))
         with torch.no_grad():
             known_ab = rgb_to_lab(self.decode(z_known).clamp(0, 1))[:, 1:]
@@ -140,9 +144,9 @@ class Chroma:
         return [round(chroma.STEPS * (1 - k / steps)) - 1 for k in range(steps)], 1.0
 
     @torch.no_grad()
-    def bind(self, canvas: Canvas, color_condition: bool) -> Bound:
+    def bind(self, canvas: Canvas, color_condition: bool, references: References = ()) -> Bound:
         """The prior for these frames; without ``color_condition`` it reads nothing of their colors."""
-        frames = self.net.frames(canvas.L, canvas.ab, canvas.uncertainty)
+        frames = self.net.frames(canvas.L, canvas.ab, canvas.uncertainty, references)
         read = frames
         if not color_condition:
             read = self.net.frames(canvas.L, torch.zeros_like(canvas.ab), torch.ones_like(canvas.uncertainty))

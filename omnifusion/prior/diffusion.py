@@ -69,14 +69,14 @@ class DiffusionPrior:
         vividness and tint; only from pure noise (the paper) does it draw samples.
         """
         filled = [task.ab.clone() for task in tasks]
-        kinds: dict[tuple[bool, bool], list[int]] = {}
+        kinds: dict[tuple[bool, bool, int], list[int]] = {}
         for n, task in enumerate(tasks):
             estimated = task.estimate is not None and bool((task.estimate.confidence > 0).any())
             mean = self.components.chromatic and (task.estimate is not None or self.settings.strength is not None)
             if not task.mask.all():
-                kinds.setdefault((estimated, mean), []).append(n)
-        for kind, chosen in kinds.items():
-            colors = yield from self._fill([tasks[n] for n in chosen], *kind)
+                kinds.setdefault((estimated, mean, len(task.references)), []).append(n)
+        for (estimated, mean, _), chosen in kinds.items():
+            colors = yield from self._fill([tasks[n] for n in chosen], estimated, mean)
             for n, ab in zip(chosen, colors, strict=True):
                 filled[n] = ab
         return filled
@@ -102,7 +102,7 @@ class DiffusionPrior:
         inner = self.working_size(size)
         rows = [self.canvas(task, task.estimate if estimated else None, inner) for task in tasks]
         canvas = Canvas(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
-        bound = c.bind(canvas, s.color_condition)
+        bound = c.bind(canvas, s.color_condition, self.references(tasks, inner))
         condition = constraint = None
         if s.color_condition:  # a latent cell mixes all its pixels: known only where all are
             condition = ColorCondition(bound.z_known, 1 - F.max_pool2d(canvas.unknown, c.factor))
@@ -136,14 +136,23 @@ class DiffusionPrior:
         """Scale so that the short side suits the prior, and pad by reflection; never squash."""
         c, mask = self.components, task.mask
         ab, confidence = (task.ab * mask, mask.float()) if estimate is None else (estimate.ab, estimate.confidence)
-
-        def fit(x: Tensor) -> Tensor:
-            return pad_to_multiple(resize(x[None].to(c.device), size), c.multiple)[0]
-
         unknown = F.interpolate((~mask).float()[None, None], size, mode="area" if size[0] <= len(mask) else "nearest")
         unknown = pad_to_multiple((unknown > 0).float(), c.multiple)[0].to(c.device)
-        L = fit(task.L).clamp(0, 100)
-        return Canvas(L, into_gamut(L, fit(ab)), unknown, (1 - fit(confidence[None])).clamp(0, 1))
+        L = self.fit(task.L, size).clamp(0, 100)
+        return Canvas(L, into_gamut(L, self.fit(ab, size)), unknown, (1 - self.fit(confidence[None], size)).clamp(0, 1))
+
+    def references(self, tasks: Sequence[FillTask], size: tuple[int, int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The tasks' reference frames, as many for each, as the canvas is."""
+
+        def rows(n: int, part: int) -> Tensor:
+            values = [task.references[n][part].float() for task in tasks]
+            return torch.cat([self.fit(x.view(-1, *x.shape[-2:]), size) for x in values])
+
+        return [(rows(n, 0), rows(n, 1), rows(n, 2)) for n in range(len(tasks[0].references))]
+
+    def fit(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """``(C, h, w)`` at the size of the work, padded, on the prior's device: ``(1, C, H, W)``."""
+        return pad_to_multiple(resize(x[None].to(self.components.device), size), self.components.multiple)[0]
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size (H, W) at which a frame is worked on, before padding, same aspect ratio."""
