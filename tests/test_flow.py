@@ -45,8 +45,8 @@ def test_a_warped_start_follows_a_turn(texture):
     inverse = cv2.invertAffineTransform(turn)
     back = points @ inverse[:, :2].T + inverse[:, 2] - points
     off = np.array([1.5, -1.0], np.float32)
-    found = of.through_warp(of.dis, image, turned, truth + off)
-    returned = of.through_warp(of.dis, turned, image, back - off)
+    found = of.through_warp(image, turned, truth + off)
+    returned = of.through_warp(turned, image, back - off)
     inner = np.isfinite(of.cycle_error(truth, back))
     share = [
         (np.linalg.norm(f - truth, axis=-1)[inner] < 0.5).mean() for f in (found, of.dis(image, turned, truth + off))

@@ -53,10 +53,6 @@ def dis(source: Array, target: Array, init: Array | None = None) -> Array:
     return np.nan_to_num(flow, nan=0.0, posinf=limit, neginf=-limit).clip(-limit, limit)
 
 
-Search = Callable[[Array, Array, "Array | None"], Array]
-"""A flow search: source and target ``(H, W)`` uint8 and a start or None, to ``(H, W, 2)`` float32 pixels."""
-
-
 SearchMany = Callable[[Array, Array], Array]
 """A search of many flows at once: sources and targets ``(N, H, W)`` uint8, to ``(N, H, W, 2)`` float32 pixels."""
 
@@ -123,11 +119,11 @@ def appearance_error(source: Array, target: Array, flow: Array) -> Array:
 CYCLE = 1.0  # cycle error in pixels within which a flow closes
 
 
-def through_warp(search: Search, source: Array, target: Array, start: Array) -> Array:
-    """Refine the flow ``start``: ``search`` the residual flow to the target warped by it. Unlike a start alone, this
-    follows rotation and growth, which square patches do not."""
+def through_warp(source: Array, target: Array, start: Array) -> Array:
+    """Refine the flow ``start`` by the DIS flow to the target warped by it. Unlike a start alone, this follows rotation
+    and growth, which square patches do not."""
     warped = remap(target, grid(*source.shape) + start)
-    return compose(search(source, warped, np.zeros_like(start)), start)
+    return compose(dis(source, warped, np.zeros_like(start)), start)
 
 
 def intervals(frames: int, dense: int = 40) -> list[int]:

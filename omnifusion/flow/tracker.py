@@ -44,7 +44,7 @@ class FlowTracker:
 
     def _search(self, i: int, j: int, start: Array | None = None) -> Array:
         source, target = self.images[i], self.images[j]
-        return of.through_warp(of.dis, source, target, of.dis(source, target, start))
+        return of.through_warp(source, target, of.dis(source, target, start))
 
     def _steps(self, i: int, j: int) -> tuple[Array, int, int, int]:
         """The flows between neighbors from ``i`` to ``j``, as ``match.follow`` takes them."""

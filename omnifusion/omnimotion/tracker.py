@@ -144,7 +144,7 @@ def refine_by_dominant_motion(flows: Flows, images: np.ndarray) -> None:
     maps = affine_starts(flows, len(images))[-1]
 
     def search(i: int, j: int) -> np.ndarray:
-        return of.through_warp(of.dis, images[i], images[j], affine_flow(maps[i], maps[j], flows.size))
+        return of.through_warp(images[i], images[j], affine_flow(maps[i], maps[j], flows.size))
 
     parallel(lambda pair: flows.improve(images, *pair, search(*pair), search(*pair[::-1])), flows.forward)
 
