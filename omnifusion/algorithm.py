@@ -96,7 +96,7 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
         # X, M = InterFramePropagationStep(x_i, X, M, i), eq. (1)
         yield from run.propagate(tracker, i, targets, between=between)
     visited = {e for e in sources if run.state.is_complete(e)}
-    asks_prior = prior_everywhere(run.settings)
+    asks_prior = run.settings.prior_everywhere
     most, ahead = (run.stages.together, run.stages.together > 1) if asks_prior else (len(frames), False)
     while not run.is_complete(frames):  # if every frame is full colored then break
         chosen = next_frames(run.settings.order, run.gray(frames), first, visited, most, ahead)  # i = i + 1
@@ -175,16 +175,6 @@ def next_frames(
         if len(chosen) < most and all(abs(j - i) >= KEYFRAME_GAP for i in chosen):
             chosen.append(j)
     return chosen
-
-
-def prior_everywhere(settings: Settings) -> bool:
-    """Whether the prior inpaints every frame, not only in shots without any color."""
-    return settings.diffusion == "always" or settings.prior != "bundled" or settings.strength is None
-
-
-def mean_alone(settings: Settings) -> bool:
-    """Whether the prior gives the mean of all likely colors in one step (``DiffusionPrior.fill``)."""
-    return settings.prior == "bundled" and settings.strength is not None
 
 
 @dataclass(frozen=True)
@@ -335,7 +325,7 @@ class Run:
     def asks_prior(self, frames: Sequence[int]) -> bool:
         """Whether the prior inpaints: if it is to do so everywhere, or the shot has no color to start from; with an
         estimate the bundled one neither helps nor hurts (docs/experiments.md)."""
-        if prior_everywhere(self.settings):
+        if self.settings.prior_everywhere:
             return True
         return not (self.candidates.exemplars or any(bool(self.state.colored(j).any()) for j in frames))
 

@@ -80,6 +80,16 @@ class Settings:
             problem = f"There is no {flag} {text}" if choice.options else f"{flag} is {text}"
             raise InputError(f"{problem}; choose {choice.domain}.") from None
 
+    @property
+    def prior_everywhere(self) -> bool:
+        """Whether the prior inpaints every frame, not only in shots without any color."""
+        return self.diffusion == "always" or self.prior != "bundled" or self.strength is None
+
+    @property
+    def mean_alone(self) -> bool:
+        """Whether the prior gives the mean of all likely colors in one step (``DiffusionPrior.fill``)."""
+        return self.prior == "bundled" and self.strength is not None
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
         """Settings from a form or a stored run: its preset with its other values; unknown names are ignored."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from omnifusion.algorithm import mean_alone, prior_everywhere
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
 from omnifusion.settings import Settings
@@ -43,10 +42,10 @@ def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
     working, prior = fit_size(size, settings.max_side), "bundled" if settings.prior == "bundled" else "other"
     small, full = working[0] * working[1] / 1e6, size[0] * size[1] / 1e6
     seconds = SECONDS_PER_FRAME + SECONDS_PER_WORKING_MEGAPIXEL * small + SECONDS_PER_FULL_MEGAPIXEL * full
-    if prior_everywhere(settings):
+    if settings.prior_everywhere:
         least, most = PRIOR_SIDES[prior]
         scale = min(max(min(working), least), most) / min(working)
-        steps = 1 if mean_alone(settings) else settings.steps
+        steps = 1 if settings.mean_alone else settings.steps
         evaluations = steps * (1 + 2 * settings.optimizations * settings.gray_constraint)
         gpu = "cuda" if os.environ.get("SPACES_ZERO_GPU") else device()  # by calls: see ui.zerogpu
         seconds += evaluations * small * scale**2 * DENOISING_SECONDS[prior if prior == "bundled" else gpu]

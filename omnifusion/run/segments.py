@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from omnifusion import __version__
-from omnifusion.algorithm import colorize, prior_everywhere
+from omnifusion.algorithm import colorize
 from omnifusion.clip.prepare import Clip
 from omnifusion.clip.shots import Shot
 from omnifusion.prior.source import prior_fingerprint
@@ -119,7 +119,7 @@ class Segment:
         """The segment that colors ``shot``; ``external`` are the keys of the segments whose frames it needs.
         InputError if it needs a prior that is missing."""
         exemplars = {e: picture for e, picture in clip.exemplars.items() if e in shot}
-        asks_prior = prior_everywhere(settings) or not (exemplars or shot.external_frames)
+        asks_prior = settings.prior_everywhere or not (exemplars or shot.external_frames)
         unused = set() if asks_prior else PRIOR_ONLY - ({"seed"} if settings.omnimotion != "off" else set())
         choices = {name: value for name, value in asdict(settings).items() if name not in unused | {"preset"}}
         pictures = {e: hashlib.sha256(picture.tobytes()).hexdigest() for e, picture in exemplars.items()}

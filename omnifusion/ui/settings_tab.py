@@ -10,7 +10,6 @@ from typing import Any
 
 import gradio as gr
 
-from omnifusion.algorithm import mean_alone, prior_everywhere
 from omnifusion.progress import InputError
 from omnifusion.run.estimate import estimate
 from omnifusion.run.folder import RunRequest
@@ -118,8 +117,8 @@ def wire(s: Shared) -> None:
         if not fits:
             line += f". That is over this page's limit of {seconds(limits.seconds)} per run. "
             line += "Use fewer frames or a lighter preset."
-        used = prior_everywhere(settings) or lacks_colors(clip, request)
-        guided = used and not mean_alone(settings)
+        used = settings.prior_everywhere or lacks_colors(clip, request)
+        guided = used and not settings.mean_alone
         counts = {"prior": used, "steps": guided, "eta": guided}
         return {
             s.estimate: line,
