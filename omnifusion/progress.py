@@ -55,11 +55,7 @@ is_canceled: ContextVar[Callable[[], bool]] = ContextVar("is_canceled", default=
 
 
 def check_canceled() -> None:
-    """Check for cancellation; long work calls this between its parts, seconds apart at most.
-
-    Raises:
-        Canceled: the work is canceled.
-    """
+    """Raise Canceled if the work is canceled; long work calls this between its parts, seconds apart at most."""
     if is_canceled.get()():
         raise Canceled
 

@@ -144,15 +144,13 @@ def correct(
     """Give painted pixels, and all that show the same, the colors of the patches.
 
     All other pixels and all locked ones stay bit-identical. Frames come in order of their distance from a patch.
+    InputError for a picture or ``frames`` outside the clip, or if all that is painted is locked or outside ``frames``.
 
     Args:
         patches: frame -> ab ``(2, h, w)``, NaN where it has no color.
         locks: frame -> ``(h, w)`` bool: pixels to keep, with all that show the same in other frames.
         frames: those that may change; None = all.
         iteration: number that identifies the corrected pixels; None = the next.
-
-    Raises:
-        InputError: a patch or a lock outside the clip, or all painted pixels are locked or outside ``frames``.
     """
     locks, frames, last = locks or {}, range(len(state)) if frames is None else frames, len(state) - 1
     for frame in (*patches, *locks):

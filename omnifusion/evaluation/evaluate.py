@@ -87,14 +87,9 @@ def evaluate(
     """Run every method on every clip and score what it made; returns the rows, see ``read``.
 
     The methods of a clip run together, as they share its trackers and are all scored on what the first one inpainted.
-    Scores are means over the frames after the first, which is the exemplar.
-
-    Args:
-        out: a JSON file, written after every clip; clips that it holds without an error are not run again.
-
-    Raises:
-        InputError: ``out`` holds something else, or the prior cannot be read.
-        OSError: ``out`` cannot be written.
+    Scores are means over the frames after the first, which is the exemplar. ``out`` is a JSON file, written after every
+    clip; clips that it holds without an error are not run again. InputError if it holds something else, or the prior
+    cannot be read; OSError if it cannot be written.
     """
     check_source(protocol.settings)  # a missing prior is reported before any work
     stages = stages or Stages()

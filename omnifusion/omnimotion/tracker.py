@@ -27,6 +27,8 @@ Array = np.ndarray
 VISIBLE_TRANSMITTANCE = 0.5  # transmittance above which a point is visible
 WARMUP, CURRICULUM = 50, 0.3
 """Iterations until the learning rates are reached; share of the fit after which pairs of all intervals are drawn."""
+LENGTH, HALVING = 24, 20_000
+"""Frames from which on the grid's fit takes more iterations; iterations after which the networks' rates are halved."""
 
 
 class OmniMotion(FlowTracker):
@@ -75,50 +77,40 @@ class Preset:
     """The budget of a fit.
 
     Attributes:
-        kind: of volume.
-        side: longer side of the flows that supervise it, in pixels.
-        iterations: for a clip of up to ``frames`` frames.
-        frames: longer clips take more iterations in proportion; None: they do not.
+        side: longer side of the flows that supervise the volume, in pixels.
+        iterations: for a clip of up to ``LENGTH`` frames.
         pairs, rays: pairs of frames per iteration, rays of each.
         rates: learning rates by the first letters of parameters' names.
-        halve_every: iterations after which the rates are halved (paper); None: they fall to zero by a cosine.
     """
 
     kind: Kind = "grid"
     side: int = 192
     iterations: int = 1000
-    frames: int | None = 24
     pairs: int = 32
     rays: int = 128
     rates: tuple[tuple[str, float], ...] = (("couplings", 1e-2), ("maps", 5e-3), ("field", 4e-2))
-    halve_every: int | None = None
 
     def total(self, frames: int) -> int:
         """Iterations for a clip of ``frames`` frames."""
-        return round(max(1.0, frames / self.frames if self.frames else 1.0) * self.iterations)
+        return round(max(1.0, frames / LENGTH) * self.iterations) if self.kind == "grid" else self.iterations
 
     def factor(self, iteration: int, done: float) -> float:
         """The multiplier of the learning rates in an iteration, at a share ``done`` in [0, 1] of the fit."""
-        fall = 0.5 * (1 + math.cos(math.pi * done))
-        return min(1.0, (iteration + 1) / WARMUP) * (
-            0.5 ** (iteration // self.halve_every) if self.halve_every else fall
-        )
+        fall = 0.5 * (1 + math.cos(math.pi * done)) if self.kind == "grid" else 0.5 ** (iteration // HALVING)
+        return min(1.0, (iteration + 1) / WARMUP) * fall
 
 
 PRESETS = {
     "draft": Preset(iterations=300),
     "standard": Preset(),
-    "paper": Preset(*("mlp", 448, 100_000, None, 8, 256), (("code", 1e-3), ("field", 3e-4), ("", 1e-4)), 20_000),
+    "paper": Preset("mlp", 448, 100_000, 8, 256, (("code", 1e-3), ("field", 3e-4), ("", 1e-4))),
 }
 
 
 def find_flows(L: Tensor, preset: str = "standard", *, device: str = "cpu") -> Steps[Flows]:
     """Optical flow between frame pairs of luminance ``L`` ``(T, 1, H, W)``, the training data of ``fit``.
 
-    DIS; on a GPU, for the paper's volume, RAFT if its weights are available.
-
-    Raises:
-        InputError: frames smaller than 16 px.
+    DIS; on a GPU, for the paper's volume, RAFT if its weights are available. InputError if frames are too small.
     """
     p, (H, W) = PRESETS[preset], L.shape[-2:]
     if min(H, W) < 16:
@@ -154,15 +146,10 @@ def fit(
 ) -> Steps[OmniMotion]:
     """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker.
 
-    Yields ``Fitting`` with the loss in pixels.
-
     Args:
         preset: "draft", "standard" or "paper".
         flows: what ``find_flows`` returned for this clip and preset; None = find them now.
         seed: fixes the result.
-
-    Raises:
-        InputError: frames smaller than 16 px.
     """
     p, T = PRESETS[preset], len(L)
     tracker = OmniMotion(of.to_bytes(L[:, 0]), volume_of(p.kind, T, seed, device))

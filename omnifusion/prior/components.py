@@ -167,10 +167,8 @@ Components = StableDiffusion | Chroma
 def load_components(source: str, device: str) -> Components:
     """Load a prior from a folder or hub id, without text; the latest one is cached.
 
-    On a GPU, Stable Diffusion has half precision, and gradient checkpointing for eq. (4).
-
-    Raises:
-        InputError: weights that are missing, partial, gated or of a kind that cannot be used.
+    On a GPU, Stable Diffusion has half precision, and gradient checkpointing for eq. (4). InputError for weights that
+    are missing, partial, gated or of a kind that cannot be used.
     """
     folder = checked_folder(source)
     try:
@@ -204,11 +202,7 @@ def load_components(source: str, device: str) -> Components:
 @torch.no_grad()
 def embed(source: str, prompt: str, negative_prompt: str) -> Tensor | None:
     """Embeddings of the negative and the given prompt, ``(2, tokens, D)``, of the empty one alone without them; None
-    for the bundled prior, which reads none. The text encoder is not kept.
-
-    Raises:
-        InputError: as ``load_components``.
-    """
+    for the bundled prior, which reads none. The text encoder is not kept. InputError as ``load_components``."""
     folder = checked_folder(source)
     if is_chroma(folder):
         return None
@@ -223,7 +217,5 @@ def embed(source: str, prompt: str, negative_prompt: str) -> Tensor | None:
         encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
     except DAMAGE as error:
         raise incomplete(source, error) from error
-    tokens = tokenizer(
-        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
-    return encoder(tokens.input_ids)[0]
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    return encoder(tokenizer(prompts, max_length=tokenizer.model_max_length, **options).input_ids)[0]

@@ -44,17 +44,16 @@ def source_of(prior: str) -> str:
 
 
 def check_source(settings: Settings) -> None:
-    """Check that the prior of ``settings`` can be used, in milliseconds: configurations are read, the sizes of weight
-    files are checked, nothing is loaded. A hub id that is not on this machine is downloaded.
-
-    Raises:
-        InputError: the prior is missing, partial, gated or of a kind that cannot be used.
-    """
+    """InputError if the prior of ``settings`` cannot be used; see ``checked_folder``."""
     checked_folder(source_of(settings.prior))
 
 
 def checked_folder(source: str) -> Path:
-    """The folder of a prior that can be used; see ``check_source``."""
+    """The folder of a prior that can be used, checked in milliseconds: configurations are read, the sizes of weight
+    files are checked, nothing is loaded. A hub id that is not on this machine is downloaded.
+
+    InputError if it is missing, partial, gated or of a kind that cannot be used.
+    """
     folder = _local_folder(source)
     if is_chroma(folder):
         _check_weights(source, folder)
@@ -80,11 +79,8 @@ def is_chroma(folder: Path) -> bool:
 
 
 def prior_fingerprint(settings: Settings) -> str:
-    """A hash of the prior of ``settings``, 64 hexadecimal digits, of its configurations and weights.
-
-    Raises:
-        InputError: see ``check_source``.
-    """
+    """A hash of the prior of ``settings``, 64 hexadecimal digits, of its configurations and weights; InputError as
+    ``check_source``."""
     folder, digest = checked_folder(source_of(settings.prior)), hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
         size = path.stat().st_size
@@ -117,7 +113,6 @@ def _local_folder(source: str) -> Path:
             (errors.GatedRepoError, "is gated: accept its license on the hub and log in"),
             (errors.LocalEntryNotFoundError, "is not on this machine and the hub cannot be reached"),
             (errors.RepositoryNotFoundError, "is not on the hub, or is private"),
-            (errors.HFValidationError, "has a name that no hub id has"),
             (OSError, f"cannot be downloaded ({_first_line(error)})"),
         ]
         problem = next(words for kind, words in problems if isinstance(error, kind))
