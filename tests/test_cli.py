@@ -135,7 +135,7 @@ def test_a_run_of_the_command_line_can_be_opened_again(clips: Path, tmp_path: Pa
     assert run("colorize", clips / "gray", "--out", out, "--exemplar", first, *chosen) == 0
     settings = choose("draft", steps=2, prompt="a garden")
     assert open_run(out).request == RunRequest("gray", settings, 3, (0,), False, str((clips / "gray").absolute()))
-    assert np.array_equal(read_image(open_run(out).exemplar(0)), read_image(clips / "first.png"))
+    assert np.array_equal(read_image(out / "exemplar_00000.png"), read_image(clips / "first.png"))
 
 
 @pytest.mark.slow

@@ -478,22 +478,6 @@ def test_frames_made_side_by_side_are_those_made_one_after_another(unharmed: Pat
     assert made[1] == made[3] and results(unharmed).items() <= made[1].items()
 
 
-def test_no_more_is_begun_than_there_are_threads_and_errors_are_told() -> None:
-    started: list[int] = []
-
-    def jobs() -> Any:
-        for k in range(9):
-            started.append(k)
-            yield (k,)
-
-    usual = torch.get_num_threads()
-    for k, found in enumerate(export.in_order(lambda k: k * k, jobs(), 2)):
-        assert found == k * k and len(started) <= k + 3
-    with pytest.raises(ZeroDivisionError):
-        list(export.in_order(lambda k: 1 // (4 - k), jobs(), 2))
-    assert torch.get_num_threads() == usual
-
-
 def test_memory_bounds_what_is_made_at_once() -> None:
     assert estimate.parallel_frames((4320, 7680), 4096, 16) == 1
     assert estimate.parallel_frames((72, 128), 1e6, 16) == 16

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +18,13 @@ import torch
 from omnifusion.clip.prepare import Clip, working_luminance
 from omnifusion.color import compose, from_uint8, overlay, rgb_to_lab, to_uint8
 from omnifusion.geometry import resize
+from omnifusion.pool import bounded, parallel
 from omnifusion.progress import InputError, Step, Steps
 from omnifusion.run.files import frame_name
 from omnifusion.run.folder import Manifest, RunFolder
 from omnifusion.state import ColorState, Origin, Video
 from omnifusion.video import CHROMA, FORMATS, Writer, chroma_picture, write_image
 from omnifusion.video.common import writing
-
-T = TypeVar("T")
 
 
 def film_names(format: str) -> list[str]:
@@ -34,32 +33,48 @@ def film_names(format: str) -> list[str]:
 
 
 def export(run: RunFolder, clip: Clip, format: str, threads: int = 1) -> Steps[dict[str, Any]]:
-    """Write frames, films and iterations of a run whose segments are colored, frame by frame, ``threads`` at once.
+    """Write frames, films and iterations of a run whose segments are colored, ``threads`` frames at once.
 
     Returns:
         for the report: format, "origin" (how many pixels of the working size are of each), mean scores, warnings.
     """
-    manifest, kinds, scores = Manifest(run.folder), Counter[int](), list[dict[str, float]]()
-    warnings = list(run.report["warnings"])
-
-    def jobs() -> Iterator[tuple[int, np.ndarray, ColorState, str]]:
-        """The frames, decoded in the order of time."""
-        for t, decoded in enumerate(clip.video.frames):
-            state = ColorState(torch.empty(1, 1, *clip.size), **{k: v[None] for k, v in run.colors(t).items()})
-            inpainted, name = state.kind[0] == Origin.INPAINTED, ""
-            if bool(inpainted.any()):
-                name = f"iterations/{int(state.iteration[0][inpainted][0]):04d}_frame{t:05d}"
-                manifest.claim(*(f"{name}_{part}.png" for part in ("before", "mask", "after")))
-            yield t, decoded, state, name
-
+    kinds, scores, warnings = Counter[int](), list[dict[str, float]](), list(run.report["warnings"])
+    work, frames = partial(_compose, run, clip, Manifest(run.folder)), enumerate(clip.video.frames)
     with films(run.folder, clip.video, format, warnings) as add_frame:
-        for t, (picture, kind, score) in enumerate(in_order(partial(_make, run.folder, clip), jobs(), threads)):
-            add_frame(picture, kind)
-            kinds.update(kind.ravel().tolist())
-            scores += score
-            yield Step("finish", "writing the film", done=(t + 1) / len(clip.video))
+        while jobs := list(islice(frames, threads)):
+            with bounded(threads):
+                composed = parallel(work, jobs)
+            for (t, _), (picture, kind, scored) in zip(jobs, composed, strict=True):
+                add_frame(picture, kind)
+                kinds.update(kind.ravel().tolist())
+                scores += scored
+                yield Step("finish", "writing the film", done=(t + 1) / len(clip.video))
     counts = {origin.name.lower(): kinds[origin] for origin in Origin}
     return {"format": format, "origin": counts, "scores": mean_scores(scores), "warnings": warnings}
+
+
+def _compose(
+    run: RunFolder, clip: Clip, manifest: Manifest, job: tuple[int, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
+    """Write a frame of the result from its number and the input's frame; where it was inpainted, also before and after
+    its iteration. Returns it, ``(3, H, W)`` uint8, its ``Origin``, and its scores if it has any."""
+    t, decoded = job
+    state = ColorState(torch.empty(1, 1, *clip.size), **{name: values[None] for name, values in run.colors(t).items()})
+    picture, kind = clip.full_size(state, t, t, decoded), state.kind[0]
+    write_image(run.folder / frame_name(t), picture)
+    inpainted = kind == Origin.INPAINTED
+    if inpainted.any():
+        L, ab = working_luminance([decoded], clip.size)[0], state.ab[0]
+        parts = {
+            "before": to_uint8(compose(L, ab * ~inpainted)).numpy(),
+            "mask": inpainted.numpy()[None].repeat(3, 0) * np.uint8(255),
+            "after": to_uint8(compose(L, ab)).numpy(),
+        }
+        for part, image in parts.items():
+            name = f"iterations/{int(state.iteration[0][inpainted][0]):04d}_frame{t:05d}_{part}.png"
+            manifest.claim(name)
+            write_image(run.folder / name, image)
+    return picture, kind.numpy(), [score(picture, decoded)] if clip.truth and t not in clip.exemplars else []
 
 
 @contextmanager
@@ -81,39 +96,6 @@ def films(
 
         yield add_frame
     warnings += [warning for film in colored or [tinted] for warning in film.warnings if warning not in warnings]
-
-
-def in_order(work: Callable[..., T], jobs: Iterable[Sequence[Any]], threads: int) -> Iterator[T]:
-    """The results of ``work`` for ``jobs``, in their order; threads work ahead of the consumer."""
-    usual = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            running = deque[Any]()
-            for job in jobs:
-                running.append(pool.submit(work, *job))
-                if len(running) > threads:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-    finally:
-        torch.set_num_threads(usual)
-
-
-def _make(
-    folder: Path, clip: Clip, t: int, decoded: np.ndarray, state: ColorState, iteration: str
-) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
-    """Write frame ``t`` of the result; returns it ``(3, H, W)`` uint8, its ``Origin``, and its scores if it has any.
-
-    Where it was inpainted, it is written before and after its ``iteration``, too.
-    """
-    kind, picture = state.kind[0].numpy(), clip.full_size(state, t, t, decoded)
-    write_image(folder / frame_name(t), picture)
-    if iteration:
-        inpainted, L, ab = kind == Origin.INPAINTED, working_luminance([decoded], clip.size)[0], state.ab[0]
-        for part, colors in (("before", ab * ~torch.from_numpy(inpainted)), ("after", ab)):
-            write_image(folder / f"{iteration}_{part}.png", to_uint8(compose(L, colors)).numpy())
-        write_image(folder / f"{iteration}_mask.png", inpainted[None].repeat(3, 0) * np.uint8(255))
-    return picture, kind, [score(picture, decoded)] if clip.truth and t not in clip.exemplars else []
 
 
 def score(frame: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from omnifusion.clip.prepare import working_luminance
 from omnifusion.progress import InputError
-from omnifusion.run.files import colors_name, exemplar_name, frame_name, link, load_colors, write_text
+from omnifusion.run.files import colors_name, frame_name, link, load_colors, write_text
 from omnifusion.settings import Settings
 from omnifusion.state import COLORS, ColorState, Video
 from omnifusion.video import read, read_image
@@ -61,7 +61,7 @@ class Manifest:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "manifest.txt"
+        self.folder, self.path, self._lock = folder, folder / "manifest.txt", threading.Lock()
         text = self.path.read_text(errors="replace") if self.path.is_file() else ""
         header, *names = text.splitlines() or [""]
         self.is_ours = header == HEADER
@@ -93,10 +93,10 @@ class Manifest:
                 raise InputError(f"{self.folder / name} was not written by a run; move it and run again.")
         for parent in {(self.folder / name).parent for name in names}:
             parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as file:
+        with self._lock, open(self.path, "a") as file:
             file.writelines(f"{line}\n" for line in ([] if self.is_ours else [HEADER]) + new)
-        self.is_ours = True
-        self.names.update(new)
+            self.is_ours = True
+            self.names.update(new)
 
     def remove(self, *patterns: str) -> None:
         """Remove the run's files under ``patterns``, the report first, and folders that are empty then."""
@@ -133,24 +133,13 @@ def lock(folder: Path) -> FileLock:
     return file_lock
 
 
-@contextmanager
-def locked(folder: Path, file_lock: FileLock | None = None) -> Iterator[None]:
-    """Hold the lock of a folder, ``file_lock`` if that is held already, while its files are written."""
-    with writing(folder):
-        file_lock = file_lock if file_lock is not None and file_lock.is_locked else lock(folder)
-        try:
-            yield
-        finally:
-            file_lock.release()
-
-
 @dataclass(frozen=True)
 class RunFolder:
     """A run in its ``folder``: its request, and its report (empty until it is finished).
 
     Attributes:
         source: the clip's file where neither the folder nor the request has it.
-        lock: see ``lock``; held from ``pipeline.begin`` to the end of ``pipeline.color``.
+        lock: held from ``pipeline.begin`` to the end of ``pipeline.color``.
     """
 
     folder: Path
@@ -185,10 +174,6 @@ class RunFolder:
     def video(self) -> Video:
         """The clip as far as it was colored, decoded on demand."""
         return read(self.clip, self.report["frames"])
-
-    def exemplar(self, frame: int) -> Path:
-        """The picture that was given for a frame."""
-        return self.folder / exemplar_name(frame)
 
     def frame(self, index: int) -> np.ndarray:
         """A frame of the result at full size, ``(H, W, 3)`` uint8."""

@@ -24,7 +24,7 @@ from omnifusion.run.coloring import Coloring, LocalPool, RayPool
 from omnifusion.run.estimate import BASE_MIB, disk_mib, longest, parallel_frames
 from omnifusion.run.export import export, film_names
 from omnifusion.run.files import exemplar_name, frame_name, link, write_report, write_text
-from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, lock, locked, open_run
+from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, lock, open_run
 from omnifusion.run.segments import versions, windows
 from omnifusion.stages import Stages, device
 from omnifusion.video import read, read_image, write_image
@@ -137,11 +137,15 @@ def color(
         InputError: the clip or an exemplar cannot be used, memory or disk do not suffice, or the prior is not there;
             where nothing is colored yet, the run's files are removed.
     """
-    folder, file_lock = (run, None) if isinstance(run, Path) else (run.folder, run.lock)
-    with locked(folder, file_lock):
-        run = open_run(folder)
-        if not run.report.get("complete"):
-            yield from _color(run, resources or Resources(), stages or Stages(), reuse)
+    folder, held = (run, None) if isinstance(run, Path) else (run.folder, run.lock)
+    with writing(folder):
+        file_lock = held if held is not None and held.is_locked else lock(folder)
+        try:
+            run = open_run(folder)
+            if not run.report.get("complete"):
+                yield from _color(run, resources or Resources(), stages or Stages(), reuse)
+        finally:
+            file_lock.release()
     return open_run(folder)
 
 
@@ -200,10 +204,10 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
 
 def prepared(run: RunFolder, resources: Resources) -> Clip:
     """The clip of a run, ready to be colored; InputError if the clip or an exemplar cannot be used."""
-    request, most = run.request, [n for n in (run.request.frames, resources.max_frames) if n is not None]
-    video = read(run.clip, min(most, default=None), max_pixels=resources.max_pixels)
-    exemplars = {t: read_image(run.exemplar(t), resources.max_pixels, alpha=True) for t in request.exemplars}
-    return prepare(video, exemplars, request.settings.max_side, force=request.force)
+    request, pixels = run.request, resources.max_pixels
+    most = min([n for n in (request.frames, resources.max_frames) if n is not None], default=None)
+    exemplars = {t: read_image(run.folder / exemplar_name(t), pixels, alpha=True) for t in request.exemplars}
+    return prepare(read(run.clip, most, pixels), exemplars, request.settings.max_side, request.force)
 
 
 def _hash_clip(path: Path) -> str:

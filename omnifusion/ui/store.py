@@ -23,7 +23,8 @@ from omnifusion.clip.register import register
 from omnifusion.clip.shots import find_shots
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
-from omnifusion.run.folder import RunFolder, exemplar_name, lock, open_run
+from omnifusion.run.files import exemplar_name
+from omnifusion.run.folder import RunFolder, lock, open_run
 from omnifusion.state import Video
 from omnifusion.ui.parts import EXAMPLES, count
 from omnifusion.video import is_gray, read, read_image, write, write_image
@@ -259,5 +260,5 @@ def receive_run(run: RunFolder, limits: Limits, home: Path) -> VisitorClip:
     clip = receive_file(run.clip, limits, home, run.request.name)
     for frame in run.request.exemplars:
         clip.exemplars[frame] = clip.file.with_name(exemplar_name(frame))
-        shutil.copyfile(run.exemplar(frame), clip.exemplars[frame])
+        shutil.copyfile(run.folder / exemplar_name(frame), clip.exemplars[frame])
     return clip
