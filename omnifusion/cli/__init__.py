@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -223,24 +223,20 @@ def suggest(
 ) -> None:
     """Name the frames of a finished run that are worth coloring next, and where in them."""
     from omnifusion.correction import suggest as suggestions
+    from omnifusion.run.export import new_folder
     from omnifusion.run.folder import open_run
     from omnifusion.video import write_image
-    from omnifusion.video.common import writing
 
-    if out is not None and out.exists():
-        raise InputError(f"{out} exists; name a new folder.")
     run = open_run(folder)
-    state = run.state()
-    if out is not None:
-        with writing(out):
-            out.mkdir(parents=True)
-    for suggestion in suggestions.suggest(state, most):
-        frame, region = suggestion.frame, suggestion.region
-        print(f"frame {frame}: covers {100 * suggestion.share:.0f} % of the uncertainty, most of it at "
-              f"x {_extent(region.any(0))}, y {_extent(region.any(1))}")  # fmt: skip
-        if out is not None:
-            picture, unsure = run.frame(frame).transpose(2, 0, 1), suggestions.uncertainty(state)[frame]
-            write_image(out / f"{frame:05d}.png", suggestions.drawn(picture, unsure, region))
+    with nullcontext() if out is None else new_folder(out):
+        state = run.state()
+        for suggestion in suggestions.suggest(state, most):
+            frame, region = suggestion.frame, suggestion.region
+            print(f"frame {frame}: covers {100 * suggestion.share:.0f} % of the uncertainty, most of it at "
+                  f"x {_extent(region.any(0))}, y {_extent(region.any(1))}")  # fmt: skip
+            if out is not None:
+                picture, unsure = run.frame(frame).transpose(2, 0, 1), suggestions.uncertainty(state)[frame]
+                write_image(out / f"{frame:05d}.png", suggestions.drawn(picture, unsure, region))
 
 
 def _extent(mask: Any) -> str:
@@ -253,16 +249,14 @@ def _extent(mask: Any) -> str:
 @app.command("finish", hidden=True)
 def export(
     folder: opt.Run,
-    out: Annotated[Path, option("DIR", "a new folder; or, for chroma, a film, X.mkv")],
-    saturation: Annotated[float, option("X", "times the run's own", min=0.01, max=10)] = 1.0,
-    chroma: Annotated[bool, option(None,
-        "write a*, b* at 16 bits (0 = 32768, 256 a unit): PNG, or FFV1 in X.mkv", "--chroma")] = False,
-) -> None:  # fmt: skip
-    """Write a finished run with more or less saturation, or its chroma alone, for grading."""
-    from omnifusion.run.export import export_chroma, export_saturated
+    out: Annotated[Path, option("DIR", "a new folder for PNG pictures; or X.mkv, a new film (FFV1)")],
+    chroma: Annotated[bool, option(None, "needless: nothing else is written", "--chroma", hidden=True)] = True,
+) -> None:
+    """Write a finished run's chroma alone, for grading: a* and b* at 16 bits (0 = 32768, 256 a unit)."""
+    from omnifusion.run.export import export_chroma
     from omnifusion.run.folder import open_run
 
-    follow((export_chroma if chroma else export_saturated)(open_run(folder), out, saturation))
+    follow(export_chroma(open_run(folder), out))
     print(f"Results: {out}")
 
 

@@ -109,8 +109,9 @@ class Film:
         """The frame of a shot that has the most light."""
         return shot.start + int(self.light[shot.start : shot.stop].sum(1).argmax())
 
-    def colors(self) -> tuple[list[Shot], Array]:
-        """The shots that are in color, and a mask ``(h, w)`` bool of colored parts (such as a logo) in the others.
+    def colors(self) -> tuple[list[Shot], Array | None]:
+        """The shots that are in color, and a mask ``(h, w)`` bool of colored parts (such as a logo) in the others, None
+        if there are none.
 
         Black frames and little color do not divide a clip: it is in color as a whole, or not at all.
         """
@@ -121,9 +122,9 @@ class Film:
         clearly = any((np.stack(deviations[shot.start]) > GRAY_SPREAD).mean() > COLORFUL for shot in colored)
         lit = any(self.light[shot.start : shot.stop].max() > DARK for shot in gray)
         if colored and not (clearly and lit):
-            colored = self.shots
-        nothing = np.zeros_like(next(iter(self.deviations.values())), bool)
-        return colored, np.logical_or.reduce([nothing, *(x for x in overlays.values() if x is not None)])
+            return self.shots, None
+        overlay = np.logical_or.reduce([x for x in overlays.values() if x is not None])
+        return colored, overlay if overlay.any() else None
 
     def report(self) -> dict[str, Any]:
         """The entry of ``report.json``."""

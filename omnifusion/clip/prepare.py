@@ -172,7 +172,7 @@ def prepare(video: Video, exemplars: Mapping[int, np.ndarray], max_side: int, fo
     for shot in own:
         notes.append(f"Frames {shot.start} to {shot.stop - 1} are in color and keep their own colors.")
         placed.setdefault(shot.frames[0], np.asarray(video.frames[shot.frames[0]]))
-    if not truth and overlay.any():
+    if overlay is not None:
         notes.append("A part of the gray clip, such as a logo, is in color and keeps its own colors.")
     if truth and not placed:
         placed[0] = np.asarray(video.frames[0])
@@ -190,8 +190,7 @@ def prepare(video: Video, exemplars: Mapping[int, np.ndarray], max_side: int, fo
         cuts = ", ".join(str(start) for start in sorted(shot.start for shot in shots)[1:])
         notes.append(f"The clip has cuts at frame {cuts}: each shot is colored by itself.")
         notes += [note for shot in shots if (note := _note(shot, placed))]
-    kept = overlay if overlay.any() and not truth else None
-    return Clip(video, size, placed, fits, film, shots, truth, tuple(notes), own, kept)
+    return Clip(video, size, placed, fits, film, shots, truth, tuple(notes), own, overlay)
 
 
 def _note(shot: Shot, exemplars: Collection[int]) -> str:

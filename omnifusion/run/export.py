@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from omnifusion.clip.prepare import Clip, working_luminance
-from omnifusion.color import compose, from_uint8, overlay, rgb_to_lab, to_uint8
+from omnifusion.color import compose, overlay, to_uint8
 from omnifusion.geometry import resize
 from omnifusion.pool import bounded, parallel
 from omnifusion.progress import InputError, Step, Steps
@@ -113,35 +113,15 @@ def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 # -- a finished run again
 
 
-def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
-    """A picture ``(3, H, W)`` uint8 with its chroma times ``factor``, its luminance kept."""
-    if factor == 1:
-        return picture
-    lab = rgb_to_lab(from_uint8(picture))
-    return to_uint8(compose(lab[:1], lab[1:] * factor)).numpy()
-
-
-def export_saturated(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
-    """Write the frames and the film of a run at another saturation into the new folder ``out``."""
-    video = run.video()
-    with new_folder(out), Writer(out / "colorized.mp4", video) as film:
-        (out / "frames").mkdir()
-        for t in range(len(video)):
-            picture = saturated(run.frame(t).transpose(2, 0, 1), saturation)
-            write_image(out / frame_name(t), picture)
-            film.add(picture)
-            yield Step("finish", "writing frames", done=(t + 1) / len(video))
-
-
-def export_chroma(run: RunFolder, out: Path, saturation: float = 1.0) -> Steps[None]:
+def export_chroma(run: RunFolder, out: Path) -> Steps[None]:
     """Write a run's chroma at full size, see ``chroma_picture``: the new film ``out`` if that ends in .mkv, else
     pictures into the new folder ``out``. InputError if the run does not hold it."""
     run.colors(0)  # before anything is written
     film = out.suffix == CHROMA.ending
     with Writer(out, run.video(), format=CHROMA) if film else new_folder(out) as writer:
         for t in range(count := run.report["frames"]):
-            ab = saturation * resize(run.colors(t)["ab"][None], tuple(run.report["size"]))[0].numpy()
-            picture = chroma_picture(ab)
+            ab = resize(run.colors(t)["ab"][None], tuple(run.report["size"]))[0]
+            picture = chroma_picture(ab.numpy())
             writer.add(picture) if writer else write_image(out / f"{t:05d}.png", picture)
             yield Step("finish", "writing chroma", done=(t + 1) / count)
 

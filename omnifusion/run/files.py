@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -25,6 +26,17 @@ frame_name = "frames/{:05d}.png".format
 exemplar_name = "exemplar_{:05d}.png".format
 colors_name = "colors/{:05d}.npz".format
 tracker_name = "trackers/{:05d}.pt".format
+
+
+def hash_of(*values: Any) -> str:
+    """A hash of values that JSON can hold, mappings, and arrays."""
+
+    def plain(value: Any) -> Any:
+        return (
+            [value.shape, hashlib.sha256(value.tobytes()).hexdigest()] if isinstance(value, np.ndarray) else dict(value)
+        )
+
+    return hashlib.sha256(json.dumps(values, default=plain, sort_keys=True).encode()).hexdigest()[:40]
 
 
 def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None:

@@ -23,7 +23,7 @@ from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
 from omnifusion.run.estimate import BASE_MIB, disk_mib, longest, parallel_frames
 from omnifusion.run.export import export, film_names
-from omnifusion.run.files import exemplar_name, frame_name, link, write_report, write_text
+from omnifusion.run.files import exemplar_name, frame_name, hash_of, link, write_report, write_text
 from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, lock, open_run
 from omnifusion.run.segments import versions, windows
 from omnifusion.stages import Stages, device
@@ -83,7 +83,7 @@ def begin(
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder for the results.")
     request = replace(request, exemplars=tuple(sorted(exemplars)), source=None if clip else request.source)
-    request = replace(request, clip_hash=_hash_clip(source), pictures_hash=_hash_pictures(exemplars))
+    request = replace(request, clip_hash=_hash_clip(source), pictures_hash=hash_of(dict(exemplars)))
     with writing(path):
         Manifest(path).check(source)
         path.mkdir(parents=True, exist_ok=True)
@@ -219,13 +219,6 @@ def _hash_clip(path: Path) -> str:
             with open(file, "rb") as opened:
                 while block := opened.read(2**20):
                     digest.update(block)
-    return digest.hexdigest()
-
-
-def _hash_pictures(pictures: Mapping[int, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for frame, picture in sorted(pictures.items()):
-        digest.update(f"{frame} {picture.shape}".encode() + picture.tobytes())
     return digest.hexdigest()
 
 

@@ -7,7 +7,6 @@ redoes only what depends on it, and segments can be colored by other processes a
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,7 +36,7 @@ from omnifusion.progress import (
     Steps,
     check_canceled,
 )
-from omnifusion.run.files import colors_name, load_colors, load_tracker, save_colors, save_tracker, tracker_name
+from omnifusion.run import files
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
 from omnifusion.state import COLORS, ColorState
@@ -122,11 +121,10 @@ class Segment:
         asks_prior = settings.prior_everywhere or not (exemplars or shot.external_frames)
         unused = set() if asks_prior else PRIOR_ONLY - ({"seed"} if settings.omnimotion != "off" else set())
         choices = {name: value for name, value in asdict(settings).items() if name not in unused | {"preset"}}
-        pictures = {e: hashlib.sha256(picture.tobytes()).hexdigest() for e, picture in exemplars.items()}
         prior = prior_fingerprint(settings) if asks_prior else ""
         common = [clip_hash, len(clip.video), clip.size, environment()]
-        fit_key = _hash(*common, shot.tracker_frames, settings.omnimotion, settings.seed)
-        key = _hash(*common, asdict(shot), pictures, choices, prior, list(external))
+        fit_key = files.hash_of(*common, shot.tracker_frames, settings.omnimotion, settings.seed)
+        key = files.hash_of(*common, asdict(shot), exemplars, choices, prior, list(external))
         return cls(shot, replace(clip, exemplars=exemplars), settings, key, fit_key, environment())
 
     def color(self, folder: Path, stages: Stages) -> Steps[Record]:
@@ -140,7 +138,7 @@ class Segment:
             raise InputError(
                 f"A worker differs from the process that asks it ({differing}); install the same for both."
             )
-        shot, file = self.shot, folder / tracker_name(self.shot.start)
+        shot, file = self.shot, folder / files.tracker_name(self.shot.start)
         frames = sorted([*range(shot.start, shot.stop), *shot.external_frames])
         place = {frame: k for k, frame in enumerate(frames)}
         local = Shot(
@@ -153,18 +151,18 @@ class Segment:
         exemplars = {place[e]: ab for e, ab in self.clip.exemplar_ab().items()}
         state = ColorState.of_exemplars(self.clip.luminance(frames), exemplars).stacked()
         for frame in shot.external_frames:
-            if (colors := load_colors(folder / colors_name(frame))) is None:
-                raise InputError(f"{folder / colors_name(frame)} is damaged or was removed; run again.")
+            if (colors := files.load_colors(folder / files.colors_name(frame))) is None:
+                raise InputError(f"{folder / files.colors_name(frame)} is damaged or was removed; run again.")
             for name in COLORS:
                 getattr(state, name)[place[frame]] = colors[name]
-        tracker = load_tracker(file, self.fit_key)
+        tracker = files.load_tracker(file, self.fit_key)
         trackers = {} if tracker is None else {local.start: tracker}
         record: Record = {"key": "", "iterations": [], "warnings": [], "seconds": {}, "peak_mib": {}}
         work = StepIterator(colorize(state.L, exemplars, self.settings, [local], stages, trackers, state))
         try:
             for step in work:
                 if isinstance(step, Fitted):
-                    save_tracker(file, self.fit_key, step.tracker)
+                    files.save_tracker(file, self.fit_key, step.tracker)
                 if isinstance(step, Note) and step.message not in record["warnings"]:
                     record["warnings"].append(step.message)
                 step = _in_clip(step, frames)
@@ -179,12 +177,8 @@ class Segment:
         except (Canceled, KeyboardInterrupt):
             pass
         for k, frame in enumerate(range(shot.start, shot.stop), local.start):
-            save_colors(folder / colors_name(frame), frame_colors(state, k, frames), record["key"])
+            files.save_colors(folder / files.colors_name(frame), frame_colors(state, k, frames), record["key"])
         return record
-
-
-def _hash(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, default=dict).encode()).hexdigest()[:40]
 
 
 def _in_clip(step: Step, frames: Sequence[int]) -> Step:

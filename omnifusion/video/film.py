@@ -82,7 +82,7 @@ class Film:
         self.begin = None if self.stream.start_time is None else self.stream.start_time * self.time_base
         self.promised = self._promised()
         self.errors: list[str] = []
-        self.begins_damaged = self.out_of_order = self.guessed = False
+        self.out_of_order = self.guessed = False
         self.latest, self.ascending = -math.inf, True  # of the packets' time stamps
         self.missing = 0
         self.gaps_repeat = self.container.format.name == "avi"  # an empty place there repeats the frame before
@@ -155,11 +155,7 @@ class Film:
         """Warnings after ``scan``; the film ends at ``end`` seconds, None = it was not read so far."""
         if self.errors or self.out_of_order or self.missing:
             lost = f" ({self.missing} frames)" if self.missing else ""
-            first_too = ", the first frame also for what is lost before it" if self.begins_damaged else ""
-            yield (
-                f"The film is damaged: what cannot be decoded{lost} is left out, and all else is shown at its own time"
-                f"{first_too}."
-            )
+            yield f"The film is damaged: what cannot be decoded{lost} is left out, all else is shown at its own time."
         if end is not None and end < self.promised * Fraction(99, 100) - 2 / self.rates[0]:
             yield f"The film may be cut short: it ends after {float(end):.1f} of {float(self.promised):.1f} s."
         if self.tracks > 1:
@@ -209,8 +205,8 @@ class FilmFrames(Frames):
         self._order, times = order[:max_frames], times[:max_frames]
         self._stamps = [] if ordered is None or film.errors or film.guessed else ordered[:max_frames]
         self._codec = film.codec
-        if film.errors and film.begin is not None and film.begin < times[0]:
-            times[0], film.begins_damaged = film.begin, True
+        if film.errors and film.begin is not None:  # the first frame is shown also for what is lost before it
+            times[0] = min(times[0], film.begin)
         self.start = times[0]
         self.fps, self.times = film.timing([time - self.start for time in times])
         self.pixel_aspect = 1 / film.pixel_aspect if _turns(first)[0] else film.pixel_aspect
