@@ -351,14 +351,19 @@ def test_a_run_killed_at_random_ends_with_the_same_frames(
 @pytest.mark.slow
 def test_two_workers_of_which_one_is_killed(clip: Clip, done: Coloring, tmp_path: Path) -> None:
     coloring, killed = coloring_of(clip, tmp_path / "run"), []
-    for step in coloring.color_by(LocalPool(2, 1)):
+
+    def kill_one(step: Step) -> None:
         if not killed and (
             children := [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
         ):
             children[0].kill()
-            killed = children
+            killed.append(children[0])
         assert 0 <= step.done <= 1
-    assert killed
+
+    with pytest.raises(InputError, match="A worker has died"):
+        run_to_end(coloring.color_by(LocalPool(2, 1)), kill_one)
+    coloring = coloring_of(clip, tmp_path / "run")
+    run_to_end(coloring.color_by(LocalPool(2, 1)))
     assert all(colored(coloring)[name].equal(values) for name, values in colored(done).items())
 
 
@@ -436,7 +441,7 @@ def test_a_full_disk_costs_a_sentence_and_the_run_goes_on(
 
     with monkeypatch.context() as broken:
         broken.setattr(
-            *(("omnifusion.run.segments.save_colors", full) if place == "colors" else (export, "Writer", Full))
+            *(("omnifusion.run.files.save_colors", full) if place == "colors" else (export, "Writer", Full))
         )
         with pytest.raises(InputError, match="full; make room"):
             run_in(tmp_path / "out", gray_folder, {0: TRUTH[0]})

@@ -37,8 +37,6 @@ from omnifusion.settings import Settings
 from omnifusion.stages import Stages
 from omnifusion.state import ColorState
 
-MOST_DEATHS = 4  # of workers, after which a run is given up
-
 
 class Coloring:
     """The segments of a run, and ``records`` of the colored ones, by first frame.
@@ -71,7 +69,8 @@ class Coloring:
                 self._add(segment, work.result)
 
     def color_by(self, pool: LocalPool | RayPool) -> Steps[None]:
-        """Color all segments by workers, each as soon as those it needs are done; raises Canceled, too."""
+        """Color all segments by workers, each as soon as those it needs are done; raises Canceled, too, and InputError
+        where a worker dies."""
         waiting, running = list(self.segments), dict[Future[Record], Segment]()
         try:
             while waiting or running:
@@ -82,12 +81,12 @@ class Coloring:
                 finished, _ = wait(running, 0.5, FIRST_COMPLETED)
                 check_canceled()
                 for future in finished:
-                    segment = running.pop(future)
-                    try:
-                        self._add(segment, future.result())
-                    except BrokenExecutor:
-                        waiting.insert(0, segment)
+                    self._add(running.pop(future), future.result())
                 yield Step("propagate", f"{len(self.records)} of {len(self.segments)} parts are colored", self.done())
+        except BrokenExecutor as error:
+            raise InputError(
+                "A worker has died, often for lack of memory; run again with fewer workers or less memory."
+            ) from error
         finally:
             pool.close()
             for future, segment in running.items():
@@ -162,24 +161,13 @@ class LocalPool:
     """Processes on this machine, of ``threads`` threads each; ``size`` segments are colored at once."""
 
     def __init__(self, size: int, threads: int) -> None:
-        self.size, self._deaths, context = size, 0, multiprocessing.get_context("spawn")
-        self._stop = context.Event()
-        self._start = lambda: ProcessPoolExecutor(size, context, _begin, (threads, os.getpid(), self._stop))
-        self._executor = self._start()
+        context = multiprocessing.get_context("spawn")
+        self.size, self._stop = size, context.Event()
+        self._executor = ProcessPoolExecutor(size, context, _begin, (threads, os.getpid(), self._stop))
 
     def submit(self, segment: Segment, folder: Path) -> Future[Record]:
-        """Start coloring a segment; if a process has died, restart all, or raise InputError after ``MOST_DEATHS``."""
-        try:
-            return self._executor.submit(_color, segment, folder)
-        except BrokenExecutor as error:
-            self._deaths += 1
-            if self._deaths == MOST_DEATHS:
-                raise InputError(
-                    f"{MOST_DEATHS} workers have died, often for lack of memory; run again with fewer workers or less "
-                    "memory."
-                ) from error
-            self._executor = self._start()
-            return self._executor.submit(_color, segment, folder)
+        """Start coloring a segment."""
+        return self._executor.submit(_color, segment, folder)
 
     def close(self) -> None:
         """Stop the workers, at their next steps."""

@@ -32,9 +32,9 @@ def hash_of(*values: Any) -> str:
     """A hash of values that JSON can hold, mappings, and arrays."""
 
     def plain(value: Any) -> Any:
-        return (
-            [value.shape, hashlib.sha256(value.tobytes()).hexdigest()] if isinstance(value, np.ndarray) else dict(value)
-        )
+        if isinstance(value, np.ndarray):
+            return value.shape, hashlib.sha256(value.tobytes()).hexdigest()
+        return dict(value)
 
     return hashlib.sha256(json.dumps(values, default=plain, sort_keys=True).encode()).hexdigest()[:40]
 
