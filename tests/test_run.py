@@ -440,9 +440,7 @@ def test_a_full_disk_costs_a_sentence_and_the_run_goes_on(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(
-            *(("omnifusion.run.files.save_colors", full) if place == "colors" else (export, "Writer", Full))
-        )
+        broken.setattr(*(("omnifusion.run.files.save_colors", full) if place == "colors" else (export, "Writer", Full)))
         with pytest.raises(InputError, match="full; make room"):
             run_in(tmp_path / "out", gray_folder, {0: TRUTH[0]})
     if place == "film":

@@ -140,18 +140,15 @@ def prepare(video: Video, exemplars: Mapping[int, np.ndarray], max_side: int, fo
         video: the clip; color is used only as an exemplar and as ground truth.
         exemplars: frame -> colored picture of it, ``(3 or 4, h, w)`` uint8 sRGB; used where it is opaque.
         max_side: longest side of the working size in pixels.
-        force: accept an exemplar that does not seem to show its frame, and a clip that seems to be interlaced.
-
-    Raises:
-        InputError: an exemplar that does not fit its frame, or an interlaced clip.
+        force: accept an exemplar that does not seem to show its frame, and a clip that seems to be interlaced; they
+            cost an InputError otherwise.
     """
     notes, placed, fits = list(video.warnings), dict[int, np.ndarray](), {}
     size, aspect = fit_size(video.size, max_side), float(video.pixel_aspect)
     for frame, image in exemplars.items():
         if not 0 <= frame < len(video):
-            raise InputError(
-                f"The exemplar is for frame {frame}, but the clip has frames 0 to {len(video) - 1}; pick one."
-            )
+            last = len(video) - 1
+            raise InputError(f"The exemplar is for frame {frame}, but the clip has frames 0 to {last}; pick one.")
         if opaque(image).mean() < PAINTED:
             placed[frame] = overlaid(image, video.size, aspect)
             continue
@@ -219,11 +216,8 @@ def working_luminance(
 
 
 def overlaid(image: np.ndarray, size: tuple[int, int], pixel_aspect: float = 1.0) -> np.ndarray:
-    """A picture painted over a frame, ``(4, h, w)`` uint8, at the frame's ``size`` (H, W).
-
-    Raises:
-        InputError: it is of another shape, or nothing of it is opaque.
-    """
+    """A picture painted over a frame, ``(4, h, w)`` uint8, at the frame's ``size`` (H, W); InputError if it is of
+    another shape, or nothing of it is opaque."""
     (h, w), (H, W) = image.shape[1:], size
     shape = w * H / (h * W)
     if min(abs(shape - 1), abs(shape / pixel_aspect - 1)) > LARGEST_ASPECT_ERROR:

@@ -55,9 +55,7 @@ class Registered:
 
 
 def register(image: np.ndarray, frame: np.ndarray, force: bool = False, pixel_aspect: float = 1.0) -> Registered:
-    """Align a colored picture with the gray frame it shows.
-
-    One that is already aligned is only resized.
+    """Align a colored picture with the gray frame it shows; one that is already aligned is only resized.
 
     Args:
         image: ``(3, h, w)`` uint8 sRGB, the colored picture; ``(4, h, w)`` where some of it is transparent.
@@ -122,12 +120,9 @@ def _check_color(image: np.ndarray, force: bool) -> list[str]:
 def _lay(
     image: np.ndarray, frame: np.ndarray, target: np.ndarray, pixel_aspect: float
 ) -> tuple[np.ndarray, float, list[str]]:
-    """Fit a picture ``(3 or 4, h, w)`` to the size of its frame, whose L* is ``target``; returns it, the logarithm of
-    its stretch, and what was done to it.
-
-    It is tried with and without its own bars, over the frame and between the frame's bars, as its shape allows; the
-    best fit is taken. It is rotated only if it shows the frame in no other way.
-    """
+    """Fit a picture to the size of its frame, whose L* is ``target``; returns it, the logarithm of its stretch, and the
+    changes in words. Either is tried with and without its bars, as the shapes allow; the picture is turned only if it
+    shows the frame in no other way."""
     best, most = (_over(image, frame, WHOLE), abs(_stretch(image, frame)), list[str]()), -1.0
     for turn in (0, 1, 3, 2):
         turned = np.rot90(image, turn, (1, 2))
@@ -162,10 +157,10 @@ def _ways(image: np.ndarray, frame: np.ndarray) -> Iterator[tuple[Box, Box]]:
 
 def _over(image: np.ndarray, frame: np.ndarray, box: Box) -> np.ndarray:
     """``frame`` with a picture laid over a part of it."""
-    size = frame[box].shape[1:]
-    if image.shape[1:] != size:
-        image = to_uint8(resize(from_uint8(image)[None], (size[0], size[1])))[0].numpy()
-    if size == frame.shape[1:]:
+    h, w = frame[box].shape[1:]
+    if image.shape[1:] != (h, w):
+        image = to_uint8(resize(from_uint8(image)[None], (h, w)))[0].numpy()
+    if (h, w) == frame.shape[1:]:
         return np.ascontiguousarray(image)
     laid = np.concatenate([frame, np.full_like(frame[:1], 255)])[: len(image)]
     laid[box] = image
@@ -193,7 +188,6 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _luminance(image: np.ndarray) -> np.ndarray:
-    """L* ``(H, W)`` float32."""
     return luminance(from_uint8(image))[0].numpy()
 
 
@@ -206,7 +200,6 @@ def detail(L: np.ndarray) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize ``(H, W)`` or ``(H, W, 2)`` to ``size`` (h, w)."""
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if size[0] < len(image) else cv2.INTER_LINEAR)
 
 
@@ -219,7 +212,7 @@ def _moved(image: np.ndarray, move: np.ndarray) -> np.ndarray:
 
 
 def _matching(source: np.ndarray, target: np.ndarray, move: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels of ``target`` that match ``source`` moved by ``move``, ``(H, W)`` bool of ``size``."""
+    """The pixels of ``target`` that match ``source`` moved by ``move``, at another ``size``."""
     h, w = target.shape
     a, b = (x.astype(np.float32) - 128 for x in (_moved(source, move), target))
     radius = max(h, w) / 64

@@ -112,14 +112,12 @@ def flash(changes: Sequence[float], recent: Sequence[np.ndarray], small: np.ndar
 
 
 def cut(changes: Sequence[float], flashes: Collection[int] = ()) -> list[Shot]:
-    """The shots of a clip, which follow one another and cover it, by the mean change from each frame to the next.
+    """The shots of a clip, which follow one another and cover it, by the mean change from each frame to the next;
+    ``flashes`` are changes that are no cuts.
 
     A cut is a mean change of luminance that stands out from the two on either side; where the clip begins or ends, from
     the nearest four, twice as clearly. Fast motion, fades and dissolves are no cuts. (The same as AdaptiveDetector of
     PySceneDetect, with its constants, except at the ends; that package brings a desktop's OpenCV along.)
-
-    Args:
-        flashes: changes that are no cuts.
     """
     clear = [k for k in range(len(changes)) if k not in flashes and _stands_out(changes, k)]
     rivals = {k: [changes[i] for i in clear if abs(i - k) < SHORTEST] for k in clear}
@@ -155,11 +153,7 @@ def find_references(
     Two shots look alike where ``AGREEING`` features of a frame of one are found in a frame of the other under one
     rotation, scale and shift (docs/experiments.md: no two unlike shots had more than 5). Exemplars and the first,
     middle and last frames are compared. A shot like no colored one is colored without reference, and others may follow.
-
-    Args:
-        shots: in the order of time.
-        exemplars: the frames that have one.
-        luminance: of a frame, L* ``(h, w)``.
+    ``shots`` come in the order of time; ``exemplars`` are the frames that have one; ``luminance`` gives a frame's L*.
     """
 
     @lru_cache(KEPT)

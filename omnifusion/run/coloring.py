@@ -126,8 +126,7 @@ class Coloring:
         return all(any(frame in shot for shot in colored) for frame in segment.shot.external_frames)
 
     def _take(self, segment: Segment) -> bool:
-        """Resume: reuse a segment that was colored before, here or in another run, under the same key; else its
-        tracker."""
+        """Reuse a segment that was colored before, here or in another run, under the same key; else its tracker."""
         start, tracker = segment.shot.start, tracker_name(segment.shot.start)
         names = [colors_name(frame) for frame in range(start, segment.shot.stop)]
         for folder, records in self._earlier.items():

@@ -77,8 +77,6 @@ def begin(
         InputError: the folder holds files that no run wrote, another run, one at work, or the clip; or it cannot be
             written.
     """
-    if clip is None and request.source is None:
-        raise ValueError("a run needs a clip")
     source = Path(clip or request.source or "")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder for the results.")
@@ -211,7 +209,7 @@ def prepared(run: RunFolder, resources: Resources) -> Clip:
 
 
 def _hash_clip(path: Path) -> str:
-    """A hash of the content of a clip's file, or of the files of its folder and their names."""
+    """A hash of a clip's file, or of the files of its folder and their names."""
     digest = hashlib.sha256()
     with suppress(OSError):  # reported when the clip is read
         for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:

@@ -42,11 +42,7 @@ EXPAND = np.rint((np.arange(256) - 16) * (255 / 219)).clip(0, 255).astype(np.uin
 
 
 class Film:
-    """An opened film.
-
-    Raises:
-        InputError: it cannot be opened, or is too large.
-    """
+    """An opened film; InputError if it cannot be opened, or is too large."""
 
     def __init__(self, path: Path, max_pixels: int, threads: str = "AUTO") -> None:
         self.path = path
@@ -181,8 +177,7 @@ class FilmFrames(Frames):
         pixel_aspect: width of a pixel by its height.
         warnings: sentences that the user should read.
 
-    Raises:
-        InputError: nothing of it can be decoded, it changes its size, or is too large.
+    InputError if nothing of it can be decoded, it changes its size, or is too large.
     """
 
     def __init__(self, path: Path, max_frames: int | None, max_pixels: int) -> None:
@@ -289,9 +284,9 @@ class FilmFrames(Frames):
             rgb[..., :3] = EXPAND[rgb[..., :3]]
         if has_alpha:
             rgb = (rgb[..., :3].astype(np.uint16) * rgb[..., 3:] + 127) // 255
-        transposed, *flips = _turns(frame)
+        transposed, mirrored_x, mirrored_y = _turns(frame)
         rgb = rgb.transpose(1, 0, 2) if transposed else rgb
-        rgb = rgb[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
+        rgb = rgb[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1]
         return np.ascontiguousarray(rgb.transpose(2, 0, 1), np.uint8)
 
 

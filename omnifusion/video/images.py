@@ -48,10 +48,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = Fal
     """A picture as ``(3, H, W)`` uint8 sRGB: upright by its EXIF data, alpha over black, 16 bits and floats rounded.
 
     With ``alpha``, as for exemplars and painted pictures: one that is not opaque everywhere comes as ``(4, H, W)``, and
-    one of more than ``max_pixels`` is made smaller.
-
-    Raises:
-        InputError: no such file, not a picture, or too large (seen in its head, undecoded).
+    one of more than ``max_pixels`` is made smaller. InputError for no picture, or one that is too large by its head.
     """
     path = Path(path)
     with open_image(path, max_pixels, shrink=alpha) as image:
@@ -64,11 +61,8 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, alpha: bool = Fal
 
 @contextmanager
 def open_image(path: Path, max_pixels: int, shrink: bool = False) -> Iterator[Image.Image]:
-    """A picture whose head is read and whose size is checked, see ``decoding``.
-
-    Args:
-        shrink: allow ``SHRINKABLE`` times as many pixels, or any number where the format can be decoded smaller.
-    """
+    """A picture whose head is read and whose size is checked; with ``shrink``, ``SHRINKABLE`` times as many pixels are
+    allowed, or any number where the format can be decoded smaller."""
     if not path.is_file():
         raise InputError(f"There is no picture {path}; check the name.")
     with decoding(path, max_pixels), Image.open(path) as image:
@@ -182,11 +176,8 @@ def color_deviation(image: np.ndarray) -> np.ndarray:
 
 
 def overlay_of(deviations: Sequence[np.ndarray]) -> np.ndarray | None:
-    """The colored parts of a gray clip, such as a logo, ``(h, w)`` bool; None if the clip is in color.
-
-    Args:
-        deviations: ``color_deviation`` of some of its frames.
-    """
+    """The colored parts of a gray clip, such as a logo, ``(h, w)`` bool, by ``color_deviation`` of some of its frames;
+    None if the clip is in color."""
     stack = np.stack(deviations)
     if np.percentile(stack, 99, axis=(1, 2)).max() < GRAY_SPREAD:
         return np.zeros(stack.shape[1:], bool)

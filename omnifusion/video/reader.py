@@ -108,11 +108,7 @@ def _folder(path: Path, max_frames: int | None, max_pixels: int) -> Video:
 
 
 def _images(folder: Path) -> tuple[list[Path], list[str]]:
-    """The frames of a folder by name, numbers by value, and warnings.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The frames of a folder by name, numbers by value, and warnings; InputError if there are none."""
     there = [file for file in folder.iterdir() if not file.name.startswith(".")]
     files = [file for file in there if file.suffix.lower() in IMAGES]
     if not files:

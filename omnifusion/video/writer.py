@@ -79,11 +79,8 @@ class Writer:
         overwrite: replace an existing file.
         format: the name of one of ``FORMATS``, or ``CHROMA``.
 
-    Attributes:
-        warnings: once it is complete, what of the source could not be taken over.
-
-    Raises:
-        InputError: the file exists, or the disk refuses.
+    ``warnings`` then say what of the source could not be taken over. InputError if the file exists, or cannot be
+    written.
     """
 
     def __init__(self, path: Path | str, like: Video, overwrite: bool = False, format: str | Format = "h264") -> None:
