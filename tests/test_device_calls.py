@@ -135,7 +135,7 @@ def test_a_new_prior_needs_no_title(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_such_a_space_offers_what_it_has_loaded(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    monkeypatch.setattr(zerogpu, "zero_gpu", lambda: True)
+    monkeypatch.setattr(zerogpu.Config, "zero_gpu", True)
     monkeypatch.setattr(zerogpu, "_loaded", {})
     assert [name for _, name in zerogpu.priors()] == ["bundled"]
     with pytest.raises(InputError, match="no prior 'sd20' here"):

@@ -21,11 +21,6 @@ PENDING = (
 )
 STOPPING = "Stopping; what is colored so far is kept."
 
-SHOW_FILM = """() => {
-  if (new URLSearchParams(location.search).has("run")) document.getElementById("show")?.scrollIntoView();
-}"""
-"""Scrolls to the film when the link of a run is opened."""
-
 
 def build_bar(s: Shared) -> None:
     """Build the button, the estimate, and the status line."""
@@ -153,7 +148,7 @@ def wire(s: Shared) -> None:
     s.on(s.timer.tick, poll, [s.running, s.visit, s.runs, s.step], [*bar, s.live, s.running, s.runs, s.step])
     s.on(s.cancel.click, cancel, [s.running], [s.cancel, s.progress], **LATEST)
     opened = s.taking(s.page.load, open_link, [s.visit], [*s.steps, *controls, s.running, s.display, s.runs])
-    opened.then(None, js=SHOW_FILM, **QUIET)
+    opened.then(None, js="() => showFilm()", **QUIET)
     s.link.change(None, s.link, js="link => showAddress(link)", **QUIET)
 
 

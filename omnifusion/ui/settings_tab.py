@@ -15,7 +15,7 @@ from omnifusion.run.estimate import estimate
 from omnifusion.run.folder import RunRequest
 from omnifusion.settings import CHOICES, PRESETS, Settings
 from omnifusion.ui import zerogpu
-from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, seconds
+from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, count, seconds
 from omnifusion.ui.store import Visit, VisitorClip
 
 USUAL = (24, (240, 427))  # frames and size that are assumed before there is a clip
@@ -123,7 +123,7 @@ def wire(s: Shared) -> None:
         return {
             s.estimate: line,
             s.fit: gr.Button(visible=not fits),
-            s.step3: gr.Accordion(label=f"3 · Settings: {settings.preset}, {frames} frame{'s' * (frames > 1)}"),
+            s.step3: gr.Accordion(label=f"3 · Settings: {settings.preset}, {count(frames, 'frame')}"),
             s.unused: gr.Row(visible=not used),
             s.settings["preset"]: gr.Radio(_presets(frames, clip.size)),
             **{s.settings[name]: type(s.settings[name])(interactive=yes) for name, yes in counts.items()},

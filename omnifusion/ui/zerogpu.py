@@ -16,6 +16,7 @@ from pathlib import Path
 
 import spaces
 from huggingface_hub import try_to_load_from_cache
+from spaces.config import Config
 from torch import Tensor
 
 from omnifusion.prior.components import Components, embed, load_components
@@ -30,7 +31,7 @@ from omnifusion.state import FillTask
 log = logging.getLogger(__name__)
 
 TITLES = {"bundled": "built-in", "sd15": "Stable Diffusion v1.5", "sd20": "Stable Diffusion v2.0"}
-DOWNLOADS = {"bundled": "nothing", "sd15": "4.3 GB", "sd20": "5.2 GB"}
+DOWNLOADS = {"sd15": "4.3 GB", "sd20": "5.2 GB"}
 """What the priors are called, and how large their weights are in single precision."""
 
 RUN = 90.0  # most seconds of GPU that a run asks for in all its calls
@@ -89,20 +90,13 @@ class Calls:
 
 def stages() -> Stages:
     """The heavy stages of a run on this machine."""
-    return Stages(inpaint=Calls(), together=TOGETHER) if zero_gpu() else Stages()
-
-
-def zero_gpu() -> bool:
-    """Whether this is a ZeroGPU Space."""
-    from spaces.config import Config
-
-    return bool(Config.zero_gpu)
+    return Stages(inpaint=Calls(), together=TOGETHER) if Config.zero_gpu else Stages()
 
 
 def preload() -> None:
     """On a ZeroGPU Space, load the priors that the owner offers (OMNIFUSION_PRIORS) before the first call, in the main
     thread, as such Spaces require; one that cannot be loaded is not offered."""
-    names = os.environ.get("OMNIFUSION_PRIORS", "sd15").replace(",", " ").split() if zero_gpu() else []
+    names = os.environ.get("OMNIFUSION_PRIORS", "sd15").replace(",", " ").split() if Config.zero_gpu else []
     for name in names:
         try:
             embed(source_of(name), "", "")
@@ -124,7 +118,7 @@ def priors() -> list[tuple[str, str]]:
 
 def offered() -> list[str]:
     """The priors that a visitor may choose; folders and other hub ids are for the command line."""
-    return [name for name in PRIORS if name == "bundled" or not zero_gpu() or name in _loaded]
+    return [name for name in PRIORS if name == "bundled" or not Config.zero_gpu or name in _loaded]
 
 
 def check_prior(name: str) -> None:
