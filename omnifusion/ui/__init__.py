@@ -81,8 +81,5 @@ def serve(service: Service, share: bool = False, mcp: bool = False) -> None:
         mcp_server=mcp,
         ssr_mode=False,
         footer_links=["api"],
-        app_kwargs={
-            "middleware": guards.middleware(limits.megabytes, share),
-            "exception_handlers": guards.EXCEPTION_HANDLERS,
-        },
+        app_kwargs=guards.app_kwargs(limits.megabytes, share),
     )

@@ -148,23 +148,23 @@ class Guard:
                 del listening[session]
 
 
-def middleware(megabytes: int, share: bool) -> list[Middleware]:
-    """The middleware of the page. If only this machine reaches the server, and OMNIFUSION_HOSTS names no others, local
-    names alone are accepted: any other is a foreign page's attempt to read data here."""
+def app_kwargs(megabytes: int, share: bool) -> dict[str, Any]:
+    """Options of the server. If only this machine reaches it, and OMNIFUSION_HOSTS names no others, local names alone
+    are accepted: any other is a foreign page's attempt to read data here."""
     named = os.environ.get("OMNIFUSION_HOSTS", "").replace(",", " ").split()
     local = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in (*LOCAL, "::1") and not share
     hosts = [*LOCAL, *named] if named or local else ["*"]
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-            Middleware(Guard, megabytes=megabytes, hosts=hosts)]  # fmt: skip
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    return {
+        "middleware": [trusted, Middleware(Guard, megabytes=megabytes, hosts=hosts)],
+        "exception_handlers": {FnIndexInferError: _refusal, Exception: _refusal},
+    }
 
 
 async def _refusal(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, FnIndexInferError):
         return JSONResponse({"error": "There is no endpoint of this name."}, 404)
     return JSONResponse({"error": in_words(error)}, 500)
-
-
-EXCEPTION_HANDLERS: dict[Any, Any] = {FnIndexInferError: _refusal, Exception: _refusal}
 
 
 class BoundedDownloads(httpx.AsyncBaseTransport):

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -51,18 +52,17 @@ class Live:
         done: share that is done of each stage that has begun.
         shares: the share of pixels by origin: exemplar, propagated, inpainted.
         caption: what the pictures show.
+        pictures: renders them, see ``rendered``.
     """
 
     number: int = 0
     done: dict[str, float] = field(default_factory=dict)
     shares: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     caption: str = ""
+    pictures: Callable[[], dict[str, np.ndarray]] = dict
     _step: Step | None = None
     _stage: str = ""
     _state: ColorState | None = None
-    _before: ColorState | None = None
-    _frame: int = 0  # the one of the state that is shown
-    _drawn: dict[str, np.ndarray] = field(default_factory=dict)
     _first: tuple[float, float] = (0.0, 0.0)  # when there was color first, and how much
 
     def note(self, step: Step) -> None:
@@ -73,7 +73,8 @@ class Live:
         if isinstance(step, Colored):
             self._note_colors(step)
         elif isinstance(step, FrameCorrected):
-            self._drawn, self.caption = {"after": step.picture.transpose(1, 2, 0)}, f"frame {step.frame}"
+            picture = step.picture.transpose(1, 2, 0)
+            self.caption, self.pictures = f"frame {step.frame}", lambda: {"after": picture}
         self._step, self._stage, self.number = step, stage, self.number + 1
 
     def _note_colors(self, step: Colored) -> None:
@@ -85,25 +86,9 @@ class Live:
         state, before = step.state, self._state
         before = before if before is not None and len(before) == len(state) else None
         changed = [] if before is None else [j for j in range(len(state)) if state.origin[j] is not before.origin[j]]
-        self._frame = changed[len(changed) // 2] if changed else step.frame or 0
-        self._state, self._before, self._drawn = state, before, {}
-        number = step.frames[self._frame] if step.frames else self._frame
-        self.caption = f"frame {number}, iteration {step.iteration}"
-
-    def pictures(self) -> dict[str, np.ndarray]:
-        """The pictures to show of a frame: "after", "before" and "mask" (new colors), each ``(h, w, 3)`` uint8."""
-        state, before, frame = self._state, self._before, self._frame
-        if not self._drawn and state is not None:
-            L, origin = state.L[frame], state.origin[frame]
-            kind = torch.where(origin < 0, origin, origin % 3)
-            gray = torch.zeros_like(state.ab[frame])
-            fresh = kind if before is None else torch.where(before.origin[frame] < 0, kind, -1)
-            self._drawn = {
-                "after": _picture(L, state.ab[frame]),
-                "before": _picture(L, gray if before is None else before.ab[frame]),
-                "mask": overlay(_picture(L, gray), fresh.numpy(), 0.65),
-            }
-        return self._drawn
+        frame = changed[len(changed) // 2] if changed else step.frame or 0
+        self.caption = f"frame {step.frames[frame] if step.frames else frame}, iteration {step.iteration}"
+        self._state, self.pictures = state, partial(rendered, state, before, frame)
 
     def figures(self) -> str:
         """The pictures and the shares of the origins as HTML; "" before there are any."""
@@ -142,8 +127,20 @@ class Live:
         return passed * (1 - done) / (done - first) if done > first + 0.1 and passed > 2 else None
 
 
-def _picture(L: Tensor, ab: Tensor) -> np.ndarray:
-    return to_uint8(compose(L, ab)).permute(1, 2, 0).numpy()
+def rendered(state: ColorState, before: ColorState | None, frame: int) -> dict[str, np.ndarray]:
+    """A frame "before" and "after" a step, and the "mask" of its new colors, each ``(h, w, 3)`` uint8."""
+
+    def picture(ab: Tensor) -> np.ndarray:
+        return to_uint8(compose(state.L[frame], ab)).permute(1, 2, 0).numpy()
+
+    origin, gray = state.origin[frame], torch.zeros_like(state.ab[frame])
+    earlier = torch.full_like(origin, -1) if before is None else before.origin[frame]
+    kind = torch.where((earlier < 0) & (origin >= 0), origin % 3, -1)
+    return {
+        "after": picture(state.ab[frame]),
+        "before": picture(gray if before is None else before.ab[frame]),
+        "mask": overlay(picture(gray), kind.numpy(), 0.65),
+    }
 
 
 @dataclass(eq=False)
