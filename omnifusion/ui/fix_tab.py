@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-import numpy as np
 import torch
 
 from omnifusion.correction.history import Correction
@@ -91,10 +90,9 @@ def wire(s: Shared) -> None:
         return {s.fixframe: frame, **seek(display, frame, scribbles)}
 
     def fix(display: str, frame: int, scribbles: Any, visit: Visit, path: str | None, asker: gr.Request) -> Updates:
-        run, patches = service.store.open(display), dict[int, np.ndarray]()
-        for index, painted in parts.read_scribbles(scribbles).items():
-            if index < run.report["frames"]:
-                patches[index] = parts.patch(run.frame(index).transpose(2, 0, 1), painted)
+        run = service.store.open(display)
+        frames = {t: painted for t, painted in parts.read_scribbles(scribbles).items() if t < run.report["frames"]}
+        patches = {t: parts.patch(run.frame(t).transpose(2, 0, 1), painted) for t, painted in frames.items()}
         if path is not None:
             patches[int(frame)] = read_image(path, service.limits.pixels, alpha=True)
         if not patches:

@@ -45,21 +45,13 @@ STAGES = {"flow": "Flow", "fit": "Fit", "color": "Color", "finish": "Film"}
 
 @dataclass
 class Live:
-    """The progress of a run so far.
+    """The progress of a run so far."""
 
-    Attributes:
-        number: how many steps.
-        done: share that is done of each stage that has begun.
-        shares: the share of pixels by origin: exemplar, propagated, inpainted.
-        caption: what the pictures show.
-        pictures: renders them, see ``rendered``.
-    """
-
-    number: int = 0
-    done: dict[str, float] = field(default_factory=dict)
-    shares: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    caption: str = ""
-    pictures: Callable[[], dict[str, np.ndarray]] = dict
+    number: int = 0  # of steps
+    done: dict[str, float] = field(default_factory=dict)  # share that is done of each stage that has begun
+    shares: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # of pixels: exemplar, propagated, inpainted
+    caption: str = ""  # what the pictures show
+    pictures: Callable[[], dict[str, np.ndarray]] = dict  # makes them, see ``rendered``
     _step: Step | None = None
     _stage: str = ""
     _state: ColorState | None = None
@@ -110,10 +102,7 @@ class Live:
         for k, stage in enumerate(stages):
             word, part = STAGES[stage], 1.0 if k < reached else self.done.get(stage, 0.0)
             now = round(100 * min(1.0, max(0.0, part)))
-            bars.append(
-                f'<div class="of-stage"><span>{word}</span><div class="of-bar" role="progressbar" aria-label="{word}" '
-                f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{now}"><i style="width:{now}%"></i></div></div>'
-            )
+            bars.append(f'<label class="of-stage">{word}<progress max="100" value="{now}"></progress></label>')
         rest = self._seconds_left(step)
         line = name + step.message + (f" · about {seconds(rest)} left" if rest is not None else "")
         return f'<div class="of-stages">{"".join(bars)}</div>{message(line)}'
@@ -145,33 +134,21 @@ def rendered(state: ColorState, before: ColorState | None, frame: int) -> dict[s
 
 @dataclass(eq=False)
 class Job:
-    """One run, from its place in the queue to its end.
+    """One run, from its place in the queue to its end."""
 
-    Attributes:
-        folder: of the run; its name is the token that the run's link carries. Removed if the run fails.
-        work: makes the run in it.
-        seconds: longest time it may compute.
-        patience: seconds for which it continues after the last look at it; then it ends, ``keep`` what is done or not.
-        visitor, session: whose it is: an address, and the page or the program's connection that asked.
-        name: of the clip.
-        parent: token of the run that it corrects, or "".
-        why: the sentence that says why it ended before its time, or "".
-        began: when it began to compute; 0 while it waits.
-    """
-
-    folder: Path
-    work: Callable[[], Steps[RunFolder]]
-    seconds: float
-    patience: float
-    visitor: str = ""
-    session: str = ""
-    name: str = ""
-    parent: str = ""
-    keep: bool = True
-    why: str = ""
+    folder: Path  # of the run, removed if it fails; its name is the token that the run's link carries
+    work: Callable[[], Steps[RunFolder]]  # makes the run in it
+    seconds: float  # longest time it may compute
+    patience: float  # seconds for which it continues after the last look at it
+    visitor: str = ""  # whose it is, by address
+    session: str = ""  # the page, or the program's connection, that it belongs to
+    name: str = ""  # of the clip
+    parent: str = ""  # token of the run that it corrects
+    keep: bool = True  # what is done when its patience ends
+    why: str = ""  # it ended before its time, as a sentence
     live: Live = field(default_factory=Live)
     result: Future[RunFolder] = field(default_factory=Future)
-    began: float = 0.0
+    began: float = 0.0  # when it began to compute; 0 while it waits
     stopped: Literal["", "keep", "drop"] = ""
     _seen: float = field(default_factory=time.monotonic)
     context: Context = field(default_factory=copy_context)  # by which a ZeroGPU Space knows its visitors

@@ -129,27 +129,17 @@ class Store:
 
 @dataclass(eq=False)
 class VisitorClip:
-    """A visitor's clip, and its exemplars.
+    """A visitor's clip, and its exemplars."""
 
-    Attributes:
-        file: the clip, in a folder of its own.
-        frames, size: of the clip as far as it is used, (H, W).
-        color: whether it holds colors.
-        cuts: the frames at which shots begin.
-        exemplars: frame -> file of its colored picture.
-        versions: a frame, and files of what the built-in model suggests for it.
-        runs: the tokens of the runs that were begun on it.
-    """
-
-    file: Path
+    file: Path  # in a folder of its own
     name: str
-    frames: int
-    size: tuple[int, int]
-    color: bool
-    cuts: tuple[int, ...]
-    exemplars: dict[int, Path] = field(default_factory=dict)
-    versions: tuple[int, tuple[Path, ...]] = (0, ())
-    runs: set[str] = field(default_factory=set)
+    frames: int  # as far as it is used
+    size: tuple[int, int]  # (H, W)
+    color: bool  # whether it holds colors
+    cuts: tuple[int, ...]  # the frames at which shots begin
+    exemplars: dict[int, Path] = field(default_factory=dict)  # frame -> file of its colored picture
+    versions: tuple[int, tuple[Path, ...]] = (0, ())  # a frame, and what the built-in model suggests for it
+    runs: set[str] = field(default_factory=set)  # the tokens of the runs that were begun on it
 
     @property
     def film(self) -> Path:
