@@ -17,7 +17,7 @@ from scipy.spatial.distance import jensenshannon
 
 from omnifusion import metrics
 from omnifusion.color import from_uint8, rgb_to_lab
-from omnifusion.evaluation import baselines
+from omnifusion.evaluation import methods
 from omnifusion.progress import InputError
 
 
@@ -58,8 +58,8 @@ def test_psnr_of_the_formula_that_wraps() -> None:
 
 def test_gray_scores_far_better_by_the_formula_that_wraps() -> None:
     truth = skimage.data.rocket().transpose(2, 0, 1)[None]
-    L, _ = baselines.split(truth)
-    gray = baselines.join(L, torch.zeros(1, 2, *truth.shape[2:]))
+    L, _ = methods.split(truth)
+    gray = methods.join(L, torch.zeros(1, 2, *truth.shape[2:]))
     gain = metrics.psnr_uint8(gray, truth) - metrics.psnr(gray, truth)
     assert gain[0] == pytest.approx(7.0, abs=0.1)
 

@@ -174,17 +174,16 @@ def demo(
 ) -> int:  # fmt: skip
     """Color a shipped example from its first frame, and compare it with simpler methods."""
     from omnifusion import metrics
-    from omnifusion.evaluation import baselines
+    from omnifusion.evaluation.methods import METHODS, Sample
     from omnifusion.video import read
 
     report = _color(EXAMPLE, out, settings, {}, frames, overwrite, threads=threads)
     if not report["complete"]:
         return 130
     truth = read(EXAMPLE, max_frames=frames).frames
-    L, ab = baselines.split(truth)
     print(f"\nPSNR against the ground truth, dB\n  {'OmniFusion':34}{report['scores']['psnr']:5.2f}")
     for name, title in (("levin", "classical baseline (flow + Levin)"), ("static", "static copy"), ("gray", "gray")):
-        guess = baselines.join(L, baselines.BASELINES[name](L, ab[0]))
+        guess, _ = run_to_end(METHODS[name](Sample(truth, settings)))
         print(f"  {title:34}{metrics.psnr(guess[1:], truth[1:]).mean():5.2f}")
     print(f"\nLook at {out}/colorized.mp4 and {out}/origin.mp4; then type: make app")
     return 0

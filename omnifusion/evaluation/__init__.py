@@ -1,1 +1,1 @@
-"""Measuring: data sets, classical baselines, the method by parts, and tables."""
+"""Measuring: the method, table 2 and classical baselines on sets of clips, and tables."""
