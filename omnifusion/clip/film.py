@@ -70,29 +70,17 @@ NEVER = -1000
 
 @dataclass(frozen=True)
 class Film:
-    """The findings of one pass over a clip.
+    """The findings of one pass over a clip."""
 
-    Attributes:
-        shots: those of the clip, with their repeated frames.
-        gain: ``(T,)`` by which brightness is multiplied to be even; 1 where nothing flickers.
-        flicker: standard deviation of the logarithm of brightness from frame to frame.
-        grain: standard deviation in L* at the working size.
-        combed: share of the sampled frames whose lines alternate as if they held two moments.
-        interlaced: share of those that certainly hold two moments: motion explains the lines.
-        light: ``(T, 4)`` light of the darker, middle, lighter and lightest parts of the frames, 1 = white.
-        deviations: frame -> ``video.color_deviation`` of some frames, at least one of each shot.
-        texts: burned-in text that appears in mid-shot; pixels of the working size.
-    """
-
-    shots: list[Shot]
-    gain: Array
-    flicker: float
-    grain: float
-    combed: float
-    interlaced: float
-    light: Array
-    deviations: dict[int, Array]
-    texts: list[Text]
+    shots: list[Shot]  # of the clip, with their duplicates
+    gain: Array  # (T,) by which brightness is multiplied to be even; 1 where nothing flickers
+    flicker: float  # standard deviation of the logarithm of brightness from frame to frame
+    grain: float  # standard deviation in L* at the working size
+    combed: float  # share of the sampled frames whose lines alternate as if they held two moments
+    interlaced: float  # share of those that certainly hold two moments: motion explains the lines
+    light: Array  # (T, 4), of the darker, middle, lighter and lightest parts of the frames, 1 = white
+    deviations: dict[int, Array]  # video.color_deviation of some frames, at least one of each shot
+    texts: list[Text]  # burned-in text that appears in mid-shot; pixels of the working size
 
     @property
     def old(self) -> bool:

@@ -28,32 +28,18 @@ COMPARED_SIDE = 448  # longest side in pixels of the frames in which shots are c
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip ready to be colored.
+    """A clip ready to be colored."""
 
-    Attributes:
-        video: as decoded; its luminance at full size is what the result keeps.
-        size: the working size (h, w).
-        exemplars: frame index -> colored picture ``(3, H, W)`` uint8, aligned with the frame at full size; one with an
-            alpha channel, ``(4, H, W)``, is used where it is opaque.
-        fits: frame index -> correlation of the exemplar's luminance with the frame's, as given and once registered.
-        film: see ``film.inspect``.
-        shots: of the whole clip, in coloring order.
-        truth: whether ``video`` holds the true colors, so that the result can be scored.
-        notes: sentences that the user should read before the run.
-        colored: shots in color of an otherwise gray clip, which keep their colors.
-        overlay: colored parts of a gray clip, such as a logo, which keep their colors; ``(h, w)`` bool.
-    """
-
-    video: Video
-    size: tuple[int, int]
-    exemplars: dict[int, np.ndarray]
-    fits: dict[int, tuple[float, float]]
+    video: Video  # as decoded; its luminance at full size is what the result keeps
+    size: tuple[int, int]  # the working size (h, w)
+    exemplars: dict[int, np.ndarray]  # by frame, (3, H, W) uint8, aligned; (4, H, W) is used where it is opaque
+    fits: dict[int, tuple[float, float]]  # by frame, correlation of luminance as given and once registered
     film: Film
-    shots: list[Shot]
-    truth: bool
-    notes: tuple[str, ...]
-    colored: tuple[Shot, ...] = ()
-    overlay: np.ndarray | None = None
+    shots: list[Shot]  # of the whole clip, in coloring order
+    truth: bool  # whether the video holds the true colors, so that the result can be scored
+    notes: tuple[str, ...]  # sentences that the user should read before the run
+    colored: tuple[Shot, ...] = ()  # shots in color of an otherwise gray clip, which keep their colors
+    overlay: np.ndarray | None = None  # (h, w) bool, colored parts of a gray clip, such as a logo, which keep theirs
 
     @cached_property
     def L(self) -> Tensor:

@@ -34,20 +34,13 @@ Features = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Shot:
-    """The frames from one cut to the next, and where their colors come from.
-
-    Attributes:
-        start, stop: its first frame, and the first that is not its own.
-        reference_frame: a frame of another shot that shows the same and is colored before it; None = there is none.
-        anchor_frames: adjacent frames that are colored before it; only a window of a longer shot has them.
-        duplicates: duplicate frame -> the frame of this shot that it repeats and whose colors it shares.
-    """
+    """The frames from one cut to the next, and where their colors come from."""
 
     start: int
-    stop: int
-    reference_frame: int | None = None
-    anchor_frames: tuple[int, ...] = ()
-    duplicates: Mapping[int, int] = field(default_factory=dict)
+    stop: int  # the first frame that is not its own
+    reference_frame: int | None = None  # of another shot that shows the same and is colored before it
+    anchor_frames: tuple[int, ...] = ()  # adjacent ones, colored before it; only a window of a longer shot has them
+    duplicates: Mapping[int, int] = field(default_factory=dict)  # frame -> the own one that it repeats, colors and all
 
     def __contains__(self, frame: int) -> bool:
         return self.start <= frame < self.stop

@@ -33,24 +33,15 @@ PARTS = (*RESULTS, "request.json", "exemplar_*.png", "colors/*", "trackers/*", "
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The request for a run; enough, with the clip and its exemplars, to run it again.
+    """The request for a run; enough, with the clip and its exemplars, to run it again."""
 
-    Attributes:
-        name: the clip's name as people know it; only ever shown, never used as a path.
-        frames: how many frames are colored at most, None = all.
-        exemplars: the frames of which there is a colored picture.
-        force: whether pictures that do not seem to show their frame are accepted.
-        source: the clip's file or folder where the run's folder does not hold it.
-        clip_hash, pictures_hash: of their content; ``pipeline.begin`` sets them, and ``exemplars``.
-    """
-
-    name: str
+    name: str  # of the clip as people know it; only ever shown, never used as a path
     settings: Settings
-    frames: int | None = None
-    exemplars: tuple[int, ...] = ()
-    force: bool = False
-    source: str | None = None
-    clip_hash: str = field(default="", compare=False)
+    frames: int | None = None  # how many are colored at most, None = all
+    exemplars: tuple[int, ...] = ()  # the frames of which there is a colored picture; pipeline.begin sets them
+    force: bool = False  # accept pictures that do not seem to show their frame
+    source: str | None = None  # the clip's file or folder where the run's folder does not hold it
+    clip_hash: str = field(default="", compare=False)  # of the content; pipeline.begin sets both hashes
     pictures_hash: str = field(default="", compare=False)
 
 
@@ -135,18 +126,13 @@ def lock(folder: Path) -> FileLock:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run in its ``folder``: its request, and its report (empty until it is finished).
-
-    Attributes:
-        source: the clip's file where neither the folder nor the request has it.
-        lock: held from ``pipeline.begin`` to the end of ``pipeline.color``.
-    """
+    """A run in its ``folder``: its request, and its report (empty until it is finished)."""
 
     folder: Path
     request: RunRequest
     report: dict[str, Any] = field(default_factory=dict)
-    source: Path | None = None
-    lock: FileLock | None = field(default=None, repr=False, compare=False)
+    source: Path | None = None  # the clip's file where neither the folder nor the request has it
+    lock: FileLock | None = field(default=None, repr=False, compare=False)  # held from pipeline.begin to color's end
 
     @property
     def token(self) -> str:

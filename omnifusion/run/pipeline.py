@@ -35,21 +35,14 @@ REPLACE = {"": "name another folder", "overwrite": "have the run replaced"}
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources and limits of a run, and the format of its film.
+    """The resources and limits of a run, and the format of its film."""
 
-    Attributes:
-        mib, threads: of all its processes together; 0 threads = as many as this process may use.
-        workers: how many processes color segments side by side, or the address of a Ray cluster ("ray://...").
-        format: of the film, see ``export``.
-        max_frames, max_pixels: most frames that are read, and the largest frame or picture.
-    """
-
-    mib: float = 4096.0
-    threads: int = 0
-    workers: int | str = 1
-    format: str = "h264"
-    max_frames: int | None = None
-    max_pixels: int = MAX_PIXELS
+    mib: float = 4096.0  # of memory, of all its processes together
+    threads: int = 0  # of all its processes together; 0 = as many as this process may use
+    workers: int | str = 1  # processes that color segments side by side, or the address of a Ray cluster ("ray://...")
+    format: str = "h264"  # see export.film_names
+    max_frames: int | None = None  # most frames that are read
+    max_pixels: int = MAX_PIXELS  # of the largest frame or picture that is read
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,20 +98,14 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Segment:
-    """A shot, or a window of one, to be colored; it can be sent to another process.
-
-    Attributes:
-        clip: with the exemplars of the shot's frames alone.
-        key, fit_key: hashes of all that its colors, and its tracker, depend on.
-        environment: of the process that created it.
-    """
+    """A shot, or a window of one, to be colored; it can be sent to another process."""
 
     shot: Shot
-    clip: Clip
+    clip: Clip  # with the exemplars of the shot's frames alone
     settings: Settings
-    key: str
-    fit_key: str
-    environment: dict[str, str]
+    key: str  # a hash of all that its colors depend on
+    fit_key: str  # the same of its tracker
+    environment: dict[str, str]  # of the process that created it
 
     @classmethod
     def of(cls, clip: Clip, clip_hash: str, shot: Shot, settings: Settings, external: Sequence[str]) -> Segment:

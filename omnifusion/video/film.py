@@ -168,14 +168,7 @@ class Film:
 
 
 class FilmFrames(Frames):
-    """The frames of a film in the order of time.
-
-    Attributes:
-        fps: exact mean frame rate.
-        times: seconds from the first frame on, where they do not follow ``fps``, else None.
-        start, stop: the part of the film's own time that they take, in seconds; ``stop`` is None at its end.
-        pixel_aspect: width of a pixel by its height.
-        warnings: sentences that the user should read.
+    """The frames of a film in the order of time, with attributes like those of ``Video``.
 
     InputError if nothing of it can be decoded, it changes its size, or is too large.
     """

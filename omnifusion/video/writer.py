@@ -23,22 +23,15 @@ from omnifusion.video.common import OPENING, SWSCALE, writing
 
 @dataclass(frozen=True)
 class Format:
-    """How a film is encoded.
+    """How a film is encoded."""
 
-    Attributes:
-        ending, container, codec, pixels: as FFmpeg names them; the ending of the film's file comes first.
-        options: of the encoder.
-        copied: beginnings of the names of sound codecs that go into it as they are; others are encoded anew as AAC.
-        text: the codec of subtitles that cannot go into it as they are.
-    """
-
-    ending: str
-    container: str
+    ending: str  # of the file
+    container: str  # this and the next two as FFmpeg names them
     codec: str
     pixels: str
-    options: Mapping[str, str]
-    copied: tuple[str, ...]
-    text: str
+    options: Mapping[str, str]  # of the encoder
+    copied: tuple[str, ...]  # beginnings of sound codecs that go into it as they are; others are encoded anew as AAC
+    text: str  # the codec of subtitles that cannot go into it as they are
 
 
 _WEB = ("aac", "mp3", "opus", "flac")  # what MP4 carries and browsers play
