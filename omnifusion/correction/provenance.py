@@ -135,12 +135,9 @@ def _closed(values: np.ndarray) -> np.ndarray:
 
 
 def correct(
-    state: ColorState,
-    patches: Mapping[int, Tensor],
-    locks: Mapping[int, Tensor] | None = None,
-    frames: range | None = None,
-    iteration: int | None = None,
-) -> Steps[ColorState]:
+    state: ColorState, patches: Mapping[int, Tensor], locks: Mapping[int, Tensor] | None = None,
+    frames: range | None = None, iteration: int | None = None,
+) -> Steps[ColorState]:  # fmt: skip
     """Give painted pixels, and all that show the same, the colors of the patches.
 
     All other pixels and all locked ones stay bit-identical. Frames come in order of their distance from a patch.

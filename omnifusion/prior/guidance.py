@@ -117,8 +117,24 @@ def optimize(
     Returns:
         the new z, and the denoiser's output for the old one.
     """
+
+    @torch.enable_grad()
+    def gradient(scale: float) -> tuple[Tensor, Tensor | None]:
+        """dL_gray/dz, through the loss times ``scale``; and the denoiser's output."""
+        z_0 = variable = z.detach().requires_grad_()
+        output = None
+        if network is not None:
+            with torch.set_grad_enabled(constraint.through_denoiser):
+                output = network(variable, t)
+                z_0 = predict(output, variable, alpha, kind)[0]
+            output = output.detach()
+        if not z_0.requires_grad:  # dz_0/dz = 1
+            variable = z_0.requires_grad_()
+        (slope,) = torch.autograd.grad(gray_loss(z_0, constraint) * scale, variable)
+        return slope / scale, output
+
     for scale in (1.0, SCALED_DOWN):
-        slope, output = _gradient(z, network, t, alpha, kind, constraint, scale)
+        slope, output = gradient(scale)
         finite = slope.isfinite().flatten(1).all(1)
         if finite.all():
             break
@@ -128,39 +144,10 @@ def optimize(
     return z.detach() - constraint.eta * slope, output
 
 
-@torch.enable_grad()
-def _gradient(
-    z: Tensor,
-    network: Network | None,
-    t: int,
-    alpha: float,
-    kind: PredictionType,
-    constraint: GrayConstraint,
-    scale: float,
-) -> tuple[Tensor, Tensor | None]:
-    """dL_gray/dz, through the loss times ``scale``; and the denoiser's output."""
-    z_0 = variable = z.detach().requires_grad_()
-    output = None
-    if network is not None:
-        with torch.set_grad_enabled(constraint.through_denoiser):
-            output = network(variable, t)
-            z_0 = predict(output, variable, alpha, kind)[0]
-        output = output.detach()
-    if not z_0.requires_grad:  # dz_0/dz = 1
-        variable = z_0.requires_grad_()
-    (slope,) = torch.autograd.grad(gray_loss(z_0, constraint) * scale, variable)
-    return slope / scale, output
-
-
 def conditional_denoising(
-    network: Network,
-    schedule: NoiseSchedule,
-    z: Tensor,
-    generators: Sequence[torch.Generator],
-    kind: PredictionType = "epsilon",
-    condition: ColorCondition | None = None,
-    constraint: GrayConstraint | None = None,
-) -> Generator[Tensor, None, Tensor]:
+    network: Network, schedule: NoiseSchedule, z: Tensor, generators: Sequence[torch.Generator],
+    kind: PredictionType = "epsilon", condition: ColorCondition | None = None, constraint: GrayConstraint | None = None,
+) -> Generator[Tensor, None, Tensor]:  # fmt: skip
     """Denoise ``z`` ``(B, C, h, w)``, which is at the first time's noise level; yields after every step, returns z_0.
 
     One step from t to t - 1 is Denoise, then eq. (2), then N times eq. (3)-(4) on the blended latent: 1 + N evaluations
