@@ -208,7 +208,9 @@ class ChromaNet(nn.Module):
             values.append(torch.cat([color, color.square()], dim=1).flatten(2))
             weights.append(weight.flatten(2))
         key, value, weight = (torch.cat(parts, dim=-1) for parts in (keys, values, weights))
-        likeness = keys[0].transpose(2, 3) @ key * self.sharpness.exp().view(-1, 1, 1) + (weight[:, None] + 1e-4).log()
+        query, prior = keys[0] * self.sharpness.exp().view(-1, 1, 1), (weight[:, None] + 1e-4).log()
+        query = torch.cat([query, torch.ones_like(query[:, :, :1])], dim=2)  # its last channel adds the prior
+        likeness = query.transpose(2, 3) @ torch.cat([key, prior.expand(-1, HEADS, -1, -1)], dim=2)
         copied = likeness.softmax(-1) @ value[:, None].transpose(2, 3)
         mean, square = copied.split(2, dim=-1)
         spread = (square - mean.square()).clamp_min(0).sum(-1, keepdim=True).add(1e-4).sqrt()

@@ -177,7 +177,7 @@ def load_components(source: str, device: str) -> Components:
 
             net = chroma.ChromaNet()
             load_model(net, folder / "model.safetensors")  # from half to single precision
-            return Chroma(net.to(device).requires_grad_(False).eval())
+            return Chroma(net.to(device, memory_format=torch.channels_last).requires_grad_(False).eval())
 
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # seconds of start-up
         from diffusers.utils.logging import set_verbosity_error

@@ -102,7 +102,7 @@ class DiffusionPrior:
         inner = self.working_size(size)
         rows = [self.canvas(task, task.estimate if estimated else None, inner) for task in tasks]
         canvas = Canvas(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
-        bound = c.bind(canvas, s.color_condition, self.references(tasks, inner))
+        bound = c.bind(canvas, s.color_condition, self.references(tasks, (inner[0] // 2, inner[1] // 2)))
         condition = constraint = None
         if s.color_condition:  # a latent cell mixes all its pixels: known only where all are
             condition = ColorCondition(bound.z_known, 1 - F.max_pool2d(canvas.unknown, c.factor))
@@ -142,7 +142,7 @@ class DiffusionPrior:
         return Canvas(L, into_gamut(L, self.fit(ab, size)), unknown, (1 - self.fit(confidence[None], size)).clamp(0, 1))
 
     def references(self, tasks: Sequence[FillTask], size: tuple[int, int]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """The tasks' reference frames, as many for each, as the canvas is."""
+        """The tasks' reference frames, as many for each, see ``components.References``."""
 
         def rows(n: int, part: int) -> Tensor:
             values = [task.references[n][part].float() for task in tasks]
