@@ -62,36 +62,22 @@ def check_canceled() -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """One progress event of long work; richer events are subclasses.
+    """One progress event of long work; richer events are subclasses."""
 
-    Attributes:
-        stage: "load", "flow", "fit", "propagate", "inpaint", "finish"...
-        message: one short line for people.
-        done: fraction of the stage that is done, in [0, 1]; once frames get color, the share of pixels that have one.
-        seconds_left: estimate for the stage, or None.
-    """
-
-    stage: str
-    message: str = ""
-    done: float = 0.0
-    seconds_left: float | None = None
+    stage: str  # "load", "flow", "fit", "propagate", "inpaint", "finish"...
+    message: str = ""  # one short line for people
+    done: float = 0.0  # the share of the stage, in [0, 1]; once frames get color, of the pixels that have one
+    seconds_left: float | None = None  # of the stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colored(Step):
-    """New colors.
+    """New colors."""
 
-    Attributes:
-        state: the colors so far, of the whole clip, or of the part of it that is being colored.
-        iteration: counted from 0 in the state.
-        frame: the frame of the state that got them; None = exemplars.
-        frames: the clip's numbers of the state's frames, where it is a part of the clip.
-    """
-
-    state: ColorState
-    iteration: int
-    frame: int | None = None
-    frames: Sequence[int] = ()
+    state: ColorState  # the colors so far, of the whole clip, or of the part of it that is being colored
+    iteration: int  # counted from 0 in the state
+    frame: int | None = None  # of the state, that got them; None = exemplars
+    frames: Sequence[int] = ()  # the clip's numbers of the state's frames, where it is a part of the clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,17 +144,11 @@ def held_mib() -> float:
 
 @dataclass
 class Costs:
-    """The costs of the stages of a run.
+    """The costs of the stages of a run, by stage."""
 
-    Attributes:
-        seconds: wall-clock time by stage.
-        cpu_seconds: CPU time of the whole process meanwhile.
-        peak_mib: the largest resident memory, in MiB, seen at the ends of the stage's parts.
-    """
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-    peak_mib: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # by the clock
+    cpu_seconds: dict[str, float] = field(default_factory=dict)  # of the whole process meanwhile
+    peak_mib: dict[str, float] = field(default_factory=dict)  # largest resident memory at the ends of a stage's parts
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:

@@ -99,24 +99,17 @@ class Settings:
 
 
 class Choice:
-    """The description of one setting, the field ``name`` of ``Settings``.
-
-    Attributes:
-        flag: the option of the command line without its dashes ("max-side").
-        label, help: for people.
-        kind: int, float, bool or str; ``optional``: or None ("none" in text).
-        options: the values of a text; empty = any text.
-        slider: least, most and step of the useful part of a number's range, or None.
-        domain: what may be chosen, in words: "a whole number from 1 to 1000".
-    """
+    """The description of one setting, the field ``name`` of ``Settings``; ``flag`` is its option of the command line
+    without dashes ("max-side"), ``label`` and ``help`` are for people, ``domain`` is what may be chosen, in words: "a
+    whole number from 1 to 1000"."""
 
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.name, self.flag, self.label, self.help = name, name.replace("_", "-"), field.title, str(field.description)
         parts, extra = get_args(field.annotation), field.json_schema_extra
-        self.optional = type(None) in parts
-        self.options: tuple[str, ...] = () if self.optional else parts
+        self.optional = type(None) in parts  # "none" in text
+        self.options: tuple[str, ...] = () if self.optional else parts  # the values of a text; empty = any text
         self.kind: Any = str if self.options else parts[0] if self.optional else field.annotation
-        self.slider: Any = extra["slider"] if isinstance(extra, dict) else None
+        self.slider: Any = extra["slider"] if isinstance(extra, dict) else None  # least, most and step, or None
         limits = {key: getattr(m, key) for m in field.metadata for key in ("ge", "le") if hasattr(m, key)}
         ends = f" from {limits['ge']} {'to ' + str(limits['le']) if 'le' in limits else 'on'}" if limits else ""
         kinds: dict[Any, str] = {int: "a whole number", float: "a number", bool: "on or off", str: "a text"}

@@ -62,13 +62,11 @@ def _warning() -> Iterator[Step]:
 class Stages:
     """The heavy stages: those of this process, or what a caller puts in their place (a GPU call, a worker).
 
-    Attributes:
-        together: most frames that one call of ``inpaint`` fills. The paper fills one after the other; where calls are
-            costly, frames a keyframe gap apart are filled together, without each other's colors.
-        threads: bounds the threads of the loop over frames; 0 = as many as the process may use.
+    The paper fills one frame after the other; where calls are costly, frames a keyframe gap apart are filled together,
+    without each other's colors.
     """
 
     fit: Callable[[Tensor, Settings], Steps[Tracker]] = fit_here
     inpaint: Callable[[Sequence[FillTask], Settings], Steps[list[Tensor]]] = inpaint_here
-    together: int = 1
-    threads: int = 0
+    together: int = 1  # most frames that one call of ``inpaint`` fills
+    threads: int = 0  # most of the loop over frames; 0 = as many as the process may use

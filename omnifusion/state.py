@@ -28,27 +28,17 @@ class Origin(IntEnum):
 
 @dataclass(frozen=True)
 class Video:
-    """A decoded clip.
-
-    Attributes:
-        frames: ``(T, 3, H, W)`` uint8 sRGB, an array or a lazy sequence (``video.read``); gray has three equal
-            channels.
-        fps: exact mean frame rate.
-        times: presentation time of every frame in seconds where the rate varies, else None.
-        source: the film that it was decoded from, which holds its sound, titles and timecode, or None.
-        start, stop: the part of the source's own time that it takes, in seconds; ``stop`` is None at the source's end.
-        pixel_aspect: width of a pixel by its height (DVD and DV films are squeezed).
-        warnings: sentences that the user should read before a run.
-    """
+    """A decoded clip: ``frames`` ``(T, 3, H, W)`` uint8 sRGB, an array or a lazy sequence (``video.read``); gray has
+    three equal channels."""
 
     frames: np.ndarray
-    fps: Fraction = Fraction(24)
-    times: tuple[Fraction, ...] | None = None
-    source: Path | None = None
-    start: Fraction = Fraction(0)
-    stop: Fraction | None = None
-    pixel_aspect: Fraction = Fraction(1)
-    warnings: tuple[str, ...] = ()
+    fps: Fraction = Fraction(24)  # exact mean frame rate
+    times: tuple[Fraction, ...] | None = None  # of presentation, in seconds, where the rate varies
+    source: Path | None = None  # the film that it was decoded from, which holds its sound, titles and timecode
+    start: Fraction = Fraction(0)  # in the source's own time, in seconds
+    stop: Fraction | None = None  # None = the source's end
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel by its height (DVD and DV films are squeezed)
+    warnings: tuple[str, ...] = ()  # sentences that the user should read before a run
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8:
@@ -67,18 +57,12 @@ class Video:
 
 @dataclass(frozen=True)
 class ColorEstimate:
-    """Colors for a frame, and how far they can be trusted.
+    """Colors for a frame, and how far they can be trusted; ``source``: the number of the pixel that each mainly comes
+    from, counted through the clip; -1 or None where none is known."""
 
-    Attributes:
-        ab: ``(2, H, W)``.
-        confidence: ``(H, W)`` in [0, 1], the probability that each is right.
-        source: ``(H, W)`` int64, the number of the pixel that each mainly comes from, counted through the clip; -1 or
-            None where none is known.
-    """
-
-    ab: Tensor
-    confidence: Tensor
-    source: Tensor | None = None
+    ab: Tensor  # (2, H, W)
+    confidence: Tensor  # (H, W) in [0, 1], the probability that each is right
+    source: Tensor | None = None  # (H, W) int64
 
 
 Frames: TypeAlias = Any  # what is known of every frame: a Tensor, or a tuple with one of each
@@ -90,22 +74,15 @@ class ColorState:
     """The colors of a clip so far (the paper's X and M).
 
     During a run the colors are kept frame by frame, and states share the frames in which they agree; ``stacked`` they
-    are whole tensors.
-
-    Attributes:
-        L: ``(T, 1, H, W)`` float32, CIE L* in [0, 100]; never changes.
-        ab: ``(T, 2, H, W)`` float32, CIE a*, b*; zero where not yet colored.
-        origin: ``(T, H, W)`` int32; -1 = still gray, otherwise ``3 * iteration + Origin``.
-        confidence: ``(T, H, W)`` float16 in [0, 1]: the probability that a pixel's color is right; 0 = still gray.
-        source: ``(T, H, W)`` int32: offset, in the flattened clip, to the pixel that a pixel's color mainly came from;
-            0 if that is an exemplar or the prior, and while it is gray.
+    are whole tensors. ``source`` is the offset, in the flattened clip, to the pixel that a pixel's color mainly came
+    from; 0 if that is an exemplar or the prior, and while it is gray.
     """
 
-    L: Tensor
-    ab: Frames
-    origin: Frames
-    confidence: Frames
-    source: Frames
+    L: Tensor  # (T, 1, H, W) float32, CIE L* in [0, 100]; never changes
+    ab: Frames  # (T, 2, H, W) float32, CIE a*, b*; zero where not yet colored
+    origin: Frames  # (T, H, W) int32; -1 = still gray, otherwise 3 * iteration + Origin
+    confidence: Frames  # (T, H, W) float16 in [0, 1]: the probability that a color is right; 0 = still gray
+    source: Frames  # (T, H, W) int32
 
     @classmethod
     def gray(cls, L: Tensor) -> ColorState:
@@ -193,21 +170,14 @@ def pixel_numbers(frame: int, size: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class FillTask:
-    """One frame to fill, all CPU tensors, so that it can be sent to another process.
+    """One frame to fill, all CPU tensors, so that it can be sent to another process."""
 
-    Attributes:
-        L: ``(1, H, W)`` luminance, ab: ``(2, H, W)``, mask: ``(H, W)`` bool, true where ``ab`` is known.
-        estimate: a start for the unknown pixels, or None for pure noise (the paper).
-        seed: the only source of randomness.
-        references: L, ab and mask of colored frames that may show the same.
-    """
-
-    L: Tensor
-    ab: Tensor
-    mask: Tensor
-    estimate: ColorEstimate | None
-    seed: int
-    references: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+    L: Tensor  # (1, H, W) luminance
+    ab: Tensor  # (2, H, W)
+    mask: Tensor  # (H, W) bool, true where ab is known
+    estimate: ColorEstimate | None  # a start for the unknown pixels, or None for pure noise (the paper)
+    seed: int  # the only source of randomness
+    references: Sequence[tuple[Tensor, Tensor, Tensor]] = ()  # L, ab and mask of colored frames that may show the same
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,13 @@ from omnifusion.video import write_image
 class Correction:
     """A correction of a run.
 
-    Attributes:
-        patches: frame -> picture ``(4, H, W)`` uint8 painted over it, used where it is opaque, or ``(3, H, W)``.
-        locks: frame -> picture that is opaque (with an alpha channel) or bright where the frame stays as it is.
-        frames: first and last frame that may change; None = all.
+    ``patches``: frame -> picture ``(4, H, W)`` uint8 painted over it, used where it is opaque, or ``(3, H, W)``;
+    ``locks``: frame -> picture that is opaque (with an alpha channel) or bright where the frame stays as it is.
     """
 
     patches: Mapping[int, np.ndarray]
     locks: Mapping[int, np.ndarray] = field(default_factory=dict)
-    frames: tuple[int, int] | None = None
+    frames: tuple[int, int] | None = None  # the first and the last that may change; None = all
 
 
 @dataclass(frozen=True, kw_only=True)

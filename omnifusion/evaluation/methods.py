@@ -27,14 +27,10 @@ from omnifusion.video import is_gray
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip under test, and the fitted trackers that its methods share.
+    """One clip under test, and the fitted ``trackers`` that its methods share, by the first frame of their shot: the
+    first method that needs one fits it, and is charged for it."""
 
-    Attributes:
-        ground_truth: ``(T, 3, H, W)`` uint8; methods see its luminance and the color of its first frame alone.
-        trackers: by the first frame of their shot; the first method that needs one fits it, and is charged for it.
-    """
-
-    ground_truth: np.ndarray
+    ground_truth: np.ndarray  # (T, 3, H, W) uint8; methods see its luminance and the color of its first frame alone
     settings: Settings
     stages: Stages = field(default_factory=Stages)
     trackers: dict[int, Tracker] = field(default_factory=dict)

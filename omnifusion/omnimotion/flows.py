@@ -27,17 +27,11 @@ COVERED = 0.5
 
 @dataclass(frozen=True)
 class Flows:
-    """Checked flows at the fit size.
+    """Checked flows at the fit size."""
 
-    Attributes:
-        pairs: index of each ordered pair of frames.
-        flow: ``(P, H, W, 2)`` float16 pixels.
-        error: ``(P, H, W)`` float16 cycle error in pixels; inf where the flow is not trusted.
-    """
-
-    pairs: dict[Pair, int]
-    flow: Array
-    error: Array
+    pairs: dict[Pair, int]  # the index of each ordered pair of frames
+    flow: Array  # (P, H, W, 2) float16, in pixels
+    error: Array  # (P, H, W) float16, cycle error in pixels; inf where the flow is not trusted
 
     @classmethod
     def unknown(cls, images: Array, intervals: list[int]) -> Flows:

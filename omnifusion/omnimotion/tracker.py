@@ -74,20 +74,13 @@ class OmniMotion(FlowTracker):
 
 @dataclass(frozen=True)
 class Preset:
-    """The budget of a fit.
-
-    Attributes:
-        side: longer side of the flows that supervise the volume, in pixels.
-        iterations: for a clip of up to ``LENGTH`` frames.
-        pairs, rays: pairs of frames per iteration, rays of each.
-        rates: learning rates by the first letters of parameters' names.
-    """
+    """The budget of a fit; ``rates`` are learning rates by the first letters of parameters' names."""
 
     kind: Kind = "grid"
-    side: int = 192
-    iterations: int = 1000
-    pairs: int = 32
-    rays: int = 128
+    side: int = 192  # longer side in pixels of the flows that supervise the volume
+    iterations: int = 1000  # for a clip of up to LENGTH frames
+    pairs: int = 32  # of frames, per iteration
+    rays: int = 128  # of each pair
     rates: tuple[tuple[str, float], ...] = (("couplings", 1e-2), ("maps", 5e-3), ("field", 4e-2))
 
     def total(self, frames: int) -> int:

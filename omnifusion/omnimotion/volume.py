@@ -59,17 +59,12 @@ class Volume(nn.Module):
     - ``affine(z, t)``: the rows of (2, 3) matrices at depths ``z`` ``(P, N)``, six ``(P, N)``;
     - ``scale_shift(psi, layer, others, t)``: scales > 0 and shifts ``(P, N)``, from the two other coordinates;
     - ``density(u)``: sigma ``(P, N)`` at canonical points.
-
-    Attributes:
-        samples: K, depths per ray, in the fit and when tracing.
-        opacity: thickness of the whole volume, shared by the samples of a ray.
-        smooth: weight of the temporal smoothness.
     """
 
     kind: Kind
-    samples: int
-    opacity: float
-    smooth = 0.0
+    samples: int  # K, depths per ray, in the fit and when tracing
+    opacity: float  # thickness of the whole volume, shared by the samples of a ray
+    smooth = 0.0  # weight of the temporal smoothness
     axes: Sequence[int]
     condition: Callable[[], Any]
     affine: Callable[..., Sequence[Tensor]]

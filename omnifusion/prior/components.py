@@ -27,17 +27,12 @@ TEXT_GUIDANCE = 7.5  # classifier-free guidance scale where a prompt is given (S
 
 
 class Canvas(NamedTuple):
-    """Frames at a prior's working size, one a row.
+    """Frames at a prior's working size, one a row."""
 
-    Attributes:
-        L: ``(B, 1, H, W)``; ab: ``(B, 2, H, W)``, the colors that are known or estimated.
-        unknown: ``(B, 1, H, W)``, 1 where the color is unknown; uncertainty: 1 - the estimate's confidence.
-    """
-
-    L: Tensor
-    ab: Tensor
-    unknown: Tensor
-    uncertainty: Tensor
+    L: Tensor  # (B, 1, H, W)
+    ab: Tensor  # (B, 2, H, W), the colors that are known or estimated
+    unknown: Tensor  # (B, 1, H, W), 1 where the color is unknown
+    uncertainty: Tensor  # (B, 1, H, W), 1 - the estimate's confidence
 
 
 References = Sequence[tuple[Tensor, Tensor, Tensor]]
@@ -45,46 +40,32 @@ References = Sequence[tuple[Tensor, Tensor, Tensor]]
 
 
 class Bound(NamedTuple):
-    """A prior for certain frames.
-
-    Attributes:
-        network: the denoiser.
-        z_known: latents of the canvas.
-        decode: latents z_0 to sRGB ``(B, 3, H, W)``, about [0, 1], differentiable.
-        known_ab: the colors of the canvas after the prior's own encoding and decoding.
-    """
+    """A prior for certain frames."""
 
     network: Network
-    z_known: Tensor
-    decode: Callable[[Tensor], Tensor]
-    known_ab: Tensor
+    z_known: Tensor  # latents of the canvas
+    decode: Callable[[Tensor], Tensor]  # latents z_0 to sRGB (B, 3, H, W), about [0, 1], differentiable
+    known_ab: Tensor  # the colors of the canvas after the prior's own encoding and decoding
 
 
 @dataclass
 class StableDiffusion:
-    """A denoiser, an autoencoder and a noise schedule, as diffusers gives them.
-
-    Attributes:
-        text: embeddings of the negative and the given prompt ``(2, tokens, D)``, or of the empty one alone, on the CPU;
-            None until a run is known.
-        chromatic: whether latents are chroma alone; largest: working size, at most, by the training's.
-        factor: pixels per latent cell along each side; multiple: what the sides of a frame must be a multiple of;
-            training_size: the side of the pictures that it was trained on.
-        levels: alpha-bar at every time; prediction_type: what the denoiser's output is.
-    """
+    """A denoiser, an autoencoder and a noise schedule, as diffusers gives them; ``text``: embeddings of the negative
+    and the given prompt ``(2, tokens, D)``, or of the empty one alone, on the CPU; None until a run is known."""
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     scheduler: DDIMScheduler
     text: Tensor | None = None
-    chromatic, largest = False, 1.5
+    chromatic, largest = False, 1.5  # whether latents are chroma alone; working size, at most, by the training's
 
     def __post_init__(self) -> None:
         size = self.unet.config.sample_size
-        self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels per latent cell along each side
+        # What the sides of a frame must be a multiple of, and those of the pictures that it was trained on
         self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.training_size: int = self.factor * (size if isinstance(size, int) else min(size))
-        self.levels: Tensor = self.scheduler.alphas_cumprod
+        self.levels: Tensor = self.scheduler.alphas_cumprod  # alpha-bar at every time
         self.prediction_type: PredictionType = self.scheduler.config.prediction_type
         self.device = self.vae.device
 

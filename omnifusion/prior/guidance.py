@@ -27,15 +27,10 @@ SCALED_DOWN = 2.0**-10  # factor on the loss of eq. (3) if its gradient overflow
 
 
 class NoiseSchedule(NamedTuple):
-    """The times at which the denoiser is evaluated, from noise to picture.
+    """The times at which the denoiser is evaluated, from noise to picture."""
 
-    Attributes:
-        times: decreasing.
-        alphas: alpha-bar at each of the times, then the one at which the last step ends.
-    """
-
-    times: tuple[int, ...]
-    alphas: tuple[float, ...]
+    times: tuple[int, ...]  # decreasing
+    alphas: tuple[float, ...]  # alpha-bar at each of the times, then the one at which the last step ends
 
 
 class ColorCondition(NamedTuple):
@@ -49,26 +44,18 @@ class ColorCondition(NamedTuple):
 class GrayConstraint:
     """Eq. (3)-(4).
 
-    Attributes:
-        F: latents z_0 ``(B, C, h, w)`` to the gray picture ``(B, 1, H, W)``.
-        x: the frame's own gray picture ``(1, 1, H, W)``.
-        unknown: 1 - M ``(1, 1, H, W)``, float.
-        eta: learning rate.
-        optimizations: N, gradient steps per denoising step.
-        through_denoiser: whether the gradient passes the prediction of z_0 (the paper); if not, dz_0/dz_t = 1.
-        share: let the gradient's evaluation of the denoiser serve as the next step's too, although eq. (4) has moved
-            z since: one evaluation a step less. An approximation.
-        lost: collects the times at which the gradient was not finite, and the step was skipped.
+    With ``share``, the gradient's evaluation of the denoiser serves as the next step's too, although eq. (4) has moved
+    z since: one evaluation a step less, and an approximation.
     """
 
-    F: Callable[[Tensor], Tensor]
-    x: Tensor
-    unknown: Tensor
-    eta: float
-    optimizations: int = 1
-    through_denoiser: bool = True
+    F: Callable[[Tensor], Tensor]  # latents z_0 (B, C, h, w) to the gray picture (B, 1, H, W)
+    x: Tensor  # the frame's own gray picture (1, 1, H, W)
+    unknown: Tensor  # 1 - M, (1, 1, H, W) float
+    eta: float  # learning rate
+    optimizations: int = 1  # N, gradient steps per denoising step
+    through_denoiser: bool = True  # whether the gradient passes the prediction of z_0 (the paper); or dz_0/dz_t = 1
     share: bool = False
-    lost: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)  # times at which the gradient was not finite, and the step skipped
 
 
 def noise(z_0: Tensor, alpha: float, epsilon: Tensor) -> Tensor:
