@@ -3,8 +3,6 @@
 Heavy modules are imported only when a command begins its work.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Options of the command line: one for each field of ``Settings``, those that commands share, pictures of frames."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import re
@@ -111,7 +109,7 @@ def frame_range(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def read_pictures(texts: Sequence[str] | None) -> dict[int, np.ndarray]:
+def read_pictures(texts: Sequence[str] | None) -> "dict[int, np.ndarray]":
     """Pictures by frame, each given as ``IMAGE@FRAME`` (a name may contain an @), or as ``IMAGE`` for frame 0."""
     from omnifusion.video import read_image
 

@@ -4,8 +4,6 @@ Duplicate frames are colored once; for matching only, flicker is evened out and 
 shots in color, logos and burned-in text are detected, too.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -66,6 +64,16 @@ edges."""
 TEXT_AREA, SETTLED, SHORTEST = 3e-3, 2, 8
 """Least share of the picture that appears at once; least frames that a pixel, and that a text stays."""
 NEVER = -1000
+
+
+@dataclass
+class Text:
+    """Burned-in text of frames ``start`` to ``stop`` - 1: the ``pixels`` of the flattened frame, and their gray."""
+
+    start: int
+    stop: int
+    pixels: Array
+    level: float
 
 
 @dataclass(frozen=True)
@@ -236,16 +244,6 @@ def _combed(picture: Array) -> tuple[bool, bool]:
     chosen = combed[:rows, :columns]
     explained = np.median((remaining / (apart + 1))[:rows, :columns][chosen]) if chosen.any() else 1.0
     return True, bool(explained < EXPLAINED)
-
-
-@dataclass
-class Text:
-    """Burned-in text of frames ``start`` to ``stop`` - 1: the ``pixels`` of the flattened frame, and their gray."""
-
-    start: int
-    stop: int
-    pixels: Array
-    level: float
 
 
 class TextFinder:

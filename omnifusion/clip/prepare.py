@@ -1,7 +1,5 @@
 """A clip ready to be colored: registered exemplars, shots, luminance at the working size."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

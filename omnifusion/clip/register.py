@@ -5,8 +5,6 @@ from features (SIFT, RANSAC) or by maximizing the correlation (ECC, Evangelidis 
 then by dense flow (DIS) where that is certain. All this uses luminance without local brightness and contrast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias

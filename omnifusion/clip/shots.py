@@ -1,7 +1,5 @@
 """Cuts inside a clip, and which shots look alike: each shot is colored by itself, or from one of the same scene."""
 
-from __future__ import annotations
-
 from bisect import bisect, insort
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -48,7 +46,7 @@ class Shot:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def with_processed(self, frames: Collection[int]) -> Shot:
+    def with_processed(self, frames: Collection[int]) -> "Shot":
         """The same shot in which none of ``frames`` is a duplicate: what one of them repeated now repeats it."""
         named = {self.duplicates.get(t, t): t for t in sorted(frames, reverse=True) if t in self}
         duplicates = {

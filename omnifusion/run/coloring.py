@@ -1,7 +1,5 @@
 """The segments of one run: colored here, by other processes, or by a Ray cluster, or reused from an earlier run."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -68,7 +66,7 @@ class Coloring:
                     yield replace(step, done=before + step.done * share) if isinstance(step, Colored) else step
                 self._add(segment, work.result)
 
-    def color_by(self, pool: LocalPool | RayPool) -> Steps[None]:
+    def color_by(self, pool: "LocalPool | RayPool") -> Steps[None]:
         """Color all segments by workers, each as soon as those it needs are done; raises Canceled, too, and InputError
         where a worker dies."""
         waiting, running = list(self.segments), dict[Future[Record], Segment]()

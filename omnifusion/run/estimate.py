@@ -1,7 +1,5 @@
 """The expected costs of a run: memory and disk by measured rules, seconds by simple ones."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

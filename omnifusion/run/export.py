@@ -1,7 +1,5 @@
 """A run's pictures and films at full size: frames are composed in parallel, films are encoded in the order of time."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The folder of a run: which of its files are the run's own, and a run opened again."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

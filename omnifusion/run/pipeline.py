@@ -4,8 +4,6 @@
 it segment by segment, and writes frames, films and the report.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

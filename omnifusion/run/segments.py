@@ -4,8 +4,6 @@ So memory is bounded by the longest segment, a killed run resumes where it was, 
 redoes only what depends on it, and segments can be colored by other processes and machines.
 """
 
-from __future__ import annotations
-
 import hashlib
 import platform
 from collections.abc import Collection, Sequence
@@ -108,7 +106,7 @@ class Segment:
     environment: dict[str, str]  # of the process that created it
 
     @classmethod
-    def of(cls, clip: Clip, clip_hash: str, shot: Shot, settings: Settings, external: Sequence[str]) -> Segment:
+    def of(cls, clip: Clip, clip_hash: str, shot: Shot, settings: Settings, external: Sequence[str]) -> "Segment":
         """The segment that colors ``shot``; ``external`` are the keys of the segments whose frames it needs.
         InputError if it needs a prior that is missing."""
         exemplars = {e: picture for e, picture in clip.exemplars.items() if e in shot}

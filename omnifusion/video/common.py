@@ -1,7 +1,5 @@
 """Common parts of reading and writing, and frames that are decoded on demand."""
 
-from __future__ import annotations
-
 import errno
 import math
 import operator

@@ -1,7 +1,5 @@
 """Films, decoded through PyAV (FFmpeg's libraries). A film's metadata may be wrong."""
 
-from __future__ import annotations
-
 import math
 import re
 from bisect import bisect_left

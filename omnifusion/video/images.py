@@ -1,7 +1,5 @@
 """Single pictures in and out, files of several pictures, and whether a picture has colors."""
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings

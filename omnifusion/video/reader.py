@@ -1,7 +1,5 @@
 """Films, folders of frames and pictures to ``Video``, decoded frame by frame on demand."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from fractions import Fraction

@@ -1,8 +1,6 @@
 """``Video`` to films: PyAV encodes the frames at their exact times, imageio-ffmpeg's ffmpeg adds what else the source
 holds: sound, subtitles, chapters, titles, timecode."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess
@@ -92,7 +90,7 @@ class Writer:
         with writing(self.path):
             self._container = av.open(f"file:{self._silent}", "w", format=self.format.container, options=options)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
