@@ -16,7 +16,7 @@ import typer
 
 from omnifusion import __version__
 from omnifusion.cli import options as opt
-from omnifusion.cli.options import argument, option, takes, takes_settings
+from omnifusion.cli.options import argument, option, takes_settings
 from omnifusion.progress import InputError, Measured, Step, Steps, is_canceled, run_to_end
 from omnifusion.settings import Settings
 
@@ -260,58 +260,39 @@ def export(
 # -- measurements
 
 
+@app.command("ablate", help="Score the method without some of its parts, as the paper's table 2 does.")
+@app.command("evaluate", help="Score OmniFusion and its baselines on a set of clips, as the paper's table 1 does.")
 @takes_settings
-def _measuring(
+def _measure(
+    context: typer.Context,
     dataset: Annotated[Path, argument("DATASET", "a folder of clips; those of DAVIS and Videvo are recognized")],
     settings: Settings,
+    methods: Annotated[str | None, option("A,B", "only these methods, or rows of the table")] = None,
     clips: Annotated[str | None, option("A,B", "only these clips, or those that a text file lists")] = None,
     frames: opt.FirstFrames = None,
     scale: Annotated[float, option("S", "resize frames first, such as 0.5", min=0.01, max=10)] = 1.0,
     json: Annotated[Path | None, option("OUT", "keep the scores here; the same command resumes")] = None,
     markdown: Annotated[Path | None, option("OUT", "write the tables here, too")] = None,
     threads: opt.Threads = 0,
-) -> Callable[..., int]:  # fmt: skip
-    """A function that measures methods under the protocol that the options describe."""
-
-    def measure(methods: Any, table: Callable[[Any], str]) -> int:
-        from omnifusion.evaluation import tables
-        from omnifusion.evaluation.evaluate import Protocol, discover, evaluate
-        from omnifusion.stages import Stages
-
-        protocol = Protocol(dataset.resolve().name, settings, frames, scale)
-        paths = discover(dataset, clips.split(",") if clips else None)
-        with TemporaryDirectory() as folder:
-            out = json or Path(folder, "scores.json")
-            rows = follow(evaluate(paths, methods, protocol, out, Stages(threads=threads)))
-        print(text := table(rows))
-        if markdown:
-            markdown.write_text(text, encoding="utf-8")
-        return 1 if tables.failures(rows) else 0
-
-    return measure
-
-
-@app.command()
-@takes("measure", _measuring)
-def evaluate(
-    measure: Callable[..., int],
-    methods: Annotated[str, option("A,B", "only these")] = "omnifusion,flow-warp,levin,static,gray",
 ) -> int:
-    """Score OmniFusion and its baselines on a set of clips, as the paper's table 1 does."""
-    from omnifusion.evaluation.methods import METHODS
-    from omnifusion.evaluation.tables import evaluation
+    from omnifusion.evaluation import tables
+    from omnifusion.evaluation.evaluate import Protocol, discover, evaluate
+    from omnifusion.evaluation.methods import METHODS, TABLE_2_METHODS
+    from omnifusion.stages import Stages
 
-    names = methods.split(",")
-    if unknown := [name for name in names if name not in METHODS]:
-        raise InputError(f"There is no method {', '.join(unknown)}; choose from {', '.join(METHODS)}.")
-    return measure({name: METHODS[name] for name in METHODS if name in names}, evaluation)
-
-
-@app.command()
-@takes("measure", _measuring)
-def ablate(measure: Callable[..., int]) -> int:
-    """Score the method without some of its parts, as the paper's table 2 does."""
-    from omnifusion.evaluation.methods import TABLE_2_METHODS
-    from omnifusion.evaluation.tables import table_2
-
-    return measure(TABLE_2_METHODS, table_2)
+    every, table = METHODS, tables.evaluation
+    if context.info_name == "ablate":
+        every, table = TABLE_2_METHODS, tables.table_2
+    names = methods.split(",") if methods else list(every)
+    if unknown := [name for name in names if name not in every]:
+        raise InputError(f"There is no method {', '.join(unknown)}; choose from {', '.join(every)}.")
+    chosen = {name: every[name] for name in every if name in names}
+    protocol = Protocol(dataset.resolve().name, settings, frames, scale)
+    paths = discover(dataset, clips.split(",") if clips else None)
+    with TemporaryDirectory() as folder:
+        out = json or Path(folder, "scores.json")
+        rows = follow(evaluate(paths, chosen, protocol, out, Stages(threads=threads)))
+    print(text := table(rows))
+    if markdown:
+        markdown.write_text(text, encoding="utf-8")
+    return 1 if tables.failures(rows) else 0

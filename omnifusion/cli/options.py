@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnifusion.progress import InputError
-from omnifusion.settings import CHOICES, RENAMED, Choice, Settings, choose
+from omnifusion.settings import CHOICES, RENAMED, Choice, choose
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,30 +49,23 @@ Threads = Annotated[int, option("N", "threads at work; 0 = as many as the proces
 # fmt: on
 
 
-def takes(name: str, build: Command) -> Callable[[Command], Command]:
-    """Give a command the options of ``build``, whose result it takes as its parameter ``name``."""
-    options = inspect.signature(build, eval_str=True).parameters.values()
+def takes_settings(command: Command) -> Command:
+    """Give a command an option for each field of ``Settings``, instead of its parameter ``settings``."""
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+    options = [_option(choice, name) for name, choice in CHOICES.items()]
+    options += [_option(CHOICES[new], old, hidden=True) for old, new in RENAMED.items()]
 
-    def decorate(command: Command) -> Command:
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != name]
+    @functools.wraps(command)
+    def run(**values: Any) -> Any:
+        chosen = {option.name: values.pop(option.name) for option in options}
+        for old in [name for name in RENAMED if chosen[name] is not None]:
+            flag, new = old.replace("_", "-"), CHOICES[RENAMED[old]].flag
+            print(f"--{flag} is now --{new}; the old name goes with the next version.", file=sys.stderr)
+        return command(**values, settings=choose(**chosen))
 
-        @functools.wraps(command)
-        def run(**values: Any) -> Any:
-            built = build(**{option.name: values.pop(option.name) for option in options})
-            return command(**values, **{name: built})
-
-        every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *options)]
-        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-        return run
-
-    return decorate
-
-
-def _settings(**values: Any) -> Settings:
-    for old in [name for name in RENAMED if values[name] is not None]:
-        new = CHOICES[RENAMED[old]].flag
-        print(f"--{old.replace('_', '-')} is now --{new}; the old name goes with the next version.", file=sys.stderr)
-    return choose(**values)
+    every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *options)]
+    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    return run
 
 
 def _option(choice: Choice, name: str, hidden: bool = False) -> inspect.Parameter:
@@ -86,13 +79,6 @@ def _option(choice: Choice, name: str, hidden: bool = False) -> inspect.Paramete
     metavar = "|".join(choice.options) or {int: "N", float: "X", str: "TEXT"}.get(choice.kind)
     annotation = Annotated[kind | None, option(metavar, help, flags, hidden=hidden, show_default=False)]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-_settings.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
-    *(_option(choice, name) for name, choice in CHOICES.items()),
-    *(_option(CHOICES[new], old, hidden=True) for old, new in RENAMED.items()),
-])  # fmt: skip
-takes_settings = takes("settings", _settings)
 
 
 def workers(text: str) -> int | str:
