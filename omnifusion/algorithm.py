@@ -89,7 +89,8 @@ def algorithm_1(run: Run, shot: Shot) -> Steps[None]:
     frames = shot.frames
     sources = [e for e in run.exemplars if e in frames] + shot.sources
     first = min(frames, key=lambda j: abs(j - sources[0])) if sources else frames[0]
-    run.candidates = ColorCandidates(sources, run.settings.trust_tracker, shot.remote_reference)
+    remote = shot.reference_frame if shot.anchor_frames else None  # it shows what the anchor frames no longer show
+    run.candidates = ColorCandidates(sources, run.settings.trust_tracker, remote)
     tracker = yield from run.track(shot)  # Train OmniMotion
     between = {} if run.settings.trust_tracker else bracketing_exemplars(sources, frames)
     for i, targets in first_rounds(sources, frames):  # for i = 1: the exemplars

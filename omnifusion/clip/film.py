@@ -7,7 +7,6 @@ shots in color, logos and burned-in text are detected, too.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -91,6 +90,11 @@ class Film:
     texts: list[Text]  # burned-in text that appears in mid-shot; pixels of the working size
 
     @property
+    def repeated(self) -> int:
+        """How many frames are duplicates."""
+        return sum(len(shot.duplicates) for shot in self.shots)
+
+    @property
     def old(self) -> bool:
         """Whether frames are cleaned for matching."""
         return self.flicker > FLICKER or self.grain > GRAIN
@@ -100,10 +104,6 @@ class Film:
         if self.grain <= GRAIN:
             return L
         return torch.from_numpy(np.stack([cv2.GaussianBlur(frame[0], (0, 0), SMOOTH) for frame in L.numpy()]))[:, None]
-
-    def brightest(self, shot: Shot) -> int:
-        """The frame of a shot that has the most light."""
-        return shot.start + int(self.light[shot.start : shot.stop].sum(1).argmax())
 
     def colors(self) -> tuple[list[Shot], Array | None]:
         """The shots that are in color, and a mask ``(h, w)`` bool of colored parts (such as a logo) in the others, None
@@ -122,20 +122,11 @@ class Film:
         overlay = np.logical_or.reduce([x for x in overlays.values() if x is not None])
         return colored, overlay if overlay.any() else None
 
-    def report(self) -> dict[str, Any]:
-        """The entry of ``report.json``."""
-        return {
-            "grain": round(self.grain, 2),
-            "flicker": round(self.flicker, 4),
-            "repeated": sum(len(shot.duplicates) for shot in self.shots),
-            "cleaned": self.old,
-        }
-
     def notes(self) -> list[str]:
         """Sentences for the user to read before a run."""
-        notes, repeated = [], sum(len(shot.duplicates) for shot in self.shots)
-        if repeated:
-            notes.append(f"{repeated} frames repeat the one before them and get its colors.")
+        notes = []
+        if self.repeated:
+            notes.append(f"{self.repeated} frames repeat the one before them and get its colors.")
         if self.combed >= INTERLACED > self.interlaced:
             notes.append("Lines alternate as in an interlaced film, but do not move so: the clip is used as it is.")
         if self.old:

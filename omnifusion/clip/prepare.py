@@ -61,7 +61,12 @@ class Clip:
                 {"frame": frame, "before": round(before, 4), "after": round(after, 4)}
                 for frame, (before, after) in sorted(self.fits.items())
             ],
-            "film": self.film.report(),
+            "film": {
+                "grain": round(self.film.grain, 2),
+                "flicker": round(self.film.flicker, 4),
+                "repeated": self.film.repeated,
+                "cleaned": self.film.old,
+            },
             "shots": [
                 {name: getattr(shot, name) for name in ("start", "stop", "reference_frame")}
                 | {"colors": self._source(shot)}
@@ -105,8 +110,8 @@ class Clip:
 
         CIELAB's chroma grows with the cube root of light, as L* + 16 does; in the dark with light, as L* does.
         """
-        own = [e for e in self.exemplars if e in shot]
-        lit = min(own, key=lambda e: abs(e - frame)) if own else self.film.brightest(shot)
+        brightest = shot.start + int(self.film.light[shot.start : shot.stop].sum(1).argmax())
+        lit = min((e for e in self.exemplars if e in shot), key=lambda e: abs(e - frame), default=brightest)
         if (share := self.film.fade(frame, lit)) == 1:
             return 1.0
         in_full_light = (L + 16) * share ** (-1 / 3) - 16

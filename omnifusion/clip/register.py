@@ -231,20 +231,15 @@ def _affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Where ``target``'s pixels are in ``source`` by the best affine map, ``(h, w, 2)`` px, if it is clearly better."""
     pixels = of.grid(*target.shape)
     best, most = np.zeros_like(pixels), correlation(source, target) + WORTHWHILE
-    for matrix in (_by_features(source, target), _by_correlation(source, target)):
+    here, there = features.describe(target, 2000), features.describe(source, 2000)
+    by_features, agree = features.affine_motion(*features.matches(here, there, 0.75, mutual=False), within=2.0)
+    for matrix in (by_features if agree.sum() >= AGREEING else None, _by_correlation(source, target)):
         if matrix is None or np.abs(matrix[:, :2] - np.eye(2)).max() > STRETCH:
             continue
         move = (pixels @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32) - pixels
         if (fit := correlation(_moved(source, move), target)) > most:
             best, most = move, fit
     return best
-
-
-def _by_features(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
-    """Affine map ``(2, 3)`` from target to source by SIFT matches, or None."""
-    here, there = features.describe(target, 2000), features.describe(source, 2000)
-    matrix, agree = features.affine_motion(*features.matches(here, there, 0.75, mutual=False), within=2.0)
-    return matrix if agree.sum() >= AGREEING else None
 
 
 def _by_correlation(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:

@@ -62,17 +62,12 @@ class Shot:
     @property
     def sources(self) -> list[int]:
         """The frames outside the shot that it takes colors from: its anchor frames, else its reference frame."""
-        return [*self.anchor_frames] if self.anchor_frames or self.reference_frame is None else [self.reference_frame]
+        return list(self.anchor_frames) or self.external_frames
 
     @property
     def tracker_frames(self) -> list[int]:
         """The frames that its tracker knows, in the order of time: ``frames`` and ``sources``."""
         return sorted([*self.frames, *self.sources])
-
-    @property
-    def remote_reference(self) -> int | None:
-        """The reference frame of a window, used only for transfer of colors that its anchor frames no longer show."""
-        return self.reference_frame if self.anchor_frames else None
 
     @property
     def external_frames(self) -> list[int]:

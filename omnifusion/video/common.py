@@ -89,9 +89,6 @@ class Frames(ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[i] for i in range(len(self)))
-
     def __getitem__(self, index: int | slice | Sequence[int]) -> np.ndarray:
         if isinstance(index, slice):
             index = range(*index.indices(len(self)))
