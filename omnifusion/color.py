@@ -126,13 +126,8 @@ def gray(rgb: Tensor) -> Tensor:
 
 
 def overlay(image: np.ndarray, kind: np.ndarray, opacity: float = 0.45) -> np.ndarray:
-    """Tint ``image`` by where each pixel's color came from; pixels that are still gray stay as they are.
-
-    Args:
-        image: ``(H, W, 3)`` uint8.
-        kind: ``(H, W)`` integer, an ``Origin`` or -1 (``ColorState.kind`` of one frame); of another size it is
-            stretched by nearest neighbor.
-    """
+    """Tint ``image`` ``(H, W, 3)`` uint8 by where each pixel's color came from, ``kind``: an ``Origin``, or -1 where it
+    is still gray and stays as it is (``ColorState.kind`` of one frame, of any size)."""
     kind = stretch(kind, image.shape[:2])
     result, values = np.array(image, order="C"), np.arange(256, dtype=np.float32)[:, None, None]
     for origin, tint in TINTS.items():

@@ -40,11 +40,8 @@ def sample(image: Tensor, points: Tensor) -> Tensor:
 
 
 def interpolate(nodes: Tensor, *points: Tensor) -> Tensor:
-    """Read grids ``nodes`` ``(B, C, n_1, ..., n_D)``, D = 2 or 3, linearly: ``(B, C, N)``.
-
-    Args:
-        points: D coordinates ``(B, N)``; -1 and 1 are an axis' first and last node, outside the border repeats.
-    """
+    """Read grids ``nodes`` ``(B, C, n_1, ..., n_D)``, D = 2 or 3, linearly at ``points``, D coordinates ``(B, N)``:
+    ``(B, C, N)``. -1 and 1 are an axis' first and last node; outside the border repeats."""
     where = torch.stack(points[::-1], -1)  # grid_sample has the last axis first
     where = where.view(len(where), *(1,) * (len(points) - 1), *where.shape[1:])
     return F.grid_sample(nodes, where, padding_mode="border", align_corners=True).flatten(2)

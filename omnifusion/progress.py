@@ -23,9 +23,8 @@ T = TypeVar("T")
 class InputError(Exception):
     """Input that cannot be used; ``str`` gives the command line's sentence, which says why and what to do.
 
-    Args:
-        problem: the whole sentence; or, with ``fixes``, what is wrong, without a period.
-        fixes: what to do about it, by the option that does it ("force"; "" = it takes none).
+    ``problem`` is the whole sentence; or, with ``fixes``, what is wrong, without a period. ``fixes`` say what to do
+    about it, by the option that does it ("force"; "" = it takes none).
     """
 
     def __init__(self, problem: str, fixes: Mapping[str, str] | None = None) -> None:

@@ -137,13 +137,8 @@ def refine_by_dominant_motion(flows: Flows, images: np.ndarray) -> None:
 def fit(
     L: Tensor, preset: str = "standard", *, flows: Flows | None = None, seed: int = 0, device: str = "cpu"
 ) -> Steps[OmniMotion]:
-    """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker.
-
-    Args:
-        preset: "draft", "standard" or "paper".
-        flows: what ``find_flows`` returned for this clip and preset; None = find them now.
-        seed: fixes the result.
-    """
+    """Fit OmniMotion to luminance ``L`` ``(T, 1, H, W)``, L* in [0, 100]; returns the tracker. ``flows`` are those of
+    ``find_flows`` for this clip and preset; None = find them now."""
     p, T = PRESETS[preset], len(L)
     tracker = OmniMotion(of.to_bytes(L[:, 0]), volume_of(p.kind, T, seed, device))
     if flows is None:

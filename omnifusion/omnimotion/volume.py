@@ -104,12 +104,8 @@ class Volume(nn.Module):
         return torch.stack([(d * x - b * y) / det, (a * y - c * x) / det, point[2]], -1)
 
     def map(self, xy: Tensor, i: Tensor, j: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Lift rays ``xy`` ``(P, R, 2)`` of frames ``i`` ``(P,)`` at depths ``z`` ``(P, R, K)``.
-
-        Returns:
-            Canonical points u_k ``(P, R, K, 3)``, their images p_k in frames ``j`` ``(P, R, K, 3)``, weights w_k
-            ``(P, R, K)``.
-        """
+        """Lift rays ``xy`` ``(P, R, 2)`` of frames ``i`` ``(P,)`` at depths ``z`` ``(P, R, K)``: canonical points u_k
+        and their images p_k in frames ``j``, each ``(P, R, K, 3)``, and weights w_k ``(P, R, K)``."""
         x = torch.cat([xy[:, :, None].expand(*z.shape, 2), z[..., None]], dim=-1)
         psi = self.condition()
         u = self.to_canonical(x.flatten(1, 2), i, psi)
@@ -122,10 +118,7 @@ class Volume(nn.Module):
 
         Flow loss: MIX sum_k w_k rho(p_k - q) + (1 - MIX) rho(sum_k w_k p_k - q).
         Smoothness, on one ray in SMOOTHED: sum_k w_k rho(p_k in frame i - 1 + p_k in frame i + 1 - 2 p), w_k held
-        fixed; the ends of the clip weigh nothing.
-
-        Args:
-            z: ``(P, R, K)`` depths; scale: pixels per volume unit.
+        fixed; the ends of the clip weigh nothing. ``z``: depths ``(P, R, K)``; ``scale``: pixels per volume unit.
         """
         i, j, xy, q, confidence = (v.to(self.device) for v in rays)
         u, p, w = self.map(xy, i, j, z.to(self.device))
@@ -143,13 +136,10 @@ class Volume(nn.Module):
 
     @torch.no_grad()
     def trace(self, xy: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """Where rays ``xy`` ``(N, 2)`` of frame ``i`` meet their surface, and where that is in frame ``j``.
+        """Where the surface that rays ``xy`` ``(N, 2)`` of frame ``i`` meet is in frame ``j``: points ``(N, 2)`` in
+        volume units, and the transmittance in front of them there ``(N,)``: 1 visible, 0 hidden.
 
         The answer is the strongest sample's point, averaged with those samples that agree with it.
-
-        Returns:
-            Points ``(N, 2)`` volume units and the transmittance in front of them in frame ``j`` ``(N,)``: 1 visible, 0
-            hidden.
         """
         here, there = (torch.full((1,), t, device=self.device) for t in (i, j))
         points, transmittance = [], []

@@ -99,10 +99,7 @@ def optimize(
     """Eq. (4), once: z - eta dL_gray/dz for z at time ``t``; ``network`` is None where z is already z_0 (at the end).
 
     A gradient that is not finite is computed again from the loss scaled down, as half precision overflows at 65504;
-    rows that are still not finite stay where they are.
-
-    Returns:
-        the new z, and the denoiser's output for the old one.
+    rows that are still not finite stay where they are. Returns the new z, and the denoiser's output for the old one.
     """
 
     @torch.enable_grad()
