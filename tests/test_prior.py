@@ -295,6 +295,8 @@ def test_unknown_and_unreachable_priors_are_one_sentence(monkeypatch: pytest.Mon
 
     with pytest.raises(InputError, match="There is no prior"):
         check_source(choose(prior=str(tmp_path / "nowhere")))
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        check_source(choose(prior="no hub/id"))
 
     class Gated(GatedRepoError):
         def __init__(self) -> None:

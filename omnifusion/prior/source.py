@@ -113,7 +113,7 @@ def _local_folder(source: str) -> Path:
             (errors.GatedRepoError, "is gated: accept its license on the hub and log in"),
             (errors.LocalEntryNotFoundError, "is not on this machine and the hub cannot be reached"),
             (errors.RepositoryNotFoundError, "is not on the hub, or is private"),
-            (OSError, f"cannot be downloaded ({_first_line(error)})"),
+            (Exception, f"cannot be downloaded ({_first_line(error)})"),  # a name that no hub id has, or the network
         ]
         problem = next(words for kind, words in problems if isinstance(error, kind))
         raise InputError(f"The prior {source} {problem}", FIXES) from error
