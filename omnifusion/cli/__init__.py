@@ -53,8 +53,8 @@ def _start(context: typer.Context, version: Annotated[bool, typer.Option("--vers
     return 0
 
 
-def follow(steps: Steps[T], announce: Callable[[Step], None] = lambda step: None) -> T:
-    """Run long work to its end with a progress bar; ``announce`` may print something about its steps."""
+def follow(steps: Steps[T]) -> T:
+    """Run long work to its end with a progress bar."""
     from tqdm import tqdm
 
     layout, pause = "{desc:9} {percentage:3.0f}% |{bar:30}| {elapsed}{postfix}", 0.1 if sys.stderr.isatty() else 10.0
@@ -62,8 +62,9 @@ def follow(steps: Steps[T], announce: Callable[[Step], None] = lambda step: None
 
     def show(step: Step) -> None:
         nonlocal bar
-        announce(step)
         if step.stage == "load":  # soon over, or it ends with an error
+            if step.done == 1.0:
+                tqdm.write(step.message)
             return
         stage = STAGES.get(step.stage, step.stage)
         bar = bar or tqdm(desc=stage, total=100, bar_format=layout, mininterval=pause, miniters=0)
@@ -106,25 +107,14 @@ def _color(
     input: Path, out: Path, settings: Settings, pictures: dict[int, Any], frames: int | None, overwrite: bool,
     force: bool = False, **resources: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Color a clip, printing its expected costs before and its results after; returns the report."""
-    from tqdm import tqdm
-
-    from omnifusion.run.estimate import estimate
+    """Color a clip, printing its results; returns the report."""
     from omnifusion.run.folder import RunRequest
-    from omnifusion.run.pipeline import Loaded, Resources, begin, color
+    from omnifusion.run.pipeline import Resources, begin, color
 
-    def announce(step: Step) -> None:
-        if isinstance(step, Loaded):
-            cost = estimate(settings, step.frames, step.size)
-            time = f"{cost.seconds:.0f} s" if cost.seconds < 100 else f"{cost.seconds / 60:.0f} min"
-            memory = f"up to {min(cost.mib, most.mib):.0f} MiB of memory and {cost.disk_mib} MiB of disk"
-            tqdm.write(f"{step.frames} frames of {step.size[1]}x{step.size[0]}: about {time} on two cores, {memory}.")
-
-    most = Resources(**resources)
     request = RunRequest(input.name, settings, frames, tuple(pictures), force, str(input.absolute()))
     run = begin(out, request, pictures, overwrite=overwrite)
     with canceled_by_ctrl_c():
-        report = follow(color(run, most), announce).report
+        report = follow(color(run, Resources(**resources))).report
     (height, width), (h, w), origin = report["size"], report["working_size"], report["origin"]
     shares = ", ".join(f"{name} {100 * n / (report['frames'] * h * w):.1f} %" for name, n in origin.items())
     for warning in report["warnings"]:

@@ -19,11 +19,12 @@ from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.pool import cores
 from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
-from omnifusion.run.estimate import BASE_MIB, disk_mib, longest, parallel_frames
+from omnifusion.run.estimate import BASE_MIB, disk_mib, estimate, longest, parallel_frames
 from omnifusion.run.export import export, film_names
 from omnifusion.run.files import exemplar_name, frame_name, hash_of, link, write_report, write_text
 from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, lock, open_run
 from omnifusion.run.segments import versions, windows
+from omnifusion.settings import Settings
 from omnifusion.stages import Stages, device
 from omnifusion.video import read, read_image, write_image
 from omnifusion.video.common import MAX_PIXELS, writing
@@ -41,14 +42,6 @@ class Resources:
     format: str = "h264"  # see export.film_names
     max_frames: int | None = None  # most frames that are read
     max_pixels: int = MAX_PIXELS  # of the largest frame or picture that is read
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loaded(Step):
-    """The clip of a run is read: ``frames`` frames of ``size`` (H, W)."""
-
-    frames: int
-    size: tuple[int, int]
 
 
 def begin(
@@ -144,7 +137,7 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
     count = workers if isinstance(workers, int) else 1
     try:
         clip = prepared(run, resources)
-        yield Loaded("load", "the clip is read", 1.0, frames=len(clip.video), size=clip.video.size)
+        yield Step("load", _expected(run.request.settings, clip, resources.mib), 1.0)
         _require_space(run.folder, clip)
         share = resources.mib if count == 1 else (resources.mib - BASE_MIB) / count
         shots = windows(clip.shots, clip.exemplars, longest(clip.size, clip.video.size, share))
@@ -189,6 +182,14 @@ def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence
         with suppress(ValueError):  # closed in another context
             is_canceled.reset(token)
     write_report(run.folder, report)
+
+
+def _expected(settings: Settings, clip: Clip, mib: float) -> str:
+    """The expected costs of a run in words."""
+    (height, width), cost = clip.video.size, estimate(settings, len(clip.video), clip.video.size)
+    time = f"{cost.seconds:.0f} s" if cost.seconds < 100 else f"{cost.seconds / 60:.0f} min"
+    memory = f"up to {min(cost.mib, mib):.0f} MiB of memory and {cost.disk_mib} MiB of disk"
+    return f"{len(clip.video)} frames of {width}x{height}: about {time} on two cores, {memory}."
 
 
 def prepared(run: RunFolder, resources: Resources) -> Clip:
