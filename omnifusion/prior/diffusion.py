@@ -30,7 +30,6 @@ from omnifusion.progress import Note, Step, Steps
 from omnifusion.settings import Settings
 from omnifusion.state import ColorEstimate, FillTask
 
-MEAN_SHRINKAGE = 0.8  # factor on the mean of all likely colors of a frame without any known color
 TINT = 3.0  # standard deviation of a*, b* by which variants of a frame are warmer or cooler
 TAPER, SHARE = 6.0, 0.5
 """Distance in pixels from known color over which the prior's correction of an estimate fades in (no seams), and the
@@ -129,7 +128,7 @@ class DiffusionPrior:
             yield Note("inpaint", f"Eq. (4) was left out of {lost} denoising steps, its gradient was no number.")
         with torch.no_grad():
             colors = rgb_to_lab(bound.decode(z).clamp(0, 1))[:, 1:]
-        colors = colors - bound.known_ab if estimated else colors * (MEAN_SHRINKAGE if mean else 1)
+        colors = colors - bound.known_ab if estimated else colors
         return resize(colors[..., : inner[0], : inner[1]], size).cpu()
 
     def canvas(self, task: FillTask, estimate: ColorEstimate | None, size: tuple[int, int]) -> Canvas:
