@@ -134,13 +134,13 @@ def _source(name: str) -> str:
     return file.partition(f"_{action}_")[0]
 
 
-def record(clips: Sequence[np.ndarray], count: int, seed: int = 0) -> Iterator[tuple[FillTask, Tensor, Tensor]]:
-    """Fills as runs of the method ask for them, ``draft`` from a clip's first colored frame on: the task, the true Lab
-    ``(3, H, W)``, and that of the colored frame."""
+def record(clips: Sequence[np.ndarray], count: int, seed: int = 0) -> Iterator[tuple[FillTask, Tensor]]:
+    """Fills as runs of the method ask for them, ``draft`` from a clip's first colored frame on: the task, whose
+    reference that frame is, and the true Lab ``(3, H, W)``."""
     order = np.random.default_rng(seed).permutation(len(clips))
     settings = choose("draft", diffusion="always")
 
-    def run(n: int) -> list[tuple[FillTask, Tensor, Tensor]]:
+    def run(n: int) -> list[tuple[FillTask, Tensor]]:
         lab = rgb_to_lab(from_uint8(clips[n][:NEAR].transpose(0, 3, 1, 2)))
         tasks: list[FillTask] = []
 
@@ -150,7 +150,7 @@ def record(clips: Sequence[np.ndarray], count: int, seed: int = 0) -> Iterator[t
             return [task.estimate.ab for task in asked if task.estimate is not None]
 
         run_to_end(colorize(lab[:, :1], {0: lab[0, 1:]}, settings, stages=Stages(inpaint=inpaint, threads=1)))
-        return [(task, lab[task.seed], lab[0]) for task in tasks]  # a task's seed is its frame, where the run's is 0
+        return [(task, lab[task.seed]) for task in tasks]  # a task's seed is its frame, where the run's is 0
 
     found = 0
     with ThreadPoolExecutor(cores()) as pool:
@@ -167,10 +167,10 @@ class Tasks:
 
     def __init__(self, path: Path, count: int, device: str, seed: int) -> None:
         rows = []
-        for task, lab, reference in record(videos(path), count, seed):
+        for task, lab in record(videos(path), count, seed):
             assert task.estimate is not None
-            parts = [lab, task.estimate.ab, 100 * task.estimate.confidence[None], 100.0 * ~task.mask[None], reference]
-            rows.append(torch.cat(parts).clamp(-127, 127).round().to(torch.int8))
+            parts = [lab, task.estimate.ab, 100 * task.estimate.confidence[None], 100.0 * ~task.mask[None]]
+            rows.append(torch.cat([*parts, *task.references[0][:2]]).clamp(-127, 127).round().to(torch.int8))
         self.rows = torch.stack(rows).to(device)  # L*, ab; estimate; its confidence; hole; the reference's L*, ab
 
     def draw(self, count: int, side: int, g: torch.Generator) -> Examples:

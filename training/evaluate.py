@@ -54,9 +54,7 @@ def evaluate(
     if videos is not None and tasks:
         rows["fills"] = _fills(videos, model, tasks)
         count, before, after, ratio = rows["fills"]
-        print(
-            f"\nFills of {count} tasks, ab RMSE: estimate {before:.2f}, with the prior {after:.2f} ({ratio - 1:+.1%})"
-        )
+        print(f"\nFills of {count} tasks, ab RMSE: estimate {before:.2f}, prior {after:.2f} ({ratio - 1:+.1%})")
     if sheet is not None:
         chosen = pictures[:: max(1, len(pictures) // 40)][:40]
         tiles = [np.hstack([cv2.resize(p, (200, 150), interpolation=cv2.INTER_AREA) for p in pair]) for pair in chosen]
@@ -68,7 +66,7 @@ def evaluate(
 
 def _fills(path: Path, model: object, count: int) -> list[float]:
     squares, pixels, total = np.zeros(2), 0, 0
-    for task, lab, _ in data.record(data.videos(path, held_out=True), count):
+    for task, lab in data.record(data.videos(path, held_out=True), count):
         assert task.estimate is not None
         (filled,) = run_to_end(model.fill([task]))  # type: ignore[attr-defined]
         for n, ab in enumerate((task.estimate.ab, filled)):

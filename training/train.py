@@ -62,6 +62,7 @@ def train(
         InputError: a file cannot be read, or ``out`` holds a checkpoint of another training.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True  # all batches have one size
     run = Training(device, start, fresh, frozen, rate, seed, out)
     run.plan = {"batch": batch, "side": side, "rate": rate, "seed": seed, "frozen": frozen, "minutes": minutes}
     run.resume()
@@ -109,7 +110,7 @@ class Training:
             raise InputError(f"{start} is no prior of the bundled kind.")
         taken = trained.net.encoder if fresh else trained.net
         (self.net.encoder if fresh else self.net).load_state_dict(taken.state_dict())
-        self.net.to(device).encoder.requires_grad_(not frozen)
+        self.net.to(device, memory_format=torch.channels_last).encoder.requires_grad_(not frozen)
         self.learnt = [p for p in self.net.parameters() if p.requires_grad]
         groups = [
             {"params": [p], "rate": rate / 6 if name.startswith("encoder") else rate}
@@ -203,8 +204,9 @@ class Training:
         with torch.no_grad():
             for p, average in zip(self.learnt, self.average, strict=True):
                 p.copy_(average)
-        weights = {name: value.detach().half().cpu().contiguous() for name, value in self.net.state_dict().items()}
-        save_file(weights, self.out / "model.safetensors")
+        save_file(
+            {k: v.half().cpu().contiguous() for k, v in self.net.state_dict().items()}, self.out / "model.safetensors"
+        )
         (self.out / "model_index.json").write_text(json.dumps({"_class_name": CHROMA}, indent=2) + "\n")
         (self.out / "checkpoint.pt").unlink(missing_ok=True)
 
