@@ -84,26 +84,28 @@ class Film:
     def decoded(self) -> Iterator[av.VideoFrame]:
         """Every frame that can be decoded from here on; failures are noted in ``errors``."""
         with self.container:
-            packets, ended = self.container.demux(self.stream), False
-            while not ended:
+            packets = self.container.demux(self.stream)
+            while True:
                 try:
                     packet = next(packets, None)
                 except av.FFmpegError as error:
                     self.errors.append(reason(error))
                     packet = None
-                ended = packet is None
-                if packet is not None and not packet.size:  # it repeats a frame; a decoder would take it for the end
-                    continue
-                if packet is not None and packet.is_corrupt:
-                    self.errors.append("a damaged packet")
-                if packet is not None and packet.pts is not None:
-                    self.ascending, self.latest = self.ascending and packet.pts > self.latest, packet.pts
+                if packet is not None:
+                    if not packet.size:  # it repeats a frame; a decoder would take it for the end
+                        continue
+                    if packet.is_corrupt:
+                        self.errors.append("a damaged packet")
+                    if packet.pts is not None:
+                        self.ascending, self.latest = self.ascending and packet.pts > self.latest, packet.pts
                 try:
                     yield from self.stream.decode(packet)
                 except EOFError:  # there is nothing left
                     return
                 except av.FFmpegError as error:
                     self.errors.append(reason(error))
+                if packet is None:
+                    return
 
     def scan(self, most: int | None) -> tuple[av.VideoFrame | None, list[int | None]]:
         """Decode the first ``most`` frames: the first of them, and their time stamps."""

@@ -85,8 +85,16 @@ def decoding(path: Path, max_pixels: int) -> Iterator[None]:
 
 def to_array(image: Image.Image, path: Path, alpha: bool = False) -> np.ndarray:
     """An opened picture as ``read_image`` gives it."""
-    image = _to_srgb(_eight_bits(image, path), image.info.get("icc_profile"), path)
-    if image.mode == "RGBA" and not (alpha and np.asarray(image)[..., 3].min() < 255):
+    profile, image = image.info.get("icc_profile"), _eight_bits(image, path)
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        if profile:  # phones save Display P3
+            source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            image = ImageCms.profileToProfile(image, source, target, outputMode=mode) or image
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        log.warning("the color profile of %s cannot be used (%s): its colors are taken as sRGB", path, error)
+    image = image.convert(mode)
+    if mode == "RGBA" and not (alpha and np.asarray(image)[..., 3].min() < 255):
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
     return np.asarray(image).transpose(2, 0, 1).copy()
 
@@ -104,18 +112,6 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, path: Path) -> Image.Image:
-    """Apply an embedded color profile (phones save Display P3); RGB or RGBA."""
-    mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    try:
-        if profile:
-            source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image, source, target, outputMode=mode) or image
-    except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        log.warning("the color profile of %s cannot be used (%s): its colors are taken as sRGB", path, error)
-    return image.convert(mode)
 
 
 def pages(path: Path, max_pixels: int) -> tuple[list[int], list[Fraction], tuple[int, int]]:
