@@ -87,7 +87,7 @@ def stable_diffusion(check: Check) -> tuple[float, float]:
         parts: Any = load_components(str(folder), device)
         parts.text = torch.zeros(1, 77, parts.unet.config.cross_attention_dim)
         with torch.no_grad():
-            outputs.append(parts.network(None)(z.to(device), 300))
+            outputs.append(parts.network(z.to(device), 300))
     return off(outputs[0], outputs[1]), 0.02
 
 
