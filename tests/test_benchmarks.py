@@ -17,7 +17,7 @@ from omnifusion.video import write_image
 
 sys.path.append(str(Path(__file__).parent.parent))
 
-from benchmarks import confidence, results
+from benchmarks import confidence, gpu, results
 
 
 def test_a_logistic_and_its_reliability_are_found_again() -> None:
@@ -75,3 +75,8 @@ def test_evaluations_are_joined_into_one_table(tmp_path: Path, monkeypatch: pyte
     assert f"{psnr['omnifusion, draft'] - psnr['levin']:+.2f}" in gain
     with pytest.raises(ValueError, match="different clips"):
         results.joined([measured("standard"), measured("draft", 2)])
+
+
+@pytest.mark.slow
+def test_what_can_use_a_gpu_runs_in_small(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main() == 0, capsys.readouterr().out
