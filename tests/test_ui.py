@@ -222,6 +222,7 @@ def test_a_run_that_its_server_did_not_finish_goes_on_and_is_not_tried_for_ever(
     (job,) = again.jobs.unfinished()
     assert job.token == page.token and job.result.result(60).report["complete"] and again.store.has(page.token)
     assert not program.folder.exists(), "nobody waits for a program's run any more"
+    assert job.visitor == page.token, "runs that go on count for nobody's places in the queue"
     crashing = service.color(film(tmp_path / "b.mp4"), (48, 64), asked, {}, ASKER, page=True)
     for _ in range(3):
         service.store.attempt(crashing.folder)
@@ -252,15 +253,15 @@ def test_links_expire_and_lead_nowhere_else(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused_and_told_what_would(service: Service) -> None:
     service = replace(service, limits=service.limits.model_copy(update={"seconds": 300, "mib": 2500}))
-    assert 0 < service.longest(PRESETS["draft"], 8, (216, 384)) <= 300
+    service.require_fit(PRESETS["draft"], 8, (216, 384))
     with pytest.raises(InputError, match=r"would take about .* it would fit with preset (standard|draft)"):
-        service.longest(choose("paper", steps=1000), 5, (96, 128))
+        service.require_fit(choose("paper", steps=1000), 5, (96, 128))
     with pytest.raises(InputError, match="it would fit with steps 4"):
-        service.longest(choose("draft", diffusion="always", strength="none", steps=1000), 8, (216, 384))
+        service.require_fit(choose("draft", diffusion="always", strength="none", steps=1000), 8, (216, 384))
     with pytest.raises(InputError, match=r"it would fit with frames \d+\."):
-        service.longest(choose("draft", omnimotion="standard"), 2000, (216, 384))
+        service.require_fit(choose("draft", omnimotion="standard"), 2000, (216, 384))
     with pytest.raises(InputError, match="1024 x 16"):
-        service.longest(PRESETS["draft"], 2, (16, 1024))
+        service.require_fit(PRESETS["draft"], 2, (16, 1024))
 
 
 def test_the_page_takes_only_priors_by_name() -> None:

@@ -15,7 +15,7 @@ from omnifusion.correction.history import Correction
 from omnifusion.progress import Canceled, InputError
 from omnifusion.run.estimate import estimate as expect
 from omnifusion.run.folder import RunFolder, RunRequest
-from omnifusion.settings import Settings, choose
+from omnifusion.settings import choose
 from omnifusion.ui import zerogpu
 from omnifusion.ui.guards import listening
 from omnifusion.ui.jobs import Job
@@ -63,7 +63,8 @@ def offer(service: Service) -> None:
         """
 
         def job() -> Job:
-            settings = _settings(preset, prior=prior, eta=eta, steps=steps, seed=seed)
+            settings = choose(preset or "draft", prior=prior, eta=eta, steps=steps, seed=seed)
+            zerogpu.check_prior(settings.prior)
             count, size = probe(service, video, frames)
             pictures = {int(exemplar_frame or 0): Path(exemplar)} if exemplar else {}
             run = RunRequest(Path(video).name, settings, count, tuple(pictures))
@@ -127,7 +128,8 @@ def offer(service: Service) -> None:
         Returns:
             "frames" that would be colored, "seconds", memory in "mib", and whether a run "fits" this machine
         """
-        settings = _settings(preset, prior=prior, steps=steps)
+        settings = choose(preset or "draft", prior=prior, steps=steps)
+        zerogpu.check_prior(settings.prior)
         count, size = probe(service, video, frames)
         expected = expect(settings, count, size)
         numbers = {"frames": count, "seconds": round(expected.seconds), "mib": round(expected.mib)}
@@ -201,12 +203,6 @@ async def _outcome(service: Service, prepare: Callable[[], Job]) -> Answer:
     if job.why:
         raise InputError(f"{job.why} What is colored is kept: ask /result for the token {run.token}.")
     return _answer(run)
-
-
-def _settings(preset: str | None, **others: Any) -> Settings:
-    settings = choose(preset or "draft", **others)
-    zerogpu.check_prior(settings.prior)
-    return settings
 
 
 def _answer(run: RunFolder) -> Answer:

@@ -166,7 +166,7 @@ def wire(s: Shared) -> None:
     def guess(visit: Visit, frame: int, *values: Any) -> Updates:
         clip = visit.require()
         settings = replace(settings_tab.read(s, clip, values).settings, diffusion="always", omnimotion="off")
-        service.longest(settings, VERSIONS, clip.size)
+        service.require_fit(settings, VERSIONS, clip.size)
         L, stages = luminance(from_uint8(clip.frame(int(frame)))), zerogpu.stages()
         small = resize(L[None], fit_size(clip.size, settings.max_side))[0]
         seeds = range(settings.seed, settings.seed + VERSIONS)

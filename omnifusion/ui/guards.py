@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections import Counter
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -179,13 +180,11 @@ class BoundedDownloads(httpx.AsyncBaseTransport):
         address = await safehttpx.async_validate_url(request.url.host)
         response = await safehttpx.AsyncSecureTransport(address).handle_async_request(request)
         content = bytearray()
-        try:
+        async with aclosing(response):
             if "content-encoding" in response.headers:
                 raise httpx.DecodingError("packed answers are not taken", request=request)
             async for part in response.aiter_raw():
                 content += part
                 if len(content) > self.most:
                     raise httpx.ReadError(f"more than {self.most >> 20} MiB")
-        finally:
-            await response.aclose()
         return httpx.Response(response.status_code, headers=response.headers, content=bytes(content))

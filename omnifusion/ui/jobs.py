@@ -36,6 +36,7 @@ from omnifusion.ui.store import Limits
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Work = Callable[[], Steps[RunFolder]]
 
 WAITING = 64  # most waiting jobs, of all visitors together, and most ended ones whose outcome is still known
 
@@ -137,7 +138,7 @@ class Job:
     """One run, from its place in the queue to its end."""
 
     folder: Path  # of the run, removed if it fails; its name is the token that the run's link carries
-    work: Callable[[], Steps[RunFolder]]  # makes the run in it
+    work: Work  # makes the run in it
     seconds: float  # longest time it may compute
     patience: float  # seconds for which it continues after the last look at it
     visitor: str = ""  # whose it is, by address

@@ -21,13 +21,12 @@ from omnifusion.run.folder import RunFolder, RunRequest
 from omnifusion.run.pipeline import Resources, begin, color
 from omnifusion.settings import PRESETS, Settings
 from omnifusion.ui import zerogpu
-from omnifusion.ui.jobs import Job, Jobs
+from omnifusion.ui.jobs import Job, Jobs, Work
 from omnifusion.ui.parts import seconds
 from omnifusion.ui.store import Limits, Store
 from omnifusion.video import read_image
 
 LEAST_SIDE = 16  # shorter side in pixels that the tracker needs at the working size
-GRACE, MARGIN = 300.0, 5.0  # seconds, and times the estimate, that a run may take: the larger; the machine may be busy
 PROGRAM_PATIENCE = 5.0  # seconds for which a program's run continues while the program does not listen
 PARENT = "parent.txt"  # the file with the token of the run that a run corrects
 
@@ -55,18 +54,17 @@ class Service:
         """Whether a run is within the owner's limits, and the machine has the memory now."""
         return expected.seconds <= self.limits.seconds and expected.mib <= self.memory_mib
 
-    def longest(self, settings: Settings, frames: int, size: tuple[int, int]) -> float:
-        """Seconds that a run on ``frames`` frames of ``size`` (H, W) may take; InputError, which says what would fit,
-        if it is expected to take more than the owner allows."""
+    def require_fit(self, settings: Settings, frames: int, size: tuple[int, int]) -> None:
+        """Raise InputError, which says what would fit, if a run on ``frames`` frames of ``size`` (H, W) would not."""
         height, width = size
         if min(fit_size(size, settings.max_side)) < LEAST_SIDE:
             raise InputError(
                 f"The clip's frames are {width} x {height}, too narrow to be tracked: at a working size of "
                 f"{settings.max_side} the shorter side has fewer than {LEAST_SIDE} pixels; crop the clip."
             )
-        expected, limits = estimate(settings, frames, size), self.limits
+        expected = estimate(settings, frames, size)
         if self.fits(expected):
-            return min(limits.seconds, max(GRACE, MARGIN * expected.seconds))
+            return
         advice = "a smaller clip is needed"
         if fitting := self.that_fits(settings, frames, size):
             before = vars(settings) | {"frames": frames}
@@ -75,7 +73,7 @@ class Service:
             advice = f"it would fit with {', '.join(changes)}"
         raise InputError(
             f"This run would take about {seconds(expected.seconds)} and {expected.mib / 1024:.1f} GiB, more than the "
-            f"{seconds(limits.seconds)} and {self.memory_mib / 1024:.1f} GiB that one run may take here; {advice}."
+            f"{seconds(self.limits.seconds)} and {self.memory_mib / 1024:.1f} GiB that one run may take here; {advice}."
         )
 
     def that_fits(self, settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, Any]:
@@ -104,15 +102,14 @@ class Service:
             page: a run of the page continues long after the last look at it, and after a restart of the server.
             reuse: folders of earlier runs on the same clip.
         """
-        longest = self.longest(request.settings, request.frames or self.limits.frames, size)
+        self.require_fit(request.settings, request.frames or self.limits.frames, size)
         pictures = {frame: read_image(path, alpha=True) for frame, path in exemplars.items()}
         run = begin(self.store.new(), request, pictures, clip)
         if page:
             self.store.attempt(run.folder)
-        work = partial(self._color, run, reuse)
-        return Job(run.folder, work, longest, name=request.name, **self._owner(asker, page))
+        return self._job(run.folder, partial(self._color, run, reuse), page, asker, request.name)
 
-    def _color(self, run: RunFolder | Path, reuse: Sequence[Path] = ()) -> Steps[RunFolder]:
+    def _color(self, run: RunFolder, reuse: Sequence[Path] = ()) -> Steps[RunFolder]:
         limits = self.limits
         resources = Resources(mib=limits.mib / limits.runs, max_frames=limits.frames, max_pixels=limits.pixels)
         return color(run, resources, zerogpu.stages(), [folder for folder in reuse if folder.is_dir()])
@@ -120,7 +117,7 @@ class Service:
     def correct(self, run: RunFolder, correction: Correction, asker: gr.Request, page: bool = False) -> Job:
         """A job that corrects a run; the result is a run of its own."""
         height, width = run.report["size"]
-        longest = self.longest(run.request.settings, run.report["frames"], (height, width))
+        self.require_fit(run.request.settings, run.report["frames"], (height, width))
         folder = self.store.new()
 
         def work() -> Steps[RunFolder]:
@@ -128,13 +125,14 @@ class Service:
             (folder / PARENT).write_text(run.token)
             return corrected
 
-        return Job(folder, work, longest, name=run.request.name, parent=run.token, **self._owner(asker, page))
+        return self._job(folder, work, page, asker, run.request.name, run.token)
 
-    def _owner(self, asker: gr.Request, page: bool) -> dict[str, Any]:
-        """Whose a job is, and how patient it is with them."""
-        visitor = asker.client.host if asker.client else "unknown"
+    def _job(self, folder: Path, work: Work, page: bool, asker: gr.Request | None, name: str, parent: str = "") -> Job:
+        visitor, session = folder.name, ""  # of one that continues after a restart
+        if asker is not None:
+            visitor, session = asker.client.host if asker.client else "unknown", str(asker.session_hash)
         patience = self.limits.vanished if page else PROGRAM_PATIENCE
-        return {"visitor": visitor, "session": str(asker.session_hash), "patience": patience, "keep": page}
+        return Job(folder, work, self.limits.seconds, patience, visitor, session, name, parent, keep=page)
 
     def parent(self, run: RunFolder) -> str:
         """The token of the run that ``run`` corrects; "" where there is none, or it is gone."""
@@ -143,8 +141,6 @@ class Service:
 
     def go_on(self) -> None:
         """Resume the runs that an earlier process left unfinished."""
-        limits = self.limits
         for run in self.store.unfinished():
             self.store.attempt(run.folder)
-            work = partial(self._color, run.folder)
-            self.jobs.submit(Job(run.folder, work, limits.seconds, limits.vanished, name=run.request.name))
+            self.jobs.submit(self._job(run.folder, partial(self._color, run), True, None, run.request.name))
