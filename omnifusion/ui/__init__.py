@@ -7,7 +7,7 @@ import os
 import gradio as gr
 import gradio.processing_utils
 
-from omnifusion.ui import api, clip_tab, fix_tab, guards, result_tab, run_tab, settings_tab, zerogpu
+from omnifusion.ui import api, clip_tab, guards, result_tab, run_tab, settings_tab, zerogpu
 from omnifusion.ui.jobs import Jobs
 from omnifusion.ui.parts import ASSETS, Shared, text
 from omnifusion.ui.service import Service
@@ -52,7 +52,7 @@ def build(service: Service) -> gr.Blocks:
                 with gr.Column(elem_id="show"):
                     result_tab.build_film(s)
                     run_tab.build_show(s)
-                    fix_tab.build(s)
+                    run_tab.build_fix(s)
                 with gr.Column(elem_id="closer"):
                     result_tab.build_details(s)
             with gr.Tab("Compare", id="compare"):
@@ -60,8 +60,8 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab("How it works"):
                 gr.Markdown(text("how.md"))
                 gr.Markdown(text("privacy.md").format(**vars(limits)))
-        for tab in (clip_tab, settings_tab, run_tab, result_tab, fix_tab):
-            tab.wire(s)
+        for wire in (clip_tab.wire, settings_tab.wire, run_tab.wire, result_tab.wire, run_tab.wire_fix):
+            wire(s)
     page.queue(default_concurrency_limit=None, max_size=64)
     return page
 
