@@ -87,13 +87,9 @@ def _wrong_kind(component: Any, value: Any) -> str | None:
 
 
 class Guard:
-    """ASGI middleware: limits request bodies, sets security headers, counts the listeners of each session, and shows an
-    animation until the page has loaded.
-
-    Args:
-        megabytes: largest upload.
-        hosts: host names that a proxy may forward; on a Hugging Face Space any.
-    """
+    """ASGI middleware: limits request bodies (uploads to ``megabytes``), lets proxies forward the names in ``hosts``
+    alone (on a Hugging Face Space any), sets security headers, counts the listeners of each session, and shows an
+    animation until the page has loaded."""
 
     def __init__(self, app: Any, megabytes: int, hosts: list[str]) -> None:
         self.app, self.megabytes, space = app, megabytes, "SPACE_ID" in os.environ

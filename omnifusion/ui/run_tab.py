@@ -167,7 +167,7 @@ def wire(s: Shared) -> None:
         return {**updates, s.running: token, s.status: message("Still running.")}
 
     bar = [s.run, s.go, s.undo, s.cancel, s.timer, s.progress, s.link, s.display]
-    s.taking(s.run.click, start, [s.visit, s.runs, s.brush, s.fixbrush, *controls], [s.running, *s.tied])
+    s.taking(s.run.click, start, [s.visit, s.runs, s.brush, s.fixbrush, *controls], [s.running, *s.tied], **HEAVY)
     s.on(s.running.change, begun, [s.running, s.visit], [*bar, s.step3])
     s.on(s.timer.tick, poll, [s.running, s.visit, s.runs, s.step], [*bar, s.live, s.running, s.runs, s.step])
     s.on(s.cancel.click, cancel, [s.running], [s.cancel, s.progress], **LATEST)

@@ -94,14 +94,9 @@ class Service:
         self, clip: Path, size: tuple[int, int], request: RunRequest, exemplars: Mapping[int, Path], asker: gr.Request,
         page: bool = False, reuse: Sequence[Path] = (),
     ) -> Job:  # fmt: skip
-        """A job that colors a clip, still to be submitted; InputError if it would take too much, or cannot begin.
-
-        Args:
-            size: of the clip's frames, (H, W).
-            exemplars: frame -> file of its colored picture.
-            page: a run of the page continues long after the last look at it, and after a restart of the server.
-            reuse: folders of earlier runs on the same clip.
-        """
+        """A job that colors a clip of ``size`` (H, W), still to be submitted; InputError if it would take too much, or
+        cannot begin. A run of the ``page`` continues long after the last look at it, and after a restart of
+        the server; ``reuse`` are folders of earlier runs on the same clip."""
         self.require_fit(request.settings, request.frames or self.limits.frames, size)
         pictures = {frame: read_image(path, alpha=True) for frame, path in exemplars.items()}
         run = begin(self.store.new(), request, pictures, clip)
