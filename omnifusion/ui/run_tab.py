@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-import torch
 
 from omnifusion.correction.history import Correction
 from omnifusion.correction.suggest import drawn, suggest, uncertainty
@@ -209,8 +208,7 @@ def wire_fix(s: Shared) -> None:
 
     def advise(display: str) -> Updates:
         run = service.store.open(display)
-        h, w = run.report["working_size"]
-        state = run.state(torch.zeros(run.report["frames"], 1, h, w))
+        state = run.state()
         places, unsure = suggest(state), uncertainty(state)
         if not places:
             return {s.advice: "Every frame has its colors from a picture; nothing more would help."}
