@@ -183,10 +183,9 @@ class RunFolder:
                 return np.array(arrays["origin"])
         return np.stack([self.colors(t)["origin"].numpy() for t in range(self.report["frames"])])
 
-    def state(self, L: Tensor | None = None) -> ColorState:
-        """The colors of the whole clip; ``L`` ``(T, 1, h, w)`` is its luminance at the working size, if at hand."""
-        if L is None:
-            L = working_luminance(self.video().frames, tuple(self.report["working_size"]))
+    def state(self) -> ColorState:
+        """The colors of the whole clip."""
+        L = working_luminance(self.video().frames, tuple(self.report["working_size"]))
         rows = [self.colors(t) for t in range(self.report["frames"])]
         return ColorState(L, **{name: torch.stack([row[name] for row in rows]) for name in COLORS})
 
