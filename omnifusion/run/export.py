@@ -21,7 +21,7 @@ from omnifusion.progress import InputError, Step, Steps
 from omnifusion.run.files import frame_name
 from omnifusion.run.folder import Manifest, RunFolder
 from omnifusion.state import ColorState, Origin, Video
-from omnifusion.video import CHROMA, FORMATS, Writer, chroma_picture, write_image
+from omnifusion.video import CHROMA, FORMATS, Writer, write_image
 from omnifusion.video.common import writing
 
 
@@ -112,14 +112,16 @@ def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def export_chroma(run: RunFolder, out: Path) -> Steps[None]:
-    """Write a run's chroma at full size, see ``chroma_picture``: the new film ``out`` if that ends in .mkv, else
-    pictures into the new folder ``out``. InputError if the run does not hold it."""
+    """Write a run's chroma at full size, at 16 bits: green is a*, blue is b*, 256 steps a unit around 32768, which red
+    is throughout. ``out`` is a new film if it ends in .mkv, else a new folder of pictures. InputError if the run does
+    not hold it."""
     run.colors(0)  # before anything is written
     film = out.suffix == CHROMA.ending
     with Writer(out, run.video(), format=CHROMA) if film else new_folder(out) as writer:
         for t in range(count := run.report["frames"]):
             ab = resize(run.colors(t)["ab"][None], tuple(run.report["size"]))[0]
-            picture = chroma_picture(ab.numpy())
+            steps = np.clip(np.rint(ab.numpy() * 256 + 32768), 0, 65535).astype(np.uint16)
+            picture = np.stack([np.full_like(steps[0], 32768), *steps])
             writer.add(picture) if writer else write_image(out / f"{t:05d}.png", picture)
             yield Step("finish", "writing chroma", done=(t + 1) / count)
 

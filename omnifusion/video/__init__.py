@@ -5,9 +5,9 @@ pictures go through Pillow. Sizes are read before pixels are decoded, and a fram
 clip may be larger than the memory.
 """
 
-from omnifusion.video.images import GRAY_SPREAD, IMAGES, chroma_picture, is_gray, read_image, write_image
+from omnifusion.video.images import GRAY_SPREAD, IMAGES, is_gray, read_image, write_image
 from omnifusion.video.reader import read
 from omnifusion.video.writer import CHROMA, FORMATS, Writer, write
 
-__all__ = ["CHROMA", "FORMATS", "GRAY_SPREAD", "IMAGES", "Writer", "chroma_picture", "is_gray", "read", "read_image"]
+__all__ = ["CHROMA", "FORMATS", "GRAY_SPREAD", "IMAGES", "Writer", "is_gray", "read", "read_image"]
 __all__ += ["write", "write_image"]

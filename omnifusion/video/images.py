@@ -145,13 +145,6 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
             Image.fromarray(pixels).save(part, compress_level=1, compress_type=3)
 
 
-def chroma_picture(ab: np.ndarray) -> np.ndarray:
-    """Chroma ``(2, H, W)`` as a picture ``(3, H, W)`` uint16: green is a*, blue is b*, 256 steps a unit around 32768,
-    which red is throughout."""
-    steps = np.clip(np.rint(ab * 256 + 32768), 0, 65535).astype(np.uint16)
-    return np.stack([np.full_like(steps[0], 32768), *steps])
-
-
 def color_deviation(image: np.ndarray) -> np.ndarray:
     """How far the colors of a picture ``(3, H, W)`` uint8 lie from one tone scale, ``(h, w)`` in units of a*, b*.
 

@@ -46,7 +46,7 @@ FORMATS = {
 """The films that can be written; FFV1 alone loses nothing."""
 
 CHROMA = Format(".mkv", "matroska", "ffv1", "gbrp16le", {"level": "3", "slicecrc": "1"}, ("",), "srt")
-"""A film of 16 bits, for ``pictures.chroma_picture``."""
+"""A film of 16 bits, for chroma alone."""
 
 FIRST_TWO = "pan=stereo|c0=c0|c1=c1"
 
