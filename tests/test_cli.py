@@ -211,6 +211,7 @@ def test_a_picture_belongs_to_one_frame(
         ("correct X --out Y", "--exemplar IMAGE@FRAME"),
         ("correct X --out Y --frames 4", "'4' names no frames"),
         ("export X", "--out"),
+        ("export X --out Y --saturation 0", "--saturation"),
     ],
 )
 def test_a_mistake_costs_a_sentence(given: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from omnifusion import video
 from omnifusion.cli import main
+from omnifusion.color import from_uint8, rgb_to_lab
 from omnifusion.correction.suggest import drawn, suggest, uncertainty
 from omnifusion.run.folder import open_run
 from omnifusion.state import ColorState
@@ -78,7 +79,12 @@ def test_a_run_is_exported_and_its_uncertainty_is_drawn(tmp_path: Path, capsys) 
     (run / "colors").rename(tmp_path / "colors")
     assert main(["finish", str(run), "--out", str(tmp_path / "none.mkv"), "--chroma"]) == 2
     (tmp_path / "colors").rename(run / "colors")
-    assert main(["export", str(run), "--out", str(tmp_path / "chroma")]) == 2, "it is there already"
+    assert main(["finish", str(run), "--out", str(tmp_path / "pale"), "--saturation", "0.5"]) == 0
+    pale, full = (
+        rgb_to_lab(from_uint8(video.read_image(folder / "frames" / "00001.png"))) for folder in (tmp_path / "pale", run)
+    )
+    assert (pale[0] - full[0]).abs().max() < 1 and (pale[1:] - full[1:] / 2).abs().max() < 1.5
+    assert main(["export", str(run), "--out", str(tmp_path / "pale")]) == 2, "it is there already"
     capsys.readouterr()
     assert main(["suggest", str(run), "--most", "1", "--out", str(tmp_path / "next")]) == 0
     told = capsys.readouterr().out

@@ -236,14 +236,16 @@ def _extent(mask: Any) -> str:
 @app.command("finish", hidden=True)
 def export(
     folder: opt.Run,
-    out: Annotated[Path, option("DIR", "a new folder for PNG pictures; or X.mkv, a new film (FFV1)")],
-    chroma: Annotated[bool, option(None, "needless: nothing else is written", "--chroma", hidden=True)] = True,
+    out: Annotated[Path, option("DIR", "a new folder; or, for chroma, X.mkv, a new film (FFV1)")],
+    saturation: Annotated[float, option("X", "write frames and film, their chroma times X", min=0.01, max=10)] = 1.0,
+    chroma: Annotated[bool, option(None, "write a*, b* at 16 bits: 32768 + 256 times their value", "--chroma")] = False,
 ) -> None:
-    """Write a finished run's chroma alone, for grading: a* and b* at 16 bits (0 = 32768, 256 a unit)."""
-    from omnifusion.run.export import export_chroma
+    """Write a finished run with more or less saturation, or its chroma alone, for grading."""
+    from omnifusion.run.export import export_chroma, export_saturated
     from omnifusion.run.folder import open_run
 
-    follow(export_chroma(open_run(folder), out))
+    run = open_run(folder)
+    follow(export_chroma(run, out) if chroma else export_saturated(run, out, saturation))
     print(f"Results: {out}")
 
 

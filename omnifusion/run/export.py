@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from omnifusion.clip.prepare import Clip, working_luminance
-from omnifusion.color import compose, overlay, to_uint8
+from omnifusion.color import compose, from_uint8, overlay, rgb_to_lab, to_uint8
 from omnifusion.geometry import resize
 from omnifusion.pool import bounded, parallel
 from omnifusion.progress import InputError, Step, Steps
@@ -109,6 +109,24 @@ def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 # -- a finished run again
+
+
+def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
+    """A picture ``(3, H, W)`` uint8 with its chroma times ``factor``, its luminance kept."""
+    lab = rgb_to_lab(from_uint8(picture))
+    return to_uint8(compose(lab[:1], lab[1:] * factor)).numpy()
+
+
+def export_saturated(run: RunFolder, out: Path, factor: float) -> Steps[None]:
+    """Write the frames and the film of a run at another saturation into the new folder ``out``."""
+    video = run.video()
+    with new_folder(out), Writer(out / "colorized.mp4", video) as film:
+        (out / "frames").mkdir()
+        for t in range(len(video)):
+            picture = saturated(run.frame(t).transpose(2, 0, 1), factor)
+            write_image(out / frame_name(t), picture)
+            film.add(picture)
+            yield Step("finish", "writing frames", done=(t + 1) / len(video))
 
 
 def export_chroma(run: RunFolder, out: Path) -> Steps[None]:
