@@ -173,6 +173,8 @@ ODD: list[tuple[str, Any, str]] = [
     ("video", {"path": "../../app.py", "meta": {"_type": "gradio.FileData"}}, "uploaded"),
     ("video", {"path": "http://127.0.0.1:9/a.mp4", "meta": {"_type": "gradio.FileData"}}, "an address public"),
     ("exemplar", "x", "exemplar is 'x'"),
+    ("exemplar", {"path": str(ROOT / "assets" / "first.webp")}, "uploaded here"),
+    ("exemplar", {"path": str(ROOT / "assets" / "first.webp"), "meta": {}}, "uploaded here"),
     ("exemplar_frame", 9, "frame 9"),
     ("exemplar_frame", -1, "frame -1"),
     ("exemplar_frame", "first", "exemplar_frame is 'first'"),

@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -15,6 +16,7 @@ import gradio as gr
 import httpx
 import safehttpx
 from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
 from PIL import Image
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -81,8 +83,12 @@ def _wrong_kind(component: Any, value: Any) -> str | None:
     if isinstance(component, gr.Textbox):
         return None if isinstance(value, str) else "give a text"
     if isinstance(component, gr.Video | gr.Image):
-        file = isinstance(value, dict) and isinstance(value.get("path"), str)
-        return None if file else "give a file that was uploaded here"
+        path = value.get("path") if isinstance(value, dict) else None
+        if isinstance(path, str) and "\0" not in path:
+            uploaded = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+            if uploaded or path.startswith(("http://", "https://")):
+                return None
+        return "give a file that was uploaded here"
     return None
 
 
