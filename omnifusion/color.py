@@ -1,7 +1,5 @@
 """sRGB and CIELAB (D65, IEC 61966-2-1), differentiable; no conversion changes luminance. And pictures of origins."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import torch

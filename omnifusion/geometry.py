@@ -4,8 +4,6 @@ A point is ``(x, y)`` in pixels, x to the right, y down; the center of the top l
 bottom right one is (W - 1, H - 1). Nothing else in the package calls ``grid_sample``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

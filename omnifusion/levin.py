@@ -1,7 +1,5 @@
 """Colorization using optimization (Levin, Lischinski and Weiss 2004), solved exactly."""
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.ndimage
 import scipy.sparse

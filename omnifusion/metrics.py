@@ -3,8 +3,6 @@
 Clips are ``(T, 3, H, W)`` uint8 sRGB; scores that compare two clips come per frame, ``(T,)``.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

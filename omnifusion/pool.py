@@ -1,7 +1,5 @@
 """Independent work in parallel threads: OpenCV, SciPy and the compiled kernels release the interpreter."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections import deque

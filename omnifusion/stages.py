@@ -1,7 +1,5 @@
 """The heavy stages of a run: in this process, or wherever a caller sends them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Similarity is that of hand-made gray features: luminance's mean, deviation and gradient at four scales, and position.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Corrections of a finished run: each is a run of its own, in a folder of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,8 +5,6 @@ shows the same as its source; an inpainted one starts a new track, since similar
 at one pixel and holds all pixels whose sources lead there, earlier and later in the clip.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
 

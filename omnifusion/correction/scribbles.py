@@ -5,8 +5,6 @@ this one also uses what distinguishes the scribble from its surroundings in lumi
 bundled prior's encoder, which recognizes objects even without color.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

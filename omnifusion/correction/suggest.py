@@ -1,7 +1,5 @@
 """Which frame would help most as another exemplar: an uncertain one, far from all exemplars."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

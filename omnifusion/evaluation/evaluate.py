@@ -1,7 +1,5 @@
 """Run methods over a set of clips and score them as the paper does (section 4)."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The methods that are compared: OmniFusion, the rows of table 2, and the classical baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """The tables of an evaluation: a DataFrame with a row for each clip and method, averaged and written as Markdown."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from omnifusion.evaluation.methods import TABLE_2

@@ -5,8 +5,6 @@ others, which ``benchmarks/confidence.py`` measures. A color is right if it is w
 a* and b*.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -3,8 +3,6 @@
 Images are ``(H, W)`` uint8 arrays (``to_bytes``), flows ``(H, W, 2)`` float32 arrays in pixels (dx, dy).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

@@ -1,7 +1,5 @@
 """Features of gray pictures (SIFT), their matches, and the affine motion that most matches share (RANSAC)."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

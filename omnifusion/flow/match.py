@@ -4,8 +4,6 @@ Pixels are numbers ``(N,)`` int64 in row order of a frame ``(H, W)``; points are
 ``geometry``'s coordinates. Whatever lies outside a frame repeats its border.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numba

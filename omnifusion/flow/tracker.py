@@ -1,7 +1,5 @@
 """Correspondence by optical flow alone: chains of neighbor flows for short distances, direct flow from exemplars."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """The two kinds of volume: grids that are read linearly (draft and standard), and the official networks (paper)."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

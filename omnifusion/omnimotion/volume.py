@@ -3,8 +3,6 @@
 Volume units: the frame's center is 0, its longer side spans [-1, 1]; depths go from 0, nearest, to DEPTH.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 

@@ -5,8 +5,6 @@ conditions the denoiser, whose latents are a*, b* there, beside the color estima
 colored reference frames; a decoder places the colors at full size along the frame's own edges.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

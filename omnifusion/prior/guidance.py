@@ -6,8 +6,6 @@ signal power, alpha-bar_t of Ho et al. 2020: z_t = sqrt(alpha) z_0 + sqrt(1 - al
 libraries: a denoiser is any function of a latent and a time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise

@@ -1,8 +1,6 @@
 """The source of a prior: name, folder or hub id, a check that it is complete, and a fingerprint; imports no library of
 models."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
