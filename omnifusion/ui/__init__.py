@@ -1,7 +1,5 @@
 """The page: a Gradio app over ``run.pipeline``, and how it is served. The only package that imports gradio."""
 
-from __future__ import annotations
-
 import os
 
 import gradio as gr

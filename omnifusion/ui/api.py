@@ -1,7 +1,5 @@
 """The named endpoints for ``gradio_client`` (and, by flag, MCP)."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import Callable

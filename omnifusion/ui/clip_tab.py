@@ -1,7 +1,5 @@
 """Steps 1 and 2: the clip, and colored frames of it: uploaded, painted, or suggested."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

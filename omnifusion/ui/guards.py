@@ -1,7 +1,5 @@
 """Bounds and checks on all that reaches the server; refusals and failures are answered with one sentence."""
 
-from __future__ import annotations
-
 import base64
 import logging
 import os

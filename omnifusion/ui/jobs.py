@@ -4,8 +4,6 @@ Progress is recorded at once, pictures are rendered only when requested.
 The client (page, endpoint, MCP tool) looks at its job now and then. A job that nobody looks at ends after its patience.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import logging

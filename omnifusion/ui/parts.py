@@ -1,7 +1,5 @@
 """Parts of the page: words and examples, pictures to choose from, films, and a brush."""
 
-from __future__ import annotations
-
 import base64
 import io
 import logging

@@ -1,7 +1,5 @@
 """Finished runs: the film, the downloads and a look into every frame and iteration of one; two side by side."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Runs: the bar that starts and stops them, always in sight; their progress and links; and step 4, their fixes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """The service that all visitors share, and the limits of their runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial

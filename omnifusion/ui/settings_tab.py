@@ -1,7 +1,5 @@
 """Step 3: the settings, what they cost, and which of them a run will use."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -5,8 +5,6 @@ moved to "cuda" at start-up are on it by then. Only CPU tensors and plain values
 nothing elsewhere.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os
