@@ -29,8 +29,8 @@ def main() -> int:
     except InputError as error:
         print(f"omnifusion: {error}", file=sys.stderr)
         return 2
-    service.store.keep_expiring()
     service.go_on()
+    service.store.keep_expiring()
     Thread(target=warm_up, daemon=True).start()
     serve(service, args.share, args.mcp)
     os._exit(0)  # ends a run at work, too, which resumes when the page is served again

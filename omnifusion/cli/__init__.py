@@ -237,15 +237,14 @@ def _extent(mask: Any) -> str:
 def export(
     folder: opt.Run,
     out: Annotated[Path, option("DIR", "a new folder; or, for chroma, X.mkv, a new film (FFV1)")],
-    saturation: Annotated[float, option("X", "write frames and film, their chroma times X", min=0.01, max=10)] = 1.0,
+    saturation: Annotated[float, option("X", "times the run's own", min=0.01, max=10)] = 1.0,
     chroma: Annotated[bool, option(None, "write a*, b* at 16 bits: 32768 + 256 times their value", "--chroma")] = False,
 ) -> None:
     """Write a finished run with more or less saturation, or its chroma alone, for grading."""
     from omnifusion.run.export import export_chroma, export_saturated
     from omnifusion.run.folder import open_run
 
-    run = open_run(folder)
-    follow(export_chroma(run, out) if chroma else export_saturated(run, out, saturation))
+    follow((export_chroma if chroma else export_saturated)(open_run(folder), out, saturation))
     print(f"Results: {out}")
 
 

@@ -1,6 +1,7 @@
 """Corrections of a finished run: each is a run of its own, in a folder of its own."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from omnifusion.geometry import resize, stretch
 from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.export import film_names, films, mean_scores, new_folder, score
 from omnifusion.run.files import colors_name, frame_name, save_colors, write_report
-from omnifusion.run.folder import Manifest, RunFolder, copy_run, open_run
+from omnifusion.run.folder import Manifest, RunFolder, copy_run, lock, open_run
 from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
 from omnifusion.video import write_image
 
@@ -56,8 +57,9 @@ def correct_run(run: RunFolder, correction: Correction, folder: Path) -> Steps[R
     frames = None if correction.frames is None else range(correction.frames[0], correction.frames[1] + 1)
     work = StepIterator(correct(state, patches, locks, frames, len(run.report["iterations"])))
     entry, format = f"corrections/{len(corrections(run.report)) + 1:04d}", run.report.get("format", "h264")
-    with new_folder(folder):
+    with new_folder(folder), ExitStack() as exits:
         copy = copy_run(run, folder)
+        exits.callback(lock(folder).release)
         (folder / "report.json").unlink()
         manifest = Manifest(folder)
         manifest.claim(*film_names(format), "origin.mp4")

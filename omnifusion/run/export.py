@@ -129,16 +129,16 @@ def export_saturated(run: RunFolder, out: Path, factor: float) -> Steps[None]:
             yield Step("finish", "writing frames", done=(t + 1) / len(video))
 
 
-def export_chroma(run: RunFolder, out: Path) -> Steps[None]:
-    """Write a run's chroma at full size, at 16 bits: green is a*, blue is b*, 256 steps a unit around 32768, which red
-    is throughout. ``out`` is a new film if it ends in .mkv, else a new folder of pictures. InputError if the run does
-    not hold it."""
+def export_chroma(run: RunFolder, out: Path, factor: float = 1.0) -> Steps[None]:
+    """Write a run's chroma, times ``factor``, at full size, at 16 bits: green is a*, blue is b*, 256 steps a unit
+    around 32768, which red is throughout. ``out`` is a new film if it ends in .mkv, else a new folder of pictures.
+    InputError if the run does not hold it."""
     run.colors(0)  # before anything is written
     film = out.suffix == CHROMA.ending
     with Writer(out, run.video(), format=CHROMA) if film else new_folder(out) as writer:
         for t in range(count := run.report["frames"]):
             ab = resize(run.colors(t)["ab"][None], tuple(run.report["size"]))[0]
-            steps = np.clip(np.rint(ab.numpy() * 256 + 32768), 0, 65535).astype(np.uint16)
+            steps = np.clip(np.rint(factor * ab.numpy() * 256 + 32768), 0, 65535).astype(np.uint16)
             picture = np.stack([np.full_like(steps[0], 32768), *steps])
             writer.add(picture) if writer else write_image(out / f"{t:05d}.png", picture)
             yield Step("finish", "writing chroma", done=(t + 1) / count)

@@ -1,5 +1,7 @@
 """The named endpoints for ``gradio_client`` (and, by flag, MCP)."""
 
+from __future__ import annotations
+
 import asyncio
 import inspect
 from collections.abc import Callable
@@ -183,9 +185,13 @@ def probe(service: Service, video: str | None, frames: int | None = None) -> tup
     return len(clip), clip.size
 
 
+preparing = asyncio.Semaphore(2)  # clips that are read at once, before their runs are queued
+
+
 async def _outcome(service: Service, prepare: Callable[[], Job]) -> Answer:
     """The answer of a run, once it is prepared, its turn has come, and it has ended."""
-    job = await asyncio.to_thread(prepare)
+    async with preparing:
+        job = await asyncio.to_thread(prepare)
     service.jobs.submit(job)
     try:
         while not job.result.done():

@@ -53,7 +53,7 @@ ENDPOINT_OPTIONS = {"frames": "frames", "prior bundled": "prior bundled"}
 class Shared(SimpleNamespace):
     """The service, and all components and states of the page by name.
 
-    What a visitor has given, what runs and what is displayed are states of their own: ``visit`` (``session.Visit``),
+    What a visitor has given, what runs and what is displayed are states of their own: ``visit`` (``store.Visit``),
     ``running`` (the token of the run that the page waits for, or ""), and ``display``: a run's token, or ``CLIP`` and
     the name of the visitor's clip. ``mark`` says that ``visit`` has changed; ``runs`` holds the tokens of this visit's
     runs.

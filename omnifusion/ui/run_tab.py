@@ -69,10 +69,11 @@ def show_link(token: str, clip: str, asker: gr.Request) -> gr.Textbox:
     return gr.Textbox(f"{page}?run={token}" if token else "", label=label, visible=bool(token))
 
 
-def submit(s: Shared, job: Job, clip: VisitorClip) -> Updates:
-    """Submit a run of the page."""
+def submit(s: Shared, job: Job, clip: VisitorClip | None) -> Updates:
+    """Submit a run of the page, on a clip that the visitor has given or, a fix, maybe not."""
     s.service.jobs.submit(job, alone=True)
-    clip.runs.add(job.token)
+    if clip is not None:
+        clip.runs.add(job.token)
     return {s.running: job.token}
 
 
@@ -125,8 +126,9 @@ def wire(s: Shared) -> None:
             return {s.progress: message(f"{name}{count(ahead, 'run')} ahead of yours; it starts automatically.")}
         if job.stopped:
             return {s.progress: message(name + STOPPING)}
-        pictures = {s.live: live.figures()} if mine and live.number != step else {}
-        return {s.step: live.number, s.progress: live.progress(name), **pictures}
+        number = live.number
+        pictures = {s.live: live.figures()} if mine and number != step else {}
+        return {s.step: number, s.progress: live.progress(name), **pictures}
 
     def ended(token: str, job: Job | None, runs: Any, mine: bool, asker: gr.Request) -> Updates:
         updates: Updates = {s.running: "", s.live: "", **idle(True)}
@@ -168,7 +170,9 @@ def wire(s: Shared) -> None:
     s.on(s.running.change, begun, [s.running, s.visit], [*bar, s.step3])
     s.on(s.timer.tick, poll, [s.running, s.visit, s.runs, s.step], [*bar, s.live, s.running, s.runs, s.step])
     s.on(s.cancel.click, cancel, [s.running], [s.cancel, s.progress], **LATEST)
-    opened = s.taking(s.page.load, open_link, [s.visit], [*s.steps, *controls, s.running, s.display, s.runs])
+    opened = s.taking(
+        s.page.load, open_link, [s.visit], [*s.steps, *controls, s.running, s.display, s.runs], concurrency_limit=8
+    )
     opened.then(None, js="() => showFilm()", **QUIET)
     s.link.change(None, s.link, js="link => showAddress(link)", **QUIET)
 
@@ -230,7 +234,7 @@ def wire_fix(s: Shared) -> None:
             patches[int(frame)] = read_image(path, service.limits.pixels, alpha=True)
         if not patches:
             raise InputError("There is no stroke yet. Paint over what is wrong, or upload an edited frame.")
-        return submit(s, service.correct(run, Correction(patches), asker, page=True), visit.require())
+        return submit(s, service.correct(run, Correction(patches), asker, page=True), visit.clip)
 
     def undo(display: str) -> Updates:
         parent = service.parent(service.store.open(display))

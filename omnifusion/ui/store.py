@@ -60,7 +60,7 @@ class Limits(BaseModel, frozen=True, populate_by_name=True, allow_inf_nan=False)
     def from_environment(cls) -> Limits:
         """The limits that the machine's owner has chosen; InputError if one is not a number, or too small."""
         try:
-            return cls.model_validate(dict(os.environ))
+            return cls.model_validate({k: v for k, v in os.environ.items() if k.startswith("OMNIFUSION_")})
         except ValidationError as error:
             problem = error.errors()[0]
             advice = problem["msg"].removeprefix("Input should be ")
@@ -100,7 +100,7 @@ class Store:
 
     def unfinished(self) -> Iterator[RunFolder]:
         """The page's runs that an earlier process did not finish, oldest first; all else that it left is removed."""
-        for folder in sorted(self._runs(), key=os.path.getmtime):
+        for folder in self._runs():
             with suppress(InputError, OSError):
                 lock(folder).release()  # or another process has it
                 attempts = (folder / ATTEMPTS).stat().st_size if (folder / ATTEMPTS).is_file() else 0
@@ -124,7 +124,13 @@ class Store:
         threading.Thread(target=expire, daemon=True, name="expire").start()
 
     def _runs(self) -> list[Path]:
-        return [folder for folder in self.folder.glob("*") if TOKEN.fullmatch(folder.name)]
+        """The folders of runs, oldest first."""
+        changed = dict[Path, float]()
+        for folder in self.folder.glob("*"):
+            with suppress(OSError):  # it vanishes meanwhile
+                if TOKEN.fullmatch(folder.name):
+                    changed[folder] = folder.stat().st_mtime
+        return sorted(changed, key=lambda folder: changed[folder])
 
 
 @dataclass(eq=False)
