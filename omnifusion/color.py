@@ -8,6 +8,8 @@ from torch import Tensor
 from omnifusion.geometry import stretch
 from omnifusion.state import Origin
 
+torch.set_num_threads(1)  # results depend on PyTorch's threads, which share a picture; ``pool`` runs frames in parallel
+
 RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 XYZ_TO_RGB = (
     (3.2404813432, -1.5371515163, -0.4985363262),

@@ -90,6 +90,7 @@ def test_threads_change_nothing(clip: np.ndarray) -> None:
     runs = [
         run_to_end(colorize(lab[:, :1], {0: lab[0, 1:]}, choose("draft"), stages=Stages(threads=n))) for n in (1, 2, 5)
     ]
+    assert torch.get_num_threads() == 1, "whose threads would split a picture, and round its parts differently"
     for other in runs[1:]:
         for name in ("ab", "origin", "confidence", "source"):
             assert torch.equal(getattr(other.state, name), getattr(runs[0].state, name))

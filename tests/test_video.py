@@ -240,6 +240,14 @@ def test_one_frame_and_raw_streams(tmp_path: Path) -> None:
     assert (len(raw), raw.fps, raw.times) == (50, 25, None)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.avi", "a.gif", "a.h264", "a.m2v"])
+def test_frames_are_counted_without_decoding_them(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made(tmp_path / name, *(["-bf", "2"] if name in ("a.mp4", "a.h264") else []))
+    assert len(video.read(path)) == 50
+    monkeypatch.setattr("omnifusion.video.film.Film.decoded", None)
+    assert (video.count_frames(path, 1000), video.count_frames(path, 7)) == (50, 7)
+
+
 @pytest.mark.parametrize(
     ("name", "how"),
     [

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omnifusion.flow.confidence import RIGHT
+from omnifusion.pool import cores
 from omnifusion.prior.chroma import FACTOR, SCALE, STEPS, ChromaNet, Frames, noise_levels
 from omnifusion.prior.components import Chroma, load_components
 from omnifusion.prior.source import CHROMA
@@ -32,10 +33,8 @@ VIVID = 20.0
 """Where little is known, errors weigh 0.5 at gray, 1.5 at this chroma, 2.5 at most: a mean of colors is too gray."""
 SOFT = 6.0 / SCALE
 """Errors beyond this count by their size, not their square: what a thing is like counts, not the mean of all things."""
-STEADY = 0.35
-"""Fraction of the training after which the learning rate falls to nothing."""
-SAVE_EVERY, TELL_EVERY = 60.0, 10.0
-"""Seconds between two checkpoints, and between two lines on the terminal."""
+STEADY = 0.35  # fraction of the training after which the learning rate falls to nothing
+SAVE_EVERY, TELL_EVERY = 60.0, 10.0  # seconds between two checkpoints, and between two lines on the terminal
 
 
 def train(
@@ -63,6 +62,7 @@ def train(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True  # all batches have one size
+    torch.set_num_threads(cores())
     run = Training(device, start, fresh, frozen, rate, seed, out)
     run.plan = {"batch": batch, "side": side, "rate": rate, "seed": seed, "frozen": frozen, "minutes": minutes}
     run.resume()

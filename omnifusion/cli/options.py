@@ -30,14 +30,6 @@ def option(metavar: str | None, help: str, *flags: str, **limits: Any) -> Any:
     return typer.Option(*flags, metavar=metavar, help=help, **limits)
 
 
-def _bound(threads: int) -> int:
-    if threads:  # PyTorch's own threads; a run's pool is bounded where it is made
-        import torch
-
-        torch.set_num_threads(threads)
-    return threads
-
-
 # fmt: off
 Run = Annotated[Path, argument("RUN", "the folder of a finished run")]
 Out = Annotated[Path, option("DIR", "folder for the results")]
@@ -45,7 +37,7 @@ Pictures = Annotated[list[str] | None, option("IMAGE@FRAME",
     "colors of a frame, the first is 0; what is transparent stays open; may be repeated")]
 FirstFrames = Annotated[int | None, option("N", "only the first N frames", min=1)]
 Overwrite = Annotated[bool, option(None, "replace an earlier run in DIR", "--overwrite")]
-Threads = Annotated[int, option("N", "threads at work; 0 = as many as the process may use", min=0, callback=_bound)]
+Threads = Annotated[int, option("N", "threads at work; 0 = as many as the process may use", min=0)]
 # fmt: on
 
 

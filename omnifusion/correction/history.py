@@ -58,8 +58,8 @@ def correct_run(run: RunFolder, correction: Correction, folder: Path) -> Steps[R
     work = StepIterator(correct(state, patches, locks, frames, len(run.report["iterations"])))
     entry, format = f"corrections/{len(corrections(run.report)) + 1:04d}", run.report.get("format", "h264")
     with new_folder(folder), ExitStack() as exits:
-        copy = copy_run(run, folder)
         exits.callback(lock(folder).release)
+        copy = copy_run(run, folder)
         (folder / "report.json").unlink()
         manifest = Manifest(folder)
         manifest.claim(*film_names(format), "origin.mp4")

@@ -159,12 +159,12 @@ class LocalPool:
 
     def __init__(self, size: int, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.size, self._stop = size, context.Event()
-        self._executor = ProcessPoolExecutor(size, context, _begin, (threads, os.getpid(), self._stop))
+        self.size, self._threads, self._stop = size, threads, context.Event()
+        self._executor = ProcessPoolExecutor(size, context, _begin, (os.getpid(), self._stop))
 
     def submit(self, segment: Segment, folder: Path) -> Future[Record]:
         """Start coloring a segment."""
-        return self._executor.submit(_color, segment, folder)
+        return self._executor.submit(_color, segment, folder, self._threads)
 
     def close(self) -> None:
         """Stop the workers, at their next steps."""
@@ -172,15 +172,14 @@ class LocalPool:
         self._executor.shutdown(cancel_futures=True)
 
 
-def _begin(threads: int, parent: int, stop: Event) -> None:
+def _begin(parent: int, stop: Event) -> None:
     """Prepare a worker process: Ctrl-C is left to its parent, and it ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
     is_canceled.set(lambda: stop.is_set() or os.getppid() != parent)
 
 
-def _color(segment: Segment, folder: Path) -> Record:
-    return run_to_end(segment.color(folder, Stages(threads=torch.get_num_threads())))
+def _color(segment: Segment, folder: Path, threads: int = 1) -> Record:
+    return run_to_end(segment.color(folder, Stages(threads=threads)))
 
 
 class RayPool:

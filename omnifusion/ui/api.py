@@ -21,7 +21,7 @@ from omnifusion.ui.guards import listening
 from omnifusion.ui.jobs import Job
 from omnifusion.ui.parts import HEAVY
 from omnifusion.ui.service import Service
-from omnifusion.video import read, read_image
+from omnifusion.video import count_frames, read, read_image
 
 Answer = tuple[str, str, dict[str, Any]]
 
@@ -175,23 +175,19 @@ def _add(function: Callable[..., Any], **queue: Any) -> None:
 
 
 def probe(service: Service, video: str | None, frames: int | None = None) -> tuple[int, tuple[int, int]]:
-    """How many frames of a clip a run would take, and their size (H, W); InputError if it is no video."""
+    """How many frames of a clip a run would take, and their size (H, W); decodes one. InputError if it is no video."""
     if not video:
         raise InputError("There is no clip; give one as video.")
     if frames is not None and frames < 1:
         raise InputError(f"frames is {frames}; give at least 1.")
     path, limits = Path(video), service.limits
-    clip = read(path, min(limits.frames, frames or limits.frames), limits.pixels)
-    return len(clip), clip.size
-
-
-preparing = asyncio.Semaphore(2)  # clips that are read at once, before their runs are queued
+    size = read(path, 1, limits.pixels).size
+    return count_frames(path, min(limits.frames, frames or limits.frames), limits.pixels), size
 
 
 async def _outcome(service: Service, prepare: Callable[[], Job]) -> Answer:
     """The answer of a run, once it is prepared, its turn has come, and it has ended."""
-    async with preparing:
-        job = await asyncio.to_thread(prepare)
+    job = await asyncio.to_thread(prepare)
     service.jobs.submit(job)
     try:
         while not job.result.done():

@@ -6,8 +6,8 @@ clip may be larger than the memory.
 """
 
 from omnifusion.video.images import GRAY_SPREAD, IMAGES, is_gray, read_image, write_image
-from omnifusion.video.reader import read
+from omnifusion.video.reader import count_frames, read
 from omnifusion.video.writer import CHROMA, FORMATS, Writer, write
 
-__all__ = ["CHROMA", "FORMATS", "GRAY_SPREAD", "IMAGES", "Writer", "is_gray", "read", "read_image"]
-__all__ += ["write", "write_image"]
+__all__ = ["CHROMA", "FORMATS", "GRAY_SPREAD", "IMAGES", "Writer", "count_frames", "is_gray", "read"]
+__all__ += ["read_image", "write", "write_image"]

@@ -283,6 +283,16 @@ class FilmFrames(Frames):
         return np.ascontiguousarray(rgb.transpose(2, 0, 1), np.uint8)
 
 
+def count_packets(path: Path, most: int, max_pixels: int) -> int:
+    """The packets of a film with a frame to be shown, at most ``most``."""
+    film = Film(path, max_pixels)
+    count = 0
+    with film.container, suppress(av.FFmpegError):
+        for _ in islice((p for p in film.container.demux(film.stream) if p.size and not p.is_discard), most):
+            count += 1
+    return count
+
+
 def _stamp(frame: av.VideoFrame) -> int | None:
     return frame.dts if frame.pts is None else frame.pts
 

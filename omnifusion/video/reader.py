@@ -13,7 +13,7 @@ from PIL import Image
 from omnifusion.progress import InputError, check_canceled
 from omnifusion.state import Video
 from omnifusion.video.common import MAX_PIXELS, Frames, reason
-from omnifusion.video.film import FilmFrames
+from omnifusion.video.film import FilmFrames, count_packets
 from omnifusion.video.images import IMAGES, decoding, pages, read_image, to_array
 
 LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
@@ -50,6 +50,14 @@ def read(path: Path | str, max_frames: int | None = None, max_pixels: int = MAX_
     film = FilmFrames(path, max_frames, max_pixels)
     frames: Any = film
     return Video(frames, film.fps, film.times, path, film.start, film.stop, film.pixel_aspect, film.warnings)
+
+
+def count_frames(path: Path, most: int, max_pixels: int = MAX_PIXELS) -> int:
+    """How many frames ``read`` would find in a file, at most ``most``; a film's packets are counted, not decoded.
+    InputError as ``read``, as far as that can be told undecoded."""
+    if path.suffix.lower() in IMAGES:
+        return len(read(path, most, max_pixels))
+    return count_packets(path, most, max_pixels)
 
 
 class _Pictures(Frames):
