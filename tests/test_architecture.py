@@ -47,8 +47,8 @@ ONLY_IN = {
     "typer": {"cli"},
 }
 
-# What the library has now; lower these as it shrinks: the aim is 75 files and 10,000 lines.
-MOST_FILES, MOST_LINES, MOST_IN_A_FILE = 81, 12_300, 350
+# What the library has now; lower these as it shrinks: the aim is 10,000 lines.
+MOST_FILES, MOST_LINES, MOST_IN_A_FILE = 75, 11_060, 350
 MOST_BESIDE = {"training": 600, "benchmarks": 600}
 
 
