@@ -390,3 +390,14 @@ def test_a_frame_of_which_nothing_is_known_takes_the_mean_in_one_step_whatever_t
         assert next(work).done == 1.0
         found.append(run_to_end(work)[0])
     assert torch.equal(*found) and found[0].abs().mean() > 0.5
+
+
+def test_the_bundled_prior_takes_after_the_exemplars_that_it_sees(bundled: DiffusionPrior) -> None:
+    L, _, _ = frame(72, 128)
+    nothing, color = torch.zeros(72, 128, dtype=torch.bool), torch.tensor([25.0, -25.0]).view(2, 1, 1)
+    tasks = [
+        FillTask(L, torch.zeros(2, 72, 128), nothing, None, 0, [(L, sign * color.expand(2, 72, 128), ~nothing)])
+        for sign in (1, -1)
+    ]
+    one, other = run_to_end(bundled.fill(tasks))
+    assert ((one - other) * color).mean() > 0

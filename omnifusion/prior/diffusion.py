@@ -171,9 +171,9 @@ class DiffusionPrior:
 
 
 def _variant(ab: Tensor, task: FillTask) -> Tensor:
-    """A variant of the mean by the seed: chroma times 1 to 2, and a slight tint in the mid-tones."""
+    """A variant of the mean by the seed: chroma times 0.8 to 1.6, and a slight tint in the mid-tones."""
     generator = torch.Generator().manual_seed(task.seed)
-    vivid, tint = 2 ** torch.rand(1, generator=generator), TINT * torch.randn(2, 1, 1, generator=generator)
+    vivid, tint = 0.8 * 2 ** torch.rand(1, generator=generator), TINT * torch.randn(2, 1, 1, generator=generator)
     return ab * vivid + tint * (task.L / 50 * (2 - task.L / 50))
 
 
