@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import zipfile
@@ -18,6 +19,8 @@ from omnifusion.omnimotion import OmniMotion
 from omnifusion.stages import device
 from omnifusion.state import COLORS, Tracker
 from omnifusion.video.common import replacing
+
+log = logging.getLogger(__name__)
 
 # Names of a run's files by frame; of a tracker by the first frame of its segment
 frame_name = "frames/{:05d}.png".format
@@ -45,9 +48,12 @@ def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None
 
 def load_colors(path: Path, key: str | None = None) -> dict[str, Tensor] | None:
     """The colors of a frame; None where the file is missing or damaged, or of another ``key``."""
-    with suppress(Exception), np.load(path, allow_pickle=False) as arrays:  # a damaged file raises almost anything
-        if key in (None, str(arrays["key"])):
-            return {name: torch.from_numpy(arrays[name]) for name in COLORS}  # checksums are compared here
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if key in (None, str(arrays["key"])):
+                return {name: torch.from_numpy(arrays[name]) for name in COLORS}  # checksums are compared here
+    except Exception as error:  # a damaged file raises almost anything
+        log.info("%s cannot be used: %r", path, error)
     return None
 
 
