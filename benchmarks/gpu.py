@@ -130,6 +130,7 @@ def volume(check: Check) -> tuple[float, float]:
     with check:
         tracker = run_to_end(omnimotion.fit(L, "check", flows=flows, device=check.device), steps.append)
         tracker.matches(np.arange(0, L[0].numel(), 16 if check.small else 1), 0, 2)
+    del omnimotion.PRESETS["check"]
     losses = [step.loss for step in steps if isinstance(step, Fitting)]
     assert len(losses) == few["iterations"] // 10 and np.isfinite(losses).all(), f"losses {losses}"
     points = np.random.default_rng(0).uniform(8, 24, (200, 2)).astype(np.float32)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from omnifusion import omnimotion
+from omnifusion.pool import cores
 from omnifusion.prior.diffusion import load_prior
 from omnifusion.progress import Note, Step, Steps
 from omnifusion.settings import Settings
@@ -46,7 +47,12 @@ def fit_here(L: Tensor, settings: Settings) -> Steps[Tracker]:
 def inpaint_here(tasks: Sequence[FillTask], settings: Settings) -> Steps[list[Tensor]]:
     """Fill frames in this process."""
     yield from _warning()
-    return (yield from load_prior(settings, device()).fill(tasks))
+    prior = load_prior(settings, device())
+    torch.set_num_threads(1 if prior.components.chromatic else cores())  # Stable Diffusion is worth PyTorch's own
+    try:
+        return (yield from prior.fill(tasks))
+    finally:
+        torch.set_num_threads(1)
 
 
 def _warning() -> Iterator[Step]:

@@ -360,12 +360,13 @@ def test_what_is_too_large_is_refused_undecoded(tmp_path: Path, film: Path) -> N
     made(tmp_path / "a.ts", "-frames:v", "1", "-c:v", "libx264", "-preset", "ultrafast", source=huge)
     script = """
 import resource, sys
-from omnifusion import state, video
+from omnifusion import video
+from omnifusion.progress import InputError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:
         video.read(path)
-    except state.InputError as error:
+    except InputError as error:
         print(error)
 assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 64 * 1024
 """

@@ -6,7 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 import omnifusion  # noqa: F401  (before torch, whose idle threads would spin otherwise)
+from omnifusion.pool import cores
 from omnifusion.prior.source import BUNDLED
 from omnifusion.progress import InputError
 
@@ -38,11 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     to_evaluate.add_argument("--tasks", type=int, default=100, help="fills to record of runs on held-out videos")
     to_evaluate.add_argument("--sheet", type=Path, help="picture of forty photographs, true and colored")
     args = vars(parser.parse_args(arguments))
-    command = args.pop("command")
     try:
-        if command == "train":
+        if args.pop("command") == "train":
             from training.train import train
 
+            torch.set_num_threads(cores())
             train(**args)
         else:
             from training.evaluate import evaluate
@@ -51,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    finally:
+        torch.set_num_threads(1)
     return 0
 
 

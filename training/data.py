@@ -23,12 +23,10 @@ from omnifusion.settings import Settings, choose
 from omnifusion.stages import Stages
 from omnifusion.state import FillTask
 
-HELD_OUT = 8
-"""Every eighth photograph of each collection and source of the videos, from the first on, is never trained on."""
+HELD_OUT = 8  # every eighth photograph of each collection and source of the videos is never trained on
 AT_MOST, SHORT = 600, 192
 """A larger collection is drawn from as often as one of this size; side of the squares that photographs are kept as."""
-NEAR, TOGETHER = 4, 5
-"""Frames of a video, one in six, that a recorded run goes over; runs that are recorded side by side per core."""
+NEAR, TOGETHER = 4, 5  # frames of a video, one in six, that a recorded run goes over; runs side by side per core
 
 
 class Examples(NamedTuple):

@@ -17,15 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omnifusion.flow.confidence import RIGHT
-from omnifusion.pool import cores
 from omnifusion.prior.chroma import FACTOR, SCALE, STEPS, ChromaNet, Frames, noise_levels
 from omnifusion.prior.components import Chroma, load_components
 from omnifusion.prior.source import CHROMA
 from omnifusion.progress import InputError
 from training.data import Examples, Photos, Tasks, draw_photos
 
-RECORDED, GUIDED = 0.3, 0.2
-"""Shares of a batch: recorded fills, and photographs of which something is known; of the others nothing is."""
+RECORDED, GUIDED = 0.3, 0.2  # shares of a batch: recorded fills, and photographs of which something is known
 PURE, LIGHT = 0.4, 0.4
 """Share of the pictures at pure noise; fraction of the schedule in which those with an estimate start there, as runs
 do."""
@@ -62,7 +60,6 @@ def train(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True  # all batches have one size
-    torch.set_num_threads(cores())
     run = Training(device, start, fresh, frozen, rate, seed, out)
     run.plan = {"batch": batch, "side": side, "rate": rate, "seed": seed, "frozen": frozen, "minutes": minutes}
     run.resume()

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from omnifusion.color import compose, lab_to_rgb, rgb_to_lab
-from omnifusion.pool import cores
 from omnifusion.prior import chroma
 from omnifusion.prior.guidance import Network, PredictionType
 from omnifusion.prior.source import FIXES, checked_folder, incomplete, is_chroma
@@ -165,8 +164,6 @@ def load_components(source: str, device: str) -> Components:
         from diffusers.utils.logging import set_verbosity_error
 
         set_verbosity_error()  # it warns of config entries that it writes itself
-        if device == "cpu":  # these networks are worth PyTorch's own threads
-            torch.set_num_threads(cores())
         options = {"torch_dtype": torch.float16 if device.startswith("cuda") else torch.float32}
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options).to(device)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **options).to(device)
