@@ -108,9 +108,6 @@ def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: round(fmean(row[name] for row in scores), 4) for name in scores[0]} if scores else {}
 
 
-# -- a finished run again
-
-
 def saturated(picture: np.ndarray, factor: float) -> np.ndarray:
     """A picture ``(3, H, W)`` uint8 with its chroma times ``factor``, its luminance kept."""
     lab = rgb_to_lab(from_uint8(picture))

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +22,7 @@ from omnifusion.state import COLORS, Tracker
 from omnifusion.video.common import replacing
 
 log = logging.getLogger(__name__)
+heads = threading.Lock()  # held where NumPy parses the head of a file: in Python 3.11 two threads at once may fail
 
 # Names of a run's files by frame; of a tracker by the first frame of its segment
 frame_name = "frames/{:05d}.png".format
@@ -49,7 +51,7 @@ def save_colors(path: Path, colors: Mapping[str, Tensor], key: str = "") -> None
 def load_colors(path: Path, key: str | None = None) -> dict[str, Tensor] | None:
     """The colors of a frame; None where the file is missing or damaged, or of another ``key``."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with heads, np.load(path, allow_pickle=False) as arrays:
             if key in (None, str(arrays["key"])):
                 return {name: torch.from_numpy(arrays[name]) for name in COLORS}  # checksums are compared here
     except Exception as error:  # a damaged file raises almost anything

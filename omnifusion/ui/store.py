@@ -23,7 +23,7 @@ from omnifusion.clip.register import register
 from omnifusion.clip.shots import find_shots
 from omnifusion.geometry import fit_size
 from omnifusion.progress import InputError
-from omnifusion.run.files import exemplar_name
+from omnifusion.run.files import exemplar_name, heads
 from omnifusion.run.folder import RunFolder, lock, open_run
 from omnifusion.state import Video
 from omnifusion.ui.parts import EXAMPLES, count
@@ -158,7 +158,8 @@ class VisitorClip:
 
     def preview(self, index: int) -> np.ndarray:
         """A small frame without its colors, ``(h, w, 3)`` uint8."""
-        frames = np.load(self.file.with_name("preview.npy"), mmap_mode="r")
+        with heads:
+            frames = np.load(self.file.with_name("preview.npy"), mmap_mode="r")
         return without_color(np.array(frames[min(index, len(frames) - 1)])).transpose(1, 2, 0)
 
     def about(self, most: int) -> str:
