@@ -262,20 +262,20 @@ class Run:
                     tracker.reach(e, [j for j in todo if other.get(j) == e])
         sources = {e: SourceFrame.of(self.state, e) for e in {i, *other.values()}}
 
-        def one(j: int) -> ColorState:
+        def one(j: int) -> dict[str, Tensor]:
             warped = warp(tracker, self.state, sources[i], j, i, trust)
             if j in other:
                 e = other[j]
                 theirs = warp(tracker, self.state, sources[e], j, e, trust)
                 warped = blend_exemplars(warped, theirs, abs(j - i) / abs(e - i))
-            colors, accepted = warped
-            return self.state.paint(j, accepted, colors, iteration, Origin.PROPAGATED)
+            estimate, accepted = warped
+            return self.state.paint(j, accepted, estimate, iteration, Origin.PROPAGATED).colors(j)
 
         for n in range(0, len(todo), BATCH):
             with self.working("propagate"):
                 painted = parallel(one, part := todo[n : n + BATCH])
-            for j, state in zip(part, painted, strict=True):
-                self.set_state(self.state.with_frame(j, state), [j])
+            for j, colors in zip(part, painted, strict=True):
+                self.set_state(self.state.with_colors(j, colors), [j])
                 yield self.colored("propagate", f"carrying color from frame {i} to frame {j}", j)
         colored = before - sum(self.uncolored)
         filled = 0 if inpainted is None else int(inpainted.sum())

@@ -141,13 +141,14 @@ class ColorState:
             numbers = pixel_numbers(frame, where.shape)
             fresh["source"] = torch.where(colors.source < 0, 0, colors.source - numbers)
         old = {name: getattr(self, name)[frame] for name in fresh}
-        return self._with(frame, {k: torch.where(new, v.to(old[k].dtype), old[k]) for k, v in fresh.items()})
+        return self.with_colors(frame, {k: torch.where(new, v.to(old[k].dtype), old[k]) for k, v in fresh.items()})
 
-    def with_frame(self, frame: int, other: ColorState) -> ColorState:
-        """A new state that has the colors of a frame from ``other``."""
-        return self._with(frame, {name: getattr(other, name)[frame] for name in COLORS})
+    def colors(self, frame: int) -> dict[str, Tensor]:
+        """The ``COLORS`` of a frame."""
+        return {name: getattr(self, name)[frame] for name in COLORS}
 
-    def _with(self, frame: int, colors: Mapping[str, Tensor]) -> ColorState:
+    def with_colors(self, frame: int, colors: Mapping[str, Tensor]) -> ColorState:
+        """A new state in which a frame has these of the ``COLORS``."""
         parts = {name: list(getattr(self, name)) for name in colors}
         for name, values in colors.items():
             parts[name][frame] = values
@@ -157,8 +158,8 @@ class ColorState:
         """A new state in which the frames ``duplicates`` -> frame that they repeat have its colors, exactly."""
         state, area = self, self.L[0].numel()
         for duplicate, frame in duplicates.items():
-            colors = {name: getattr(self, name)[frame] for name in COLORS}
-            state = state._with(duplicate, colors | {"source": colors["source"] + area * (frame - duplicate)})
+            colors = self.colors(frame)
+            state = state.with_colors(duplicate, colors | {"source": colors["source"] + area * (frame - duplicate)})
         return state
 
 

@@ -18,7 +18,7 @@ from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
 from omnifusion.run.export import film_names, films, mean_scores, new_folder, score
 from omnifusion.run.files import colors_name, frame_name, save_colors, write_report
 from omnifusion.run.folder import Manifest, RunFolder, copy_run, lock, open_run
-from omnifusion.state import COLORS, ColorState, Iteration, Origin, Video
+from omnifusion.state import ColorState, Iteration, Origin, Video
 from omnifusion.video import write_image
 
 
@@ -85,7 +85,7 @@ def correct_run(run: RunFolder, correction: Correction, folder: Path) -> Steps[R
 
 def _in_file(run: RunFolder, state: ColorState, t: int) -> dict[str, Tensor]:
     """The colors of frame ``t`` for its file: iterations counted within the segment (``RunFolder.first_iteration``)."""
-    colors, before = {name: getattr(state, name)[t] for name in COLORS}, 3 * run.first_iteration(t)
+    colors, before = state.colors(t), 3 * run.first_iteration(t)
     return colors | {"origin": torch.where(colors["origin"] > 0, colors["origin"] - before, colors["origin"])}
 
 

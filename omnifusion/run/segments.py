@@ -189,7 +189,7 @@ def _in_clip(step: Step, frames: Sequence[int]) -> Step:
 
 def frame_colors(state: ColorState, place: int, frames: Sequence[int]) -> dict[str, Tensor]:
     """The colors of the frame at ``place`` of a segment's state, its sources counted through the clip."""
-    colors = {name: getattr(state, name)[place] for name in COLORS}
+    colors = state.colors(place)
     source, shift = colors["source"].long(), torch.tensor([frame - k for k, frame in enumerate(frames)])
     pixel = torch.arange(source.numel()).reshape(source.shape) + place * source.numel()
     source = source + source.numel() * (shift[(pixel + source) // source.numel()] - shift[place])
