@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def count(number: int, thing: str) -> str:
+    """A number of things: "1 frame", "2 frames"."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 class InputError(Exception):
     """Input that cannot be used; ``str`` gives the command line's sentence, which says why and what to do.
 

@@ -17,7 +17,7 @@ import typer
 from omnifusion import __version__
 from omnifusion.cli import options as opt
 from omnifusion.cli.options import argument, option, takes_settings
-from omnifusion.progress import InputError, Measured, Step, Steps, is_canceled, run_to_end
+from omnifusion.progress import InputError, Measured, Step, Steps, count, is_canceled, run_to_end
 from omnifusion.settings import Settings
 
 T = TypeVar("T")
@@ -119,8 +119,8 @@ def _color(
     shares = ", ".join(f"{name} {100 * n / (report['frames'] * h * w):.1f} %" for name, n in origin.items())
     for warning in report["warnings"]:
         print(warning)
-    print(f"{report['frames']} frames, {width}x{height}, colored at {w}x{h}")
-    print(f"{len(report['iterations'])} iterations; {shares}")
+    print(f"{count(report['frames'], 'frame')}, {width}x{height}, colored at {w}x{h}")
+    print(f"{count(len(report['iterations']), 'iteration')}; {shares}")
     print("seconds:", ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in report["stages"]))
     if report["scores"]:
         print("against the ground truth:", ", ".join(f"{k} {v:.2f}" for k, v in report["scores"].items()))
@@ -198,7 +198,7 @@ def correct(
     correction = Correction(opt.read_pictures(exemplar), opt.read_pictures(lock), frames)
     run = follow(correct_run(open_run(folder), correction, out))
     last = run.report["corrections"][-1]
-    print(f"{last['changed_pixels']} pixels of {len(last['changed_frames'])} frames are corrected.")
+    print(f"Corrected {count(last['changed_pixels'], 'pixel')} in {count(len(last['changed_frames']), 'frame')}.")
     print(f"Results: {out}")
 
 

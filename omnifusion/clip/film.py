@@ -18,7 +18,7 @@ from omnifusion.clip.shots import FLASH, LEAST_CHANGE, Shot, change, cut, flash,
 from omnifusion.color import luminance_of
 from omnifusion.flow import dis as of
 from omnifusion.geometry import resize
-from omnifusion.progress import check_canceled
+from omnifusion.progress import check_canceled, count
 from omnifusion.state import Video
 from omnifusion.video.images import GRAY_SPREAD, color_deviation, overlay_of
 
@@ -126,7 +126,7 @@ class Film:
         """Sentences for the user to read before a run."""
         notes = []
         if self.repeated:
-            notes.append(f"{self.repeated} frames repeat the one before them and get its colors.")
+            notes.append(f"Found {count(self.repeated, 'duplicate frame')}, colored like the frame before.")
         if self.combed >= INTERLACED > self.interlaced:
             notes.append("Lines alternate as in an interlaced film, but do not move so: the clip is used as it is.")
         if self.old:

@@ -17,7 +17,7 @@ import numpy as np
 
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.pool import cores
-from omnifusion.progress import Canceled, InputError, Step, Steps, is_canceled
+from omnifusion.progress import Canceled, InputError, Step, Steps, count, is_canceled
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
 from omnifusion.run.estimate import BASE_MIB, disk_mib, estimate, longest, parallel_frames
 from omnifusion.run.export import export, film_names
@@ -134,12 +134,12 @@ def color(
 def _color(run: RunFolder, resources: Resources, stages: Stages, reuse: Sequence[Path]) -> Steps[None]:
     yield Step("load", "reading the clip")
     manifest, workers, threads = Manifest(run.folder), resources.workers, resources.threads or cores()
-    count = workers if isinstance(workers, int) else 1
+    processes = workers if isinstance(workers, int) else 1
     try:
         clip = prepared(run, resources)
         yield Step("load", _expected(run.request.settings, clip, resources.mib), 1.0)
         _require_space(run.folder, clip)
-        share = resources.mib if count == 1 else (resources.mib - BASE_MIB) / count
+        share = resources.mib if processes == 1 else (resources.mib - BASE_MIB) / processes
         shots = windows(clip.shots, clip.exemplars, longest(clip.size, clip.video.size, share))
         coloring = Coloring(clip, _hash_clip(run.clip), run.request.settings, shots, manifest, reuse)
     except InputError:
@@ -189,7 +189,7 @@ def _expected(settings: Settings, clip: Clip, mib: float) -> str:
     (height, width), cost = clip.video.size, estimate(settings, len(clip.video), clip.video.size)
     time = f"{cost.seconds:.0f} s" if cost.seconds < 100 else f"{cost.seconds / 60:.0f} min"
     memory = f"up to {min(cost.mib, mib):.0f} MiB of memory and {cost.disk_mib} MiB of disk"
-    return f"{len(clip.video)} frames of {width}x{height}: about {time} on two cores, {memory}."
+    return f"{count(len(clip.video), 'frame')} of {width}x{height}: about {time} on two cores, {memory}."
 
 
 def prepared(run: RunFolder, resources: Resources) -> Clip:

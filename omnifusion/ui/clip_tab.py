@@ -11,10 +11,10 @@ from omnifusion.clip.prepare import without_color
 from omnifusion.color import compose, from_uint8, luminance, to_uint8
 from omnifusion.geometry import fit_size, resize
 from omnifusion.inpaint import suggest
-from omnifusion.progress import InputError, run_to_end
+from omnifusion.progress import InputError, count, run_to_end
 from omnifusion.run.folder import RunFolder
 from omnifusion.ui import parts, settings_tab, zerogpu
-from omnifusion.ui.parts import CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, count, message, offer
+from omnifusion.ui.parts import CLIP, EXAMPLES, HEAVY, LATEST, Shared, Updates, message, offer
 from omnifusion.ui.store import Visit, VisitorClip, receive_file, receive_run
 from omnifusion.video import read_image, write_image
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from omnifusion.color import compose, overlay, to_uint8
 from omnifusion.correction.history import FrameCorrected
-from omnifusion.progress import Canceled, Colored, InputError, Step, StepIterator, Steps, is_canceled
+from omnifusion.progress import Canceled, Colored, InputError, Step, StepIterator, Steps, count, is_canceled
 from omnifusion.run.folder import RunFolder
 from omnifusion.state import ColorState, Origin
 from omnifusion.ui.parts import inline, legend, message, seconds
@@ -222,7 +222,7 @@ class Jobs:
             if alone and any(other.session == job.session for other in others):
                 refusal = "Your run is still going on. Cancel it first, or wait for its end."
             elif own >= self.limits.queue:
-                refusal = f"You have {own} runs waiting here, the most for one visitor. Wait for one to end."
+                refusal = f"You have {count(own, 'run')} waiting here, the most for one visitor. Wait for one to end."
             elif len(others) >= WAITING + self.limits.runs:
                 refusal = "Too many runs are waiting here. Come back later."
             else:

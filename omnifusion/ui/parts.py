@@ -107,11 +107,6 @@ def seconds(value: float) -> str:
     return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.0f} h"
 
 
-def count(number: int, thing: str) -> str:
-    """A number of things: "1 frame", "2 frames"."""
-    return f"{number} {thing}{'s' * (number > 1)}"
-
-
 def duration(report: dict[str, Any]) -> float:
     """The seconds that a run took."""
     return float(sum(stage["seconds"] for stage in report["stages"]))

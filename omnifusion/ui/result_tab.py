@@ -15,13 +15,13 @@ from omnifusion.clip.prepare import without_color
 from omnifusion.color import overlay
 from omnifusion.correction.suggest import drawn
 from omnifusion.geometry import stretch
-from omnifusion.progress import InputError, run_to_end
+from omnifusion.progress import InputError, count, run_to_end
 from omnifusion.run.export import export_chroma
 from omnifusion.run.folder import RunFolder
 from omnifusion.settings import CHOICES
 from omnifusion.state import Origin
 from omnifusion.ui import parts
-from omnifusion.ui.parts import HEAVY, LATEST, QUIET, WORDS, Shared, Updates, count, duration, picture, seconds, slider
+from omnifusion.ui.parts import HEAVY, LATEST, QUIET, WORDS, Shared, Updates, duration, picture, seconds, slider
 from omnifusion.ui.run_tab import show_link
 from omnifusion.ui.store import Visit
 from omnifusion.video import read

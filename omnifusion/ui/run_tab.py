@@ -6,11 +6,11 @@ import gradio as gr
 
 from omnifusion.correction.history import Correction
 from omnifusion.correction.suggest import drawn, suggest, uncertainty
-from omnifusion.progress import Canceled, InputError
+from omnifusion.progress import Canceled, InputError, count
 from omnifusion.run.folder import RunFolder, open_run
 from omnifusion.ui import clip_tab, parts, settings_tab
 from omnifusion.ui.jobs import Job
-from omnifusion.ui.parts import CLIP, HEAVY, LATEST, QUIET, Shared, Updates, count, duration, message, offer, seconds
+from omnifusion.ui.parts import CLIP, HEAVY, LATEST, QUIET, Shared, Updates, duration, message, offer, seconds
 from omnifusion.ui.store import Visit, VisitorClip
 from omnifusion.video import read_image
 
@@ -254,7 +254,7 @@ def wire_fix(s: Shared) -> None:
 def _ending(report: dict[str, Any]) -> str:
     """The outcome of a run, in a sentence."""
     if corrections := report.get("corrections"):
-        return f"Fixed in {len(corrections[-1]['changed_frames'])} frames; all other pixels are unchanged."
+        return f"Fixed in {count(len(corrections[-1]['changed_frames']), 'frame')}; all other pixels are unchanged."
     if not report["complete"]:
         return "Stopped. What was colored so far is kept."
     return f"Finished in {seconds(duration(report))}."

@@ -8,12 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from omnifusion.progress import InputError
+from omnifusion.progress import InputError, count
 from omnifusion.run.estimate import estimate
 from omnifusion.run.folder import RunRequest
 from omnifusion.settings import CHOICES, PRESETS, Settings
 from omnifusion.ui import zerogpu
-from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, count, seconds
+from omnifusion.ui.parts import LATEST, QUIET, Shared, Updates, seconds
 from omnifusion.ui.store import Visit, VisitorClip
 
 USUAL = (24, (240, 427))  # frames and size that are assumed before there is a clip
@@ -110,7 +110,7 @@ def wire(s: Shared) -> None:
         settings, frames = request.settings, request.frames or 1
         expected = estimate(settings, frames, clip.size)
         mib, most, fits = expected.mib / 1024, service.memory_mib / 1024, service.fits(expected)
-        part = f" for {frames} of {clip.frames} frames" if frames < clip.frames else ""
+        part = f" for {frames} of {count(clip.frames, 'frame')}" if frames < clip.frames else ""
         line = f"About **{seconds(expected.seconds)}**{part}, {mib:.1f} of {most:.1f} GiB memory"
         if not fits:
             line += f". That is over this page's limit of {seconds(limits.seconds)} per run. "

@@ -22,11 +22,11 @@ from omnifusion.clip.prepare import without_color
 from omnifusion.clip.register import register
 from omnifusion.clip.shots import find_shots
 from omnifusion.geometry import fit_size
-from omnifusion.progress import InputError
+from omnifusion.progress import InputError, count
 from omnifusion.run.files import exemplar_name, heads
 from omnifusion.run.folder import RunFolder, lock, open_run
 from omnifusion.state import Video
-from omnifusion.ui.parts import EXAMPLES, count
+from omnifusion.ui.parts import EXAMPLES
 from omnifusion.video import is_gray, read, read_image, write, write_image
 
 PREVIEW = 512  # longest side of the frames that the page shows of a clip before it is colorized

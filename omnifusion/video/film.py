@@ -16,7 +16,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
-from omnifusion.progress import InputError, check_canceled
+from omnifusion.progress import InputError, check_canceled, count
 from omnifusion.video.common import OPENING, SWSCALE, Frames, check_size, reason, too_large
 
 NEAR = 48  # frames up to which decoding on is quicker than seeking
@@ -150,7 +150,7 @@ class Film:
     def warnings(self, first: av.VideoFrame, end: Fraction | None) -> Iterator[str]:
         """Warnings after ``scan``; the film ends at ``end`` seconds, None = it was not read so far."""
         if self.errors or self.out_of_order or self.missing:
-            lost = f" ({self.missing} frames)" if self.missing else ""
+            lost = f" ({count(self.missing, 'frame')})" if self.missing else ""
             yield f"The film is damaged: what cannot be decoded{lost} is left out, all else is shown at its own time."
         if end is not None and end < self.promised * Fraction(99, 100) - 2 / self.rates[0]:
             yield f"The film may be cut short: it ends after {float(end):.1f} of {float(self.promised):.1f} s."
@@ -286,11 +286,11 @@ class FilmFrames(Frames):
 def count_packets(path: Path, most: int, max_pixels: int) -> int:
     """The packets of a film with a frame to be shown, at most ``most``."""
     film = Film(path, max_pixels)
-    count = 0
+    packets = 0
     with film.container, suppress(av.FFmpegError):
         for _ in islice((p for p in film.container.demux(film.stream) if p.size and not p.is_discard), most):
-            count += 1
-    return count
+            packets += 1
+    return packets
 
 
 def _stamp(frame: av.VideoFrame) -> int | None:
