@@ -41,7 +41,11 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 def luminance(rgb: Tensor) -> Tensor:
     """CIE L* ``(..., 1, H, W)`` in [0, 100] of sRGB ``(..., 3, H, W)`` in [0, 1]."""
-    return 116 * _lightness(_times(RGB_TO_XYZ[1:2], _linear(rgb))) - 16
+    return _luminance(_linear(rgb))
+
+
+def _luminance(linear: Tensor) -> Tensor:
+    return 116 * _lightness(_times(RGB_TO_XYZ[1:2], linear)) - 16
 
 
 def _linear(rgb: Tensor) -> Tensor:
@@ -112,10 +116,12 @@ GRAYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)  # A pict
 
 
 def luminance_of(image: np.ndarray, gain: float = 1.0) -> Tensor:
-    """CIE L* ``(1, H, W)`` of a picture ``(3, H, W)`` uint8 made ``gain`` times as bright; of a gray one by a table."""
-    is_gray = np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])
-    L = luminance((from_uint8(GRAYS if is_gray else image) * gain).clamp_max(1))
-    return torch.from_numpy(L.numpy().ravel()[image[:1]]) if is_gray else L
+    """CIE L* ``(1, H, W)`` of a picture ``(3, H, W)`` uint8 made ``gain`` times as bright."""
+    linear = _linear((from_uint8(GRAYS) * gain).clamp_max(1))  # of every level: a table
+    if np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2]):
+        return torch.from_numpy(_luminance(linear).numpy().ravel()[image[:1]])
+    light = cv2.LUT(image.reshape(3, -1), linear[0].numpy().ravel())
+    return _luminance(torch.from_numpy(light).view(image.shape))
 
 
 def gray(rgb: Tensor) -> Tensor:
