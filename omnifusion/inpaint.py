@@ -101,10 +101,9 @@ def _transfer(frame: ReferenceFrame, references: Sequence[Candidates], features:
     """Transferred colors for some of the unknown pixels, on a lattice; confidence 0 elsewhere."""
     mask = frame.mask.numpy()
     queried = subset(~mask, MAX_QUERIES)
-    transferrer = Transferrer([*references, frame.candidates(features)])
     work: list[Callable[[], Any]] = [
         lambda: _credit(frame, references, features),
-        lambda: transferrer(features[queried]),
+        lambda: Transferrer([*references, frame.candidates(features)])(features[queried]),
     ]
     credit, transfer = parallel(lambda part: part(), work)
     ab, sure = np.zeros((2, *mask.shape), np.float32), np.zeros(mask.shape, np.float32)
@@ -130,8 +129,8 @@ def _credit(frame: ReferenceFrame, references: Sequence[Candidates], features: A
     L, beside = (values[:, ::COARSE, ::COARSE].contiguous() for values in (frame.L, beside))
     coarse_mask = F.max_pool2d(frame.mask[None].float(), COARSE, ceil_mode=True)[0] > 0
     carried = levin(L, beside, coarse_mask)
-    carried = F.interpolate(carried[None], mask.shape, mode="bilinear")[0].norm(dim=0)
-    return torch.exp(-0.5 * (carried / CONTRADICTION_SIGMA) ** 2)
+    a, b = F.interpolate(carried[None], mask.shape, mode="bilinear")[0]
+    return torch.exp(-0.5 * (torch.hypot(a, b) / CONTRADICTION_SIGMA) ** 2)
 
 
 def _strongest(frame: ReferenceFrame, candidates: Sequence[ColorEstimate], weights: Tensor) -> Tensor:
@@ -178,7 +177,8 @@ class ColorCandidates:
         warped_from = {i: list(dict.fromkeys(near[i] + nearest_exemplar[i])) for i in chosen}
         remote = None if self.remote is None else [self.remote]
         transferred_from = {i: near[i] + remote if remote else warped_from[i] for i in chosen}
-        sources = {j: SourceFrame.of(state, j) for j in {j for js in warped_from.values() for j in js}}
+        around = sorted({j for js in warped_from.values() for j in js})
+        sources = dict(zip(around, parallel(lambda j: SourceFrame.of(state, j), around), strict=True))
         references = sorted({j for js in transferred_from.values() for j in js})
         candidates = dict(zip(references, parallel(lambda j: self._candidates(state, j), references), strict=True))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -29,7 +28,8 @@ class SourceFrame:
     """A frame that colors are taken from, and what is computed of it once for all targets.
 
     Attributes:
-        L: ``(H, W)`` L*, ab: ``(2, H, W)``, colored: ``(H, W)`` 1 where it has color, confidence: ``(H, W)``; float32.
+        L: ``(H, W)`` L*, ab: ``(2, H, W)``, colored: ``(H, W)`` 1 where it has color, confidence: ``(H, W)``, spread:
+            its ``confidence.chroma_spread``; float32.
         first: the number of its first pixel, counted through the clip.
     """
 
@@ -37,18 +37,15 @@ class SourceFrame:
     ab: Array
     colored: Array
     confidence: Array
+    spread: Array
     first: int
 
     @classmethod
     def of(cls, state: ColorState, frame: int) -> SourceFrame:
         """Frame ``frame`` of a clip."""
         L, ab, colored = state.L[frame, 0].numpy(), state.ab[frame].numpy(), state.colored(frame).numpy()
-        return cls(L, ab, colored.astype(np.float32), state.confidence[frame].float().numpy(), frame * L.size)
-
-    @cached_property
-    def spread(self) -> Array:
-        """Its chroma spread (``confidence.chroma_spread``)."""
-        return confidence.chroma_spread(np.ascontiguousarray(self.ab.transpose(1, 2, 0)))
+        sure, spread = state.confidence[frame].float().numpy(), confidence.chroma_spread(ab)
+        return cls(L, ab, colored.astype(np.float32), sure, spread, frame * L.size)
 
 
 def gather_sigma(motion: Array, spread: Array) -> Array:
@@ -92,7 +89,7 @@ def warp(
     wanted = gray.ravel()[marked]
     pixels, points, p = marked[wanted], points[wanted], p[wanted]
     p = p * (match.sample(source.colored, points) > 0.99)
-    motion = np.linalg.norm(points - match.points_of(pixels, W), axis=-1)
+    motion = np.hypot(*(points - match.points_of(pixels, W)).T)
     sigma = gather_sigma(motion, match.sample(source.spread, points))
     ab, sure = np.zeros((2, H * W), np.float32), np.zeros(H * W, np.float32)
     names, accepted = np.full(H * W, -1), np.zeros(H * W, bool)

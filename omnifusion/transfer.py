@@ -5,7 +5,6 @@ Similarity is that of hand-made gray features: luminance's mean, deviation and g
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -64,10 +63,7 @@ class Transferrer:
             np.concatenate([getattr(c, name) for c in parts]) if parts else np.zeros((0, 2), np.float32)
             for name in ("features", "ab", "names")
         )
-
-    @cached_property
-    def _tree(self) -> cKDTree:
-        return cKDTree(self.features, leafsize=32, balanced_tree=False)
+        self._tree = cKDTree(self.features, leafsize=32, balanced_tree=False)
 
     def __call__(self, queries: Array) -> Transfer:
         """Transfer colors to the pixels with the features ``queries`` ``(N, F)``."""

@@ -38,10 +38,9 @@ def probability(residual: Array, cycle: Array, spread: Array) -> Array:
 
 
 def chroma_spread(ab: Array) -> Array:
-    """Standard deviation ``(H, W)`` of the chroma ``ab`` ``(H, W, 2)`` in a window around each pixel."""
-    mean = cv2.GaussianBlur(ab, (0, 0), SPREAD_SIGMA)
-    square = cv2.GaussianBlur((ab**2).sum(-1), (0, 0), SPREAD_SIGMA)
-    return np.sqrt(np.maximum(square - (mean**2).sum(-1), 0))
+    """Standard deviation ``(H, W)`` of the chroma ``ab`` ``(2, H, W)`` in a window around each pixel."""
+    a, b, square = (cv2.GaussianBlur(x, (0, 0), SPREAD_SIGMA) for x in (*ab, ab[0] ** 2 + ab[1] ** 2))
+    return np.sqrt(np.maximum(square - a**2 - b**2, 0))
 
 
 def most_likely(
