@@ -21,7 +21,7 @@ from omnifusion import cli
 from omnifusion.cli import main
 from omnifusion.cli.options import read_pictures
 from omnifusion.color import from_uint8, gray, luminance, to_uint8
-from omnifusion.progress import InputError
+from omnifusion.progress import Canceled, InputError
 from omnifusion.run.folder import RunRequest, open_run
 from omnifusion.settings import CHOICES, choose
 from omnifusion.state import Video
@@ -222,8 +222,9 @@ def test_sentences_stay_on_a_line_and_an_interruption_has_its_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "a b" in refused(capsys, "suggest", "a\nb")
-    monkeypatch.setattr("omnifusion.run.folder.open_run", mock.Mock(side_effect=KeyboardInterrupt))
-    assert run("suggest", "X") == 130 and not capsys.readouterr().out
+    for interruption in (KeyboardInterrupt, Canceled):
+        monkeypatch.setattr("omnifusion.run.folder.open_run", mock.Mock(side_effect=interruption))
+        assert run("suggest", "X") == 130 and not capsys.readouterr().out
 
 
 def test_former_names_of_options_still_work_and_are_told(capsys: pytest.CaptureFixture[str]) -> None:

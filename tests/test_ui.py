@@ -264,6 +264,15 @@ def test_what_does_not_fit_is_refused_and_told_what_would(service: Service) -> N
         service.require_fit(PRESETS["draft"], 2, (16, 1024))
 
 
+def test_stable_diffusion_fits_where_a_gpu_takes_its_weights(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    for prior in ("sd15", "sd20"):
+        with pytest.raises(InputError, match="it would fit with preset standard, prior bundled"):
+            service.require_fit(choose("paper", prior=prior), 120, (240, 427))
+    monkeypatch.setenv("SPACES_ZERO_GPU", "1")
+    for preset in ("draft", "standard"):
+        service.require_fit(choose(preset, prior="sd15"), 120, (240, 427))
+
+
 def test_the_page_takes_only_priors_by_name() -> None:
     for bad in ("/etc", "../assets/prior", "someone/model", ""):
         with pytest.raises(InputError, match="no prior"):

@@ -17,7 +17,7 @@ import typer
 from omnifusion import __version__
 from omnifusion.cli import options as opt
 from omnifusion.cli.options import argument, option, takes_settings
-from omnifusion.progress import InputError, Measured, Step, Steps, count, is_canceled, run_to_end
+from omnifusion.progress import Canceled, InputError, Measured, Step, Steps, count, is_canceled, run_to_end
 from omnifusion.settings import Settings
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = error.format_message() if isinstance(error, USAGE_ERROR) else str(error)
         print("omnifusion:", " ".join(sentence.replace("Value error, ", "").split()), file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, typer.Abort):
+    except (Canceled, KeyboardInterrupt, typer.Abort):
         return 130
 
 

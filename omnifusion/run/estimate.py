@@ -14,11 +14,13 @@ BASE_MIB, FULL_BYTES, FRAME_BYTES, FEWEST = 1000.0, 200, 80, 8
 # Seconds on two CPU cores: of a run, for each frame, for each megapixel of it at the working size, and at its own
 SECONDS, SECONDS_PER_FRAME, SECONDS_PER_WORKING_MEGAPIXEL, SECONDS_PER_FULL_MEGAPIXEL = 1.5, 0.03, 3.0, 0.55
 # Seconds of fitting OmniMotion's volume, and for each frame more
-FIT_SECONDS = {"off": (0.0, 0.0), "draft": (30.0, 0.5), "standard": (90.0, 1.5), "paper": (200_000.0, 0.0)}
-# Seconds of the bundled prior, and of others on either device, for each megapixel and evaluation of the network
+FIT_SECONDS = {"off": (0.0, 0.0), "draft": (30.0, 0.5), "standard": (90.0, 1.5)}
+PAPER_FIT_SECONDS = {"cpu": 200_000.0, "cuda": 13_300.0}
+# Of the bundled prior, and of others on either device: seconds for each megapixel and evaluation of the network, least
+# and largest shorter side in pixels of what it works on, and memory (through which weights pass on their way to a GPU)
 DENOISING_SECONDS = {"bundled": 8.0, "cpu": 40.0, "cuda": 0.2}
-# Least and largest shorter side in pixels of what a prior works on, and the memory that it takes
-PRIOR_SIDES, PRIOR_MIB = {"bundled": (128, 256), "other": (512, 768)}, {"bundled": 300.0, "other": 6000.0}
+PRIOR_SIDES = {"bundled": (128, 256), "cpu": (512, 768), "cuda": (512, 768)}
+PRIOR_MIB = {"bundled": 300.0, "cpu": 6000.0, "cuda": 1500.0}
 # Disk: of the bytes of frames as PNG at most, and bytes for each pixel at the working size
 PNG_SHARE, COLOR_BYTES = 0.8, 18
 
@@ -37,7 +39,9 @@ class Estimate:
 
 def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
     """The expected costs of a run on ``frames`` frames of ``size`` (H, W)."""
-    working, prior = fit_size(size, settings.max_side), "bundled" if settings.prior == "bundled" else "other"
+    working, place = fit_size(size, settings.max_side), device()
+    gpu = "cuda" if os.environ.get("SPACES_ZERO_GPU") else place  # by calls: see ui.zerogpu
+    prior = "bundled" if settings.prior == "bundled" else gpu
     small, full = working[0] * working[1] / 1e6, size[0] * size[1] / 1e6
     seconds = SECONDS_PER_FRAME + SECONDS_PER_WORKING_MEGAPIXEL * small + SECONDS_PER_FULL_MEGAPIXEL * full
     if settings.prior_everywhere:
@@ -45,9 +49,8 @@ def estimate(settings: Settings, frames: int, size: Size) -> Estimate:
         scale = min(max(min(working), least), most) / min(working)
         steps = 1 if settings.mean_alone else settings.steps
         evaluations = steps * (1 + 2 * settings.optimizations * settings.gray_constraint)
-        gpu = "cuda" if os.environ.get("SPACES_ZERO_GPU") else device()  # by calls: see ui.zerogpu
-        seconds += evaluations * small * scale**2 * DENOISING_SECONDS[prior if prior == "bundled" else gpu]
-    once, each = FIT_SECONDS[settings.omnimotion]
+        seconds += evaluations * small * scale**2 * DENOISING_SECONDS[prior]
+    once, each = FIT_SECONDS.get(settings.omnimotion, (PAPER_FIT_SECONDS[place], 0.0))
     mib = BASE_MIB + PRIOR_MIB[prior] + (FULL_BYTES * full + FRAME_BYTES * frames * small) * 1e6 / 2**20
     return Estimate(SECONDS + once + (each + seconds) * frames, mib, disk_mib(frames, size, working))
 

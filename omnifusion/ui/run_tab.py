@@ -64,7 +64,7 @@ def build_fix(s: Shared) -> None:
 
 def show_link(token: str, clip: str, asker: gr.Request) -> gr.Textbox:
     """The address of a run of a clip; nothing without a token."""
-    label = f"Link to the run of {clip}. Save it, and you can close this page."
+    label = f"Link to the run of {clip}. Save it: it opens the run again."
     page = (asker.headers.get("referer") or "").partition("?")[0]
     return gr.Textbox(f"{page}?run={token}" if token else "", label=label, visible=bool(token))
 

@@ -66,7 +66,7 @@ class Service:
         advice = "a smaller clip is needed"
         if fitting := self.that_fits(settings, frames, size):
             before = vars(settings) | {"frames": frames}
-            names = ["steps", "optimizations"] if fitting["preset"] == settings.preset else ["preset"]
+            names = ["steps", "optimizations"] if fitting["preset"] == settings.preset else ["preset", "prior"]
             changes = [f"{name} {fitting[name]}" for name in [*names, "frames"] if fitting[name] != before[name]]
             advice = f"it would fit with {', '.join(changes)}"
         raise InputError(
@@ -76,10 +76,11 @@ class Service:
 
     def that_fits(self, settings: Settings, frames: int, size: tuple[int, int]) -> dict[str, Any]:
         """The least changed settings and "frames" that fit, or nothing: fewer steps, fewer frames (down to eight),
-        another preset."""
+        another preset, the built-in prior."""
         usual = PRESETS[settings.preset]
         modest = replace(settings, steps=min(settings.steps, usual.steps), optimizations=min(settings.optimizations, 1))
-        lighter = [replace(PRESETS[name], prior=settings.prior, seed=settings.seed) for name in ("standard", "draft")]
+        priors, names = dict.fromkeys((settings.prior, "bundled")), ("standard", "draft")
+        lighter = [replace(PRESETS[name], prior=prior, seed=settings.seed) for prior in priors for name in names]
         for kind in (modest, *lighter):
             count = frames
             while not (fits := self.fits(estimate(kind, count, size))) and count > 8:
