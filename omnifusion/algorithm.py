@@ -15,7 +15,7 @@ from omnifusion.flow.dis import to_bytes
 from omnifusion.flow.tracker import FlowTracker
 from omnifusion.inpaint import ColorCandidates
 from omnifusion.pool import bounded, parallel
-from omnifusion.progress import Colored, Costs, Fitted, Round, Step, Steps
+from omnifusion.progress import Colored, Costs, Fitted, Round, Step, Steps, inside
 from omnifusion.propagate import SourceFrame, blend_exemplars, warp
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
@@ -232,7 +232,8 @@ class Run:
             if self.settings.omnimotion == "off":
                 tracker = FlowTracker(to_bytes(L[:, 0]))
             else:
-                tracker = yield from self.costs.of("fit", self.stages.fit(L, self.settings))
+                fit = self.stages.fit(L, self.settings)
+                tracker = yield from inside(lambda: self.working("fit"), fit)
                 self.trackers[shot.start] = tracker
                 yield Fitted("fit", "the tracker is fitted", 1.0, start=shot.start, tracker=tracker)
         numbers = {frame: k for k, frame in enumerate(shot.tracker_frames)}
@@ -256,10 +257,10 @@ class Run:
         other = {j: sum(pair) - i for j, pair in pairs.items() if i in pair}
         if inpainted is None:  # from an exemplar
             yield Step("propagate", f"following the motion from frame {i}")
-            with self.working("flow"):
-                tracker.reach(i, todo)
-                for e in set(other.values()):
-                    tracker.reach(e, [j for j in todo if other.get(j) == e])
+        with self.working("flow"):
+            tracker.reach(i, todo if inpainted is None else ())
+            for e in set(other.values()):
+                tracker.reach(e, [j for j in todo if other.get(j) == e])
         sources = {e: SourceFrame.of(self.state, e) for e in {i, *other.values()}}
 
         def one(j: int) -> dict[str, Tensor]:
@@ -301,7 +302,9 @@ class Run:
             FillTask(*self.frame(i), estimate, (self.settings.seed * 1_000_003 + i) % 2**63, self.references(i))
             for i, estimate in estimates.items()
         ]
-        fills = (yield from self.costs.of("inpaint", self.stages.inpaint(tasks, self.settings))) if tasks else []
+        fills: list[Tensor] = []
+        if tasks:
+            fills = yield from inside(lambda: self.working("inpaint"), self.stages.inpaint(tasks, self.settings))
         sure = torch.ones(())  # without an estimate, colors count as certain
         return {
             i: ColorEstimate(ab, sure) if estimate is None else replace(estimate, ab=ab)

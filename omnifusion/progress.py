@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -141,6 +141,17 @@ def run_to_end(steps: Steps[T], each: Callable[[Step], object] = lambda step: No
     return work.result
 
 
+def inside(context: Callable[[], AbstractContextManager[None]], steps: Steps[T]) -> Steps[T]:
+    """Pass long work's steps on; the work alone is done inside a context, such as ``Costs.during``."""
+    while True:
+        with context():
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return end.value
+        yield step
+
+
 def held_mib() -> float:
     """Resident memory of this process in MiB."""
     return psutil.Process().memory_info().rss / 2**20
@@ -164,13 +175,3 @@ class Costs:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
             self.cpu_seconds[stage] = self.cpu_seconds.get(stage, 0.0) + time.process_time() - computed
             self.peak_mib[stage] = max(self.peak_mib.get(stage, 0.0), held_mib())
-
-    def of(self, stage: str, steps: Steps[T]) -> Steps[T]:
-        """Pass a stage's steps on, charging only what is done inside it."""
-        while True:
-            with self.during(stage):
-                try:
-                    step = next(steps)
-                except StopIteration as end:
-                    return end.value
-            yield step

@@ -17,7 +17,7 @@ from omnifusion.cli import main
 from omnifusion.correction import history as corrections
 from omnifusion.correction.history import Correction, FrameCorrected, correct_run, provenance
 from omnifusion.geometry import pixel_grid, stretch
-from omnifusion.progress import run_to_end
+from omnifusion.progress import Canceled, is_canceled, run_to_end
 from omnifusion.run.folder import RunFolder, open_run
 
 SIZE, FRAMES = (96, 160), 6
@@ -105,6 +105,20 @@ def test_a_correction_of_a_correction_leaves_the_first_one_as_it_is(
     assert [row["number"] for row in twice.report["corrections"]] == [1, 2]
     assert set(hashes(twice.folder)) == {*before, "corrections/0002/patch_00001.png"}
     assert hashes(once.folder) == before
+
+
+def test_a_correction_can_be_canceled_and_leaves_nothing(run: RunFolder, asked: Correction, tmp_path: Path) -> None:
+    canceled: list[bool] = []
+    token = is_canceled.set(lambda: bool(canceled))
+    try:
+        for stage in ("correct", "finish"):
+            canceled.clear()
+            steps = correct_run(run, asked, tmp_path / "out")
+            with pytest.raises(Canceled):
+                run_to_end(steps, lambda step, stage=stage: canceled.append(True) if step.stage == stage else None)
+            assert not (tmp_path / "out").exists()
+    finally:
+        is_canceled.reset(token)
 
 
 def test_a_crash_leaves_no_finished_run(

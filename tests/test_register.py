@@ -11,6 +11,7 @@ import pytest
 import synthetic
 
 from omnifusion import video
+from omnifusion.clip.prepare import working_chroma
 from omnifusion.clip.register import correlation, register
 from omnifusion.color import from_uint8, gray, to_uint8
 from omnifusion.progress import InputError
@@ -147,6 +148,13 @@ def test_what_is_transparent_is_left_open_and_the_rest_put_in_place(picture: np.
     alpha[:, :, :40] = 0
     partly = register(np.concatenate([moved, alpha]), frame)
     assert partly.after > 0.95 and not partly.image[3, :, :30].any() and partly.image[3, 60:100, 80:200].mean() > 200
+
+
+def test_a_stroke_thinner_than_a_pixel_of_the_working_size_counts() -> None:
+    painted = np.zeros((4, 240, 400), np.uint8)
+    painted[:, 100:102, 50:350] = np.array([200, 30, 30, 255], np.uint8)[:, None, None]
+    ab = working_chroma(painted, (38, 64))
+    assert 40 < int(ab[0].isfinite().sum()) < 120 and float(ab[0].nan_to_num().max()) > 50
 
 
 def test_little_color_is_enough_with_a_word(picture: np.ndarray, frame: np.ndarray) -> None:

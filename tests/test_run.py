@@ -32,10 +32,10 @@ from omnifusion.cli import main
 from omnifusion.clip.prepare import Clip, prepare
 from omnifusion.clip.shots import Shot
 from omnifusion.color import from_uint8, gray, to_uint8
-from omnifusion.progress import Canceled, Colored, InputError, Step, is_canceled, run_to_end
+from omnifusion.progress import Canceled, Colored, InputError, Round, Step, is_canceled, run_to_end
 from omnifusion.run import estimate, export, pipeline, segments
 from omnifusion.run.coloring import Coloring, LocalPool, RayPool
-from omnifusion.run.files import save_colors
+from omnifusion.run.files import colors_name, load_colors, save_colors
 from omnifusion.run.folder import RESULTS, Manifest, RunFolder, RunRequest, copy_run, open_run
 from omnifusion.run.pipeline import Resources, begin, color
 from omnifusion.run.segments import Segment, windows
@@ -97,11 +97,11 @@ def done(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Coloring:
 
 
 @pytest.mark.parametrize("longest", [8, 10, 33, 1000])
-@pytest.mark.parametrize("exemplars", [(), (0,), (50,), (3, 90), (99, 120)])
+@pytest.mark.parametrize("exemplars", [(), (0,), (1,), (50,), (2, 33), (3, 90), (99, 120)])
 def test_windows_cover_the_shots_and_go_on_from_what_is_done(longest: int, exemplars: tuple[int, ...]) -> None:
-    duplicates = {t: t - 1 for t in range(3, 100, 4)}
+    repeats = {t + k: t for t in range(0, 100, 4) for k in (1, 2)}
     shots = [
-        Shot(0, 100, duplicates=duplicates),
+        Shot(0, 100, duplicates=repeats).with_processed(exemplars),
         Shot(100, 130, reference_frame=None if 120 in exemplars else 7),
         Shot(130, 131),
     ]
@@ -113,7 +113,7 @@ def test_windows_cover_the_shots_and_go_on_from_what_is_done(longest: int, exemp
         assert all(window.start <= frame < window.stop for frame in window.duplicates.values())
         assert window.external_frames or window.start in (0, 130) or any(e in window for e in exemplars)
         seen |= set(range(window.start, window.stop))
-    assert {k: v for window in parts for k, v in window.duplicates.items()} == duplicates
+    assert {k: v for window in parts for k, v in window.duplicates.items()} == shots[0].duplicates
     for window in parts:  # what its neighbors forgot is matched in an exemplar, or in its shot's reference frame
         own = [e for e in exemplars if e in next(shot for shot in shots if window.start in shot)]
         known = any(e in window or e in window.anchor_frames for e in own)
@@ -193,10 +193,12 @@ def test_what_is_kept_is_not_done_again(clip: Clip, tmp_path: Path, monkeypatch:
         assert {p.name: p.read_bytes() for p in (folder / "colors").iterdir()} == before
     other = replace(clip, exemplars={**clip.exemplars, FRAMES: TRUTH[FRAMES][::-1]})
     assert begun(coloring_of(other, tmp_path / "new", reuse=[folder]), monkeypatch) == 1, "one segment is the same"
-    assert begun(coloring_of(other, folder), monkeypatch) == 1
-    assert {name: data for name, data in before.items() if name < "00005"} == {
-        p.name: p.read_bytes() for p in (folder / "colors").iterdir() if p.name < "00005"
-    }
+    coloring_of(other, folder).leave_gray()  # canceled before it began: what an earlier run colored stays
+    for again in (1, 0):
+        assert {name: data for name, data in before.items() if name < "00005"} == {
+            p.name: p.read_bytes() for p in (folder / "colors").iterdir() if p.name < "00005"
+        }
+        assert begun(coloring_of(other, folder), monkeypatch) == again
     assert begun(coloring_of(clip, folder, settings=replace(DRAFT, order="next")), monkeypatch) == 2
 
 
@@ -299,6 +301,20 @@ def test_a_canceled_run_keeps_what_is_colored_and_goes_on(gray_folder: Path, unh
     assert whole.report["complete"] and results(whole.folder) == results(unharmed)
 
 
+def test_duplicates_of_a_canceled_run_have_the_colors_of_what_they_repeat(clip: Clip, tmp_path: Path) -> None:
+    shots = [Shot(0, FRAMES, duplicates={2: 1}), Shot(FRAMES, 2 * FRAMES)]
+    coloring, canceled = coloring_of(clip, tmp_path / "run", shots=shots), threading.Event()
+    token = is_canceled.set(canceled.is_set)
+    try:
+        with pytest.raises(Canceled):
+            run_to_end(coloring.color_here(Stages()), lambda step: canceled.set() if isinstance(step, Round) else None)
+    finally:
+        is_canceled.reset(token)
+    rows = [load_colors(coloring.folder / colors_name(t)) for t in (1, 2)]
+    assert rows[0] is not None and rows[1] is not None and (rows[0]["ab"] == rows[1]["ab"]).all()
+    assert (rows[1]["origin"] >= 0).any()
+
+
 def test_a_run_is_found_again_after_its_process_and_its_clip_have_gone(
     gray_folder: Path, unharmed: Path, tmp_path: Path
 ) -> None:
@@ -312,8 +328,11 @@ def test_a_run_is_found_again_after_its_process_and_its_clip_have_gone(
     while not isinstance(next(steps), Colored):
         pass
     with pytest.raises(InputError, match="in use"):
-        begin(tmp_path / "out", RunRequest("clip", DRAFT), {0: TRUTH[0]}, run.clip)
+        begin(tmp_path / "out", RunRequest("clip", DRAFT), {0: TRUTH[0]}, film)
     steps.close()
+    with pytest.raises(InputError, match="lies where the results would be written"):
+        begin(tmp_path / "out", RunRequest("clip", DRAFT, frames=2), {0: TRUTH[0]}, run.clip)
+    assert run.clip.is_file()
     del run  # and its lock
     again = open_run(tmp_path / "out")
     assert not again.finished and again.request == RunRequest("clip", DRAFT, exemplars=(0,))

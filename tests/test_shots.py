@@ -44,6 +44,12 @@ def test_fades_and_dissolves_are_no_cuts(into: str) -> None:
         assert find_shots(Video(frames[::-1][:end])) == [Shot(0, end)]
 
 
+def test_a_frame_with_a_picture_is_no_duplicate() -> None:
+    shot = Shot(0, 5, duplicates={1: 0, 2: 0, 4: 3})
+    assert shot.with_processed([0, 2]).duplicates == {1: 0, 4: 3}
+    assert shot.with_processed([1]).duplicates == {0: 1, 2: 1, 4: 3}
+
+
 def test_one_frame_and_still_clips() -> None:
     frame = synthetic.make("pan", frames=1, size=(54, 96)).video.frames
     assert find_shots(Video(frame)) == [Shot(0, 1)]

@@ -486,6 +486,21 @@ def test_an_unknown_link_says_one_sentence_and_changes_nothing(browser: sync_api
     context.close()
 
 
+def test_the_form_is_usable_after_a_picture_that_cannot_be_read_and_a_double_click(
+    page: sync_api.Page, clips: Path, tmp_path: Path
+) -> None:
+    give_clip(page, clips / "b.mp4", "5 frames")
+    (tmp_path / "photo.png").write_bytes(b"this is no picture")
+    give_frame(page, tmp_path / "photo.png", 0, wait=False)
+    expect(page.locator(".toast-body")).to_be_visible(timeout=30 * SECOND)
+    wait_for_form(page)
+    page.locator("#step1 button.label-wrap").click()
+    page.locator("#examples button").nth(1).dblclick()
+    expect(page.locator("#step1")).to_contain_text("painted houses", timeout=60 * SECOND)
+    page.wait_for_timeout(2 * SECOND)
+    wait_for_form(page)
+
+
 def test_a_file_that_is_no_video_is_a_sentence(page: sync_api.Page, clips: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"this is not a video")
     page.locator("#clip input[type=file]").set_input_files(tmp_path / "broken.mp4")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +51,32 @@ class Counted:
         folder.mkdir(exist_ok=True)
         job = Job(folder, work, seconds, patience, **{"visitor": "v", "session": folder.name, **known})
         return job
+
+
+def test_a_canceled_job_keeps_nothing_of_its_work(tmp_path: Path) -> None:
+    class Colors:
+        """What a step may hold."""
+
+    alive: list[weakref.ref[Colors]] = []
+
+    def work() -> Steps[RunFolder]:
+        while True:
+            colors = Colors()
+            alive[:] = [weakref.ref(colors)]
+            yield Step("fit", message=colors)  # type: ignore[arg-type]
+            time.sleep(0.01)
+
+    (tmp_path / "a").mkdir()
+    job, jobs = Job(tmp_path / "a", work, 60, 60), Jobs(Limits(runs=1))
+    jobs.submit(job)
+    while not alive:
+        time.sleep(0.01)
+    job.stop(keep=False)
+    assert outcome(job) is None and jobs.find("a") is job
+    while jobs.unfinished():
+        time.sleep(0.01)
+    gc.collect()
+    assert alive[0]() is None
 
 
 def outcome(job: Job) -> RunFolder | None:

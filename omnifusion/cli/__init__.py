@@ -157,9 +157,12 @@ def colorize(
 @app.command()
 @takes_settings
 def demo(
-    settings: Settings, out: opt.Out = Path("out/demo"), frames: opt.FirstFrames = 24, overwrite: opt.Overwrite = False,
+    settings: Settings,
+    out: opt.Out = Path("out/demo"),
+    frames: Annotated[int, option("N", "only the first N frames", min=2)] = 24,  # the first gives the colors
+    overwrite: opt.Overwrite = False,
     threads: opt.Threads = 0,
-) -> int:  # fmt: skip
+) -> int:
     """Color a shipped example from its first frame, and compare it with simpler methods."""
     from omnifusion import metrics
     from omnifusion.evaluation.methods import METHODS, Sample

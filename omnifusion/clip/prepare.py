@@ -223,13 +223,14 @@ def opaque(image: np.ndarray) -> np.ndarray:
 
 
 def working_chroma(image: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Chroma ``(2, h, w)`` of a picture ``(3 or 4, H, W)`` uint8 at another ``size``, NaN where less than half of it is
-    opaque."""
+    """Chroma ``(2, h, w)`` of a picture ``(3 or 4, H, W)`` uint8 at another ``size``, NaN where it is less than half as
+    opaque as anywhere: thin strokes count, too."""
     if len(image) == 3:
         return resize(_ab(image)[None], size)[0]
     counts = torch.from_numpy(opaque(image))[None]
     both = resize(torch.cat([_ab(image) * counts, counts.float()])[None], size)[0]
-    return torch.where(both[2] >= 0.5, both[:2] / both[2].clamp_min(0.5), torch.nan)
+    least = both[2].max().clamp_min(1e-3) / 2
+    return torch.where(both[2] >= least, both[:2] / both[2].clamp_min(least), torch.nan)
 
 
 def _ab(image: np.ndarray) -> Tensor:

@@ -52,7 +52,7 @@ class Shot:
         duplicates = {
             t: named.get(s, s) for t, s in ((t, self.duplicates.get(t, t)) for t in range(self.start, self.stop))
         }
-        return replace(self, duplicates={t: s for t, s in duplicates.items() if t != s})
+        return replace(self, duplicates={t: s for t, s in duplicates.items() if t != s and t not in frames})
 
     @property
     def frames(self) -> list[int]:

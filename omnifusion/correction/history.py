@@ -14,7 +14,7 @@ from omnifusion.clip.prepare import opaque, overlaid, working_chroma
 from omnifusion.color import compose, from_uint8, luminance, rgb_to_lab, to_uint8
 from omnifusion.correction.provenance import correct, first_sources
 from omnifusion.geometry import resize, stretch
-from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps
+from omnifusion.progress import Colored, InputError, Step, StepIterator, Steps, check_canceled
 from omnifusion.run.export import film_names, films, mean_scores, new_folder, score
 from omnifusion.run.files import colors_name, frame_name, save_colors, write_report
 from omnifusion.run.folder import Manifest, RunFolder, copy_run, lock, open_run
@@ -68,6 +68,7 @@ def correct_run(run: RunFolder, correction: Correction, folder: Path) -> Steps[R
                 manifest.claim(name := f"{entry}/{kind}_{t:05d}.png")
                 write_image(folder / name, image)
         for step in work:
+            check_canceled()
             assert isinstance(step, Colored) and step.frame is not None
             t, picture = step.frame, _corrected(run, correction, video, state, step.state, step.frame)
             manifest.claim(frame_name(t), colors_name(t))
@@ -77,6 +78,7 @@ def correct_run(run: RunFolder, correction: Correction, folder: Path) -> Steps[R
         report = _report(copy, correction, state, work.result, video)
         with films(folder, video, format, report["warnings"]) as add_frame:
             for t, kind in enumerate(work.result.kind.numpy()):
+                check_canceled()
                 add_frame(copy.frame(t).transpose(2, 0, 1), kind)
                 yield Step("finish", "writing the film", done=(t + 1) / len(video))
         write_report(folder, report)

@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from omnifusion.evaluation.tables import COLUMNS, GROUND_TRUTH
 from omnifusion.geometry import stretch
 from omnifusion.pool import cores
 from omnifusion.prior.source import check_source
-from omnifusion.progress import Canceled, Costs, InputError, Measured, Step, StepIterator, Steps
+from omnifusion.progress import Canceled, Costs, InputError, Measured, Step, StepIterator, Steps, inside
 from omnifusion.run.files import write_text
 from omnifusion.settings import Settings
 from omnifusion.stages import Stages
@@ -144,7 +145,7 @@ def _measure(
     sample, inpainted = Sample(ground_truth, protocol.settings, stages), None
     for name, method in methods.items():
         costs, row = Costs(), {"method": name}
-        work = StepIterator(costs.of(name, method(sample)))
+        work = StepIterator(inside(partial(costs.during, name), method(sample)))
         try:
             for step in work:
                 yield Step("evaluate", f"{name}: {step.message}")

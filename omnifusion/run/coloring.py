@@ -92,9 +92,10 @@ class Coloring:
                     self._add(segment, future.result(timeout=0))
 
     def leave_gray(self) -> None:
-        """Write gray frames for the segments that were not begun."""
+        """Write gray frames for the segments that were not begun, nor colored by an earlier run."""
         gray = frame_colors(ColorState.gray(torch.zeros(1, 1, *self.clip.size)), 0, [0])
-        for shot in [segment.shot for segment in self.segments if segment.shot.start not in self.records]:
+        missing = (segment for segment in self.segments if segment.shot.start not in self.records)
+        for shot in [segment.shot for segment in missing if not self._take(segment)]:
             for frame in range(shot.start, shot.stop):
                 save_colors(self.folder / colors_name(frame), gray)
 

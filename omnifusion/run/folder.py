@@ -62,7 +62,7 @@ class Manifest:
         place, folder = (Path(os.path.realpath(path)) for path in (source, self.folder))
         if place.is_relative_to(folder):
             inside = place.relative_to(folder).as_posix()
-            if inside == "." or _matches(inside, *PARTS) or _matches(f"{inside}/", *PARTS):
+            if inside == "." or inside in self.names or _matches(inside, *PARTS) or _matches(f"{inside}/", *PARTS):
                 raise InputError(f"{source} lies where the results would be written; name another folder for them.")
         if source.is_dir() and Manifest(source).is_ours:
             raise InputError(f"{source} holds the results of a run; give its folder {source / 'frames'}, or the clip.")

@@ -62,7 +62,8 @@ def windows(shots: Sequence[Shot], exemplars: Collection[int], longest: int) -> 
     for shot in shots:
         count = 1 if len(shot) <= longest else -(-len(shot) // max(1, longest - 3))  # 3: frames of other windows
         cuts = [shot.start + round(k * len(shot) / count) for k in range(count + 1)]
-        cuts = sorted({shot.duplicates.get(cut, cut) for cut in cuts})  # duplicates stay with what they repeat
+        alike = {shot.duplicates.get(t, t): t for t in reversed(range(shot.start, shot.stop))}  # first of each group
+        cuts = sorted({alike.get(shot.duplicates.get(cut, cut), cut) for cut in cuts})
         parts, done = [range(a, b) for a, b in pairwise(cuts)], set[int]()
         own = [e for e in exemplars if e in shot]
         first = [k for k, part in enumerate(parts) if any(e in part for e in own)] or [0]
@@ -167,7 +168,7 @@ class Segment:
             state = work.result.state
             record |= {"key": self.key, "seconds": work.result.seconds, "peak_mib": work.result.peak_mib}
         except (Canceled, KeyboardInterrupt):
-            pass
+            state = state.repeated(local.duplicates)
         for k, frame in enumerate(range(shot.start, shot.stop), local.start):
             files.save_colors(folder / files.colors_name(frame), frame_colors(state, k, frames), record["key"])
         return record

@@ -10,6 +10,7 @@ import logging
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -238,8 +239,12 @@ class Jobs:
         log.info("a run begins; %d computing", 1 + self._computing())
         try:
             return job.context.run(job.compute)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the colors so far
+            raise
         finally:
             job.live = Live()
+            del job.work
             gc.collect()
             with suppress(OSError, AttributeError):  # only glibc can give memory back
                 ctypes.CDLL(None).malloc_trim(0)

@@ -75,8 +75,10 @@ class Shared(SimpleNamespace):
     def taking(self, triggers: Any, handler: Callable[..., Updates], inputs: Any, outputs: Any, **options: Any) -> Any:
         """As ``on``, for handlers that change inputs of the visitor: the form waits (``head.html``) until the end, so
         that nothing newer is overwritten."""
-        gr.on(triggers, None, js="() => taking(1)", **QUIET)
-        return self.on(triggers, handler, inputs, outputs, **options).then(None, js="() => taking(-1)", **QUIET)
+        js = "(...values) => { taking(1); return values; }"  # only where the event is sent: clicks may be dropped
+        event = self.on(triggers, handler, inputs, outputs, js=js, **options)
+        event.failure(None, js="() => taking(-1)", **QUIET)  # ``then`` does not follow an error
+        return event.then(None, js="() => taking(-1)", **QUIET)
 
 
 CLIP = "clip/"

@@ -1,6 +1,7 @@
 """Finished runs: the film, the downloads and a look into every frame and iteration of one; two side by side."""
 
 import re
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from omnifusion.ui import parts
 from omnifusion.ui.parts import HEAVY, LATEST, QUIET, WORDS, Shared, Updates, duration, picture, seconds, slider
 from omnifusion.ui.run_tab import show_link
 from omnifusion.ui.store import Visit
-from omnifusion.video import read
+from omnifusion.video.common import replacing
 
 FRAMES, CHROMA = "frames.zip", "chroma.mkv"
 
@@ -168,13 +169,14 @@ def compared(run: RunFolder, what: str, frame: int) -> np.ndarray:
     """A frame of a run or of what it is compared with (see ``OTHERS``), ``(H, W, 3)`` uint8."""
     frame = min(frame, run.report["frames"] - 1)
     if what == "original":
-        return np.ascontiguousarray(np.asarray(read(run.clip).frames[frame]).transpose(1, 2, 0))
+        return np.ascontiguousarray(np.asarray(run.video().frames[frame]).transpose(1, 2, 0))
     return gray_of(run.frame(frame)) if what == "gray" else run.frame(frame)
 
 
 def wire(s: Shared) -> None:
     """Connect the handlers."""
     service, store = s.service, s.service.store
+    making = threading.Lock()  # two visitors may want the same file
 
     def show(display: str, visit: Visit, running: str, asker: gr.Request) -> Updates:
         if display.startswith(parts.CLIP) or not display:
@@ -214,15 +216,18 @@ def wire(s: Shared) -> None:
 
     def pack(display: str) -> Updates:
         run = store.open(display)
-        with zipfile.ZipFile(run.folder / FRAMES, "w", zipfile.ZIP_STORED) as archive:
-            for path in sorted((run.folder / "frames").glob("*.png")):
-                archive.write(path, path.name)
+        with making:
+            if not (run.folder / FRAMES).is_file():
+                with replacing(run.folder / FRAMES) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+                    for path in sorted((run.folder / "frames").glob("*.png")):
+                        archive.write(path, path.name)
         return {s.downloads: downloads(run)}
 
     def chroma(display: str) -> Updates:
         run = store.open(display)
-        if not (run.folder / CHROMA).is_file():
-            service.jobs.beside(lambda: run_to_end(export_chroma(run, run.folder / CHROMA)))
+        with making:
+            if not (run.folder / CHROMA).is_file():
+                service.jobs.beside(lambda: run_to_end(export_chroma(run, run.folder / CHROMA)))
         return {s.downloads: downloads(run)}
 
     def lists(tokens: tuple[str, ...]) -> Updates:

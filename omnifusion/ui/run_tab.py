@@ -20,7 +20,7 @@ PENDING = (
     "You have painted over the result, and that is not applied yet. Press “Fix this” to apply it, or clear the paint "
     "and press Colorize to run the clip anew."
 )
-STOPPING = "Stopping; what is colored so far is kept."
+STOPPING = "Stopping."
 HOW = "Paint over what is wrong in any frame. The same thing changes in every frame; nothing else does."
 SHIPPED = "This example is precomputed and cannot be edited yet. Click it in step 1 and press Colorize first."
 
@@ -133,10 +133,11 @@ def wire(s: Shared) -> None:
     def ended(token: str, job: Job | None, runs: Any, mine: bool, asker: gr.Request) -> Updates:
         updates: Updates = {s.running: "", s.live: "", **idle(True)}
         if not service.store.has(token):
-            why = (job and job.why) or "The run was canceled before anything was colored."
+            why = (job and job.why) or "It was canceled before there was a result."
             if job and job.error and not isinstance(job.error, Canceled):
                 why = parts.in_words(job.error)
-            return {**updates, s.link: show_link("", "", asker), s.status: message(why, "alert")}
+            shown = show_link(job.parent if job else "", job.name if job else "", asker)  # a fix: the run as it was
+            return {**updates, s.link: shown, s.status: message(why, "alert")}
         run = service.store.open(token)
         updates[s.runs] = (*(other for other in runs if other != token), token)
         if mine:

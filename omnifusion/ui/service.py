@@ -100,11 +100,13 @@ class Service:
         pictures = {frame: read_image(path, alpha=True) for frame, path in exemplars.items()}
         run = begin(self.store.new(), request, pictures, clip)
         if page:
-            self.store.attempt(run.folder)
-        return self._job(run.folder, partial(self._color, run, reuse), page, asker, request.name)
+            self.store.attempt(run.folder, begins=False)
+        return self._job(run.folder, partial(self._color, run, page, reuse), page, asker, request.name)
 
-    def _color(self, run: RunFolder, reuse: Sequence[Path] = ()) -> Steps[RunFolder]:
+    def _color(self, run: RunFolder, page: bool, reuse: Sequence[Path] = ()) -> Steps[RunFolder]:
         limits = self.limits
+        if page:
+            self.store.attempt(run.folder)
         resources = Resources(mib=limits.mib / limits.runs, max_frames=limits.frames, max_pixels=limits.pixels)
         return color(run, resources, zerogpu.stages(), [folder for folder in reuse if folder.is_dir()])
 
@@ -136,5 +138,4 @@ class Service:
     def go_on(self) -> None:
         """Resume the runs that an earlier process left unfinished."""
         for run in self.store.unfinished():
-            self.store.attempt(run.folder)
-            self.jobs.submit(self._job(run.folder, partial(self._color, run), True, None, run.request.name))
+            self.jobs.submit(self._job(run.folder, partial(self._color, run, True), True, None, run.request.name))

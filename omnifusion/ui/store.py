@@ -93,18 +93,18 @@ class Store:
             )
         return open_run(self.folder / token)
 
-    def attempt(self, folder: Path) -> None:
-        """Record that a run of the page begins, so that ``unfinished`` finds it if the process ends first."""
+    def attempt(self, folder: Path, begins: bool = True) -> None:
+        """Record that a run of the page is asked for, or begins, so that ``unfinished`` finds it."""
         with open(folder / ATTEMPTS, "a") as file:
-            file.write("|")
+            file.write("|" * begins)
 
     def unfinished(self) -> Iterator[RunFolder]:
         """The page's runs that an earlier process did not finish, oldest first; all else that it left is removed."""
         for folder in self._runs():
             with suppress(InputError, OSError):
                 lock(folder).release()  # or another process has it
-                attempts = (folder / ATTEMPTS).stat().st_size if (folder / ATTEMPTS).is_file() else 0
-                if 0 < attempts < MOST_ATTEMPTS and not self.has(folder.name):
+                attempts = (folder / ATTEMPTS).stat().st_size if (folder / ATTEMPTS).is_file() else MOST_ATTEMPTS
+                if attempts < MOST_ATTEMPTS and not self.has(folder.name):
                     yield open_run(folder)
                 elif not self.has(folder.name):
                     shutil.rmtree(folder)
@@ -154,7 +154,7 @@ class VisitorClip:
 
     def frame(self, index: int) -> np.ndarray:
         """A frame as it was given, ``(3, H, W)`` uint8."""
-        return np.array(read(self.file).frames[index])
+        return np.array(read(self.file, self.frames).frames[index])
 
     def preview(self, index: int) -> np.ndarray:
         """A small frame without its colors, ``(h, w, 3)`` uint8."""
@@ -191,7 +191,7 @@ class VisitorClip:
         image = read_image(path, limits.pixels, alpha=True)
         if len(image) == 4:
             return self.attach(frame, image, "Where your picture is opaque, it gives the colors.")
-        video = read(self.file)
+        video = read(self.file, self.frames)
         match = register(image, without_color(np.array(video.frames[frame])), force, float(video.pixel_aspect))
         how = "very well" if match.after >= 0.95 else "well" if match.after >= 0.8 else "only roughly"
         more = f"; {match.warning}" if match.warning else "."
