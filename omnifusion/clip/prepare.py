@@ -224,7 +224,7 @@ def opaque(image: np.ndarray) -> np.ndarray:
 
 def working_chroma(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Chroma ``(2, h, w)`` of a picture ``(3 or 4, H, W)`` uint8 at another ``size``, NaN where it is less than half as
-    opaque as anywhere: thin strokes count, too."""
+    opaque as anywhere: thin scribbles count, too."""
     if len(image) == 3:
         return resize(_ab(image)[None], size)[0]
     counts = torch.from_numpy(opaque(image))[None]

@@ -136,8 +136,8 @@ def wire(s: Shared) -> None:
             why = (job and job.why) or "It was canceled before there was a result."
             if job and job.error and not isinstance(job.error, Canceled):
                 why = parts.in_words(job.error)
-            shown = show_link(job.parent if job else "", job.name if job else "", asker)  # a fix: the run as it was
-            return {**updates, s.link: shown, s.status: message(why, "alert")}
+            link = show_link(job.parent if job else "", job.name if job else "", asker)  # a fix: the run as it was
+            return {**updates, s.link: link, s.status: message(why, "alert")}
         run = service.store.open(token)
         updates[s.runs] = (*(other for other in runs if other != token), token)
         if mine:
