@@ -6,9 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-import omnifusion  # noqa: F401  (before torch, whose idle threads would spin otherwise)
 from omnifusion.pool import cores
 from omnifusion.prior.source import BUNDLED
 from omnifusion.progress import InputError
@@ -41,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     to_evaluate.add_argument("--tasks", type=int, default=100, help="fills to record of runs on held-out videos")
     to_evaluate.add_argument("--sheet", type=Path, help="picture of forty photographs, true and colored")
     args = vars(parser.parse_args(arguments))
+    import torch  # after omnifusion, with which its idle threads do not spin
+
     try:
         if args.pop("command") == "train":
             from training.train import train
